@@ -1,0 +1,148 @@
+"""The equations of policy-gradient learning on padded tensors: pure functions, tensors in and tensors out.
+
+Every [batch, time] argument obeys the index convention of ``types.py``. Cells where ``mask`` is false may hold
+anything, infinities and NaN included: they change neither a result nor a gradient.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability (nats) of each token: log softmax(logits)[token].
+
+    ``logits`` [..., vocabulary] and ``tokens`` [...] are aligned: logits[i] is the distribution token i came from.
+    """
+    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return chosen - logits.logsumexp(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy (nats) of softmax(logits) over the last dimension: logsumexp(z) - sum softmax(z) z."""
+    log_p = logits.log_softmax(-1)
+    return -(log_p.exp() * log_p).nan_to_num(0.0).sum(-1)
+
+
+def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
+    """Sum of ``weight * values`` [batch, time], where cells of weight zero may hold anything."""
+    return torch.where(weight != 0, values, 0.0).mul(weight).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values`` over the cells where ``mask`` is true; 0 when there are none."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(values: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
+    """Shift and scale to mean 0 and variance 1 over the masked cells; 0 elsewhere.
+
+    The variance is the population's (divided by n). ``epsilon`` is added to the variance.
+    """
+    centred = torch.where(mask, values - masked_mean(values, mask), 0.0)
+    variance = masked_mean(centred.square(), mask)
+    return centred * (variance + epsilon).rsqrt()
+
+
+def centre_by_level(values: Tensor, mask: Tensor, level: Tensor) -> Tensor:
+    """Subtract each level's own masked mean, then divide by the batch's standard deviation; 0 outside the mask.
+
+    ``level`` [batch] numbers each row's level. Easy problems then cannot push the hard ones' advantages down.
+    """
+    centred = torch.zeros_like(values)
+    for number in level.unique():
+        rows = mask & (level == number).unsqueeze(-1)
+        centred = torch.where(rows, values - masked_mean(values, rows), centred)
+    return centred * (masked_mean(centred.square(), mask) + 1e-8).rsqrt()
+
+
+def generalised_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns by generalised advantage estimation (Schulman et al., arXiv 1506.02438, eq. 16).
+
+        delta_t = r_t + gamma V_{t+1} - V_t,    A_t = delta_t + gamma lambda A_{t+1},    R_t = A_t + V_t
+
+    Departure: time runs over the masked cells only, which are contiguous in a row. The last of them ends the
+    episode, so that V and A after it are 0: nothing is bootstrapped across the end. Both results are 0 elsewhere.
+    """
+    rewards, values = (torch.where(mask, x, 0.0) for x in (rewards, values))
+    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+    deltas = rewards + gamma * following - values
+    advantages = torch.zeros_like(values)
+    running = torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        running = torch.where(mask[:, t], deltas[:, t] + gamma * lam * running, 0.0)
+        advantages[:, t] = running
+    return advantages, torch.where(mask, advantages + values, 0.0)
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KLEstimator) -> Tensor:
+    """Per-token estimate (nats) of KL(policy || reference) at tokens that the policy drew.
+
+    With log r = ref_logprobs - logprobs (Schulman, "Approximating KL Divergence", 2020):
+    k1 = -log r (unbiased), k2 = (log r)^2 / 2, k3 = r - 1 - log r (unbiased and never negative).
+    """
+    log_r = ref_logprobs - logprobs
+    if kind == "k1":
+        return -log_r
+    if kind == "k2":
+        return log_r.square() / 2
+    return log_r.expm1() - log_r
+
+
+def clipped_policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weight: Tensor, *, clip_ratio: float
+) -> tuple[Tensor, Tensor]:
+    """PPO's clipped surrogate, negated (Schulman et al., arXiv 1707.06347, eq. 7), and the share of clipped tokens.
+
+        L = - sum_t w_t min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t),    rho_t = exp(logp_t - old_logp_t)
+
+    ``weight`` [batch, time] replaces the expectation. The second result is the weighted share of tokens where
+    the clipped term is the smaller one.
+    """
+    acted = weight != 0
+    ratio = torch.where(acted, logprobs - old_logprobs, 0.0).exp()
+    free = ratio * advantages
+    clipped = ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * advantages
+    loss = -weighted_sum(torch.minimum(free, clipped), weight)
+    return loss, weighted_sum((clipped < free).to(weight.dtype), weight)
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, weight: Tensor, *, cliprange_value: float
+) -> tuple[Tensor, Tensor]:
+    """Clipped squared error of the critic, and the share of clipped tokens.
+
+        L = 1/2 sum_t w_t max((V_t - R_t)^2, (clip(V_t, V_old_t - eps, V_old_t + eps) - R_t)^2)
+
+    As in OpenAI's PPO implementation (Huang et al., "The 37 implementation details of PPO", detail 9).
+    """
+    near = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)
+    free, clipped = (values - returns).square(), (near - returns).square()
+    loss = 0.5 * weighted_sum(torch.maximum(free, clipped), weight)
+    return loss, weighted_sum((clipped > free).to(weight.dtype), weight)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) over the masked cells; 0 when the returns do not vary."""
+    residual = torch.where(mask, returns - values, 0.0)
+    spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
+    left = masked_mean((residual - masked_mean(residual, mask)).square(), mask)
+    return torch.where(spread > 1e-12, 1 - left / spread.clamp(min=1e-12), torch.zeros_like(spread))
+
+
+def group_advantages(scores: Tensor, group: Tensor) -> Tensor:
+    """Score of each row relative to its group: (s - mean) / (std + 1e-6) (GRPO; Shao et al., arXiv 2402.03300, 4.1.2).
+
+    ``scores`` and ``group`` are [batch]; the standard deviation is the population's. A group of one gets 0.
+    """
+    _, member = group.unique(return_inverse=True)
+    size = torch.bincount(member).to(scores.dtype)
+    mean = torch.zeros_like(size).index_add(0, member, scores) / size
+    centred = scores - mean[member]
+    variance = torch.zeros_like(size).index_add(0, member, centred.square()) / size
+    return centred / (variance.sqrt()[member] + 1e-6)

@@ -1,0 +1,126 @@
+"""What each kind of part must do: signatures only.
+
+A part's constructor takes its hyper-parameters and nothing else, keyword-only and without defaults; it
+checks their ranges and loads nothing, so that a whole configuration is checked by building it. What a part
+works with at run time (problems, a policy, a seed) comes through ``start``.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from rrl.types import Batch, Example, Feedback, Metrics, PolicyOutput, Problem, Rollout, Sampling, Scored, State
+
+StateDict = dict[str, Any]
+Inspect = Callable[[Sequence[State]], list[Scored]]
+"""Scores the prefix of each state with the current policy and critic."""
+
+
+class Task(Protocol):
+    """Examples and a verifier. Works on text alone; knows nothing of tokenizers and models."""
+
+    def examples(self, split: str) -> list[Example]:
+        """Every example of a split: ``train`` to learn from, ``test`` held out."""
+
+    def demonstrations(self, count: int, seed: int) -> list[Example]:
+        """``count`` examples with references for supervised training, drawn with ``seed``."""
+
+    def vocabulary(self) -> tuple[str, ...] | None:
+        """The words of a closed language, for a tokenizer of the task's own; None for free text."""
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
+        """One feedback per rollout, in order. Its own failures are verdicts, not exceptions."""
+
+
+class Reward(Protocol):
+    """Turns a verdict into pay."""
+
+    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+        """One number per action token."""
+
+
+class StateSampler(Protocol):
+    """Decides where rollouts start, and learns from how they went."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """True when its rules read the critic's values."""
+
+    def start(self, problems: Sequence[Problem], seed: int, inspect: Inspect, tokenizer: Any) -> None:
+        """Begin on these problems."""
+
+    def sample(self, count: int, progress: float) -> list[State]:
+        """``count`` start states, at ``progress`` in [0, 1] of training."""
+
+    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
+        """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy moves."""
+
+    def state_dict(self) -> StateDict:
+        """Everything it has learnt and its random state, as plain data."""
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
+
+
+class WeightSource(Protocol):
+    """Something that lends a language model to write with; ``version`` moves whenever its weights do."""
+
+    @property
+    def version(self) -> int: ...
+
+    def generation_model(self) -> AbstractContextManager[Any]:
+        """The causal language model with all its weights at hand, for the length of the context."""
+
+
+class RolloutEngine(Protocol):
+    """Writes on from states."""
+
+    def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
+        """Begin with this policy's weights."""
+
+    def generate(self, states: Sequence[State], sampling: Sampling | None = None) -> list[Rollout]:
+        """One rollout per state, in order; with its own sampling unless told otherwise."""
+
+    def state_dict(self) -> StateDict: ...
+
+    def load_state_dict(self, state: StateDict) -> None: ...
+
+
+class Objective(Protocol):
+    """Credit assignment and loss."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """True when it trains a critic."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """True when it compares the policy with the frozen reference."""
+
+    def assign_credit(self, batch: Batch) -> Batch:
+        """Fill ``advantages`` and ``returns``, once per batch of rollouts."""
+
+    def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
+        """Actor loss, critic loss (both scalars, ``weight``-ed sums) and the metrics' weighted sums."""
+
+    def state_dict(self) -> StateDict: ...
+
+    def load_state_dict(self, state: StateDict) -> None: ...
+
+
+class Policy(WeightSource, Protocol):
+    """Actor, critic and reference with their optimisers."""
+
+    def annotate(self, batch: Batch) -> Batch:
+        """Fill ``old_logprobs``, ``ref_logprobs`` and ``values`` without gradient."""
+
+    def __call__(self, batch: Batch) -> PolicyOutput:
+        """A forward pass that a loss can be taken of."""
+
+    def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:
+        """Accumulate gradients; ``last`` marks the final micro-batch of an optimiser step."""
+
+    def step(self) -> Metrics:
+        """Apply the accumulated gradients."""

@@ -1,0 +1,179 @@
+"""The data that flows through a training step, all of it frozen.
+
+Index convention: position ``t`` of every [batch, time] tensor holds a fact about token ``t``.
+``logprobs[b, t]`` is log pi(token t | tokens before t); ``values[b, t]`` is the value of the state in
+which token t was chosen; ``mask[b, t]`` is true where the policy chose token t in this rollout.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item of a data set, as text.
+
+    ``reference`` is a whole canonical response ("" when there is none); ``answer`` is what the
+    verifier compares with; ``level`` names the stratum that results are reported by.
+    """
+
+    id: str
+    level: str
+    question: str
+    reference: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An example with its prompt and its reference as token ids (the reference ends with EOS)."""
+
+    example: Example
+    prompt: tuple[int, ...]
+    reference: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        """The example's identifier, unique within a split."""
+        return self.example.id
+
+    @property
+    def level(self) -> str:
+        """The example's stratum."""
+        return self.example.level
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where writing starts: a problem and the token ids of the response so far.
+
+    A fresh start has an empty prefix. A replayed start is no other kind of thing. ``origin`` is the
+    key of the remembered state that this start was drawn from; it is None for an ordinary draw, and
+    set with an empty prefix by the re-draw control.
+    """
+
+    problem: Problem
+    prefix: tuple[int, ...] = ()
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What the policy wrote from a state.
+
+    ``actions`` are the new token ids and ``logprobs`` (nats) their log-probabilities under exactly the
+    distribution they were drawn from; ``finished`` is false when the length limit cut the response off;
+    ``response`` is the text of prefix and actions without the end token; ``version`` is the policy's.
+    """
+
+    state: State
+    actions: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finished: bool
+    response: str
+    version: int
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Prefix and actions: the whole response, as token ids."""
+        return self.state.prefix + self.actions
+
+
+class Verdict(str, Enum):
+    """What a verifier found. ``ERROR`` is the verifier's own failure, never the policy's."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNPARSEABLE = "unparseable"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A judged rollout: ``score`` in [0, 1], the verdict, and what the verifier saw (for rewards and viewers)."""
+
+    score: float
+    verdict: Verdict
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the current policy thinks of a token sequence that follows a prompt.
+
+    ``logprobs[i]`` is the log-probability (nats) of its token ``i``; ``values[i]`` is the critic's value
+    of the state before token ``i`` (all zero when there is no critic).
+    """
+
+    logprobs: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn: temperature 0 is greedy; ``top_k`` 0 and ``top_p`` 1 keep every token."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rollouts as padded tensors; see the index convention above.
+
+    Shapes are [batch, time], except ``group`` and ``level`` [batch]: rows of one start state share a group
+    number, rows of one level a level number. ``attention`` is true on real tokens. ``weight`` is each acted
+    token's share of one optimiser step and sums to one over it, so that a loss is a weighted sum.
+    """
+
+    tokens: Tensor
+    attention: Tensor
+    mask: Tensor
+    weight: Tensor
+    rewards: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    group: Tensor
+    level: Tensor
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+    def rows(self, index: Tensor) -> "Batch":
+        """The rows that ``index`` [n] names, in its order, without columns that are padding in all of them."""
+        width = int(self.attention[index].any(0).nonzero().max()) + 1
+        cut = {
+            name: value[index] if value.dim() == 1 else value[index, :width]
+            for name in self.__dataclass_fields__
+            for value in [getattr(self, name)]
+        }
+        return Batch(**cut)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOutput:
+    """A forward pass over a batch: [batch, time] log-probabilities, entropies (nats) and values.
+
+    ``values`` is None under a policy without a critic. Cells outside the mask hold nothing of meaning.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor
+    values: Tensor | None
