@@ -1,0 +1,34 @@
+"""Faults that a user can mend: the command line prints them without a traceback and exits with code 2."""
+
+from collections.abc import Sequence
+
+
+class UsageError(Exception):
+    """One or more faults in what the user gave; each names the key or item, the value, what was expected, the remedy."""
+
+    heading = "cannot go on"
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)
+        self.faults: Sequence[str] = faults
+
+    def __str__(self) -> str:
+        return "\n  ".join([f"{type(self).__name__}: {self.heading}:", *self.faults])
+
+
+class ConfigError(UsageError):
+    """The configuration does not fit the code."""
+
+    heading = "config does not fit the code"
+
+
+class DataError(UsageError):
+    """A data set, a model or a tokenizer on disk is not what was expected."""
+
+    heading = "data does not fit"
+
+
+class DivergenceError(UsageError):
+    """Training met a number that is not finite. What was saved before stays."""
+
+    heading = "training stopped"
