@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class UsageError(Exception):
-    """One or more faults in what the user gave; each names the key or item, the value, what was expected, the remedy."""
+    """Faults in what the user gave; each names the key or item, the value, what was expected and the remedy."""
 
     heading = "cannot go on"
 

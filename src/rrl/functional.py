@@ -22,9 +22,10 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy (nats) of softmax(logits) over the last dimension: logsumexp(z) - sum softmax(z) z."""
+    """Entropy (nats) of softmax(logits) over the last dimension: - sum p log p. A logit of -inf adds 0 to it."""
     log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p).nan_to_num(0.0).sum(-1)
+    # Mask the factor, not the product 0 * inf: masked afterwards it would still make the gradient NaN.
+    return -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0.0)).sum(-1)
 
 
 def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
@@ -85,8 +86,11 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KLEstimator) -> Te
 
     With log r = ref_logprobs - logprobs (Schulman, "Approximating KL Divergence", 2020):
     k1 = -log r (unbiased), k2 = (log r)^2 / 2, k3 = r - 1 - log r (unbiased and never negative).
+
+    Departure: log r is clamped to [-80, 80], beyond any token that was drawn, so that r is finite in float32.
     """
-    log_r = ref_logprobs - logprobs
+    # The clamp also stops the gradient of what may stand outside the mask: 0 * inf and 0 * NaN would be NaN.
+    log_r = (ref_logprobs - logprobs).clamp(-80, 80)
     if kind == "k1":
         return -log_r
     if kind == "k2":
@@ -121,6 +125,7 @@ def clipped_value_loss(
 
     As in OpenAI's PPO implementation (Huang et al., "The 37 implementation details of PPO", detail 9).
     """
+    values, old_values, returns = (torch.where(weight != 0, x, 0.0) for x in (values, old_values, returns))
     near = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)
     free, clipped = (values - returns).square(), (near - returns).square()
     loss = 0.5 * weighted_sum(torch.maximum(free, clipped), weight)
@@ -129,7 +134,8 @@ def clipped_value_loss(
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """1 - Var(returns - values) / Var(returns) over the masked cells; 0 when the returns do not vary."""
-    residual = torch.where(mask, returns - values, 0.0)
+    values, returns = (torch.where(mask, x, 0.0) for x in (values, returns))
+    residual = returns - values
     spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
     left = masked_mean((residual - masked_mean(residual, mask)).square(), mask)
     return torch.where(spread > 1e-12, 1 - left / spread.clamp(min=1e-12), torch.zeros_like(spread))

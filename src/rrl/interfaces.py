@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from rrl.types import Batch, Example, Feedback, Metrics, PolicyOutput, Problem, Rollout, Sampling, Scored, State
 
@@ -67,8 +67,7 @@ class StateSampler(Protocol):
 class WeightSource(Protocol):
     """Something that lends a language model to write with; ``version`` moves whenever its weights do."""
 
-    @property
-    def version(self) -> int: ...
+    version: int
 
     def generation_model(self) -> AbstractContextManager[Any]:
         """The causal language model with all its weights at hand, for the length of the context."""
@@ -80,8 +79,14 @@ class RolloutEngine(Protocol):
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""
 
-    def generate(self, states: Sequence[State], sampling: Sampling | None = None) -> list[Rollout]:
-        """One rollout per state, in order; with its own sampling unless told otherwise."""
+    @property
+    def sampling(self) -> Sampling:
+        """How it draws tokens unless told otherwise."""
+
+    def generate(
+        self, states: Sequence[State], sampling: Sampling | None = None, generator: Generator | None = None
+    ) -> list[Rollout]:
+        """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched."""
 
     def state_dict(self) -> StateDict: ...
 

@@ -6,7 +6,7 @@ which token t was chosen; ``mask[b, t]`` is true where the policy chose token t 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -71,11 +71,14 @@ class Rollout:
     ``actions`` are the new token ids and ``logprobs`` (nats) their log-probabilities under exactly the
     distribution they were drawn from; ``finished`` is false when the length limit cut the response off;
     ``response`` is the text of prefix and actions without the end token; ``version`` is the policy's.
+    ``kept`` is the log of the probability mass that top-k and top-p left to choose from (0 without them), so that
+    ``logprobs + kept`` is the log-probability under the whole vocabulary.
     """
 
     state: State
     actions: tuple[int, ...]
     logprobs: tuple[float, ...]
+    kept: tuple[float, ...]
     finished: bool
     response: str
     version: int
@@ -108,8 +111,8 @@ class Feedback:
 class Scored:
     """What the current policy thinks of a token sequence that follows a prompt.
 
-    ``logprobs[i]`` is the log-probability (nats) of its token ``i``; ``values[i]`` is the critic's value
-    of the state before token ``i`` (all zero when there is no critic).
+    ``logprobs[i]`` is the log-probability (nats) of token ``i``; ``values[i]`` is the critic's value of the
+    state after the first ``i`` tokens, so that ``values[0]`` is the bare start's. Zeros when there is no critic.
     """
 
     logprobs: tuple[float, ...]
@@ -161,6 +164,10 @@ class Batch:
             for value in [getattr(self, name)]
         }
         return Batch(**cut)
+
+    def with_(self, **tensors: Tensor) -> "Batch":
+        """A copy with these tensors in place of its own."""
+        return replace(self, **tensors)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""

@@ -1,0 +1,149 @@
+"""Reading a data set's rows from local files or from the Hugging Face hub, with every fault told at once."""
+
+import difflib
+import gzip
+import hashlib
+import json
+import random
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rrl.errors import DataError
+
+Row = dict[str, Any]
+Item = TypeVar("Item")
+
+SHOWN_FAULTS = 10
+SHOWN_CHARACTERS = 60
+
+
+def load_split(
+    path: str | None, *, hub_id: str, hub_config: str | None, split: str, fields: Sequence[str]
+) -> list[Row]:
+    """Every row of a split, in order, each with at least the string ``fields``.
+
+    ``path`` is a folder that holds ``<split>.jsonl`` or, failing that, ``<split>.jsonl.gz``. Without it the rows come
+    from the hub's ``hub_id`` (which may also be a local folder in the hub's layout). Raises DataError.
+    """
+    if path is None:
+        return _hub_rows(hub_id, hub_config, split, fields)
+    folder = Path(path).expanduser()
+    plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz"
+    return read_rows(packed if packed.is_file() and not plain.is_file() else plain, fields)
+
+
+def read_rows(path: Path, fields: Sequence[str]) -> list[Row]:
+    """The objects of a UTF-8 ``.jsonl`` or ``.jsonl.gz`` file, one per line; blank lines are skipped.
+
+    Lines end at ``\\n`` only: other Unicode line breaks may stand inside a JSON string. Raises DataError with every
+    row that is not an object or lacks one of the string ``fields``.
+    """
+    rows: list[Row] = []
+    faults: list[str] = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            row, found = _parse(line, fields)
+            rows.append(row)
+            faults += [f"{path}, line {number}: {fault}" for fault in found]
+    if not rows:
+        faults.append(f"{path}: empty, expected one JSON object per line")
+    refuse(faults, "mend or replace the file, or give another data.path")
+    return rows
+
+
+def refuse(faults: Sequence[str], remedy: str) -> None:
+    """Raise one DataError for all ``faults``, of which the first ten are shown and the rest counted; pass on none."""
+    if faults:
+        hidden = len(faults) - SHOWN_FAULTS
+        rest = [f"... and {hidden} more faults"] if hidden > 0 else []
+        raise DataError(*faults[:SHOWN_FAULTS], *rest, f"remedy: {remedy}")
+
+
+def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256, in hex, of the rows as canonical JSON lines: the same for any file format and key order.
+
+    It moves with the rows' order and with everything in them.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        line = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def shuffled_epochs(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """``count`` items in shuffled order: none comes again before all the others have had their turn."""
+    generator = random.Random(seed)
+    drawn: list[Item] = []
+    while items and len(drawn) < count:
+        drawn += generator.sample(items, len(items))
+    return drawn[:count]
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        refuse(
+            [f"{path.absolute()}: no such file; {_nearest_names(path.absolute())}"],
+            "give data.path=<folder that holds the files>; relative paths count from the working directory",
+        )
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        kind = "gzip-packed UTF-8 text" if path.suffix == ".gz" else "UTF-8 text"
+        fault = f"{path}: expected {kind}, received {type(error).__name__}: {error}"
+        raise DataError(fault, "remedy: fetch or pack the file anew") from error
+
+
+def _nearest_names(path: Path) -> str:
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    wanted = path.relative_to(folder).parts[0]
+    names = sorted(entry.name for entry in folder.iterdir())
+    nearest = difflib.get_close_matches(wanted, names, n=3, cutoff=0.0)
+    return f"nearest names in {folder}: {', '.join(nearest)}" if nearest else f"{folder} is empty"
+
+
+def _parse(line: str, fields: Sequence[str]) -> tuple[Row, list[str]]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return {}, [f"malformed JSON, {error.msg} at column {error.colno}: received {_shown(line)}, expected an object"]
+    return row, _row_faults(row, fields)
+
+
+def _row_faults(row: Any, fields: Sequence[str]) -> list[str]:
+    if not isinstance(row, dict):
+        return [f"expected an object, received {_shown(row)}"]
+    missing = [
+        f"field {name!r} is missing, expected a string; there are {list(row)}" for name in fields if name not in row
+    ]
+    wrong = [
+        f"field {name!r}: expected a string, received {_shown(row[name])}"
+        for name in fields
+        if name in row and not isinstance(row[name], str)
+    ]
+    return missing + wrong
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    return f"{short} ({type(value).__name__})"
+
+
+def _hub_rows(hub_id: str, hub_config: str | None, split: str, fields: Sequence[str]) -> list[Row]:
+    import datasets  # seconds to import, and only needed here
+
+    origin = f"{hub_id} (config {hub_config}), split {split}"
+    try:
+        rows: list[Row] = datasets.load_dataset(hub_id, hub_config, split=split).to_list()
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"{origin}: could not be loaded from the Hugging Face hub, received {type(error).__name__}: {error}",
+            f"remedy: give data.path=<folder that holds {split}.jsonl or {split}.jsonl.gz> to read local files",
+        ) from error
+    faults = [f"{origin}, row {i}: {fault}" for i, row in enumerate(rows) for fault in _row_faults(row, fields)]
+    refuse(faults or ([] if rows else [f"{origin}: empty"]), "check hub_id and hub_config, or give data.path")
+    return rows

@@ -1,0 +1,29 @@
+"""The process group and the device of this process."""
+
+import os
+
+import torch
+
+
+def device() -> torch.device:
+    """This process's accelerator, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def start_process_group() -> None:
+    """Join the launcher's process group, or make one of this process alone; idempotent."""
+    if torch.distributed.is_initialized():
+        return
+    os.environ.setdefault("LOCAL_RANK", "0")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        torch.distributed.init_process_group(backend)
+    else:
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)

@@ -1,0 +1,207 @@
+"""The reference engine: batched sampling with a transformers model, from prompt plus prefix."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rrl.functional import token_logprobs
+from rrl.interfaces import RolloutEngine, StateDict, WeightSource
+from rrl.types import Rollout, Sampling, State
+
+
+@dataclass(kw_only=True)
+class HFEngine(RolloutEngine):
+    """Writes with the policy's own model, or with a copy of it in another precision.
+
+    ``temperature``, ``top_k`` (0: off) and ``top_p`` (1: off) shape the distribution; ``max_new_tokens`` limits a
+    whole response, replayed prefix included; ``stop`` are texts that end a response; ``batch_size`` is the number
+    of rows written together, which are sorted by length. ``dtype`` null shares the policy's weights; another one keeps
+    a copy that is refreshed whenever the policy's version has moved.
+
+    Every row draws from a uniform number of its own per position, so that neither batching nor the end of other
+    rows changes what it writes (beyond rounding).
+    """
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    batch_size: int
+    dtype: Literal["float32", "bfloat16"] | None
+    _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
+    _copy: Any = field(init=False, default=None)
+    _copied_version: int = field(init=False, default=-1)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("temperature", 0, 100), ("top_p", 1e-9, 1), ("top_k", 0, 10**9)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {getattr(self, name)}")
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
+        """Begin with this policy's weights."""
+        self._source, self._tokenizer = source, tokenizer
+        self._generator.manual_seed(seed)
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling of training rollouts."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.stop)
+
+    def generate(
+        self, states: Sequence[State], sampling: Sampling | None = None, generator: torch.Generator | None = None
+    ) -> list[Rollout]:
+        """One rollout per state, in order."""
+        sampling = sampling or self.sampling
+        noise = torch.rand(len(states), sampling.max_new_tokens, generator=generator or self._generator)
+        order = sorted(range(len(states)), key=lambda i: len(states[i].problem.prompt) + len(states[i].prefix))
+        rollouts: list[Rollout | None] = [None] * len(states)
+        with self._model() as model:
+            for begin in range(0, len(order), self.batch_size):
+                chunk = order[begin : begin + self.batch_size]
+                writer = _Writer(model, self._tokenizer, sampling)
+                written = writer.write([states[i] for i in chunk], noise[chunk], self._source.version)
+                for i, rollout in zip(chunk, written, strict=True):
+                    rollouts[i] = rollout
+        return [rollout for rollout in rollouts if rollout is not None]
+
+    def state_dict(self) -> StateDict:
+        """The random state."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved random state."""
+        self._generator.set_state(state["generator"])
+
+    @contextmanager
+    def _model(self) -> Iterator[Any]:
+        with self._source.generation_model() as live:
+            if self.dtype is None:
+                yield live
+                return
+            if self._copied_version != self._source.version:
+                self._copy = copy.deepcopy(live).to(getattr(torch, self.dtype)).eval()
+                self._copied_version = self._source.version
+            yield self._copy
+
+
+class _Writer:
+    """Writes one batch of rows to their ends."""
+
+    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling) -> None:
+        self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
+        self._ends = torch.tensor(sorted(end_tokens(model, tokenizer)), device=model.device)
+
+    def write(self, states: Sequence[State], noise: Tensor, version: int) -> list[Rollout]:
+        self._states = states
+        self._actions: list[list[int]] = [[] for _ in states]
+        self._logprobs: list[list[float]] = [[] for _ in states]
+        self._kept: list[list[float]] = [[] for _ in states]
+        self._finished = [False] * len(states)
+        self._decode(noise.to(self._model.device))
+        texts = self._tokenizer.batch_decode(
+            [s.prefix + tuple(a) for s, a in zip(states, self._actions, strict=True)], skip_special_tokens=True
+        )
+        columns = zip(states, self._actions, self._logprobs, self._kept, self._finished, texts, strict=True)
+        return [Rollout(s, tuple(a), tuple(p), tuple(k), f, text, version) for s, a, p, k, f, text in columns]
+
+    def _decode(self, noise: Tensor) -> None:
+        """Token by token; rows that have ended leave the batch when they are half of it."""
+        from transformers import DynamicCache
+
+        tokens, attention = self._prompts()
+        rows = list(range(len(self._states)))
+        cache = DynamicCache(config=self._model.config)
+        while rows:
+            positions = (attention.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+            logits = self._model(
+                input_ids=tokens, attention_mask=attention, position_ids=positions, past_key_values=cache,
+                use_cache=True, logits_to_keep=1,
+            ).logits[:, -1].float()  # fmt: skip
+            index = torch.tensor([len(self._actions[row]) for row in rows], device=noise.device)
+            uniform = noise[torch.tensor(rows, device=noise.device), index.clamp(max=noise.shape[1] - 1)]
+            chosen, logprobs, kept = draw(logits, uniform, self._sampling)
+            alive = self._append(rows, chosen, logprobs, kept)
+            if 2 * len(alive) <= len(rows):
+                keep = torch.tensor(alive, dtype=torch.long, device=chosen.device)
+                cache.batch_select_indices(keep)
+                rows, chosen, attention = [rows[i] for i in alive], chosen[keep], attention[keep]
+            tokens = chosen.unsqueeze(-1)
+            attention = torch.cat([attention, torch.ones_like(attention[:, :1])], dim=1)
+
+    def _prompts(self) -> tuple[Tensor, Tensor]:
+        """Prompt and prefix of every state, padded on the left, and where they are real."""
+        rows = [(*state.problem.prompt, *state.prefix) for state in self._states]
+        width = max(len(row) for row in rows)
+        pad = self._tokenizer.pad_token_id
+        tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+        attention = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        return tokens.to(self._model.device), attention.to(self._model.device)
+
+    def _append(self, rows: Sequence[int], chosen: Tensor, logprobs: Tensor, kept: Tensor) -> list[int]:
+        """Record a token for each row still writing; returns the places in ``rows`` that go on."""
+        ended = torch.isin(chosen, self._ends).tolist()
+        alive = []
+        columns = zip(rows, chosen.tolist(), logprobs.tolist(), kept.tolist(), ended, strict=True)
+        for place, (row, token, logprob, mass, end) in enumerate(columns):
+            if self._finished[row] or self._full(row):
+                continue
+            self._actions[row].append(token)
+            self._logprobs[row].append(logprob)
+            self._kept[row].append(mass)
+            self._finished[row] = end or self._stopped(row)
+            if not self._finished[row] and not self._full(row):
+                alive.append(place)
+        return alive
+
+    def _full(self, row: int) -> bool:
+        return len(self._states[row].prefix) + len(self._actions[row]) >= self._sampling.max_new_tokens
+
+    def _stopped(self, row: int) -> bool:
+        if not self._sampling.stop:
+            return False
+        longest = max(len(text) for text in self._sampling.stop)
+        tail = self._tokenizer.decode(self._actions[row][-longest:], skip_special_tokens=True)
+        return any(text in tail for text in self._sampling.stop)
+
+
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a token per row by inverting the distribution function at ``uniform`` [batch] in [0, 1).
+
+    ``logits`` [batch, vocabulary]. Returns the tokens, their log-probabilities (nats) under exactly the distribution
+    they were drawn from, and the log of the probability mass that top-k and top-p kept. Temperature 0 takes the
+    likeliest token, with log-probability 0.
+    """
+    if sampling.temperature == 0:
+        zeros = torch.zeros_like(uniform)
+        return logits.argmax(-1), zeros, zeros
+    whole = logits / sampling.temperature
+    kept = _truncate(whole, sampling)
+    cumulative = kept.softmax(-1).double().cumsum(-1)
+    tokens = torch.searchsorted(cumulative, uniform.double().unsqueeze(-1) * cumulative[:, -1:], right=True).squeeze(-1)
+    logprobs = token_logprobs(kept, tokens)
+    return tokens, logprobs, token_logprobs(whole, tokens) - logprobs
+
+
+def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    nothing = torch.empty(0)
+    if sampling.top_k:
+        logits = TopKLogitsWarper(sampling.top_k)(nothing, logits)
+    return TopPLogitsWarper(sampling.top_p)(nothing, logits) if sampling.top_p < 1 else logits
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Every token id that ends a response: the tokenizer's EOS and those of the model's generation config."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return {token for token in (tokenizer.eos_token_id, *several) if token is not None}

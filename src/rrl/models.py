@@ -1,0 +1,147 @@
+"""Where language models and tokenizers come from: built in code, a local folder, or the hub."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rrl.errors import DataError
+
+
+class LoadedModel(NamedTuple):
+    """A causal language model of transformers and the tokenizer that fits it."""
+
+    model: Any
+    tokenizer: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyLlama:
+    """A random Llama small enough for a laptop, with the task's own words or, for free text, bytes as tokens.
+
+    Sizes are counts of units; ``init_seed`` fixes the random weights.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    init_seed: int
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads: expected a divisor of hidden_size={self.hidden_size}, "
+                f"got {self.num_attention_heads}"
+            )
+
+    def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """Build both; ``vocabulary`` is the task's closed set of words, or None."""
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        tokenizer = _byte_tokenizer() if vocabulary is None else _word_tokenizer(vocabulary)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            num_key_value_heads=self.num_attention_heads,
+            max_position_embeddings=self.max_position_embeddings,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(self.init_seed)
+            return LoadedModel(LlamaForCausalLM(config), tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFace:
+    """Any causal language model of transformers, by hub id or local folder.
+
+    ``revision`` is a hub revision or null; ``attention`` is transformers' ``attn_implementation`` (sdpa, eager,
+    flash_attention_2). Weights are loaded in float32: the policy decides the training precision.
+    """
+
+    path: str | None
+    revision: str | None
+    attention: str
+    trust_remote_code: bool
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path: missing; give a hub id or a local folder, as in model.path=Qwen/Qwen2.5-0.5B")
+
+    def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """Load both; the task's vocabulary does not matter to a model that has its own."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.path, **common)
+            model = AutoModelForCausalLM.from_pretrained(
+                self.path, dtype=torch.float32, attn_implementation=self.attention, **common
+            )
+        except (OSError, ValueError) as error:
+            raise DataError(self._unreachable(error)) from error
+        check_tokenizer(tokenizer, model, str(self.path))
+        return LoadedModel(model, tokenizer)
+
+    def _unreachable(self, error: Exception) -> str:
+        kind = "a folder that transformers cannot read" if os.path.isdir(str(self.path)) else "no local folder"
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return (
+            f"model.path: {self.path!r} is {kind} ({first.strip()}); expected a folder with config.json, tokenizer and "
+            "weights, or the id of a hub model this machine can reach"
+        )
+
+
+def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
+    """Give the tokenizer a pad token where EOS can serve; refuse one without EOS or with too many tokens."""
+    faults = []
+    if tokenizer.eos_token_id is None:
+        faults.append(f"tokenizer of {name}: has no EOS token, so that no response could end; set eos_token in it")
+    elif tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        faults.append(
+            f"tokenizer of {name}: has {len(tokenizer)} tokens but the model embeds {rows}; "
+            "use the tokenizer the model was trained with"
+        )
+    if faults:
+        raise DataError(*faults)
+
+
+def _word_tokenizer(words: tuple[str, ...]) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: number for number, word in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *words))}
+    base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _with_specials(base)
+
+
+def _byte_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *letters))}
+    base = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    base.decoder = decoders.ByteLevel()
+    return _with_specials(base)
+
+
+def _with_specials(base: Any) -> Any:
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    base.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", base.token_to_id("<bos>"))])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=base, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    )

@@ -1,0 +1,84 @@
+"""Actor and critic as plain modules around a causal language model of transformers."""
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rrl.functional import entropy, token_logprobs
+
+
+class Actor(nn.Module):
+    """Log-probabilities of given tokens and, with a head on the shared trunk, values.
+
+    ``temperature`` divides the logits; ``head_size`` is the value head's hidden width (None: no head);
+    ``trunk_gradient`` scales the gradient that values send into the trunk.
+    """
+
+    def __init__(self, model: Any, temperature: float, *, head_size: int | None, trunk_gradient: float) -> None:
+        super().__init__()
+        self.model = model
+        self.head = None if head_size is None else value_head(model.config.hidden_size, head_size)
+        self.detach_trunk = False
+        self._temperature, self._trunk_gradient = temperature, trunk_gradient
+
+    def forward(self, tokens: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probabilities, entropies and values (or None), [batch, time] each, from right-padded rows.
+
+        Logits are made only from the first column on in which any row acts; results before it are zero.
+        """
+        first = int(mask.any(0).nonzero().min())
+        width = tokens.shape[1]
+        out = self.model(
+            input_ids=tokens,
+            attention_mask=attention,
+            use_cache=False,
+            logits_to_keep=width - first + 1,
+            output_hidden_states=self.head is not None,
+        )
+        logits = out.logits[:, :-1].float() / self._temperature
+        before = tokens.new_zeros(len(tokens), first, dtype=torch.float32)
+        logprobs = torch.cat([before, token_logprobs(logits, tokens[:, first:])], dim=1)
+        entropies = torch.cat([before, entropy(logits)], dim=1)
+        values = None if self.head is None else self._values(out.hidden_states[-1])
+        return logprobs, entropies, values
+
+    def _values(self, hidden: Tensor) -> Tensor:
+        scale = 0.0 if self.detach_trunk else self._trunk_gradient
+        hidden = scale * hidden + (1 - scale) * hidden.detach()
+        return _shifted(cast(nn.Module, self.head)(hidden))
+
+
+class Critic(nn.Module):
+    """A value network of its own: a copy of the model's trunk and a head that begins at zero."""
+
+    def __init__(self, model: Any, head_size: int) -> None:
+        super().__init__()
+        self.trunk = copy.deepcopy(model.base_model)
+        self.head = value_head(model.config.hidden_size, head_size)
+
+    def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """Values [batch, time] of the states in which each token was chosen; zero for the first token."""
+        hidden = self.trunk(input_ids=tokens, attention_mask=attention, use_cache=False).last_hidden_state
+        return _shifted(self.head(hidden))
+
+
+def value_head(width: int, hidden: int) -> nn.Module:
+    """Hidden state to one number: linear, or with a tanh layer in between; its output begins at zero."""
+    last = nn.Linear(hidden or width, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    if not hidden:
+        return last
+    first = nn.Linear(width, hidden)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first.reset_parameters()
+    return nn.Sequential(first, nn.Tanh(), last)
+
+
+def _shifted(values: Tensor) -> Tensor:
+    """Move the value that was read after token t-1 to position t, where token t is chosen. [batch, time, 1] in."""
+    values = values.squeeze(-1).float()
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)

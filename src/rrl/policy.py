@@ -1,0 +1,299 @@
+"""Actor, critic and frozen reference, trained through DeepSpeed: the only file that imports it."""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from rrl.collate import context_batch
+from rrl.distributed import device, start_process_group, world_size
+from rrl.errors import DivergenceError
+from rrl.interfaces import Policy
+from rrl.networks import Actor, Critic
+from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA:
+    """Low-rank adapters through ``peft``; the frozen base then serves as the reference."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: tuple[str, ...] | None
+
+    def wrap(self, model: Any) -> Any:
+        """The model with adapters; only they are trained."""
+        from peft import LoraConfig, get_peft_model
+
+        targets = list(self.target_modules) if self.target_modules else "all-linear"
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        )
+        return get_peft_model(model, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings:
+    """Everything about the networks and their optimisers.
+
+    ``critic``: ``own`` is a second network that begins as a copy of the actor's trunk, ``shared`` a head on the
+    actor's trunk, ``none`` no critic. ``trunk_gradient`` scales what a shared head's loss sends into the trunk (0
+    cuts it). ``head_size`` is the width of the head's hidden layer (0: linear). Learning rates rise linearly over
+    ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at the end of training (``constant``
+    stays). ``grad_clip`` is the largest gradient norm, of actor and critic each (0: no clipping). ``micro_batch_size``
+    is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage.
+    """
+
+    critic: Literal["own", "shared", "none"]
+    trunk_gradient: float
+    head_size: int
+    actor_lr: float
+    critic_lr: float
+    adam_betas: tuple[float, float]
+    adam_epsilon: float
+    weight_decay: float
+    lr_schedule: Literal["constant", "linear", "cosine"]
+    lr_warmup_steps: int
+    grad_clip: float
+    micro_batch_size: int
+    zero_stage: Literal[0, 1, 2, 3]
+    dtype: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool
+    lora: LoRA | None
+
+    def __post_init__(self) -> None:
+        for name in ("actor_lr", "critic_lr", "trunk_gradient", "weight_decay", "grad_clip", "lr_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        if self.micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size: expected at least 1, got {self.micro_batch_size}")
+
+
+class DeepSpeedPolicy(Policy):
+    """The policy in training.
+
+    ``model`` is a causal language model of transformers; ``reference`` says whether a frozen copy is kept;
+    ``temperature`` divides the logits before every log-probability, as when sampling; ``optimiser_steps`` is the
+    length of training, for schedules (None: they stay constant after the warm-up).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: PolicySettings,
+        *,
+        reference: bool,
+        temperature: float,
+        optimiser_steps: int | None,
+    ) -> None:
+        start_process_group()
+        self.version = 0
+        self._settings, self._tokenizer, self._temperature = settings, tokenizer, temperature
+        self._train_actor = True
+        self._reference = (
+            _frozen(model, temperature, getattr(torch, settings.dtype)) if reference and settings.lora is None else None
+        )
+        critic = Critic(model, settings.head_size) if settings.critic == "own" else None
+        model = settings.lora.wrap(model) if settings.lora else model
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        head = settings.head_size if settings.critic == "shared" else None
+        actor = Actor(model, temperature, head_size=head, trunk_gradient=settings.trunk_gradient)
+        self._reads_base = reference and settings.lora is not None
+        self._engines = {"actor": _engine(actor, settings, optimiser_steps)}
+        if critic is not None:
+            self._engines["critic"] = _engine(critic, settings, optimiser_steps)
+
+    @property
+    def actor(self) -> Actor:
+        """The actor's module: its parameters are whole at ZeRO stages 0 to 2."""
+        return cast(Actor, self._engines["actor"].module)
+
+    def train_critic_only(self, only: bool) -> None:
+        """During critic warm-up the actor, and a trunk it shares with the critic, stay as they are."""
+        self._train_actor = not only
+        self.actor.detach_trunk = only
+
+    def __call__(self, batch: Batch) -> PolicyOutput:
+        batch = batch.to(device())
+        logprobs, entropy, values = self._engines["actor"](batch.tokens, batch.attention, batch.mask)
+        if "critic" in self._engines:
+            values = self._engines["critic"](batch.tokens, batch.attention)
+        return PolicyOutput(logprobs, entropy, values)
+
+    def annotate(self, batch: Batch) -> Batch:
+        """Fill ``old_logprobs``, ``ref_logprobs`` and ``values``: a forward pass each, no gradient."""
+        parts = [self._annotate(rows) for rows in micro_batches(batch, self._settings.micro_batch_size)]
+        columns = zip(*parts, strict=True)
+        old, ref, values = (_stack(column, batch.tokens.shape) for column in columns)
+        return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
+
+    def inspect(self, states: Sequence[State]) -> list[Scored]:
+        """What actor and critic think of each state's prefix, token by token."""
+        if not states:
+            return []
+        batch = self.annotate(context_batch(states, self._tokenizer.pad_token_id, self._tokenizer.eos_token_id))
+        scored = []
+        for state, mask, logprobs, values in zip(states, batch.mask, batch.old_logprobs, batch.values, strict=True):
+            known = len(state.prefix)
+            scored.append(Scored(tuple(logprobs[mask][:known].tolist()), tuple(values[mask].tolist())))
+        return scored
+
+    def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:
+        """Accumulate the gradients of both losses; ``last`` marks an optimiser step's final micro-batch.
+
+        The losses are shares of a global sum; DeepSpeed averages gradients over ranks, which is undone here.
+        """
+        if not torch.isfinite(actor_loss + critic_loss):
+            raise DivergenceError(
+                f"loss: actor {float(actor_loss)}, critic {float(critic_loss)}; expected finite numbers; lower "
+                "policy.actor_lr, policy.critic_lr or raise objective.kl_coef"
+            )
+        for name, loss in self._losses(actor_loss, critic_loss).items():
+            self._engines[name].set_gradient_accumulation_boundary(last)
+            self._engines[name].backward(loss * world_size(), scale_wrt_gas=False)
+
+    def step(self) -> Metrics:
+        """One optimiser step of every network in training; returns gradient norms and learning rates."""
+        metrics = {}
+        for name, engine in self._in_training():
+            norm = _gradient_norm(engine)
+            _refuse_infinite(name, norm)
+            for group in engine.optimizer.param_groups:
+                metrics[f"{group['network']}/lr"] = float(group["lr"])
+                group["lr"] = 0.0 if group["network"] == "actor" and not self._train_actor else group["lr"]
+            engine.step()
+            norm = engine.get_global_grad_norm() if norm is None else norm
+            _refuse_infinite(name, norm)
+            metrics[f"{name}/grad_norm"] = float(norm)
+        self.version += 1
+        return metrics
+
+    @contextmanager
+    def generation_model(self) -> Iterator[Any]:
+        """The actor's language model in evaluation mode; at ZeRO stage 3 its weights are gathered once."""
+        import deepspeed
+
+        model = self.actor.model
+        gather = self._settings.zero_stage == 3
+        whole = deepspeed.zero.GatheredParameters(list(model.parameters())) if gather else nullcontext()
+        training = model.training
+        with whole, torch.no_grad():
+            model.eval()
+            yield model
+            model.train(training)
+
+    def save(self, folder: Any) -> None:
+        """Write actor and tokenizer in Hugging Face format; adapters are merged into the weights."""
+        with self.generation_model() as model:
+            plain = copy.deepcopy(model).merge_and_unload() if self._settings.lora else model
+            plain.save_pretrained(folder)
+        self._tokenizer.save_pretrained(folder)
+
+    def _in_training(self) -> list[tuple[str, Any]]:
+        idle = "actor" if not self._train_actor and "critic" in self._engines else None
+        return [(name, engine) for name, engine in self._engines.items() if name != idle]
+
+    def _losses(self, actor_loss: Tensor, critic_loss: Tensor) -> dict[str, Tensor]:
+        actor_loss = actor_loss if self._train_actor else 0.0 * actor_loss
+        if "critic" not in self._engines:
+            return {"actor": actor_loss + critic_loss}
+        losses = {"actor": actor_loss, "critic": critic_loss}
+        return {name: losses[name] for name, _ in self._in_training()}
+
+    @torch.no_grad()
+    def _annotate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        batch = batch.to(device())
+        output = self(batch)
+        reference = torch.zeros_like(output.logprobs)
+        if self._reference is not None:
+            reference = self._reference(batch.tokens, batch.attention, batch.mask)[0]
+        elif self._reads_base:
+            with self.actor.model.disable_adapter():
+                reference = self.actor(batch.tokens, batch.attention, batch.mask)[0]
+        values = torch.zeros_like(output.logprobs) if output.values is None else output.values
+        return output.logprobs.float().cpu(), reference.float().cpu(), values.float().cpu()
+
+
+def micro_batches(batch: Batch, size: int) -> list[Batch]:
+    """The batch in order, ``size`` rows at a time, each trimmed to its own longest row."""
+    return [batch.rows(index) for index in torch.arange(len(batch)).split(size)]
+
+
+def _stack(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
+    """Put [rows, width] parts below one another in a tensor of ``shape``, zero where they are narrower."""
+    whole = torch.zeros(shape)
+    row = 0
+    for part in parts:
+        whole[row : row + len(part), : part.shape[1]] = part
+        row += len(part)
+    return whole
+
+
+def _frozen(model: Any, temperature: float, dtype: torch.dtype) -> Actor:
+    reference = Actor(copy.deepcopy(model), temperature, head_size=None, trunk_gradient=0.0)
+    return reference.to(device(), dtype).eval().requires_grad_(False)
+
+
+def _engine(module: torch.nn.Module, settings: PolicySettings, steps: int | None) -> Any:
+    import deepspeed
+
+    deepspeed.logger.setLevel("WARNING")
+    # Its shared-memory collectives compile C++ at first use; gloo serves as well and needs no compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    heads = {id(p) for p in module.head.parameters()} if isinstance(module.head, torch.nn.Module) else set()
+    is_critic = isinstance(module, Critic)
+    groups = [
+        {"network": network, "lr": rate, "params": [p for _, p in trained if (is_critic or id(p) in heads) == valued]}
+        for network, rate, valued in (("actor", settings.actor_lr, False), ("critic", settings.critic_lr, True))
+    ]
+    optimiser = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        betas=settings.adam_betas,
+        eps=settings.adam_epsilon,
+        weight_decay=settings.weight_decay,
+    )
+    config = {
+        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": settings.grad_clip,
+        "zero_optimization": {"stage": settings.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": settings.dtype == "bfloat16"},
+    }
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _lr_factor(step, steps, settings))
+    return deepspeed.initialize(
+        model=module, optimizer=optimiser, lr_scheduler=schedule, config=config, dist_init_required=False
+    )[0]
+
+
+def _lr_factor(step: int, steps: int | None, settings: PolicySettings) -> float:
+    warmup = min(1.0, (step + 1) / (settings.lr_warmup_steps + 1))
+    if settings.lr_schedule == "constant" or steps is None:
+        return warmup
+    done = min(1.0, step / steps)
+    return warmup * (1 - done if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
+
+
+def _gradient_norm(engine: Any) -> Tensor | None:
+    """The gradient's norm before the step, where DeepSpeed leaves gradients in place; else None."""
+    if engine.zero_optimization() or engine.bfloat16_enabled():
+        return None
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def _refuse_infinite(network: str, norm: Tensor | float | None) -> None:
+    if norm is not None and not math.isfinite(float(norm)):
+        raise DivergenceError(
+            f"gradient of the {network}: norm {float(norm)}; expected a finite number; lower policy.{network}_lr "
+            "or set policy.grad_clip"
+        )

@@ -1,0 +1,113 @@
+"""From text to tokens: the template a question is put in, and what happens to prompts that are too long."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from rrl.errors import DataError
+from rrl.types import Example, Problem
+
+log = logging.getLogger(__name__)
+
+
+class Template(Protocol):
+    """Puts a question into the words a model expects."""
+
+    def render(self, question: str, tokenizer: Any) -> tuple[int, ...]:
+        """The prompt's token ids."""
+
+    def describe(self, tokenizer: Any) -> str:
+        """What stands around a question, as text: recorded with every result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Template):
+    """A plain text with ``{question}`` in it; special tokens as the tokenizer adds them to a text."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.text.count("{question}") != 1:
+            raise ValueError(f"text: expected {{question}} exactly once, got {self.text!r}")
+
+    def render(self, question: str, tokenizer: Any) -> tuple[int, ...]:
+        """The filled text's token ids, without an end token."""
+        tokens = list(tokenizer(self.text.replace("{question}", question)).input_ids)
+        while tokens and tokens[-1] == tokenizer.eos_token_id:
+            tokens.pop()
+        return tuple(tokens)
+
+    def describe(self, tokenizer: Any) -> str:
+        """The text itself, with its special tokens."""
+        return str(tokenizer.decode(self.render("{question}", tokenizer)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat(Template):
+    """The tokenizer's chat template: an optional system message, then the question as the user's turn."""
+
+    system: str | None
+
+    def render(self, question: str, tokenizer: Any) -> tuple[int, ...]:
+        """The conversation's token ids up to where the assistant begins."""
+        text = self._text(question, tokenizer)
+        return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+
+    def describe(self, tokenizer: Any) -> str:
+        """The conversation around ``{question}``."""
+        return self._text("{question}", tokenizer)
+
+    def _text(self, question: str, tokenizer: Any) -> str:
+        if not tokenizer.chat_template:
+            raise DataError("template: the tokenizer has no chat template; use template=plain or another model")
+        turns = [{"role": "system", "content": self.system}] if self.system else []
+        turns.append({"role": "user", "content": question})
+        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Turns examples into problems.
+
+    ``max_prompt_length`` is in tokens; a longer prompt is dropped and counted (``overlong: drop``) or stops the run
+    (``overlong: refuse``).
+    """
+
+    template: Template
+    max_prompt_length: int
+    overlong: Literal["drop", "refuse"]
+
+    def __post_init__(self) -> None:
+        if self.max_prompt_length < 1:
+            raise ValueError(f"max_prompt_length: expected at least 1, got {self.max_prompt_length}")
+
+    def encode(self, examples: Sequence[Example], tokenizer: Any, *, context: int, response: int) -> list[Problem]:
+        """Problems whose prompt fits in ``max_prompt_length`` and, with ``response`` new tokens, in ``context``."""
+        limit = min(self.max_prompt_length, context - response)
+        problems = [self._problem(example, tokenizer) for example in examples]
+        kept = [problem for problem in problems if len(problem.prompt) <= limit]
+        dropped = len(problems) - len(kept)
+        if dropped:
+            self._report(dropped, problems, limit)
+        if not kept:
+            raise DataError(f"data: no problem left of {len(problems)}; the data set is empty or every prompt too long")
+        return kept
+
+    def _problem(self, example: Example, tokenizer: Any) -> Problem:
+        reference: tuple[int, ...] = ()
+        if example.reference:
+            ids = tokenizer(example.reference, add_special_tokens=False).input_ids
+            reference = (*ids, tokenizer.eos_token_id)
+        return Problem(example, self.template.render(example.question, tokenizer), reference)
+
+    def _report(self, dropped: int, problems: Sequence[Problem], limit: int) -> None:
+        worst = max(problems, key=lambda problem: len(problem.prompt))
+        message = (
+            f"prompts.max_prompt_length: {dropped} of {len(problems)} prompts are longer than {limit} tokens (longest: "
+            f"{worst.id} with {len(worst.prompt)}); the limit is the smaller of max_prompt_length and the model's "
+            "context less data.max_response_length"
+        )
+        if self.overlong == "refuse":
+            raise DataError(f"{message}; raise the limit or set prompts.overlong=drop")
+        log.warning("%s; dropped", message)

@@ -1,0 +1,22 @@
+"""The natural reward of verifiable tasks: the verifier's score, paid on the last token."""
+
+from dataclasses import dataclass
+
+from rrl.interfaces import Reward
+from rrl.types import Feedback, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Reward):
+    """Pays ``score``, less ``truncation_penalty`` when the length limit cut the response off, on its last token."""
+
+    truncation_penalty: float
+
+    def __post_init__(self) -> None:
+        if self.truncation_penalty < 0:
+            raise ValueError(f"truncation_penalty: expected a number >= 0, got {self.truncation_penalty}")
+
+    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+        """Zero on every token but the last."""
+        last = feedback.score - (0.0 if rollout.finished else self.truncation_penalty)
+        return [0.0] * (len(rollout.actions) - 1) + [last]
