@@ -46,8 +46,12 @@ def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:
 
 def context_batch(states: Sequence[State], pad: int, eos: int) -> Batch:
     """Prefixes as if they had just been written, each with an end token, so that a policy can annotate them."""
-    rollouts = [Rollout(State(s.problem), (*s.prefix, eos), (0.0,) * (len(s.prefix) + 1), True, "", 0) for s in states]
-    return collate(rollouts, [r.logprobs for r in rollouts], pad)
+    zeros = [(0.0,) * (len(state.prefix) + 1) for state in states]
+    rollouts = [
+        Rollout(State(state.problem), (*state.prefix, eos), zero, zero, True, "", 0)
+        for state, zero in zip(states, zeros, strict=True)
+    ]
+    return collate(rollouts, zeros, pad)
 
 
 def _spread(numbers: Sequence[Sequence[float]], mask: Tensor) -> Tensor:

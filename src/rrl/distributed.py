@@ -26,4 +26,5 @@ def start_process_group() -> None:
     if "WORLD_SIZE" in os.environ:
         torch.distributed.init_process_group(backend)
     else:
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 class Template(Protocol):
     """Puts a question into the words a model expects."""
 
-    def render(self, question: str, tokenizer: Any) -> tuple[int, ...]:
-        """The prompt's token ids."""
+    def render(self, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
+        """Each prompt's token ids."""
 
     def describe(self, tokenizer: Any) -> str:
         """What stands around a question, as text: recorded with every result."""
@@ -31,16 +31,14 @@ class Plain(Template):
         if self.text.count("{question}") != 1:
             raise ValueError(f"text: expected {{question}} exactly once, got {self.text!r}")
 
-    def render(self, question: str, tokenizer: Any) -> tuple[int, ...]:
-        """The filled text's token ids, without an end token."""
-        tokens = list(tokenizer(self.text.replace("{question}", question)).input_ids)
-        while tokens and tokens[-1] == tokenizer.eos_token_id:
-            tokens.pop()
-        return tuple(tokens)
+    def render(self, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
+        """The filled texts' token ids, without an end token."""
+        texts = [self.text.replace("{question}", question) for question in questions]
+        return [_without_end(row, tokenizer.eos_token_id) for row in tokenizer(texts).input_ids]
 
     def describe(self, tokenizer: Any) -> str:
         """The text itself, with its special tokens."""
-        return str(tokenizer.decode(self.render("{question}", tokenizer)))
+        return str(tokenizer.decode(_without_end(tokenizer("").input_ids, tokenizer.eos_token_id)) + self.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +47,10 @@ class Chat(Template):
 
     system: str | None
 
-    def render(self, question: str, tokenizer: Any) -> tuple[int, ...]:
-        """The conversation's token ids up to where the assistant begins."""
-        text = self._text(question, tokenizer)
-        return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    def render(self, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
+        """The conversations' token ids up to where the assistant begins."""
+        texts = [self._text(question, tokenizer) for question in questions]
+        return [tuple(row) for row in tokenizer(texts, add_special_tokens=False).input_ids]
 
     def describe(self, tokenizer: Any) -> str:
         """The conversation around ``{question}``."""
@@ -64,6 +62,13 @@ class Chat(Template):
         turns = [{"role": "system", "content": self.system}] if self.system else []
         turns.append({"role": "user", "content": question})
         return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
+def _without_end(tokens: Sequence[int], end: int) -> tuple[int, ...]:
+    kept = list(tokens)
+    while kept and kept[-1] == end:
+        kept.pop()
+    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,7 @@ class Prompts:
     def encode(self, examples: Sequence[Example], tokenizer: Any, *, context: int, response: int) -> list[Problem]:
         """Problems whose prompt fits in ``max_prompt_length`` and, with ``response`` new tokens, in ``context``."""
         limit = min(self.max_prompt_length, context - response)
-        problems = [self._problem(example, tokenizer) for example in examples]
+        problems = self._problems(examples, tokenizer)
         kept = [problem for problem in problems if len(problem.prompt) <= limit]
         dropped = len(problems) - len(kept)
         if dropped:
@@ -94,12 +99,15 @@ class Prompts:
             raise DataError(f"data: no problem left of {len(problems)}; the data set is empty or every prompt too long")
         return kept
 
-    def _problem(self, example: Example, tokenizer: Any) -> Problem:
-        reference: tuple[int, ...] = ()
-        if example.reference:
-            ids = tokenizer(example.reference, add_special_tokens=False).input_ids
-            reference = (*ids, tokenizer.eos_token_id)
-        return Problem(example, self.template.render(example.question, tokenizer), reference)
+    def _problems(self, examples: Sequence[Example], tokenizer: Any) -> list[Problem]:
+        if not examples:
+            return []
+        prompts = self.template.render([example.question for example in examples], tokenizer)
+        references = tokenizer([example.reference for example in examples], add_special_tokens=False).input_ids
+        return [
+            Problem(example, prompt, (*ids, tokenizer.eos_token_id) if example.reference else ())
+            for example, prompt, ids in zip(examples, prompts, references, strict=True)
+        ]
 
     def _report(self, dropped: int, problems: Sequence[Problem], limit: int) -> None:
         worst = max(problems, key=lambda problem: len(problem.prompt))

@@ -1,6 +1,6 @@
 """Program traces: run a little program in your head and write down the value after each instruction.
 
-    7 add3 sub2 mul5 =   ->   0 8 5
+    7 add3 sub2 mul5 . . . . . . . =   ->   0 8 5
 
 A reward is earned only by the whole trace, so that it cannot be guessed. Some instructions are easy and some hard
 (``weak``: rare in the warm start), and easy problems teach nothing about hard instructions, which makes the hard
@@ -26,6 +26,7 @@ WEAK: dict[str, Callable[[int, int], int]] = {
 }
 LEVELS = {"L3": (3, STRONG), "L6": (6, WEAK), "L10": (10, WEAK)}
 TRAINED = ("L3", "L10")
+LONGEST = 10
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -50,8 +51,9 @@ class Trace(Task):
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.demonstration_weak <= 1:
             raise ValueError(f"demonstration_weak: expected a probability, got {self.demonstration_weak}")
-        if not self.demonstration_lengths or min(self.demonstration_lengths) < 1:
-            raise ValueError(f"demonstration_lengths: expected lengths >= 1, got {list(self.demonstration_lengths)}")
+        lengths = list(self.demonstration_lengths)
+        if not lengths or min(lengths) < 1 or max(lengths) > LONGEST:
+            raise ValueError(f"demonstration_lengths: expected lengths from 1 to {LONGEST}, got {lengths}")
 
     def examples(self, split: str) -> list[Example]:
         """Problems of ``split``, level by level."""
@@ -67,8 +69,8 @@ class Trace(Task):
         return [self._demonstration(rng, number) for number in range(count)]
 
     def vocabulary(self) -> tuple[str, ...]:
-        """One word per digit and per instruction."""
-        return (*DIGITS, "=", *(f"{name}{c}" for name in (*STRONG, *WEAK) for c in range(10)))
+        """One word per digit and per instruction, the filler and the equals sign."""
+        return (*DIGITS, ".", "=", *(f"{name}{c}" for name in (*STRONG, *WEAK) for c in range(10)))
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """Right when the response is the whole trace and ends by itself."""
@@ -95,7 +97,8 @@ class Trace(Task):
 
 
 def _example(name: str, level: str, start: int, program: Sequence[tuple[str, int]]) -> Example:
-    question = " ".join([str(start), *(f"{operation}{c}" for operation, c in program), "="])
+    words = [f"{operation}{c}" for operation, c in program]
+    question = " ".join([str(start), *words, *["."] * (LONGEST - len(words)), "="])
     trace = " ".join(str(value) for value in run(start, program))
     return Example(id=name, level=level, question=question, reference=trace, answer=trace)
 

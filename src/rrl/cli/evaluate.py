@@ -1,0 +1,48 @@
+"""rrl-evaluate: measure a run's actor, or any model, on a task's held-out problems."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rrl.cli import shell
+
+HELP = """
+rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n, seed, interval, template, sampling).
+
+  rrl-evaluate from_run=runs/trace-rrl-s0-...   the actor of a run, by the run's own configuration
+  rrl-evaluate from_run=DIR evaluation.n=8      with other settings
+  rrl-evaluate task=gsm8k data.path=DIR model=hf model.path=FOLDER_OR_ID
+  ... output=result.json                        writes the result to a new file
+"""
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(shell.run(_evaluate, HELP))
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    from pathlib import Path
+
+    from rrl.assemble import FrozenSource, measure, prepare
+    from rrl.config import load
+    from rrl.distributed import device
+    from rrl.errors import ConfigError
+    from rrl.rundir import write_json
+
+    handles = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("from_run=", "output=")))
+    rest = [argument for argument in arguments if not argument.startswith(("from_run=", "output="))]
+    output = Path(handles["output"]) if "output" in handles else None
+    if output is not None and output.exists():
+        raise ConfigError(f"output: {str(output)!r} exists; expected a new file; give another name or move it away")
+    config, parts = load("train", rest, run=handles.get("from_run"))
+    prepared = prepare(config, parts, lambda step, loss: None)
+    parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, config["seed"])
+    result = {"task": config["data"]["name"], "model": config["model"], **measure(parts.evaluation, parts, prepared)}
+    print(json.dumps(result, indent=2))
+    if output is not None:
+        write_json(output, result)
+
+
+if __name__ == "__main__":
+    main()

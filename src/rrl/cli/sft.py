@@ -1,0 +1,48 @@
+"""rrl-sft: supervised training on a task's references; the result is cached by content."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrl.cli import shell
+
+log = logging.getLogger(__name__)
+HELP = """
+rrl-sft trains a model on the references of a task, by the warmstart.* keys, and prints the folder it is in.
+The same model, data and settings are not trained twice. With run.dir=DIR the result is also copied there.
+
+  rrl-sft                                      the warm start of the embedded default
+  rrl-sft task=gsm8k data.path=DIR model=hf model.path=Qwen/Qwen2.5-0.5B warmstart.steps=200
+"""
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(shell.run(_sft, HELP))
+
+
+def _sft(arguments: Sequence[str]) -> None:
+    import shutil
+
+    from rrl.assemble import warm_start
+    from rrl.config import load
+    from rrl.display import Bar
+
+    config, parts = load("train", arguments)
+    if parts.warmstart is None:
+        config, parts = load("train", [*arguments, "warmstart=sft"])
+    target = None if parts.run.dir is None else parts.run.choose("sft")
+    bar = Bar("sft")
+    bar.begin(config["data"]["name"])
+    loaded = parts.model.load(parts.task.vocabulary())
+    steps = parts.warmstart.steps
+    _, folder = warm_start(loaded, config, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
+    bar.close()
+    if target is not None:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+    print(target or Path(folder))
+
+
+if __name__ == "__main__":
+    main()

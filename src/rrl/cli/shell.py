@@ -1,0 +1,52 @@
+"""What every command has in common: help, faults without a traceback, exit codes."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rrl.errors import DivergenceError, UsageError
+
+
+def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
+    """Run a command on the arguments; 0 done, 1 diverged, 2 a fault of the input, 130 interrupted."""
+    arguments = sys.argv[1:]
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text.strip() + "\n\n" + _groups())
+        return 0
+    _quieten()
+    try:
+        command(arguments)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 1 if isinstance(error, DivergenceError) else 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def print_config(config: Mapping[str, Any]) -> None:
+    """The composed configuration as YAML."""
+    from omegaconf import OmegaConf
+
+    print(OmegaConf.to_yaml(OmegaConf.create(dict(config))), end="")
+
+
+def _groups() -> str:
+    """The choices of every configuration group."""
+    from rrl.overrides import groups
+
+    rows = [f"  {group}={'|'.join(options)}" for group, options in sorted(groups().items()) if options]
+    return "Choices:\n" + "\n".join(rows)
+
+
+def _quieten() -> None:
+    """Our own messages at level INFO, other people's from WARNING on."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("rrl").setLevel(logging.INFO)
+    for name, value in (("DS_ACCELERATOR_LOG", "0"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

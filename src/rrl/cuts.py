@@ -1,0 +1,37 @@
+"""Where a response may be cut: after a token, a line or a sentence."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+CutPoints = Literal["token", "line", "sentence"]
+_ENDS = {"line": re.compile(r"\n[ \t]*$"), "sentence": re.compile(r"[.!?][\"')\]]*\s*$|\n[ \t]*$")}
+
+
+class Cutter:
+    """Knows, for one tokenizer, which token ids end a line or a sentence.
+
+    A sentence also ends where a line does; a full stop inside a number counts only when its token ends with it and
+    the next token does not begin with a digit.
+    """
+
+    def __init__(self, tokenizer: Any, cut_points: CutPoints) -> None:
+        self._tokenizer, self._cut_points = tokenizer, cut_points
+        self._texts: dict[int, str] = {}
+
+    def legal(self, tokens: Sequence[int]) -> list[int]:
+        """The lengths k, 0 < k < len(tokens), at which ``tokens[:k]`` is a state to go back to."""
+        return [k for k in range(1, len(tokens)) if self._ends(tokens[k - 1], tokens[k])]
+
+    def _ends(self, token: int, following: int) -> bool:
+        if self._cut_points == "token":
+            return True
+        if not _ENDS[self._cut_points].search(self._text(token)):
+            return False
+        inside_number = self._text(token).endswith(".") and self._text(following)[:1].isdigit()
+        return not inside_number
+
+    def _text(self, token: int) -> str:
+        if token not in self._texts:
+            self._texts[token] = self._tokenizer.decode([token])
+        return self._texts[token]

@@ -1,0 +1,116 @@
+"""How good a model is on held-out problems: one code path inside training and from the command line."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, variance
+from typing import Any
+
+import torch
+
+from rrl.interfaces import RolloutEngine, Task
+from rrl.types import Metrics, Problem, Rollout, Sampling, State, Verdict
+
+Z95 = 1.959964  # the normal distribution's 97.5 % quantile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured: one greedy response a problem, and ``n`` sampled ones.
+
+    ``split`` names the task's problems, of which ``limit`` of each level are used (null: all); ``temperature``,
+    ``top_p`` and ``top_k`` shape the samples; ``seed`` fixes them, the same at every evaluation.
+    """
+
+    split: str
+    limit: int | None
+    greedy: bool
+    n: int
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.n < 0 or (self.n == 0 and not self.greedy):
+            raise ValueError(f"n, greedy: expected n >= 1 or greedy=true, got {self.n} and {self.greedy}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit: expected at least 1 or null, got {self.limit}")
+
+    def choose(self, problems: Sequence[Problem]) -> list[Problem]:
+        """The first ``limit`` problems of each level."""
+        taken: dict[str, int] = {}
+        chosen = []
+        for problem in problems:
+            taken[problem.level] = taken.get(problem.level, 0) + 1
+            if self.limit is None or taken[problem.level] <= self.limit:
+                chosen.append(problem)
+        return chosen
+
+    def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
+        """Accuracy overall and by level with 95 % intervals; starts from prompts alone, always."""
+        shape = replace(
+            engine.sampling, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
+        )  # fmt: skip
+        result: dict[str, Any] = {"split": self.split, "seed": self.seed, "problems": len(problems)}
+        if self.greedy:
+            result["greedy"] = self._mode(problems, task, engine, replace(shape, temperature=0.0), 1)
+        if self.n:
+            result[f"mean@{self.n}"] = self._mode(problems, task, engine, shape, self.n)
+        return result
+
+    def _mode(
+        self, problems: Sequence[Problem], task: Task, engine: RolloutEngine, sampling: Sampling, n: int
+    ) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(self.seed)
+        states = [State(problem) for problem in problems for _ in range(n)]
+        rollouts = engine.generate(states, sampling, generator)
+        feedback = task.verify(rollouts)
+        scores = [[f.score for f in feedback[i : i + n]] for i in range(0, len(feedback), n)]
+        levels = sorted({problem.level for problem in problems}, key=_natural)
+        by_level = {
+            level: accuracy([s for s, p in zip(scores, problems, strict=True) if p.level == level]) for level in levels
+        }
+        return {
+            **accuracy(scores),
+            "levels": by_level,
+            "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
+            "truncated": fmean(not r.finished for r in rollouts),
+            "sampling": asdict(sampling),
+            "samples": _samples(rollouts[: 4 * n : n]),
+        }
+
+
+def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Mean of per-problem means with its 95 % interval.
+
+    One 0/1 score a problem: Wilson's interval (Wilson, JASA 1927). Several: the normal interval with problems as
+    the independent units, so that siblings of one problem are not counted as evidence of their own.
+    """
+    means = [fmean(row) for row in scores]
+    n, mean = len(means), fmean(means)
+    if all(len(row) == 1 for row in scores):
+        centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+        half = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
+    else:
+        centre, half = mean, Z95 * math.sqrt(variance(means) / n) if n > 1 else 1.0
+    interval = [max(0.0, centre - half), min(1.0, centre + half)]
+    return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": len(scores[0])}
+
+
+def evaluation_metrics(result: dict[str, Any], source: str) -> Metrics:
+    """The result as flat metrics: ``val-core/<source>/acc/<mode>`` and ``val/<source>/<level>/acc/<mode>``."""
+    metrics: Metrics = {}
+    for mode, part in result.items():
+        if isinstance(part, dict):
+            metrics[f"val-core/{source}/acc/{mode}"] = part["accuracy"]
+            metrics |= {f"val/{source}/{level}/acc/{mode}": x["accuracy"] for level, x in part["levels"].items()}
+    return metrics
+
+
+def _samples(rollouts: Sequence[Rollout]) -> list[dict[str, str]]:
+    return [{"question": r.state.problem.example.question, "response": r.response} for r in rollouts]
+
+
+def _natural(level: str) -> tuple[int, str]:
+    return len(level), level

@@ -1,0 +1,79 @@
+"""Numbers that describe a batch of judged rollouts; fresh and replayed starts are always kept apart."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from torch import Tensor
+
+from rrl.functional import explained_variance, masked_mean
+from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
+
+
+def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+    """Scores, verdicts, lengths and the realised mixture of levels."""
+    pairs = list(zip(rollouts, feedback, strict=True))
+    fresh = [f.score for r, f in pairs if r.state.origin is None]
+    replayed = [f.score for r, f in pairs if r.state.origin is not None]
+    metrics = {
+        "replay/ratio": len(replayed) / len(rollouts),
+        **_spread("response_length", [float(len(r.tokens)) for r in rollouts]),
+        **_spread("prompt_length", [float(len(r.state.problem.prompt)) for r in rollouts]),
+        "response_length/clip_ratio": fmean(not r.finished for r in rollouts),
+    }
+    metrics |= {f"verdict/{v.value}": fmean(f.verdict is v for f in feedback) for v in Verdict}
+    if fresh:
+        metrics["critic/score/fresh/mean"] = fmean(fresh)
+    if replayed:
+        metrics["critic/score/replayed/mean"] = fmean(replayed)
+    if fresh and replayed:
+        metrics["replay/gain_vs_fresh"] = fmean(replayed) - fmean(fresh)
+    return metrics | _spread("critic/score", [f.score for f in feedback]) | _levels(pairs)
+
+
+def _levels(pairs: Sequence[tuple[Rollout, Feedback]]) -> Metrics:
+    counts = Counter(r.state.problem.level for r, _ in pairs)
+    metrics = {f"data/level_share/{level}": count / len(pairs) for level, count in counts.items()}
+    for level in counts:
+        for kind, replayed in (("fresh", False), ("replayed", True)):
+            scores = [
+                f.score for r, f in pairs if r.state.problem.level == level and (r.state.origin is not None) == replayed
+            ]
+            if scores:
+                metrics[f"data/level_score/{level}/{kind}"] = fmean(scores)
+    return metrics
+
+
+def exploration_metrics(solves: Iterable[int]) -> Metrics:
+    """Shares of the problems tried so far that were solved never and just once; ``solves`` counts by problem."""
+    counts = list(solves)
+    return {
+        "explore/unsolved_frac": fmean(count == 0 for count in counts),
+        "explore/solved_once_frac": fmean(count == 1 for count in counts),
+    }
+
+
+def batch_metrics(batch: Batch, engine_logprobs: Tensor) -> Metrics:
+    """Of a batch with credit assigned: rewards, advantages, returns, values, the engine's mismatch, zero signal."""
+    metrics: Metrics = {}
+    for name in ("rewards", "advantages", "returns", "values"):
+        cells = getattr(batch, name)[batch.mask]
+        metrics |= {
+            f"critic/{name}/mean": float(cells.mean()),
+            f"critic/{name}/max": float(cells.max()),
+            f"critic/{name}/min": float(cells.min()),
+        }
+    metrics["critic/vf_explained_var"] = float(explained_variance(batch.values, batch.returns, batch.mask))
+    difference = (engine_logprobs.exp() - batch.old_logprobs.exp()).abs()
+    metrics["training/rollout_probs_diff_mean"] = float(masked_mean(difference, batch.mask))
+    metrics["training/rollout_probs_diff_max"] = float(difference[batch.mask].max())
+    silent = (batch.advantages.abs() * batch.mask).sum(1) < 1e-8
+    metrics["explore/zero_signal_frac"] = float(silent.float().mean())
+    kl = (batch.old_logprobs - batch.ref_logprobs)[batch.mask]
+    if batch.ref_logprobs.any():
+        metrics["actor/ref_kl"] = float(kl.mean())
+    return metrics
+
+
+def _spread(name: str, numbers: Sequence[float]) -> Metrics:
+    return {f"{name}/mean": fmean(numbers), f"{name}/max": max(numbers), f"{name}/min": min(numbers)}

@@ -1,0 +1,166 @@
+"""A run's own directory: configuration, manifest, and where everything else goes. Never silently reused."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rrl.errors import ConfigError
+from rrl.types import Feedback, Problem, Rollout
+
+PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegaconf", "wandb", "datasets", "peft")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Where a run is written and how often.
+
+    ``dir`` is the run's directory (null: one is made under ``runs/``); warm starts are cached under ``cache_dir``;
+    ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between saved
+    actors, evaluations and rollout dumps (null: never in between).
+    """
+
+    seed: int
+    dir: str | None
+    cache_dir: str
+    threads: int | None
+    save_freq: int | None
+    test_freq: int | None
+    rollout_freq: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "save_freq", "test_freq", "rollout_freq"):
+            if (getattr(self, name) or 1) < 1:
+                raise ValueError(f"{name}: expected at least 1 or null, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected a number >= 0, got {self.seed}")
+
+    def choose(self, name: str) -> Path:
+        """The directory, not yet made; ``name`` goes into the one that is made up. Refuses one that holds anything."""
+        if self.dir is None:
+            return _unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder = Path(self.dir).expanduser()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"run.dir: {self.dir!r} exists and is not an empty folder; expected a new one; give another run.dir, "
+                "or move the old run away"
+            )
+        return folder
+
+
+def _unused(folder: Path) -> Path:
+    number, candidate = 1, folder
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write aside and rename, so that the file is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    aside.replace(path)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """The resolved configuration as ``config.yaml``."""
+    from omegaconf import OmegaConf
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+
+def manifest(config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], tokenizer: Any) -> dict[str, Any]:
+    """What a result depends on: versions, seeds, hardware, commit, hashes of data and tokenizer."""
+    import torch
+
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "seed": config["seed"],
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "data": {split: {"problems": len(rows), "sha256": _hash_problems(rows)} for split, rows in data.items()},
+        "tokenizer": {"size": len(tokenizer), "sha256": hash_tokenizer(tokenizer)},
+    }
+
+
+def dump_rollouts(path: Path, step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> None:
+    """One step's rollouts as JSONL: question, prefix, response, verdict, and where each began."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for rollout, feedback in judged:
+            file.write(json.dumps(_row(step, rollout, feedback, tokenizer), ensure_ascii=False, default=str) + "\n")
+
+
+def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:
+    example = rollout.state.problem.example
+    return {
+        "step": step,
+        "problem": asdict(example),
+        "origin": rollout.state.origin,
+        "prefix": tokenizer.decode(rollout.state.prefix, skip_special_tokens=True),
+        "prefix_tokens": rollout.state.prefix,
+        "response": rollout.response,
+        "tokens": len(rollout.actions),
+        "finished": rollout.finished,
+        "version": rollout.version,
+        "score": feedback.score,
+        "verdict": feedback.verdict.value,
+        "evidence": dict(feedback.evidence),
+        "logprobs": [round(logprob, 4) for logprob in rollout.logprobs],
+    }
+
+
+def hash_tokenizer(tokenizer: Any) -> str:
+    """Hash of the vocabulary, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    content = [rules, tokenizer.special_tokens_map, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _hash_problems(problems: Sequence[Problem]) -> str:
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps([asdict(problem.example), problem.prompt]).encode())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

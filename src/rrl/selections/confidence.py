@@ -1,0 +1,37 @@
+"""Go back to where the policy was last sure of itself."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from rrl.selections.interface import Selection
+from rrl.types import Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence(Selection):
+    """Cuts at the last legal point before the first token that was sampled with a probability below ``below``.
+
+    A rule of this project's: it needs no critic. The score is the probability of the whole prefix.
+    """
+
+    below: float
+
+    needs_critic = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.below <= 1:
+            raise ValueError(f"below: expected a probability > 0, got {self.below}")
+
+    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+        """One cut, or none when every token was sure or the doubt came before the first legal point."""
+        threshold = math.log(self.below)
+        doubt = next((i for i, logprob in enumerate(response.logprobs) if logprob < threshold), None)
+        if doubt is None:
+            return []
+        return [cut for cut in legal if cut <= doubt][-1:]
+
+    def score(self, response: Scored, cut: int) -> float:
+        """Probability of the first ``cut`` tokens."""
+        return math.exp(sum(response.logprobs[:cut]))

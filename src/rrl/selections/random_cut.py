@@ -1,0 +1,23 @@
+"""The control that any rule must beat: cut anywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from rrl.selections.interface import Selection
+from rrl.types import Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomCut(Selection):
+    """One legal point, drawn evenly."""
+
+    needs_critic = False
+
+    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+        """One cut, or none when there is no legal point."""
+        return [rng.choice(legal)] if legal else []
+
+    def score(self, response: Scored, cut: int) -> float:
+        """No state is better than another."""
+        return 0.0

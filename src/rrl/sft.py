@@ -1,0 +1,107 @@
+"""Supervised fine-tuning on references: the warm start before reinforcement learning."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rrl.distributed import device
+from rrl.errors import DataError
+from rrl.functional import token_logprobs
+from rrl.types import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Supervised training on a task's demonstrations.
+
+    ``steps`` optimiser steps of ``batch_size`` demonstrations in micro-batches of ``micro_batch_size`` rows; AdamW with
+    learning rate ``lr``, rising linearly over ``lr_warmup_steps``; ``demonstrations`` is how many are drawn (null: as
+    many as are used, each seen once); gradients are clipped to norm ``grad_clip`` (0: not at all). ``seed`` fixes the
+    demonstrations and their order.
+    """
+
+    steps: int
+    batch_size: int
+    micro_batch_size: int
+    lr: float
+    lr_warmup_steps: int
+    grad_clip: float
+    demonstrations: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.lr <= 0:
+            raise ValueError(f"lr: expected a number > 0, got {self.lr}")
+
+    @property
+    def count(self) -> int:
+        """How many demonstrations are drawn."""
+        return self.demonstrations or self.steps * self.batch_size
+
+    def train(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Callable[[int, float], None]
+    ) -> float:
+        """Train ``model`` in place; ``show`` is told each step's number and loss (nats a token). Returns the last."""
+        problems = [problem for problem in problems if problem.reference]
+        if not problems:
+            raise DataError("warmstart: the task has no references to learn from; use warmstart=none")
+        model.to(device()).train()
+        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr)
+        order = self._order(len(problems))
+        loss = float("nan")
+        for step in range(self.steps):
+            optimiser.param_groups[0]["lr"] = self.lr * min(1.0, (step + 1) / (self.lr_warmup_steps + 1))
+            rows = [problems[next(order)] for _ in range(self.batch_size)]
+            loss = self._accumulate(model, tokenizer, rows)
+            if self.grad_clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), self.grad_clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            show(step + 1, loss)
+        return loss
+
+    def _order(self, count: int) -> Any:
+        rng = random.Random(f"sft/{self.seed}")
+        while True:
+            epoch = list(range(count))
+            rng.shuffle(epoch)
+            yield from epoch
+
+    def _accumulate(self, model: Any, tokenizer: Any, rows: Sequence[Problem]) -> float:
+        """Gradient of the mean loss per reference token; the prompt is context only."""
+        total = sum(len(problem.reference) for problem in rows)
+        loss = 0.0
+        for begin in range(0, len(rows), self.micro_batch_size):
+            part = reference_loss(model, tokenizer, rows[begin : begin + self.micro_batch_size]) / total
+            part.backward()
+            loss += float(part.detach())
+        return loss
+
+
+def reference_loss(model: Any, tokenizer: Any, rows: Sequence[Problem]) -> torch.Tensor:
+    """Summed negative log-likelihood (nats) of the references given their prompts."""
+    width = max(len(p.prompt) + len(p.reference) for p in rows)
+    tokens = torch.full((len(rows), width), tokenizer.pad_token_id)
+    acted = torch.zeros(len(rows), width, dtype=torch.bool)
+    attention = torch.zeros(len(rows), width, dtype=torch.bool)
+    for b, problem in enumerate(rows):
+        begin, end = len(problem.prompt), len(problem.prompt) + len(problem.reference)
+        tokens[b, :end] = torch.tensor((*problem.prompt, *problem.reference))
+        attention[b, :end], acted[b, begin:end] = True, True
+    tokens, acted, attention = (x.to(device()) for x in (tokens, acted, attention))
+    logits = model(input_ids=tokens, attention_mask=attention, use_cache=False).logits[:, :-1].float()
+    return -token_logprobs(logits, tokens[:, 1:])[acted[:, 1:]].sum()
+
+
+def content_key(parts: Sequence[Any]) -> str:
+    """A name for a warm start by what goes into it: the same content, the same name."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
