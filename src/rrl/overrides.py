@@ -59,9 +59,7 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any],
     from omegaconf import OmegaConf
 
     if not (folder / "config.yaml").is_file() or not (folder / "actor").is_dir():
-        raise ConfigError(
-            f"from_run: {str(folder)!r} holds no finished run; expected config.yaml and actor/"
-        )
+        raise ConfigError(f"from_run: {str(folder)!r} holds no finished run; expected config.yaml and actor/")
     with _told():
         config = OmegaConf.load(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}

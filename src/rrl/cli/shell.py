@@ -15,7 +15,7 @@ def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(help_text.strip() + "\n\n" + _groups())
         return 0
-    _quieten()
+    quieten()
     try:
         command(arguments)
     except UsageError as error:
@@ -42,7 +42,7 @@ def _groups() -> str:
     return "Choices:\n" + "\n".join(rows)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Our own messages at level INFO, other people's from WARNING on."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("rrl").setLevel(logging.INFO)

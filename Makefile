@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: help install demo test test-slow check clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+install: $(VENV)/installed ## make .venv and install the project with its pinned requirements
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install ## train the embedded task by PPO and by RRL, side by side (minutes on 2 cores)
+	$(RUN) rrl.cli.demo
+
+test: install ## run the default tests (under 10 minutes on 2 cores)
+	$(RUN) pytest -m 'not slow and not gpu'
+
+test-slow: install ## run the tests that take minutes each
+	$(RUN) pytest -m slow
+
+check: install ## ruff, mypy --strict and the default tests
+	$(RUN) ruff check src tests
+	$(RUN) ruff format --check src tests
+	$(RUN) mypy
+	$(MAKE) test
+
+clean: ## remove the environment, caches and build products (runs stay)
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

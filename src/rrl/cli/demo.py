@@ -1,0 +1,151 @@
+"""rrl-demo: PPO and RRL side by side on the embedded task, with a table and a picture at the end."""
+
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rrl.cli import shell
+
+HELP = """
+rrl-demo warms a tiny model up and trains it by PPO and by RRL at an equal budget of generated tokens.
+
+  rrl-demo                                     300,000 tokens an arm: some minutes on two cores
+  rrl-demo trainer.total_tokens=100000 seed=1  any key of rrl-train but algo and run.dir
+"""
+ARMS = ("ppo", "rrl")
+LEVELS = ("L3", "L6", "L10")
+MODE = "mean@4"
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(shell.run(_demo, HELP))
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    from rrl.config import load
+
+    folder = Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    overrides = ["run.threads=1", "evaluation.n=4", *arguments]
+    for arm in ARMS:
+        load("train", [*overrides, f"algo={arm}", f"run.dir={folder / arm}"])
+    print("Programs to run in one's head: level L3 has easy instructions, L10 hard ones; L6 is never trained.")
+    _warm_up(overrides)
+    _train_arms(folder, overrides)
+    results = {arm: json.loads((folder / arm / "result.json").read_text()) for arm in ARMS}
+    print(_table(results))
+    print(_closing(folder, results))
+
+
+def _warm_up(overrides: Sequence[str]) -> None:
+    """Fill the cache with the warm start, so that both arms find it."""
+    from rrl.assemble import warm_start
+    from rrl.config import load
+    from rrl.display import Bar
+
+    config, parts = load("train", [override for override in overrides if not override.startswith("run.threads=")])
+    bar = Bar("both")
+    bar.begin("warm start")
+    steps = parts.warmstart.steps
+    loaded = parts.model.load(parts.task.vocabulary())
+    warm_start(loaded, config, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
+    bar.close()
+
+
+def _train_arms(folder: Path, overrides: Sequence[str]) -> None:
+    """One process an arm; their bars are drawn here."""
+    from rrl.display import Bar
+
+    context = multiprocessing.get_context("spawn")
+    events = context.Queue()
+    bars = {arm: Bar(arm, position) for position, arm in enumerate(ARMS)}
+    running = {}
+    for arm in ARMS:
+        options = [*overrides, f"algo={arm}", f"run.dir={folder / arm}"]
+        running[arm] = context.Process(target=_train_arm, args=(arm, options, events), daemon=True)
+        running[arm].start()
+    while running:
+        _show(events, bars)
+        for arm in [arm for arm, process in running.items() if not process.is_alive()]:
+            if running.pop(arm).exitcode:
+                raise SystemExit(f"arm {arm} failed; see the message above")
+    _show(events, bars)
+    for bar in bars.values():
+        bar.close()
+
+
+def _show(events: Any, bars: Mapping[str, Any]) -> None:
+    """Draw what the arms have told since the last call."""
+    time.sleep(0.1)
+    while not events.empty():
+        arm, method, values = events.get()
+        getattr(bars[arm], method)(*values)
+
+
+def _train_arm(arm: str, overrides: Sequence[str], events: Any) -> None:
+    from rrl.config import load
+    from rrl.experiment import train
+
+    shell.quieten()
+    config, parts = load("train", overrides)
+    train(config, parts, _Teller(arm, events))
+
+
+class _Teller:
+    """A display in another process: passes on what it is told."""
+
+    def __init__(self, arm: str, events: Any) -> None:
+        self._arm, self._events = arm, events
+
+    def begin(self, what: str) -> None:
+        self._tell("begin", what)
+
+    def phase(self, name: str) -> None:
+        self._tell("phase", name)
+
+    def advance(self, progress: float, metrics: dict[str, float]) -> None:
+        self._tell("advance", progress, metrics)
+
+    def close(self) -> None:
+        pass
+
+    def _tell(self, method: str, *values: Any) -> None:
+        self._events.put((self._arm, method, values))
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    rows = [f"\nHeld-out accuracy ({MODE}, with 95 % interval over problems)", f"{'':10}{'before':>24}" + "".join(
+        f"{arm + ' after':>24}" for arm in ARMS)]  # fmt: skip
+    for level in LEVELS:
+        cells = [results["ppo"]["before"], *(results[arm]["after"] for arm in ARMS)]
+        rows.append(f"{level:10}" + "".join(f"{_cell(cell[MODE]['levels'][level]):>24}" for cell in cells))
+    spent = "".join(f"{results[arm]['tokens_generated']:>24,}" for arm in ARMS)
+    return "\n".join([*rows, f"{'tokens':10}{0:>24}{spent}"])
+
+
+def _cell(part: Mapping[str, Any]) -> str:
+    low, high = part["interval95"]
+    return f"{part['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _closing(folder: Path, results: Mapping[str, Any]) -> str:
+    from rrl.plots import learning_curves
+
+    picture = folder / "curves.png"
+    learning_curves({arm.upper(): [folder / arm] for arm in ARMS}, MODE, LEVELS, "PPO and RRL, one seed each", picture)
+    return f"""
+Curves: {picture}
+One seed is a demonstration, not evidence: compare arms over several seeds, and replay with its re-draw control.
+Next:
+  rrl-train algo=rrl sampler=redraw seed=1      the control: the same problems, without their prefixes
+  rrl-train algo=rrl selection=critic_rise      another rule for promising states
+  rrl-evaluate from_run={folder / "rrl"} evaluation.n=16
+  docs/rrl.md explains every key and metric"""
+
+
+if __name__ == "__main__":
+    main()

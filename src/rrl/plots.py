@@ -1,0 +1,67 @@
+"""Pictures of runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Every object of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def learning_curves(
+    runs: Mapping[str, Sequence[Path]], mode: str, levels: Sequence[str], title: str, target: Path
+) -> None:
+    """One panel per level: held-out accuracy against generated tokens, one line per arm.
+
+    ``runs`` maps an arm's name to its run directories, one per seed: the line is their mean, thin lines are the seeds;
+    a single seed gets its evaluation's 95 % interval as a band. Writes a PNG to ``target``.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(levels), figsize=(4.2 * len(levels), 3.6), sharey=True, squeeze=False)
+    for axis, level in zip(axes[0], levels, strict=True):
+        for colour, (arm, folders) in zip(
+            ("tab:blue", "tab:red", "tab:green", "tab:orange"), runs.items(), strict=False
+        ):
+            _draw(axis, arm, [_curve(folder, mode, level) for folder in folders], colour)
+        axis.set(title=f"level {level}", xlabel="generated tokens", ylim=(-0.02, 1.02))
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(f"held-out accuracy ({mode})")
+    axes[0][0].legend()
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+    pyplot.close(figure)
+
+
+def _curve(folder: Path, mode: str, level: str) -> list[tuple[int, float, float, float]]:
+    points = []
+    for row in read_jsonl(folder / "evaluations.jsonl"):
+        part = row[mode]["levels"][level]
+        points.append((row["tokens_generated"], part["accuracy"], *part["interval95"]))
+    return points
+
+
+def _draw(axis: Any, arm: str, curves: Sequence[Sequence[tuple[int, float, float, float]]], colour: str) -> None:
+    import numpy
+
+    if len(curves) == 1:
+        tokens, accuracy, low, high = zip(*curves[0], strict=True)
+        axis.plot(tokens, accuracy, color=colour, label=arm)
+        axis.fill_between(tokens, low, high, color=colour, alpha=0.15)
+        return
+    end = min(curve[-1][0] for curve in curves)
+    grid = numpy.linspace(0, end, 50)
+    heights = [numpy.interp(grid, [p[0] for p in curve], [p[1] for p in curve]) for curve in curves]
+    for height in heights:
+        axis.plot(grid, height, color=colour, alpha=0.3, linewidth=0.8)
+    axis.plot(grid, numpy.mean(heights, axis=0), color=colour, label=f"{arm} ({len(curves)} seeds)")
