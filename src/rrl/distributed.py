@@ -22,6 +22,8 @@ def start_process_group() -> None:
     if torch.distributed.is_initialized():
         return
     os.environ.setdefault("LOCAL_RANK", "0")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if "WORLD_SIZE" in os.environ:
         torch.distributed.init_process_group(backend)

@@ -78,6 +78,20 @@ def value_head(width: int, hidden: int) -> nn.Module:
     return nn.Sequential(first, nn.Tanh(), last)
 
 
+def dropout_off(model: nn.Module) -> None:
+    """Take dropout out, under which the probabilities of the same tokens would differ from pass to pass."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def in_precision(module: nn.Module, dtype: str) -> nn.Module:
+    """The module with its weights in ``dtype``; buffers stay, for rotary frequencies are worth nothing in bfloat16."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return module
+
+
 def _shifted(values: Tensor) -> Tensor:
     """Move the value that was read after token t-1 to position t, where token t is chosen. [batch, time, 1] in."""
     values = values.squeeze(-1).float()

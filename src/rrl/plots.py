@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple")
 
 

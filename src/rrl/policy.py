@@ -14,7 +14,7 @@ from rrl.collate import context_batch
 from rrl.distributed import device, start_process_group, world_size
 from rrl.errors import DivergenceError
 from rrl.interfaces import Policy
-from rrl.networks import Actor, Critic
+from rrl.networks import Actor, Critic, dropout_off, in_precision
 from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
 
 
@@ -35,7 +35,9 @@ class LoRA:
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, task_type="CAUSAL_LM"
         )
-        return get_peft_model(model, config)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return get_peft_model(model, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +96,17 @@ class DeepSpeedPolicy(Policy):
         optimiser_steps: int | None,
     ) -> None:
         start_process_group()
+        dropout_off(model)
         self.version = 0
         self._settings, self._tokenizer, self._temperature = settings, tokenizer, temperature
         self._train_actor = True
-        self._reference = (
-            _frozen(model, temperature, getattr(torch, settings.dtype)) if reference and settings.lora is None else None
-        )
+        self._reference = None
+        if reference and settings.lora is None:
+            frozen = Actor(copy.deepcopy(model), temperature, head_size=None, trunk_gradient=0.0)
+            self._reference = in_precision(frozen.to(device()), settings.dtype).eval().requires_grad_(False)
         critic = Critic(model, settings.head_size) if settings.critic == "own" else None
         model = settings.lora.wrap(model) if settings.lora else model
+        model.train()  # transformers checkpoints gradients in training mode only
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         head = settings.head_size if settings.critic == "shared" else None
@@ -153,7 +158,7 @@ class DeepSpeedPolicy(Policy):
         """
         if not torch.isfinite(actor_loss + critic_loss):
             raise DivergenceError(
-                f"loss: actor {float(actor_loss)}, critic {float(critic_loss)}; expected finite numbers; lower "
+                f"loss: actor {actor_loss.item()}, critic {critic_loss.item()}; expected finite numbers; lower "
                 "policy.actor_lr, policy.critic_lr or raise objective.kl_coef"
             )
         for name, loss in self._losses(actor_loss, critic_loss).items():
@@ -163,16 +168,14 @@ class DeepSpeedPolicy(Policy):
     def step(self) -> Metrics:
         """One optimiser step of every network in training; returns gradient norms and learning rates."""
         metrics = {}
+        norms = {name: _norm_before_step(name, engine) for name, engine in self._in_training()}
         for name, engine in self._in_training():
-            norm = _gradient_norm(engine)
-            _refuse_infinite(name, norm)
             for group in engine.optimizer.param_groups:
                 metrics[f"{group['network']}/lr"] = float(group["lr"])
                 group["lr"] = 0.0 if group["network"] == "actor" and not self._train_actor else group["lr"]
             engine.step()
-            norm = engine.get_global_grad_norm() if norm is None else norm
-            _refuse_infinite(name, norm)
-            metrics[f"{name}/grad_norm"] = float(norm)
+            norm = norms[name]
+            metrics[f"{name}/grad_norm"] = _finite(name, engine.get_global_grad_norm()) if norm is None else norm
         self.version += 1
         return metrics
 
@@ -211,6 +214,7 @@ class DeepSpeedPolicy(Policy):
     @torch.no_grad()
     def _annotate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         batch = batch.to(device())
+        self.actor.eval()  # no dropout in adapters
         output = self(batch)
         reference = torch.zeros_like(output.logprobs)
         if self._reference is not None:
@@ -218,6 +222,7 @@ class DeepSpeedPolicy(Policy):
         elif self._reads_base:
             with self.actor.model.disable_adapter():
                 reference = self.actor(batch.tokens, batch.attention, batch.mask)[0]
+        self.actor.train()
         values = torch.zeros_like(output.logprobs) if output.values is None else output.values
         return output.logprobs.float().cpu(), reference.float().cpu(), values.float().cpu()
 
@@ -235,11 +240,6 @@ def _stack(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
         whole[row : row + len(part), : part.shape[1]] = part
         row += len(part)
     return whole
-
-
-def _frozen(model: Any, temperature: float, dtype: torch.dtype) -> Actor:
-    reference = Actor(copy.deepcopy(model), temperature, head_size=None, trunk_gradient=0.0)
-    return reference.to(device(), dtype).eval().requires_grad_(False)
 
 
 def _engine(module: torch.nn.Module, settings: PolicySettings, steps: int | None) -> Any:
@@ -283,17 +283,18 @@ def _lr_factor(step: int, steps: int | None, settings: PolicySettings) -> float:
     return warmup * (1 - done if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
 
-def _gradient_norm(engine: Any) -> Tensor | None:
-    """The gradient's norm before the step, where DeepSpeed leaves gradients in place; else None."""
+def _norm_before_step(network: str, engine: Any) -> float | None:
+    """The gradient's norm, where DeepSpeed leaves gradients in place; elsewhere None, and it skips infinite steps."""
     if engine.zero_optimization() or engine.bfloat16_enabled():
         return None
     gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
+    return _finite(network, torch.nn.utils.get_total_norm(gradients))
 
 
-def _refuse_infinite(network: str, norm: Tensor | float | None) -> None:
-    if norm is not None and not math.isfinite(float(norm)):
+def _finite(network: str, norm: Tensor | float) -> float:
+    if not math.isfinite(float(norm)):
         raise DivergenceError(
             f"gradient of the {network}: norm {float(norm)}; expected a finite number; lower policy.{network}_lr "
             "or set policy.grad_clip"
         )
+    return float(norm)

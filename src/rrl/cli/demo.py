@@ -1,6 +1,7 @@
 """rrl-demo: PPO and RRL side by side on the embedded task, with a table and a picture at the end."""
 
 import json
+import logging
 import multiprocessing
 import sys
 import time
@@ -45,10 +46,10 @@ def _warm_up(overrides: Sequence[str]) -> None:
     """Fill the cache with the warm start, so that both arms find it."""
     from rrl.assemble import warm_start
     from rrl.config import load
-    from rrl.display import Bar
+    from rrl.display import display
 
     config, parts = load("train", [override for override in overrides if not override.startswith("run.threads=")])
-    bar = Bar("both")
+    bar = display("both")
     bar.begin("warm start")
     steps = parts.warmstart.steps
     loaded = parts.model.load(parts.task.vocabulary())
@@ -58,11 +59,11 @@ def _warm_up(overrides: Sequence[str]) -> None:
 
 def _train_arms(folder: Path, overrides: Sequence[str]) -> None:
     """One process an arm; their bars are drawn here."""
-    from rrl.display import Bar
+    from rrl.display import display
 
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
-    bars = {arm: Bar(arm, position) for position, arm in enumerate(ARMS)}
+    bars = {arm: display(arm, position) for position, arm in enumerate(ARMS)}
     running = {}
     for arm in ARMS:
         options = [*overrides, f"algo={arm}", f"run.dir={folder / arm}"]
@@ -91,6 +92,7 @@ def _train_arm(arm: str, overrides: Sequence[str], events: Any) -> None:
     from rrl.experiment import train
 
     shell.quieten()
+    logging.getLogger("rrl").setLevel(logging.WARNING)  # only the parent draws
     config, parts = load("train", overrides)
     train(config, parts, _Teller(arm, events))
 
@@ -111,7 +113,7 @@ class _Teller:
         self._tell("advance", progress, metrics)
 
     def close(self) -> None:
-        pass
+        self._tell("close")
 
     def _tell(self, method: str, *values: Any) -> None:
         self._events.put((self._arm, method, values))

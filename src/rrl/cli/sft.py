@@ -27,13 +27,13 @@ def _sft(arguments: Sequence[str]) -> None:
 
     from rrl.assemble import warm_start
     from rrl.config import load
-    from rrl.display import Bar
+    from rrl.display import display
 
     config, parts = load("train", arguments)
     if parts.warmstart is None:
         config, parts = load("train", [*arguments, "warmstart=sft"])
     target = None if parts.run.dir is None else parts.run.choose("sft")
-    bar = Bar("sft")
+    bar = display("sft")
     bar.begin(config["data"]["name"])
     loaded = parts.model.load(parts.task.vocabulary())
     steps = parts.warmstart.steps

@@ -29,10 +29,10 @@ def _train(arguments: Sequence[str]) -> None:
     if "--cfg" in arguments:
         shell.print_config(config)
         return
-    from rrl.display import Bar
+    from rrl.display import display
     from rrl.experiment import train
 
-    train(config, parts, Bar(config["algo"]))
+    train(config, parts, display(config["algo"]))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class HFEngine(RolloutEngine):
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""
         self._source, self._tokenizer = source, tokenizer
+        self._copy, self._copied_version = None, -1
         self._generator.manual_seed(seed)
 
     @property
@@ -163,14 +164,18 @@ class _Writer:
         return alive
 
     def _full(self, row: int) -> bool:
-        return len(self._states[row].prefix) + len(self._actions[row]) >= self._sampling.max_new_tokens
+        """Whether the response is as long as it may be; a prefix that long already still gets one token."""
+        written = len(self._actions[row])
+        return written > 0 and len(self._states[row].prefix) + written >= self._sampling.max_new_tokens
 
     def _stopped(self, row: int) -> bool:
+        """Whether the newest token completed a stop text, which may have begun in the prefix."""
         if not self._sampling.stop:
             return False
-        longest = max(len(text) for text in self._sampling.stop)
-        tail = self._tokenizer.decode(self._actions[row][-longest:], skip_special_tokens=True)
-        return any(text in tail for text in self._sampling.stop)
+        longest = max(len(text.encode()) for text in self._sampling.stop)  # a token is a byte or more
+        tail = (*self._states[row].prefix[-longest:], *self._actions[row][-longest:])[-longest:]
+        before, now = (self._tokenizer.decode(part, skip_special_tokens=True) for part in (tail[:-1], tail))
+        return any(now.count(text) > before.count(text) for text in self._sampling.stop)
 
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:

@@ -126,7 +126,7 @@ class Retrospective(StateSampler):
             if self.sources != "canonical":
                 self._collect_own(rollouts, feedback, batch)
             if self.sources != "self":
-                self._collect_canonical(rollouts)
+                self._collect_canonical(rollouts, feedback)
         if self.rescore_every and self._step % self.rescore_every == 0:
             self._rescore()
         return self._metrics() | {"replay/first_solves": float(first_solves)}
@@ -193,12 +193,13 @@ class Retrospective(StateSampler):
             scored = Scored(rollout.logprobs, tuple(values[mask].tolist()))
             self._remember(state, rollout.actions, scored, legal, "self", rollout.version)
 
-    def _collect_canonical(self, rollouts: Sequence[Rollout]) -> None:
+    def _collect_canonical(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> None:
         """Look once at the reference of every problem that was just failed from its prompt."""
         wanted = {
             r.state.problem.id: r.state.problem
-            for r in rollouts
-            if r.state.origin is None and r.state.problem.reference and not self._mastered(r.state.problem.id)
+            for r, judged in zip(rollouts, feedback, strict=True)
+            if judged.score < 1 and r.state.origin is None and r.state.problem.reference
+            if not self._mastered(r.state.problem.id)
         }
         problems = [problem for key, problem in wanted.items() if key not in self._inspected]
         self._inspected.update(problem.id for problem in problems)
