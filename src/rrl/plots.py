@@ -32,7 +32,7 @@ def learning_curves(
             ("tab:blue", "tab:red", "tab:green", "tab:orange"), runs.items(), strict=False
         ):
             _draw(axis, arm, [_curve(folder, mode, level) for folder in folders], colour)
-        axis.set(title=f"level {level}", xlabel="generated tokens", ylim=(-0.02, 1.02))
+        axis.set(title=f"level {level}", xlabel="generated tokens (thousands)", ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(f"held-out accuracy ({mode})")
     axes[0][0].legend()
@@ -42,15 +42,15 @@ def learning_curves(
     pyplot.close(figure)
 
 
-def _curve(folder: Path, mode: str, level: str) -> list[tuple[int, float, float, float]]:
+def _curve(folder: Path, mode: str, level: str) -> list[tuple[float, float, float, float]]:
     points = []
     for row in read_jsonl(folder / "evaluations.jsonl"):
         part = row[mode]["levels"][level]
-        points.append((row["tokens_generated"], part["accuracy"], *part["interval95"]))
+        points.append((row["tokens_generated"] / 1000, part["accuracy"], *part["interval95"]))
     return points
 
 
-def _draw(axis: Any, arm: str, curves: Sequence[Sequence[tuple[int, float, float, float]]], colour: str) -> None:
+def _draw(axis: Any, arm: str, curves: Sequence[Sequence[tuple[float, float, float, float]]], colour: str) -> None:
     import numpy
 
     if len(curves) == 1:
