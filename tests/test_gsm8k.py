@@ -37,6 +37,12 @@ def solutions(folder: Path) -> list[str]:
     return [json.loads(line)["answer"] for line in lines if line]
 
 
+@pytest.fixture(scope="module")
+def examples(folder: Path) -> list[Example]:
+    """Train, then test, without annotations."""
+    return task(folder).examples("train") + task(folder).examples("test")
+
+
 def task(path: object = None, *, annotations: bool = False, answer_format: str = "flexible") -> GSM8K:
     return GSM8K(
         path=None if path is None else str(path),
@@ -72,26 +78,23 @@ def write(folder: Path, *answers: str) -> Path:
 
 
 @pytest.mark.parametrize("answer_format", ["strict", "flexible"])
-@pytest.mark.parametrize("annotations", [True, False])
 def test_every_canonical_solution_is_right_about_its_own_problem(
-    folder: Path, annotations: bool, answer_format: str
+    examples: list[Example], solutions: list[str], answer_format: str
 ) -> None:
-    gsm8k = task(folder, annotations=annotations, answer_format=answer_format)
-    examples = gsm8k.examples("train") + gsm8k.examples("test")
-    feedback = gsm8k.verify([rollout(example.reference, example) for example in examples])
-    assert Counter(item.verdict for item in feedback) == {Verdict.RIGHT: TRAIN + TEST}
-    assert {item.score for item in feedback} == {1.0}
+    gsm8k = task(answer_format=answer_format)
+    plain = gsm8k.verify([rollout(example.reference, example) for example in examples])
+    annotated = gsm8k.verify([rollout(text, example) for text, example in zip(solutions, examples, strict=True)])
+    assert Counter((item.verdict, item.score) for item in plain) == {(Verdict.RIGHT, 1.0): TRAIN + TEST}
+    assert Counter((item.verdict, item.score) for item in annotated) == {(Verdict.RIGHT, 1.0): TRAIN + TEST}
 
 
 # ``equal``: how many problems share their number with the one ``shift`` further, counted on the raw files.
-@pytest.mark.parametrize(("shift", "equal"), [(1, 90), (2, 98), (17, 77), (1000, 80), (4396, 80)])
+@pytest.mark.parametrize(("shift", "equal"), [(1, 90), (17, 77), (1000, 80)])
 def test_another_problems_solution_is_wrong_unless_the_numbers_agree(
-    folder: Path, solutions: list[str], shift: int, equal: int
+    examples: list[Example], solutions: list[str], shift: int, equal: int
 ) -> None:
-    gsm8k = task(folder)
-    examples = gsm8k.examples("train") + gsm8k.examples("test")
     others = solutions[shift:] + solutions[:shift]
-    feedback = gsm8k.verify([rollout(other, example) for other, example in zip(others, examples, strict=True)])
+    feedback = task().verify([rollout(other, example) for other, example in zip(others, examples, strict=True)])
     agree = [number(other) == number(own) for other, own in zip(others, solutions, strict=True)]
     assert [item.verdict for item in feedback] == [Verdict.RIGHT if same else Verdict.WRONG for same in agree]
     assert [item.score for item in feedback] == [float(same) for same in agree]
@@ -105,35 +108,37 @@ def test_other_endings_are_right_when_flexible_and_unparseable_when_strict(solut
     texts = [re.sub("#### (.+)$", lambda found: ending.format(found[1]), solution) for solution in solutions]
     rollouts = [rollout(text, str(number(solution))) for text, solution in zip(texts, solutions, strict=True)]
     flexible = Counter(item.verdict for item in task().verify(rollouts))
-    strict = Counter(item.verdict for item in task(answer_format="strict").verify(rollouts))
+    strict = Counter(item.verdict for item in task(answer_format="strict").verify(rollouts[TRAIN:]))
     assert flexible == {Verdict.RIGHT: TRAIN + TEST}
-    assert strict == {Verdict.UNPARSEABLE: TRAIN + TEST}
+    assert strict == {Verdict.UNPARSEABLE: TEST}
 
 
-def test_examples_are_the_files_rows_in_order(folder: Path, solutions: list[str]) -> None:
-    train, test = task(folder, annotations=True).examples("train"), task(folder, annotations=True).examples("test")
-    assert [len(train), len(test)] == [TRAIN, TEST]
-    assert [example.reference for example in train + test] == solutions
-    assert [train[17].id, test[-1].id] == ["gsm8k/train/17", "gsm8k/test/1318"]
-    assert train[0].question.startswith("Natalia sold clips to 48 of her friends in April")
-    assert train[0].answer == "72"
+def test_examples_are_the_files_rows_in_order(examples: list[Example]) -> None:
+    assert [examples[i].id for i in (17, TRAIN - 1, TRAIN, -1)] == [
+        "gsm8k/train/17",
+        "gsm8k/train/7472",
+        "gsm8k/test/0",
+        "gsm8k/test/1318",
+    ]
+    assert examples[0].question.startswith("Natalia sold clips to 48 of her friends in April")
+    assert examples[0].answer == "72"
 
 
-def test_annotations_are_stripped_from_references_and_nothing_else_is(folder: Path) -> None:
-    reference = task(folder).examples("train")[0].reference
-    assert reference == (
+def test_references_are_the_solutions_with_or_without_annotations(
+    folder: Path, examples: list[Example], solutions: list[str]
+) -> None:
+    annotated = task(folder, annotations=True)
+    assert [example.reference for example in annotated.examples("test")] == solutions[TRAIN:]
+    assert examples[0].reference == (
         "Natalia sold 48/2 = 24 clips in May.\nNatalia sold 48+24 = 72 clips altogether in April and May.\n#### 72"
     )
-    assert not [example for example in task(folder).examples("train") if "<<" in example.reference]
+    assert not [example for example in examples if "<<" in example.reference or ">>" in example.reference]
 
 
-def test_levels_are_buckets_of_solution_steps(folder: Path) -> None:
-    gsm8k = task(folder)
-    levels = [Counter(example.level for example in gsm8k.examples(split)) for split in ("train", "test")]
-    assert levels == [
-        {"steps1-2": 2602, "steps3-4": 3602, "steps5+": 1269},
-        {"steps1-2": 427, "steps3-4": 662, "steps5+": 230},
-    ]
+def test_levels_are_buckets_of_solution_steps(examples: list[Example]) -> None:
+    train, test = (Counter(example.level for example in part) for part in (examples[:TRAIN], examples[TRAIN:]))
+    assert train == {"steps1-2": 2602, "steps3-4": 3602, "steps5+": 1269}
+    assert test == {"steps1-2": 427, "steps3-4": 662, "steps5+": 230}
 
 
 # The verifier, by hand
@@ -220,6 +225,7 @@ PLACES = [
     (r"\boxed{18\text{ dollars}}", None, "18"),
     (r"\boxed{\text{18 dollars}}", None, "18"),
     (r"\boxed{-18\%}", None, "-18"),
+    (r"\boxed{-\$18} after 2 hours", None, "-18"),
     (r"\boxed{\frac{1}{2}} of 3", None, "1/2"),
     (r"\boxed{\dfrac{36}{2}}", None, "18"),
     (r"\boxed{-\frac{1}{2}} of 3", None, "-1/2"),
@@ -364,6 +370,6 @@ def test_text_is_free() -> None:
 
 
 def test_the_yaml_states_every_field() -> None:
-    stated = yaml.safe_load((Path(__file__).parents[1] / "conf/task/gsm8k.yaml").read_text(encoding="utf-8"))
+    stated = yaml.safe_load((Path(__file__).parents[1] / "conf/task/gsm8k.yaml").read_text(encoding="utf-8"))["task"]
     assert stated.pop("_target_") == "rrl.tasks.gsm8k.GSM8K"
     assert stated.keys() == GSM8K.__dataclass_fields__.keys()

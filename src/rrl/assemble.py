@@ -2,11 +2,12 @@
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from rrl.clock import Clock
 from rrl.config import Parts
+from rrl.errors import DataError, DivergenceError
 from rrl.evaluation import Evaluation
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
@@ -54,38 +56,59 @@ class FrozenSource:
 
 def prepare(config: Mapping[str, Any], parts: Parts, show: Show) -> Prepared:
     """Read the data, load the model, warm it up (or take the cached warm start), turn text into tokens."""
-    examples = [parts.task.examples(split) for split in ("train", parts.evaluation.split)]
+    train = parts.task.examples("train")
+    _check_levels(train, config["sampler"].get("level_weights"))
+    prepared = prepare_evaluation(parts, show)
+    return replace(prepared, train=encode(train, prepared.tokenizer, prepared.model, parts))
+
+
+def prepare_evaluation(parts: Parts, show: Show) -> Prepared:
+    """The same without problems to train on, which need not be at hand."""
+    if parts.warmstart is not None:
+        parts.run.cache()
+    examples = parts.task.examples(parts.evaluation.split)
     model, tokenizer = parts.model.load(parts.task.vocabulary())
-    train, test = (encode(rows, tokenizer, model, config, parts) for rows in examples)
+    test = encode(examples, tokenizer, model, parts)
     folder = None
     if parts.warmstart is not None:
-        model, folder = warm_start(LoadedModel(model, tokenizer), config, parts, show)
-    return Prepared(model, tokenizer, train, parts.evaluation.choose(test), folder)
+        model, folder = warm_start(LoadedModel(model, tokenizer), parts, show)
+    return Prepared(model, tokenizer, [], parts.evaluation.choose(test), folder)
 
 
-def encode(
-    examples: Sequence[Example], tokenizer: Any, model: Any, config: Mapping[str, Any], parts: Parts
-) -> list[Problem]:
+def _check_levels(examples: Sequence[Example], weights: Mapping[str, float] | None) -> None:
+    """Every level with a weight needs problems."""
+    levels = sorted({example.level for example in examples})
+    missing = sorted(set(weights or {}) - set(levels))
+    if missing:
+        raise DataError(
+            f"data.level_weights: no problems of level {', '.join(missing)}; expected levels among {', '.join(levels)}"
+        )
+
+
+def encode(examples: Sequence[Example], tokenizer: Any, model: Any, parts: Parts) -> list[Problem]:
     """Examples as problems that fit the model's context."""
     context = getattr(model.config, "max_position_embeddings", None) or 10**9
     problems: list[Problem] = parts.prompts.encode(
-        examples, tokenizer, context=context, response=config["data"]["max_response_length"]
+        examples, tokenizer, context=context, response=parts.engine.sampling.max_new_tokens
     )
     return problems
 
 
-def warm_start(loaded: LoadedModel, config: Mapping[str, Any], parts: Parts, show: Show) -> tuple[Any, Path]:
+def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path]:
     """The model after supervised training and the folder it is cached in: trained once per content."""
     from transformers import AutoModelForCausalLM
 
     settings, (model, tokenizer) = parts.warmstart, loaded
     demonstrations = parts.task.demonstrations(settings.count, settings.seed)
-    folder = _cache_folder(loaded, demonstrations, config, parts)
+    folder = _cache_folder(loaded, demonstrations, parts)
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), folder
-    problems = encode(demonstrations, tokenizer, model, config, parts)
-    settings.train(model, tokenizer, problems, show)
+    problems = encode(demonstrations, tokenizer, model, parts)
+    loss = settings.train(model, tokenizer, problems, show)
+    if not math.isfinite(loss):
+        raise DivergenceError(f"warm start: loss {loss}; expected a finite number; lower warmstart.lr")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     model.save_pretrained(aside)
     tokenizer.save_pretrained(aside)
@@ -129,10 +152,8 @@ def measure(evaluation: Evaluation, parts: Parts, prepared: Prepared) -> dict[st
     return {**result, "template": parts.prompts.template.describe(prepared.tokenizer)}
 
 
-def _cache_folder(
-    loaded: LoadedModel, demonstrations: Sequence[Example], config: Mapping[str, Any], parts: Parts
-) -> Path:
-    """Named by what goes in: weights, tokenizer, demonstrations, template and settings."""
+def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], parts: Parts) -> Path:
+    """Named by what goes in: weights, tokenizer, demonstrations, prompts and settings."""
     examples = hashlib.sha256(repr([(e.question, e.reference) for e in demonstrations]).encode()).hexdigest()
     key = content_key(
         [
@@ -140,19 +161,18 @@ def _cache_folder(
             hash_tokenizer(loaded.tokenizer),
             examples,
             parts.prompts.template.describe(loaded.tokenizer),
+            [parts.prompts.max_prompt_length, parts.engine.sampling.max_new_tokens],
             asdict(parts.warmstart),
         ]
     )
-    folder = Path(parts.run.cache_dir).expanduser() / f"sft-{key}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(parts.run.cache()) / f"sft-{key}"
 
 
 def _hash_weights(model: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -6,6 +6,8 @@ and loads nothing. So a configuration is checked by building all of it, and ever
 
 import importlib
 import inspect
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,12 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from rrl.errors import ConfigError
-from rrl.overrides import compose, compose_run, nearest
+from rrl.overrides import compose, compose_run, nearest, shown
 
 SLOTS = (
     "task", "model", "prompts", "warmstart", "policy", "engine", "trainer", "evaluation", "sampler", "reward",
     "objective", "logger", "run",
 )  # fmt: skip
+OPTIONAL = ("warmstart", "logger")
+BROKEN = object()
+"""Stands for a part that could not be constructed: told already, so it fits everywhere."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +51,37 @@ def load(name: str, overrides: Sequence[str], run: str | None = None) -> tuple[d
 
     Raises one ConfigError with all faults.
     """
-    config, faults = compose(name, overrides) if run is None else compose_run(Path(run).expanduser(), overrides)
-    return config, check(config, faults)
+    composed = compose(name, overrides) if run is None else compose_run(Path(run).expanduser(), overrides)
+    try:
+        return composed.config, check(composed.config, composed.faults, composed.sound)
+    except ConfigError as error:
+        raise ConfigError(*dict.fromkeys(map(composed.at_source, error.faults))) from None
 
 
-def check(config: Mapping[str, Any], faults: Sequence[str] = ()) -> Parts:
+def check(config: Mapping[str, Any], faults: Sequence[str] = (), sound: Mapping[str, Any] | None = None) -> Parts:
     """Build every component that a resolved configuration has; raise one ConfigError with all faults.
 
-    ``faults`` are those found before.
+    ``faults`` are those found before. ``sound`` is a configuration whose values stand in for faulty ones, so that the
+    next fault of the same component is found too.
     """
     faults = list(faults)
-    made = {slot: _make(config[slot], slot, faults) for slot in SLOTS if slot in config}
+    made = {slot: _slot(config[slot], slot, faults, sound or {}) for slot in SLOTS if slot in config}
     parts = Parts(**{slot: made.get(slot) for slot in SLOTS})
-    if not faults:
-        faults = _misfits(parts)
+    faults += _misfits(parts)
     if faults:
         raise ConfigError(*faults)
     return parts
+
+
+def _slot(value: Any, slot: str, faults: list[str], sound: Mapping[str, Any]) -> Any:
+    """The part, or None where there is none."""
+    if value is None and slot in OPTIONAL:
+        return None
+    if not isinstance(value, Mapping) or "_target_" not in value:
+        faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
+        return None
+    made = _make(value, slot, faults, sound.get(slot))
+    return None if made is BROKEN else made
 
 
 def _misfits(parts: Parts) -> list[str]:
@@ -84,40 +103,78 @@ def _misfits(parts: Parts) -> list[str]:
     return faults
 
 
-def _make(value: Any, path: str, faults: list[str]) -> Any:
-    """The value with every ``_target_`` mapping in it turned into its object."""
+def _make(value: Any, path: str, faults: list[str], sound: Any = None) -> Any:
+    """The value with every ``_target_`` mapping in it turned into its object; ``sound`` is its counterpart."""
     if isinstance(value, Mapping):
+        spare = sound if isinstance(sound, Mapping) else {}
         if "_target_" in value:
-            return _construct(value, path, faults)
-        return {key: _make(item, f"{path}.{key}", faults) for key, item in value.items()}
+            return _construct(value, path, faults, spare)
+        return {key: _make(item, f"{path}.{key}", faults, spare.get(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_make(item, f"{path}[{i}]", faults) for i, item in enumerate(value))
     return value
 
 
-def _construct(node: Mapping[str, Any], path: str, faults: list[str]) -> Any:
+def _construct(node: Mapping[str, Any], path: str, faults: list[str], sound: Mapping[str, Any]) -> Any:
     target = _load(str(node["_target_"]), path, faults)
     known = len(faults)
-    arguments = {key: _make(item, f"{path}.{key}", faults) for key, item in node.items() if key != "_target_"}
+    arguments = {k: _make(v, f"{path}.{k}", faults, sound.get(k)) for k, v in node.items() if k != "_target_"}
     if target is None:
-        return None
+        return BROKEN
     faults += _binding_faults(target, arguments, path)
-    if len(faults) > known:
-        return None
-    try:
-        return target(**arguments)
-    except ValueError as error:
-        faults.append(f"{path}.{error}")
-        return None
+    spare = {k: _make(v, path, []) for k, v in sound.items() if sound.get("_target_") == node["_target_"]}
+    whole = _build(target, arguments, spare, path, faults)
+    return whole if len(faults) == known else BROKEN
+
+
+def _build(
+    target: Any, arguments: Mapping[str, Any], spare: Mapping[str, Any], path: str, faults: list[str]
+) -> Any:  # fmt: skip
+    """The object. Arguments out of range are told and, to find the next, replaced by the spare ones."""
+    arguments, replaced = _mended(target, arguments, spare)
+    while arguments.keys() == inspect.signature(target).parameters.keys():
+        try:
+            return target(**arguments)
+        except ValueError as error:
+            if replaced & _words(str(error)):  # what was replaced may be what it complains about
+                break
+            faults.append(f"{path}.{error}")
+            named = _words(str(error).partition(":")[0]) & spare.keys()
+            if not named:
+                break
+            replaced |= named
+            arguments |= {key: spare[key] for key in named}
+    return BROKEN
+
+
+def _mended(target: Any, arguments: Mapping[str, Any], spare: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The arguments that bind, with spare ones for the others as far as there are any, and the names of those."""
+    hints = typing.get_type_hints(target.__init__)
+    names = list(inspect.signature(target).parameters)
+    good = {
+        key: arguments[key]
+        for key in names
+        if key in arguments and arguments[key] is not BROKEN and _fits(arguments[key], hints.get(key, Any))
+    }
+    other = {key: spare[key] for key in names if key not in good and key in spare}
+    return {**good, **other}, set(other)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def _load(name: str, path: str, faults: list[str]) -> Any:
     module, _, attribute = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         faults.append(f"{path}._target_: {name!r} cannot be imported ({error}); expected package.module.Class")
         return None
+    if not isinstance(found, type):
+        faults.append(f"{path}._target_: {name!r} is no class; expected package.module.Class")
+        return None
+    return found
 
 
 def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> list[str]:
@@ -129,9 +186,9 @@ def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> lis
         if key not in parameters:
             hint = nearest(key, list(parameters))
             faults.append(f"{path}.{key}: {target.__name__} takes no such argument{hint}")
-        elif not _fits(value, hints.get(key, Any)):
-            expected = _spell(hints[key])
-            faults.append(f"{path}.{key}: expected {expected}, got {value!r}")
+        elif value is not BROKEN and not _fits(value, hints.get(key, Any)):
+            finite = "a finite " if isinstance(value, float) and not math.isfinite(value) else ""
+            faults.append(f"{path}.{key}: expected {finite}{_spell(hints[key])}, got {shown(value)}")
     return faults
 
 
@@ -146,14 +203,18 @@ def _fits(value: Any, hint: Any) -> bool:
         items = arguments[:1] * len(value) if isinstance(value, tuple) and Ellipsis in arguments else arguments
         return isinstance(value, tuple) and len(value) == len(items) and all(map(_fits, value, items))
     if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        pairs = value.items() if isinstance(value, dict) else [(None, None)]
+        return all(_fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in pairs)
+    if hint in (float, int):
+        return _is_number(value, hint)
     if hint in (str, bool, type(None)):
         return isinstance(value, hint)
     return hint is Any or not isinstance(value, str | int | float | dict | tuple | None)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or (kind is float and isinstance(value, float) and math.isfinite(value))
 
 
 def _spell(hint: Any) -> str:
@@ -164,7 +225,8 @@ def _spell(hint: Any) -> str:
     if origin is Literal:
         return " | ".join(repr(option) for option in arguments)
     if origin is tuple:
-        return f"a list of {_spell(arguments[0])}"
+        count = "" if Ellipsis in arguments else f"{len(arguments)} "
+        return f"a list of {count}{_spell(arguments[0])}"
     if origin is dict:
         return f"a mapping of names to {_spell(arguments[1])}"
     return {type(None): "null"}.get(hint, getattr(hint, "__name__", str(hint)))

@@ -25,11 +25,8 @@ def train(config: Mapping[str, Any], parts: Parts, display: Display) -> Path:
     The directory holds config.yaml, manifest.json, metrics.jsonl, evaluations.jsonl, rollouts/, actor/ (Hugging Face
     format) and, at the end, result.json.
     """
-    import torch
-
     folder: Path = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
-    if parts.run.threads is not None:
-        torch.set_num_threads(parts.run.threads)
+    parts.run.limit_threads()
     display.begin("warm start")
     prepared = prepare(config, parts, lambda step, loss: display.advance(step / parts.warmstart.steps, {"loss": loss}))
     clock = Clock(display.phase)
@@ -60,10 +57,8 @@ class Recorder:
         self.evaluations: list[dict[str, Any]] = []
 
     def evaluate(self) -> Metrics:
-        """Measure on held-out problems, unless this step was measured already; append to evaluations.jsonl."""
+        """Measure on held-out problems; append to evaluations.jsonl."""
         step, tokens = self.trainer.global_step, self.trainer.tokens_generated
-        if self.evaluations and self.evaluations[-1]["step"] == step:
-            return {}
         with self.clock.phase("testing"):
             result = measure(self.parts.evaluation, self.parts, self.prepared)
         result = {"step": step, "tokens_generated": tokens, **result}
@@ -97,7 +92,7 @@ def _run(recorder: Recorder, display: Display) -> None:
     recorder.tracker.log(0, recorder.evaluate())
     for metrics in recorder.trainer.run():
         step = recorder.trainer.global_step
-        if _due(step, often.test_freq):
+        if _due(step, often.test_freq) or recorder.trainer.progress >= 1:
             metrics |= recorder.evaluate()
         if _due(step, often.rollout_freq):
             recorder.dump()
@@ -106,9 +101,6 @@ def _run(recorder: Recorder, display: Display) -> None:
         metrics |= _timing(recorder.clock.take(), metrics, recorder.trainer)
         recorder.tracker.log(step, metrics)
         display.advance(recorder.trainer.progress, metrics)
-    last = recorder.evaluate()
-    if last:
-        recorder.tracker.log(recorder.trainer.global_step, last)
     recorder.finish()
 
 

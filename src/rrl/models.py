@@ -31,11 +31,17 @@ class TinyLlama:
     init_seed: int
 
     def __post_init__(self) -> None:
-        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+        sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        for name in (*sizes, "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
-                f"num_attention_heads: expected a divisor of hidden_size={self.hidden_size}, "
+                f"num_attention_heads: expected hidden_size={self.hidden_size} to be so many heads of an even width, "
                 f"got {self.num_attention_heads}"
             )
+        if self.initializer_range <= 0:
+            raise ValueError(f"initializer_range: expected a number > 0, got {self.initializer_range}")
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Build both; ``vocabulary`` is the task's closed set of words, or None."""
@@ -83,23 +89,28 @@ class HuggingFace:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        path = os.path.expanduser(str(self.path))
         common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path, **common)
-            model = AutoModelForCausalLM.from_pretrained(
-                self.path, dtype=torch.float32, attn_implementation=self.attention, **common
+            tokenizer = AutoTokenizer.from_pretrained(path, **common)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True, **common
             )
-        except (OSError, ValueError) as error:
-            raise DataError(self._unreachable(error)) from error
-        check_tokenizer(tokenizer, model, str(self.path))
+        except Exception as error:  # a broken folder can raise nearly anything
+            raise DataError(self._unreadable(path, error)) from error
+        if missing := sorted(report["missing_keys"]):
+            raise DataError(self._unreadable(path, f"{len(missing)} weights are missing, such as {missing[0]}"))
+        check_tokenizer(tokenizer, model, path)
         return LoadedModel(model, tokenizer)
 
-    def _unreachable(self, error: Exception) -> str:
-        kind = "a folder that transformers cannot read" if os.path.isdir(str(self.path)) else "no local folder"
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    def _unreadable(self, path: str, reason: object) -> str:
+        text = " ".join(str(reason).split()) or type(reason).__name__
+        if isinstance(reason, ImportError) or "attn_implementation" in text:
+            return f"model.attention: {self.attention!r} cannot be used here ({text}); expected sdpa or eager"
+        kind = "a folder that transformers cannot read" if os.path.isdir(path) else "no local folder"
         return (
-            f"model.path: {self.path!r} is {kind} ({first.strip()}); expected a folder with config.json, tokenizer and "
-            "weights, or the id of a hub model this machine can reach"
+            f"model.path: {self.path!r} is {kind} ({text[:300]}); expected a folder with config.json, tokenizer and "
+            "weights of a causal language model, or the id of a hub model this machine can reach"
         )
 
 
@@ -107,13 +118,16 @@ def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     """Give the tokenizer a pad token where EOS can serve; refuse one without EOS or with too many tokens."""
     faults = []
     if tokenizer.eos_token_id is None:
-        faults.append(f"tokenizer of {name}: has no EOS token, so that no response could end; set eos_token in it")
+        faults.append(
+            f"tokenizer of {name}: has no EOS token, so that no response could end; set eos_token in its "
+            "tokenizer_config.json"
+        )
     elif tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    if tokens > rows:
         faults.append(
-            f"tokenizer of {name}: has {len(tokenizer)} tokens but the model embeds {rows}; "
+            f"tokenizer of {name}: has {tokens} tokens but the model embeds {rows}; "
             "use the tokenizer the model was trained with"
         )
     if faults:
@@ -146,5 +160,6 @@ def _with_specials(base: Any) -> Any:
 
     base.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", base.token_to_id("<bos>"))])
     return PreTrainedTokenizerFast(
-        tokenizer_object=base, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
-    )
+        tokenizer_object=base, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
+        split_special_tokens=True,  # "<eos>" in a text is text
+    )  # fmt: skip

@@ -57,11 +57,19 @@ class Chat(Template):
         return self._text("{question}", tokenizer)
 
     def _text(self, question: str, tokenizer: Any) -> str:
+        from jinja2 import TemplateError
+
         if not tokenizer.chat_template:
             raise DataError("template: the tokenizer has no chat template; use template=plain or another model")
         turns = [{"role": "system", "content": self.system}] if self.system else []
         turns.append({"role": "user", "content": question})
-        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        try:
+            return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        except TemplateError as error:
+            raise DataError(
+                f"template: the tokenizer's chat template cannot take this conversation ({error}); set "
+                "template.system=null or use template=plain"
+            ) from error
 
 
 def _without_end(tokens: Sequence[int], end: int) -> tuple[int, ...]:
@@ -90,18 +98,20 @@ class Prompts:
     def encode(self, examples: Sequence[Example], tokenizer: Any, *, context: int, response: int) -> list[Problem]:
         """Problems whose prompt fits in ``max_prompt_length`` and, with ``response`` new tokens, in ``context``."""
         limit = min(self.max_prompt_length, context - response)
+        if limit < 1:
+            raise DataError(
+                f"data.max_response_length: {response} leaves no room for a prompt in the model's context of {context} "
+                "tokens; lower it, or take a model with a longer context"
+            )
+        if not examples:
+            raise DataError("data: no problem at all; expected at least one; give another data set or split")
         problems = self._problems(examples, tokenizer)
         kept = [problem for problem in problems if len(problem.prompt) <= limit]
-        dropped = len(problems) - len(kept)
-        if dropped:
-            self._report(dropped, problems, limit)
-        if not kept:
-            raise DataError(f"data: no problem left of {len(problems)}; the data set is empty or every prompt too long")
+        if len(kept) < len(problems):
+            self._report(len(problems) - len(kept), problems, limit)
         return kept
 
     def _problems(self, examples: Sequence[Example], tokenizer: Any) -> list[Problem]:
-        if not examples:
-            return []
         prompts = self.template.render([example.question for example in examples], tokenizer)
         references = tokenizer([example.reference for example in examples], add_special_tokens=False).input_ids
         return [
@@ -118,4 +128,6 @@ class Prompts:
         )
         if self.overlong == "refuse":
             raise DataError(f"{message}; raise the limit or set prompts.overlong=drop")
+        if dropped == len(problems):
+            raise DataError(f"{message}; raise the limit: no problem is left")
         log.warning("%s; dropped", message)

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -38,22 +39,48 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name in ("threads", "save_freq", "test_freq", "rollout_freq"):
-            if (getattr(self, name) or 1) < 1:
-                raise ValueError(f"{name}: expected at least 1 or null, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected a number >= 0, got {self.seed}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1 or null, got {value}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected a number from 0 to below 2**63, got {self.seed}")
 
     def choose(self, name: str) -> Path:
         """The directory, not yet made; ``name`` goes into the one that is made up. Refuses one that holds anything."""
         if self.dir is None:
-            return _unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+            made_up = _unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+            return writable(made_up, "run.dir")
         folder = Path(self.dir).expanduser()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(
                 f"run.dir: {self.dir!r} exists and is not an empty folder; expected a new one; give another run.dir, "
                 "or move the old run away"
             )
-        return folder
+        return writable(folder, "run.dir")
+
+    def cache(self) -> Path:
+        """The folder of warm starts, not yet made; refuses one that cannot be written to."""
+        return writable(Path(self.cache_dir).expanduser(), "run.cache_dir")
+
+    def limit_threads(self) -> None:
+        """Keep torch to ``threads``."""
+        import torch
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+
+def writable(folder: Path, key: str) -> Path:
+    """The folder itself, which need not be there yet; raises ConfigError when nothing can be written in it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: nothing can be written in {str(folder)!r} ({error.strerror}: {str(there)!r}); expected a folder "
+            f"that this user may make and write to; give another {key}"
+        ) from error
 
 
 def _unused(folder: Path) -> Path:

@@ -18,8 +18,7 @@ rrl-demo warms a tiny model up and trains it by PPO and by RRL at an equal budge
   rrl-demo trainer.total_tokens=100000 seed=1  any key of rrl-train but algo and run.dir
 """
 ARMS = ("ppo", "rrl")
-LEVELS = ("L3", "L6", "L10")
-MODE = "mean@4"
+DEFAULTS = ("run.threads=1", "evaluation.n=4")
 
 
 def main() -> None:
@@ -31,15 +30,17 @@ def _demo(arguments: Sequence[str]) -> None:
     from rrl.config import load
 
     folder = Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    overrides = ["run.threads=1", "evaluation.n=4", *arguments]
+    given = [argument.partition("=")[0] for argument in arguments]
+    overrides = [*(default for default in DEFAULTS if default.partition("=")[0] not in given), *arguments]
     for arm in ARMS:
-        load("train", [*overrides, f"algo={arm}", f"run.dir={folder / arm}"])
+        _, parts = load("train", [*overrides, f"algo={arm}", f"run.dir={folder / arm}"])
     print("Programs to run in one's head: level L3 has easy instructions, L10 hard ones; L6 is never trained.")
     _warm_up(overrides)
     _train_arms(folder, overrides)
     results = {arm: json.loads((folder / arm / "result.json").read_text()) for arm in ARMS}
-    print(_table(results))
-    print(_closing(folder, results))
+    mode = f"mean@{parts.evaluation.n}" if parts.evaluation.n else "greedy"
+    print(_table(results, mode))
+    print(_closing(folder, results, mode))
 
 
 def _warm_up(overrides: Sequence[str]) -> None:
@@ -48,12 +49,15 @@ def _warm_up(overrides: Sequence[str]) -> None:
     from rrl.config import load
     from rrl.display import display
 
-    config, parts = load("train", [override for override in overrides if not override.startswith("run.threads=")])
+    _, parts = load("train", [override for override in overrides if not override.startswith("run.threads=")])
+    if parts.warmstart is None:
+        return
+    parts.run.cache()
     bar = display("both")
     bar.begin("warm start")
     steps = parts.warmstart.steps
     loaded = parts.model.load(parts.task.vocabulary())
-    warm_start(loaded, config, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
+    warm_start(loaded, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
     bar.close()
 
 
@@ -93,8 +97,12 @@ def _train_arm(arm: str, overrides: Sequence[str], events: Any) -> None:
 
     shell.quieten()
     logging.getLogger("rrl").setLevel(logging.WARNING)  # only the parent draws
-    config, parts = load("train", overrides)
-    train(config, parts, _Teller(arm, events))
+
+    def work() -> None:
+        config, parts = load("train", overrides)
+        train(config, parts, _Teller(arm, events))
+
+    sys.exit(shell.guarded(work))
 
 
 class _Teller:
@@ -119,12 +127,12 @@ class _Teller:
         self._events.put((self._arm, method, values))
 
 
-def _table(results: Mapping[str, Any]) -> str:
-    rows = [f"\nHeld-out accuracy ({MODE}, with 95 % interval over problems)", f"{'':10}{'before':>24}" + "".join(
+def _table(results: Mapping[str, Any], mode: str) -> str:
+    rows = [f"\nHeld-out accuracy ({mode}, with 95 % interval over problems)", f"{'':10}{'before':>24}" + "".join(
         f"{arm + ' after':>24}" for arm in ARMS)]  # fmt: skip
-    for level in LEVELS:
+    for level in results["ppo"]["before"][mode]["levels"]:
         cells = [results["ppo"]["before"], *(results[arm]["after"] for arm in ARMS)]
-        rows.append(f"{level:10}" + "".join(f"{_cell(cell[MODE]['levels'][level]):>24}" for cell in cells))
+        rows.append(f"{level:10}" + "".join(f"{_cell(cell[mode]['levels'][level]):>24}" for cell in cells))
     spent = "".join(f"{results[arm]['tokens_generated']:>24,}" for arm in ARMS)
     return "\n".join([*rows, f"{'tokens':10}{0:>24}{spent}"])
 
@@ -134,11 +142,12 @@ def _cell(part: Mapping[str, Any]) -> str:
     return f"{part['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _closing(folder: Path, results: Mapping[str, Any]) -> str:
+def _closing(folder: Path, results: Mapping[str, Any], mode: str) -> str:
     from rrl.plots import learning_curves
 
     picture = folder / "curves.png"
-    learning_curves({arm.upper(): [folder / arm] for arm in ARMS}, MODE, LEVELS, "PPO and RRL, one seed each", picture)
+    levels = list(results["ppo"]["before"][mode]["levels"])
+    learning_curves({arm.upper(): [folder / arm] for arm in ARMS}, mode, levels, "PPO and RRL, one seed each", picture)
     return f"""
 Curves: {picture}
 One seed is a demonstration, not evidence: compare arms over several seeds, and replay with its re-draw control.

@@ -24,19 +24,22 @@ def main() -> None:
 def _evaluate(arguments: Sequence[str]) -> None:
     from pathlib import Path
 
-    from rrl.assemble import FrozenSource, measure, prepare
+    from rrl.assemble import FrozenSource, measure, prepare_evaluation
     from rrl.config import load
     from rrl.distributed import device
     from rrl.errors import ConfigError
-    from rrl.rundir import write_json
+    from rrl.rundir import writable, write_json
 
     handles = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("from_run=", "output=")))
     rest = [argument for argument in arguments if not argument.startswith(("from_run=", "output="))]
     output = Path(handles["output"]) if "output" in handles else None
     if output is not None and output.exists():
         raise ConfigError(f"output: {str(output)!r} exists; expected a new file; give another name or move it away")
+    if output is not None:
+        writable(output.parent, "output")
     config, parts = load("train", rest, run=handles.get("from_run"))
-    prepared = prepare(config, parts, lambda step, loss: None)
+    parts.run.limit_threads()
+    prepared = prepare_evaluation(parts, lambda step, loss: None)
     parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, config["seed"])
     result = {"task": config["data"]["name"], "model": config["model"], **measure(parts.evaluation, parts, prepared)}
     print(json.dumps(result, indent=2))

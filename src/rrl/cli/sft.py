@@ -29,19 +29,29 @@ def _sft(arguments: Sequence[str]) -> None:
     from rrl.config import load
     from rrl.display import display
 
-    config, parts = load("train", arguments)
-    if parts.warmstart is None:
-        config, parts = load("train", [*arguments, "warmstart=sft"])
+    config, parts = load("train", _with_warm_start(arguments))
+    parts.run.cache()
+    parts.run.limit_threads()
     target = None if parts.run.dir is None else parts.run.choose("sft")
     bar = display("sft")
     bar.begin(config["data"]["name"])
     loaded = parts.model.load(parts.task.vocabulary())
     steps = parts.warmstart.steps
-    _, folder = warm_start(loaded, config, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
+    _, folder = warm_start(loaded, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
     bar.close()
     if target is not None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
     print(target or Path(folder))
+
+
+def _with_warm_start(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with ``warmstart=sft`` where they leave the warm start out."""
+    from rrl.overrides import compose, groups
+
+    choices = [a for a in arguments if a.partition("=")[0] in groups()]
+    left_out = compose("train", choices).config["warmstart"] is None
+    kept = [a for a in arguments if not (left_out and a.startswith("warmstart="))]
+    return [*kept, "warmstart=sft"] if left_out else kept
 
 
 if __name__ == "__main__":

@@ -16,8 +16,13 @@ def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
         print(help_text.strip() + "\n\n" + _groups())
         return 0
     quieten()
+    return guarded(lambda: command(arguments))
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do the work and return the exit code; faults that a user can mend are printed without a traceback."""
     try:
-        command(arguments)
+        work()
     except UsageError as error:
         print(error, file=sys.stderr)
         return 1 if isinstance(error, DivergenceError) else 2

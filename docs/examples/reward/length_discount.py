@@ -1,0 +1,29 @@
+"""The verifier's score on the last token, worth less the longer the response is."""
+
+from dataclasses import dataclass
+
+from rrl.interfaces import Reward
+from rrl.types import Feedback, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthDiscount(Reward):
+    """Pays ``score * discount ** excess``: ``excess`` counts the response's tokens beyond ``free_tokens``.
+
+    The length is that of the whole response, a replayed prefix included, so that a replayed start earns what the same
+    response would earn from the prompt.
+    """
+
+    discount: float
+    free_tokens: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount: expected a number above 0 and up to 1, got {self.discount}")
+        if self.free_tokens < 0:
+            raise ValueError(f"free_tokens: expected a number >= 0, got {self.free_tokens}")
+
+    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+        """Zero on every new token but the last."""
+        excess = max(0, len(rollout.tokens) - self.free_tokens)
+        return [0.0] * (len(rollout.actions) - 1) + [feedback.score * self.discount**excess]

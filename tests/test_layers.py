@@ -1,0 +1,170 @@
+"""The code keeps its shape: imports point down, heavy libraries have their places, files and functions are small."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from statistics import median, quantiles
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
+
+PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines")
+LAYERS = (
+    ("types", "functional", "errors"),
+    ("interfaces",),
+    (
+        "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
+        "tracking", "display", "plots",
+    ),
+    (*PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report"),
+    ("trainer", "config"),
+    ("assemble",),
+    ("experiment",),
+    ("cli",),
+)  # fmt: skip
+"""From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""
+
+CONTRACTS = {("samplers", "rrl.selections.interface")}
+"""What a plug-in may read of another plug-in folder."""
+
+PLACES = {
+    "deepspeed": {"policy.py"},
+    "peft": {"policy.py"},
+    "wandb": {"tracking.py"},
+    "matplotlib": {"plots.py"},
+    "datasets": {"data.py"},
+    "tqdm": {"display.py"},
+    "hydra": {"overrides.py"},
+    "omegaconf": {"overrides.py", "rundir.py", "cli/shell.py"},
+    "tokenizers": {"models.py"},
+    "transformers": {"models.py", "assemble.py", "engines/"},
+}
+"""Each heavy library, and exactly what imports it. The table in docs/architecture.md is this one."""
+
+HEAVY = ("torch", "numpy", *PLACES)
+COMMANDS = sorted(path.stem for path in (SOURCE / "cli").glob("*.py") if path.stem not in ("__init__", "shell"))
+
+
+@cache
+def _trees() -> dict[str, ast.Module]:
+    """The syntax tree of every file, by path below src/rrl."""
+    files = sorted(SOURCE.rglob("*.py"))
+    return {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """The modules that a tree imports, at any depth; ``from rrl.cli import shell`` counts as rrl.cli."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield str(node.module)
+
+
+def _own_imports() -> Iterator[tuple[str, str, str]]:
+    """Every import of our own: file, its name in LAYERS, and the module imported."""
+    for file, tree in _trees().items():
+        for module in _imports(tree):
+            if module.startswith("rrl."):
+                yield file, _name(file.removesuffix(".py").replace("/", ".")), module
+
+
+def _name(module: str) -> str:
+    return module.removeprefix("rrl.").split(".")[0]
+
+
+def _level(name: str) -> int:
+    return next(level for level, names in enumerate(LAYERS) if name in names)
+
+
+def test_every_module_has_a_layer() -> None:
+    known = {name for names in LAYERS for name in names} | {"__init__"}
+    unknown = sorted({_name(file.removesuffix(".py").replace("/", ".")) for file in _trees()} - known)
+    assert not unknown, f"give these a place in LAYERS and in the picture of docs/architecture.md: {unknown}"
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{file} imports {module}"
+        for file, name, module in _own_imports()
+        if name != _name(module) and (name, module) not in CONTRACTS and _level(_name(module)) >= _level(name)
+    ]
+    assert not wrong
+
+
+def test_nothing_outside_names_a_plugin() -> None:
+    named = [f"{file} imports {module}" for file, name, module in _own_imports()
+             if _name(module) in PLUGINS and name != _name(module) and (name, module) not in CONTRACTS]  # fmt: skip
+    assert not named
+
+
+@pytest.mark.parametrize("library", PLACES)
+def test_a_heavy_library_is_imported_only_in_its_place(library: str) -> None:
+    importing = [
+        file for file, tree in _trees().items() if library in {module.split(".")[0] for module in _imports(tree)}
+    ]
+    assert {_place(file) for file in importing} == PLACES[library]
+
+
+def _place(file: str) -> str:
+    """Engines are alike; any other file is its own place."""
+    return "engines/" if file.startswith("engines/") else file
+
+
+def test_heavy_libraries_are_imported_when_used() -> None:
+    early = [
+        f"{file} imports {module}"
+        for file, tree in _trees().items()
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in _imports(node)
+        if module.split(".")[0] in PLACES or (module.split(".")[0] == "numpy")
+    ]
+    assert not early
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_heavy(command: str) -> None:
+    program = (
+        f"import sys; sys.argv = ['rrl-{command}', '--help']\n"
+        f"from rrl.cli import {command}\n"
+        f"try: {command}.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print('loaded:', *{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    text, _, loaded = done.stdout.rpartition("loaded:")
+    assert f"rrl-{command}" in text
+    assert not set(loaded.split()) & set(HEAVY)
+
+
+def test_files_are_short() -> None:
+    lengths = {
+        path: len((SOURCE / path).read_text(encoding="utf-8").splitlines())
+        for path, tree in _trees().items()
+        if tree.body
+    }
+    assert median(lengths.values()) <= 150
+    assert not {path: length for path, length in lengths.items() if length > 300}
+
+
+def test_functions_are_short() -> None:
+    functions = [node for tree in _trees().values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    lengths = [int(node.end_lineno or 0) - node.lineno + 1 for node in functions]
+    assert median(lengths) <= 12
+    assert quantiles(lengths, n=10)[-1] <= 35
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [path for path, tree in _trees().items() if tree.body and not ast.get_docstring(tree)]
+    assert not silent
+
+
+def test_packages_are_empty() -> None:
+    full = [path for path, tree in _trees().items() if path.endswith("/__init__.py") and tree.body]
+    assert not full
