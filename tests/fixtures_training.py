@@ -12,17 +12,19 @@ from torch import Tensor, nn
 
 from rrl.buffer import StateBuffer
 from rrl.clock import Clock
-from rrl.collate import collate
+from rrl.collate import collate, micro_batches
 from rrl.engines.hf import HFEngine
 from rrl.evaluation import Evaluation
 from rrl.interfaces import Objective, Reward, StateSampler
 from rrl.models import LoadedModel, TinyLlama
 from rrl.objectives.grpo import GRPO
 from rrl.objectives.ppo import PPO
-from rrl.policy import DeepSpeedPolicy, LoRA, PolicySettings, micro_batches
+from rrl.policy import DeepSpeedPolicy
+from rrl.policy_settings import LoRA, PolicySettings
 from rrl.prompts import Plain, Prompts
 from rrl.samplers.problems import Problems
-from rrl.samplers.retrospective import Retrospective, Schedule
+from rrl.samplers.retrospective import Retrospective
+from rrl.samplers.schedule import Schedule
 from rrl.selections.confidence import Confidence
 from rrl.tasks.trace import Trace
 from rrl.trainer import Trainer, TrainerSettings, weigh
@@ -301,7 +303,13 @@ def replay(share: float, **changes: Any) -> Retrospective:
         evict_min_visits=4, priority="uniform",
     )  # fmt: skip
     parts = {"selection": Confidence(below=0.05), "buffer": buffer, "schedule": schedule(share), "level_weights": None}
-    rules = {"sources": "self", "harvest": "failed", "harvest_replayed": False, "cut_points": "token"}
+    rules = {
+        "sources": "self",
+        "harvest": "failed",
+        "harvest_replayed": False,
+        "cut_points": "token",
+        "max_response_length": 16,
+    }
     limits = {"max_problem_success": 0.5, "success_momentum": 0.7, "min_explained_variance": None, "rescore_every": 0}
     return Retrospective(**parts | rules | limits | {"start_from": "prefix"} | changes)
 

@@ -1,5 +1,7 @@
 """Collation: the prompt and a replayed prefix are context, and every number lands on its own token."""
 
+from dataclasses import replace
+
 import pytest
 
 from fixtures_replay import EOS, PAD, problem, rollout
@@ -35,6 +37,11 @@ def test_rewards_land_on_the_tokens_they_pay(batch):
 def test_the_engines_logprobs_land_on_their_tokens(batch):
     spread = engine_logprobs([FRESH, REPLAYED], batch.mask)
     assert spread.tolist() == [[0, 0, -0.25, -0.5, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, -1, -2, -3]]
+
+
+def test_the_mass_that_truncation_kept_is_added_to_the_engines_logprobs(batch):
+    truncated = replace(REPLAYED, kept=(-0.5, 0.0, -0.25))
+    assert engine_logprobs([FRESH, truncated], batch.mask)[1].tolist() == [0, 0, 0, 0, 0, 0, -1.5, -2, -3.25]
 
 
 @pytest.mark.parametrize("name", ["weight", "old_logprobs", "ref_logprobs", "values", "advantages", "returns"])

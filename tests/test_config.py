@@ -9,9 +9,10 @@ import yaml
 
 from rrl.config import SLOTS, Parts, check, load
 from rrl.errors import ConfigError
-from rrl.overrides import closest, compose, conf_dir, groups, nearest
+from rrl.interfaces import Selection
+from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
-from rrl.selections.interface import Selection
+from rrl.spelling import ALIASES, closest, nearest
 
 NEEDS = {"model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none"]}
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
@@ -49,7 +50,7 @@ def test_the_default_is_replay_on_the_embedded_task() -> None:
     config, parts = load("train", [])
     assert (config["algo"], config["data"]["name"], config["seed"]) == ("rrl", "trace", 0)
     assert type(parts.model).__name__ == "TinyLlama"
-    assert parts.sampler.schedule.share == 0.5
+    assert type(parts.sampler).__name__ == "Retrospective"
 
 
 def test_the_two_algorithms_differ_in_the_sampler_alone() -> None:
@@ -73,8 +74,8 @@ def test_a_value_wins_over_a_choice_wherever_it_stands() -> None:
 
 def test_a_mapping_replaces_the_old_one_and_a_plus_adds_to_it() -> None:
     assert config("data.level_weights={L6: 1}")["sampler"]["level_weights"] == {"L6": 1}
-    added = config("+data.level_weights.L6=1")["sampler"]["level_weights"]
-    assert added == {"L3": 0.06, "L10": 0.94, "L6": 1}
+    before = config()["data"]["level_weights"]
+    assert config("+data.level_weights.L6=1")["sampler"]["level_weights"] == {**before, "L6": 1}
 
 
 def test_the_same_override_twice_is_one() -> None:
@@ -141,10 +142,8 @@ def test_an_unknown_key_is_told_with_the_nearest_valid_one_and_other_libraries_n
 
 
 def test_every_alias_leads_to_a_key_that_is_there() -> None:
-    from rrl.overrides import ALIASES, _leaves
-
-    known = {*_leaves(config(), ""), *_leaves(config("task=gsm8k", "model=hf"), "")}
-    assert set(ALIASES.values()) <= known
+    known = {key for key, _ in (*walk(config()), *walk(config("task=gsm8k", "model=hf")))}
+    assert set(ALIASES) <= known
 
 
 def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None:
@@ -232,9 +231,6 @@ OUT_OF_RANGE = {
     "run.save_freq=0": "run.save_freq: expected at least 1 or null, got 0",
     "trainer.n=0": "trainer.n: expected at least 1, got 0",
     "trainer.critic_warmup=-1": "trainer.critic_warmup: expected a number >= 0, got -1",
-    "trainer.ppo_mini_batch_size=100": (
-        "trainer.ppo_mini_batch_size: expected a divisor of train_batch_size * n = 256, got 100"
-    ),
     "policy.actor_lr=-1": "policy.actor_lr: expected a number >= 0, got -1",
     "policy.micro_batch_size=0": "policy.micro_batch_size: expected at least 1, got 0",
     "engine.temperature=-1": "engine.temperature: expected a number from 0 to 100, got -1",
@@ -262,13 +258,20 @@ def test_all_values_of_another_type_are_told_at_once() -> None:
 
 
 def test_all_values_out_of_range_are_told_at_once_even_within_a_component() -> None:
-    several = [text for text in OUT_OF_RANGE if not text.startswith("trainer.ppo_mini_batch_size")]
-    assert sorted(faults(*several)) == sorted(OUT_OF_RANGE[text] for text in several)
+    assert sorted(faults(*OUT_OF_RANGE)) == sorted(OUT_OF_RANGE.values())
+
+
+def test_a_fault_is_told_by_the_key_that_the_user_sets_however_far_its_value_travels() -> None:
+    assert faults("data.plain_template=hello", "engine.temperature=x") == [
+        "data.plain_template: expected {question} exactly once, got 'hello'",
+        "engine.temperature: expected float, got 'x'",
+    ]
 
 
 def test_batch_sizes_have_to_divide() -> None:
-    text = "trainer.ppo_mini_batch_size=100"
-    assert faults(text) == [OUT_OF_RANGE[text]]
+    assert faults("trainer.train_batch_size=64", "trainer.n=2", "trainer.ppo_mini_batch_size=100") == [
+        "trainer.ppo_mini_batch_size: expected a divisor of train_batch_size * n = 128, got 100"
+    ]
 
 
 def test_groups_keys_types_ranges_and_misfits_are_told_together() -> None:
@@ -329,7 +332,7 @@ NO_CRITIC_FOR_RULE = (
     [
         (["objective=grpo", "policy.critic=none", "selection=critic_rise"], [NO_CRITIC_FOR_RULE]),
         (
-            ["objective=grpo", "selection=peak"],
+            ["objective=grpo", "selection=peak", "policy.critic=own"],
             ["policy.critic: 'own', but this objective trains no critic; use none", NO_CRITIC_FOR_RULE],
         ),
         (
@@ -491,6 +494,18 @@ def test_a_runs_choices_stay_and_its_keys_are_checked(tmp_path: Path) -> None:
         "evaluation.nn: no such key; did you mean 'evaluation.n'?",
         "evaluation.n: expected int, got 'x'",
     ]
+
+
+def test_values_that_a_run_took_from_other_keys_follow_those_keys_still(tmp_path: Path) -> None:
+    own = config("evaluation.temperature=0.5")
+    folder = finished(tmp_path / "run")
+    (folder / "config.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
+    changed, parts = load(
+        "train", ["data.max_response_length=9", "template.text='Q: {question}'", "engine.temperature=2", "seed=8"],
+        run=str(folder),
+    )  # fmt: skip
+    assert (parts.engine.max_new_tokens, parts.prompts.template.text, parts.run.seed) == (9, "Q: {question}", 8)
+    assert (changed["engine"]["temperature"], parts.evaluation.temperature) == (2, 0.5)
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:

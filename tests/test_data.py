@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rrl.data import fingerprint, load_split, read_rows, refuse, shuffled_epochs
+from rrl.data import load_split, read_rows, refuse, shuffled_epochs
 from rrl.errors import DataError
+from rrl.fingerprints import fingerprint
 
 FIELDS = ("question", "answer")
 ROWS = [{"question": "1+1? \u2028 \u0085", "answer": "2"}, {"question": "2+2?", "answer": "4", "extra": [1]}]

@@ -183,7 +183,12 @@ def test_the_end_tokens_are_the_tokenizers_and_those_of_the_generation_config():
 def test_every_end_token_ends_a_response():
     loaded = chain(WORDS, "a b c d e")
     loaded.model.generation_config.eos_token_id = list(ids(loaded.tokenizer, "d"))
-    assert write(loaded, "a") == ("b c d", True)
+    assert write(loaded, "a") == ("b c", True)
+
+
+def test_special_tokens_within_a_response_stay_visible():
+    loaded = chain(WORDS, "a b <pad> c")
+    assert write(loaded, "a")[0] == "b <pad> c"
 
 
 @pytest.mark.parametrize(
@@ -324,6 +329,16 @@ def test_a_copy_has_its_own_precision_and_leaves_the_policys_alone(dtype, expect
     with writer._model() as model:
         assert model is not loaded.model and model.dtype == expected
     assert loaded.model.dtype == torch.float32
+
+
+def test_a_bfloat16_copy_keeps_the_rotary_frequencies_whole():
+    """Rounded to 8 bits they would be off by radians some hundred tokens into a response."""
+    model, tokenizer = tiny(WORDS)
+    model.model.rotary_emb.inv_freq *= 1 / 3
+    writer = engine(LoadedModel(model, tokenizer), dtype="bfloat16")
+    with writer._model() as copied:
+        assert copied.dtype == torch.bfloat16
+        assert torch.equal(copied.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
 
 
 def test_starting_anew_with_other_weights_of_the_same_version_writes_with_those():

@@ -98,6 +98,12 @@ def test_more_samples_of_the_same_problems_are_no_evidence_by_themselves():
     assert accuracy(rows)["interval95"] == accuracy([row * 4 for row in rows])["interval95"]
 
 
+def test_problems_that_all_agree_are_no_certainty():
+    """None of twenty and ten of ten, as in Newcombe's table above."""
+    assert accuracy([[0.0] * 4] * 20)["interval95"] == pytest.approx([0.0, 0.1611], abs=5e-5)
+    assert accuracy([[1.0] * 4] * 10)["interval95"] == pytest.approx([0.7225, 1.0], abs=5e-5)
+
+
 def test_an_interval_stays_within_zero_and_one():
     assert accuracy([[1.0, 1.0], [0.0, 0.0]])["interval95"] == [0.0, 1.0]
     assert accuracy([[1.0, 1.0]])["interval95"] == [0.0, 1.0]  # one problem says nothing

@@ -132,7 +132,8 @@ def test_references_are_the_solutions_with_or_without_annotations(
     assert examples[0].reference == (
         "Natalia sold 48/2 = 24 clips in May.\nNatalia sold 48+24 = 72 clips altogether in April and May.\n#### 72"
     )
-    assert not [example for example in examples if "<<" in example.reference or ">>" in example.reference]
+    stripped = ["".join(part.split(">>")[-1] for part in solution.split("<<")) for solution in solutions]
+    assert [example.reference for example in examples] == stripped
 
 
 def test_levels_are_buckets_of_solution_steps(examples: list[Example]) -> None:
@@ -350,6 +351,11 @@ def test_steps_without_annotations_are_lines(tmp_path: Path) -> None:
     texts = ["a\nb\n#### 1", "a\nb\nc\n#### 1", "a\nb\nc\nd\ne\n#### 1", "<<1=1>>\n<<1=1>>\nc\n#### 1"]
     levels = [example.level for example in task(write(tmp_path, *texts)).examples("train")]
     assert levels == ["steps1-2", "steps3-4", "steps5+", "steps1-2"]
+
+
+def test_each_annotation_of_a_line_is_stripped_by_itself(tmp_path: Path) -> None:
+    gsm8k = task(write(tmp_path, "a <<1+1=2>>2 b <<2+2=4>>4\n#### 4"))
+    assert gsm8k.examples("train")[0].reference == "a 2 b 4\n#### 4"
 
 
 def test_rows_that_are_not_gsm8k_are_refused_together(tmp_path: Path) -> None:

@@ -37,8 +37,10 @@ from fixtures_training import (
     tokenizer,
     weights,
 )
+from rrl.collate import micro_batches
 from rrl.errors import DivergenceError
-from rrl.policy import DeepSpeedPolicy, LoRA, micro_batches
+from rrl.policy import DeepSpeedPolicy
+from rrl.policy_settings import LoRA
 from rrl.types import PolicyOutput, State
 
 CRITICS = pytest.mark.parametrize("critic", ["own", "shared"])
@@ -180,6 +182,19 @@ def test_dropout_of_the_model_is_off():
     first, second = policy(raw_batch()), policy(raw_batch())
     assert torch.equal(first.logprobs, second.logprobs) and torch.equal(first.values, second.values)
     assert_close(acted(raw_batch(), first.logprobs), slow_logprobs(model.eval(), raw_batch()), **CLOSE)
+
+
+@CRITICS
+def test_dropout_that_is_no_module_is_off_too(critic):
+    """Llama's attention reads a number of its own, not an nn.Dropout."""
+    model = tiny(2).train()
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    policy = make_policy(model=model, critic=critic)
+    batch, output = policy.annotate(raw_batch()), policy(raw_batch())
+    assert_close(acted(batch, output.logprobs), acted(batch, batch.old_logprobs), **CLOSE)
+    if critic == "own":
+        assert not any(layer.self_attn.attention_dropout for layer in critic_of(policy).trunk.layers)
 
 
 # --- which networks there are -----------------------------------------------------------------------------------------
@@ -373,7 +388,8 @@ def test_critic_warm_up_moves_the_critic_and_no_bit_of_the_actor(critic, changes
     batch, before = ready_batch(policy, objective), weights(policy)
     policy.train_critic_only(True)
     for _ in range(2):
-        improve(policy, objective, batch, 3)
+        metrics = improve(policy, objective, batch, 3)
+    assert (metrics.get("actor/lr", 0.0), metrics["critic/lr"]) == (0.0, pytest.approx(0.01))
     moved = apart(before, weights(policy))
     heads = {name for name in before if "head." in name and "lm_head" not in name}
     assert heads <= moved <= (heads if critic == "shared" else {name for name in before if name.startswith("1.")})

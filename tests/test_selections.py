@@ -72,6 +72,11 @@ def test_peak_takes_the_best_legal_state_if_the_value_later_falls(fall, legal, e
     assert cuts(CriticPeak(fall=fall), legal) == expected
 
 
+def test_what_the_critic_says_after_the_end_token_is_no_fall():
+    reference = Scored(logprobs=(0.0,) * 4, values=(0.2, 0.5, 0.9, 0.9, -3.0))
+    assert cuts(CriticPeak(fall=0.1), [1, 2, 3], reference) == []
+
+
 @pytest.mark.parametrize("rule", [CriticThreshold(tau=0), CriticRise(delta=0), CriticPeak(fall=0), CriticTopK(k=1)])
 def test_of_equal_values_the_shortest_prefix_is_taken(rule):
     flat = Scored(logprobs=(0.0,) * 4, values=(0.5,) * 4)

@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fixtures_training import BOS, EOS, TASK, problem, problems, slow_distribution, tiny, tokenizer
 from rrl.errors import DataError
-from rrl.sft import WarmStart, content_key, reference_loss
+from rrl.sft import WarmStart, reference_loss
 from rrl.types import Problem
 
 ROWS = (
@@ -32,10 +32,13 @@ def warm_start(**changes: Any) -> WarmStart:
     )  # fmt: skip
 
 
-def trained(settings: WarmStart, rows: tuple[Problem, ...] | None = None) -> tuple[Any, list[tuple[int, float]]]:
-    """A tiny model after training and what was shown meanwhile."""
+def trained(settings: WarmStart, rows: tuple[Problem, ...] | None = None) -> tuple[Any, list[tuple[float, float]]]:
+    """A tiny model after training and what was shown meanwhile: progress and loss."""
     model, shown = tiny(), []
-    settings.train(model, tokenizer(), problems() if rows is None else rows, lambda *step: shown.append(step))
+    settings.train(
+        model, tokenizer(), problems() if rows is None else rows,
+        lambda progress, metrics: shown.append((progress, metrics["loss"])),
+    )  # fmt: skip
     return model, shown
 
 
@@ -77,7 +80,7 @@ def test_the_shown_loss_is_the_mean_over_reference_tokens():
 
 def test_it_learns():
     model, shown = trained(warm_start(steps=60, lr=1e-2), ROWS)
-    assert [number for number, _ in shown] == list(range(1, 61))
+    assert [progress for progress, _ in shown] == pytest.approx([step / 60 for step in range(1, 61)])
     assert shown[0][1] > 3 and shown[-1][1] < 0.3
     prompt, reference = ROWS[0].prompt, ROWS[0].reference
     written = model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)[0, 3:]
@@ -86,8 +89,8 @@ def test_it_learns():
 
 def test_the_last_loss_is_returned():
     shown = []
-    last = warm_start().train(tiny(), tokenizer(), problems(), lambda *step: shown.append(step))
-    assert last == shown[-1][1] and len(shown) == 4
+    last = warm_start().train(tiny(), tokenizer(), problems(), lambda _, metrics: shown.append(metrics["loss"]))
+    assert last == shown[-1] and len(shown) == 4
 
 
 @pytest.mark.parametrize("size", [1, 4, 6])
@@ -159,8 +162,3 @@ def test_as_many_demonstrations_are_drawn_as_are_asked_for_or_used(asked, expect
 def test_settings_refuse_numbers_out_of_range(name, value):
     with pytest.raises(ValueError, match=f"^{name}: .*{value}"):
         warm_start(**{name: value})
-
-
-def test_the_same_content_has_the_same_name():
-    assert content_key(["a", {"x": 1, "y": 2}]) == content_key(["a", {"y": 2, "x": 1}])
-    assert content_key(["a", {"x": 1, "y": 2}]) != content_key(["a", {"x": 1, "y": 3}])

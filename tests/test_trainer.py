@@ -34,11 +34,11 @@ from fixtures_training import (
     trainer_settings,
     weights,
 )
+from rrl.collate import micro_batches
 from rrl.errors import DivergenceError
 from rrl.interfaces import Reward
 from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
 from rrl.objectives.ppo import PPO
-from rrl.policy import micro_batches
 from rrl.samplers.problems import Problems
 from rrl.tasks.trace import Trace
 from rrl.trainer import Trainer, weigh
@@ -329,6 +329,13 @@ def test_only_the_critic_learns_in_the_first_steps(critic):
         moved.append(apart(before, weights(trainer.policy)))
     assert ["0.model.lm_head.weight" in names for names in moved] == [False, False, True]
     assert all(any("head.bias" in name for name in names) for names in moved)
+
+
+def test_without_a_critic_nothing_waits_for_it():
+    trainer = make_trainer(objective=grpo(), critic_warmup=2, n=2)
+    before = weights(trainer.policy)
+    trainer.step()
+    assert "0.model.lm_head.weight" in apart(before, weights(trainer.policy))
 
 
 # --- what is left out -------------------------------------------------------------------------------------------------

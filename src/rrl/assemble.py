@@ -1,6 +1,5 @@
 """From checked parts to a running experiment: data, model, warm start, policy, trainer."""
 
-import hashlib
 import logging
 import math
 import os
@@ -16,16 +15,17 @@ import torch
 from rrl.clock import Clock
 from rrl.config import Parts
 from rrl.errors import DataError, DivergenceError
-from rrl.evaluation import Evaluation
+from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
+from rrl.interfaces import WeightSource
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
-from rrl.rundir import hash_tokenizer
-from rrl.sft import content_key
+from rrl.sft import WarmStart
 from rrl.trainer import Trainer
-from rrl.types import Example, Problem
+from rrl.types import Example, Metrics, Problem
 
 log = logging.getLogger(__name__)
-Show = Callable[[int, float], None]
+Show = Callable[[float, Metrics], None]
+"""Is told how far a warm start is, from 0 to 1, and its loss."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Prepared:
     warmstart: Path | None
 
 
-class FrozenSource:
+class FrozenSource(WeightSource):
     """Lends the weights of a model that is not in training."""
 
     version = 0
@@ -59,7 +59,7 @@ def prepare(config: Mapping[str, Any], parts: Parts, show: Show) -> Prepared:
     train = parts.task.examples("train")
     _check_levels(train, config["sampler"].get("level_weights"))
     prepared = prepare_evaluation(parts, show)
-    return replace(prepared, train=encode(train, prepared.tokenizer, prepared.model, parts))
+    return replace(prepared, train=encode(train, LoadedModel(prepared.model, prepared.tokenizer), parts))
 
 
 def prepare_evaluation(parts: Parts, show: Show) -> Prepared:
@@ -67,12 +67,10 @@ def prepare_evaluation(parts: Parts, show: Show) -> Prepared:
     if parts.warmstart is not None:
         parts.run.cache()
     examples = parts.task.examples(parts.evaluation.split)
-    model, tokenizer = parts.model.load(parts.task.vocabulary())
-    test = encode(examples, tokenizer, model, parts)
-    folder = None
-    if parts.warmstart is not None:
-        model, folder = warm_start(LoadedModel(model, tokenizer), parts, show)
-    return Prepared(model, tokenizer, [], parts.evaluation.choose(test), folder)
+    loaded = parts.model.load(parts.task.vocabulary())
+    test = parts.evaluation.choose(encode(examples, loaded, parts))
+    model, folder = (loaded.model, None) if parts.warmstart is None else warm_start(loaded, parts, show)
+    return Prepared(model, loaded.tokenizer, [], test, folder)
 
 
 def _check_levels(examples: Sequence[Example], weights: Mapping[str, float] | None) -> None:
@@ -85,13 +83,11 @@ def _check_levels(examples: Sequence[Example], weights: Mapping[str, float] | No
         )
 
 
-def encode(examples: Sequence[Example], tokenizer: Any, model: Any, parts: Parts) -> list[Problem]:
+def encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> list[Problem]:
     """Examples as problems that fit the model's context."""
-    context = getattr(model.config, "max_position_embeddings", None) or 10**9
-    problems: list[Problem] = parts.prompts.encode(
-        examples, tokenizer, context=context, response=parts.engine.sampling.max_new_tokens
-    )
-    return problems
+    context = getattr(loaded.model.config, "max_position_embeddings", None) or 10**9
+    longest = parts.engine.sampling.max_new_tokens
+    return parts.prompts.encode(examples, loaded.tokenizer, context=context, response=longest)
 
 
 def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path]:
@@ -99,38 +95,46 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
     from transformers import AutoModelForCausalLM
 
     settings, (model, tokenizer) = parts.warmstart, loaded
+    assert settings is not None, "who asks for a warm start has one"
     demonstrations = parts.task.demonstrations(settings.count, settings.seed)
-    folder = _cache_folder(loaded, demonstrations, parts)
+    folder = _cache_folder(loaded, demonstrations, settings, parts)
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), folder
-    problems = encode(demonstrations, tokenizer, model, parts)
+        attention = model.config._attn_implementation
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention), folder
+    problems = encode(demonstrations, loaded, parts)
     loss = settings.train(model, tokenizer, problems, show)
     if not math.isfinite(loss):
         raise DivergenceError(f"warm start: loss {loss}; expected a finite number; lower warmstart.lr")
+    _keep(loaded, folder)
+    return model.cpu(), folder
+
+
+def _keep(loaded: LoadedModel, folder: Path) -> None:
+    """Write aside and rename, for another process may do the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
+    loaded.model.save_pretrained(aside)
+    loaded.tokenizer.save_pretrained(aside)
     if folder.exists():
         shutil.rmtree(aside)
     else:
         aside.rename(folder)
-    return model.cpu(), folder
 
 
-def make_trainer(config: Mapping[str, Any], parts: Parts, prepared: Prepared, clock: Clock) -> Trainer:
+def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Trainer:
     """Policy, sampler and engine, started on the prepared data; the trainer that drives them."""
+    seed = parts.run.seed
     policy = DeepSpeedPolicy(
         prepared.model,
         prepared.tokenizer,
         parts.policy,
         reference=parts.objective.needs_reference,
-        temperature=parts.engine.temperature,
+        temperature=parts.engine.sampling.temperature,
         optimiser_steps=_optimiser_steps(parts),
     )
-    parts.sampler.start(prepared.train, config["seed"], policy.inspect, prepared.tokenizer)
-    parts.engine.start(policy, prepared.tokenizer, config["seed"])
+    parts.sampler.start(prepared.train, seed, policy.inspect, prepared.tokenizer)
+    parts.engine.start(policy, prepared.tokenizer, seed)
     return Trainer(
         settings=parts.trainer,
         task=parts.task,
@@ -141,39 +145,37 @@ def make_trainer(config: Mapping[str, Any], parts: Parts, prepared: Prepared, cl
         policy=policy,
         pad=prepared.tokenizer.pad_token_id,
         micro_batch_size=parts.policy.micro_batch_size,
-        seed=config["seed"],
+        seed=seed,
         clock=clock,
     )
 
 
-def measure(evaluation: Evaluation, parts: Parts, prepared: Prepared) -> dict[str, Any]:
+def measure(parts: Parts, prepared: Prepared) -> dict[str, Any]:
     """An evaluation with the engine as it stands, and the template it used."""
-    result = evaluation.measure(prepared.test, parts.task, parts.engine)
+    result = parts.evaluation.measure(prepared.test, parts.task, parts.engine)
     return {**result, "template": parts.prompts.template.describe(prepared.tokenizer)}
 
 
-def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], parts: Parts) -> Path:
-    """Named by what goes in: weights, tokenizer, demonstrations, prompts and settings."""
-    examples = hashlib.sha256(repr([(e.question, e.reference) for e in demonstrations]).encode()).hexdigest()
-    key = content_key(
+def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settings: WarmStart, parts: Parts) -> Path:
+    """Named by what goes in: architecture, weights, tokenizer, demonstrations, prompts and settings."""
+    content = fingerprint(
         [
-            _hash_weights(loaded.model),
-            hash_tokenizer(loaded.tokenizer),
-            examples,
+            _architecture(loaded.model),
+            weights_fingerprint(loaded.model),
+            tokenizer_fingerprint(loaded.tokenizer),
+            [(example.question, example.reference) for example in demonstrations],
             parts.prompts.template.describe(loaded.tokenizer),
             [parts.prompts.max_prompt_length, parts.engine.sampling.max_new_tokens],
-            asdict(parts.warmstart),
+            asdict(settings),
         ]
     )
-    return Path(parts.run.cache()) / f"sft-{key}"
+    return parts.run.cache() / f"sft-{content[:16]}"
 
 
-def _hash_weights(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _architecture(model: Any) -> dict[str, Any]:
+    """The model's configuration: equal weights make another model with another number of heads."""
+    changing = ("_name_or_path", "architectures", "dtype", "transformers_version")
+    return {name: value for name, value in model.config.to_dict().items() if name not in changing}
 
 
 def _optimiser_steps(parts: Parts) -> int | None:
@@ -182,4 +184,4 @@ def _optimiser_steps(parts: Parts) -> int | None:
     if trainer.total_training_steps is None:
         return None
     per_step = trainer.ppo_epochs * trainer.train_batch_size * trainer.n // trainer.ppo_mini_batch_size
-    return int(trainer.total_training_steps * per_step)
+    return trainer.total_training_steps * per_step

@@ -7,6 +7,7 @@ from random import Random
 from typing import Literal
 
 from rrl.interfaces import StateDict
+from rrl.ranges import at_least_one
 
 
 @dataclass(kw_only=True)
@@ -54,9 +55,7 @@ class StateBuffer:
     _born: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        for name in ("capacity", "states_per_problem", "evict_min_visits"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least_one(self, "capacity", "states_per_problem", "evict_min_visits")
         if self.evict_after_failures < 0 or not 0 <= self.evict_above <= 1:
             raise ValueError(
                 "evict_after_failures, evict_above: expected >= 0 and a share from 0 to 1, "

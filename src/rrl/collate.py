@@ -13,16 +13,8 @@ def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad
 
     ``rewards`` holds one number per action; ``weight`` and everything that a policy or an objective fills in is zero.
     """
-    rows = [(*r.state.problem.prompt, *r.tokens) for r in rollouts]
-    starts = [len(row) - len(r.actions) for row, r in zip(rows, rollouts, strict=True)]
-    width = max(len(row) for row in rows)
-    tokens = torch.full((len(rows), width), pad)
-    attention, mask = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
-    for b, (row, start) in enumerate(zip(rows, starts, strict=True)):
-        tokens[b, : len(row)] = torch.tensor(row)
-        attention[b, : len(row)] = True
-        mask[b, start : len(row)] = True
-    zeros = torch.zeros(len(rows), width)
+    tokens, attention, mask = padded([((*r.state.problem.prompt, *r.state.prefix), r.actions) for r in rollouts], pad)
+    zeros = torch.zeros(tokens.shape)
     return Batch(
         tokens=tokens,
         attention=attention,
@@ -39,9 +31,29 @@ def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad
     )
 
 
+def padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of context and what was written after it, padded on the right.
+
+    Returns, [batch, time] each, the tokens, where they are real, and where they were written.
+    """
+    width = max(len(context) + len(written) for context, written in rows)
+    tokens = torch.full((len(rows), width), pad)
+    real, acted = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
+    for b, (context, written) in enumerate(rows):
+        begin, end = len(context), len(context) + len(written)
+        tokens[b, :end] = torch.tensor((*context, *written))
+        real[b, :end], acted[b, begin:end] = True, True
+    return tokens, real, acted
+
+
+def micro_batches(batch: Batch, size: int) -> list[Batch]:
+    """The batch in order, ``size`` rows at a time, each trimmed to its own longest row."""
+    return [batch.rows(index) for index in torch.arange(len(batch)).split(size)]
+
+
 def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:
-    """The engine's own log-probabilities [batch, time] of the actions; zero elsewhere."""
-    return _spread([r.logprobs for r in rollouts], mask)
+    """The engine's log-probabilities [batch, time] of the actions under its whole vocabulary; zero elsewhere."""
+    return _spread([[p + k for p, k in zip(r.logprobs, r.kept, strict=True)] for r in rollouts], mask)
 
 
 def context_batch(states: Sequence[State], pad: int, eos: int) -> Batch:

@@ -11,39 +11,47 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from rrl.errors import ConfigError
-from rrl.overrides import compose, compose_run, nearest, shown
-
-SLOTS = (
-    "task", "model", "prompts", "warmstart", "policy", "engine", "trainer", "evaluation", "sampler", "reward",
-    "objective", "logger", "run",
-)  # fmt: skip
-OPTIONAL = ("warmstart", "logger")
-BROKEN = object()
-"""Stands for a part that could not be constructed: told already, so it fits everywhere."""
+from rrl.errors import ConfigError, shown
+from rrl.evaluation import Evaluation
+from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.models import Model
+from rrl.overrides import compose, compose_run
+from rrl.policy_settings import PolicySettings
+from rrl.prompts import Prompts
+from rrl.rundir import RunSettings
+from rrl.sft import WarmStart
+from rrl.spelling import nearest
+from rrl.tracking import Sink
+from rrl.trainer import TrainerSettings
 
 
 @dataclass(frozen=True)
 class Parts:
     """The components of a run, constructed and checked but not started; None where the slot is empty."""
 
-    task: Any
-    model: Any
-    prompts: Any
-    warmstart: Any
-    policy: Any
-    engine: Any
-    trainer: Any
-    evaluation: Any
-    sampler: Any
-    reward: Any
-    objective: Any
-    logger: Any
-    run: Any
+    task: Task
+    model: Model
+    prompts: Prompts
+    warmstart: WarmStart | None
+    policy: PolicySettings
+    engine: RolloutEngine
+    trainer: TrainerSettings
+    evaluation: Evaluation
+    sampler: StateSampler
+    reward: Reward
+    objective: Objective
+    logger: Sink | None
+    run: RunSettings
+
+
+SLOTS = tuple(field.name for field in fields(Parts))
+OPTIONAL = ("warmstart", "logger")
+BROKEN = object()
+"""Stands for a part that could not be constructed: told already, so it fits everywhere."""
 
 
 def load(name: str, overrides: Sequence[str], run: str | None = None) -> tuple[dict[str, Any], Parts]:
@@ -65,8 +73,9 @@ def check(config: Mapping[str, Any], faults: Sequence[str] = (), sound: Mapping[
     next fault of the same component is found too.
     """
     faults = list(faults)
-    made = {slot: _slot(config[slot], slot, faults, sound or {}) for slot in SLOTS if slot in config}
-    parts = Parts(**{slot: made.get(slot) for slot in SLOTS})
+    made: dict[str, Any] = dict.fromkeys(SLOTS)
+    made |= {slot: _slot(config[slot], slot, faults, sound or {}) for slot in SLOTS if slot in config}
+    parts = Parts(**made)
     faults += _misfits(parts)
     if faults:
         raise ConfigError(*faults)
@@ -100,7 +109,18 @@ def _misfits(parts: Parts) -> list[str]:
             )
     if parts.trainer is not None and parts.engine is not None and parts.engine.sampling.temperature == 0:
         faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
-    return faults
+    return faults + _schedule_misfits(parts)
+
+
+def _schedule_misfits(parts: Parts) -> list[str]:
+    if parts.policy is None or parts.trainer is None or parts.policy.lr_schedule == "constant":
+        return []
+    if parts.trainer.total_training_steps is not None:
+        return []
+    return [
+        f"policy.lr_schedule: {parts.policy.lr_schedule!r} falls to zero over trainer.total_training_steps, which is "
+        "null; give a number of steps, or use constant"
+    ]
 
 
 def _make(value: Any, path: str, faults: list[str], sound: Any = None) -> Any:

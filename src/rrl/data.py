@@ -2,11 +2,10 @@
 
 import difflib
 import gzip
-import hashlib
 import json
 import random
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,18 +58,6 @@ def refuse(faults: Sequence[str], remedy: str) -> None:
         hidden = len(faults) - SHOWN_FAULTS
         rest = [f"... and {hidden} more faults"] if hidden > 0 else []
         raise DataError(*faults[:SHOWN_FAULTS], *rest, f"remedy: {remedy}")
-
-
-def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256, in hex, of the rows as canonical JSON lines: the same for any file format and key order.
-
-    It moves with the rows' order and with everything in them.
-    """
-    digest = hashlib.sha256()
-    for row in rows:
-        line = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()
 
 
 def shuffled_epochs(items: Sequence[Item], count: int, seed: int) -> list[Item]:

@@ -1,6 +1,7 @@
 """Faults that a user can mend: the command line prints them without a traceback and exits with code 2."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class UsageError(Exception):
@@ -32,3 +33,10 @@ class DivergenceError(UsageError):
     """Training met a number that is not finite. What was saved before stays."""
 
     heading = "training stopped"
+
+
+def shown(value: Any) -> str:
+    """A value as a user would write it."""
+    if isinstance(value, tuple):
+        value = list(value)
+    return "null" if value is None else repr(value)

@@ -49,9 +49,7 @@ class Evaluation:
 
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
         """Accuracy overall and by level with 95 % intervals; starts from prompts alone, always."""
-        shape = replace(
-            engine.sampling, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
-        )  # fmt: skip
+        shape = replace(engine.sampling, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
         result: dict[str, Any] = {"split": self.split, "seed": self.seed, "problems": len(problems)}
         if self.greedy:
             result["greedy"] = self._mode(problems, task, engine, replace(shape, temperature=0.0), 1)
@@ -85,11 +83,12 @@ def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Mean of per-problem means with its 95 % interval.
 
     One 0/1 score a problem: Wilson's interval (Wilson, JASA 1927). Several: the normal interval with problems as
-    the independent units, so that siblings of one problem are not counted as evidence of their own.
+    the independent units, so that siblings of one problem are not counted as evidence of their own; Wilson's again
+    where all problems agree, since without a deviation the normal interval would claim certainty.
     """
     means = [fmean(row) for row in scores]
     n, mean = len(means), fmean(means)
-    if all(len(row) == 1 for row in scores):
+    if all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n:
         centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
         half = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
     else:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,11 @@ def train(config: Mapping[str, Any], parts: Parts, display: Display) -> Path:
     The directory holds config.yaml, manifest.json, metrics.jsonl, evaluations.jsonl, rollouts/, actor/ (Hugging Face
     format) and, at the end, result.json.
     """
-    folder: Path = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
+    folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
     parts.run.limit_threads()
     display.begin("warm start")
-    prepared = prepare(config, parts, lambda step, loss: display.advance(step / parts.warmstart.steps, {"loss": loss}))
-    clock = Clock(display.phase)
-    trainer = make_trainer(config, parts, prepared, clock)
+    prepared = prepare(config, parts, display.advance)
+    trainer = make_trainer(parts, prepared, Clock(display.phase))
     write_config(folder, config)
     about = manifest(config, {"train": prepared.train, "test": prepared.test}, prepared.tokenizer)
     write_json(folder / "manifest.json", {**about, "warmstart": prepared.warmstart})
@@ -38,38 +38,38 @@ def train(config: Mapping[str, Any], parts: Parts, display: Display) -> Path:
     tracker = Tracker(folder, parts.logger, config)
     display.begin("training")
     try:
-        _run(Recorder(folder, config, parts, prepared, trainer, tracker, clock), display)
+        _run(Recorder(folder, config["data"]["name"], parts, prepared, trainer), tracker, display)
     finally:
         tracker.finish()
         display.close()
     return folder
 
 
+@dataclass
 class Recorder:
-    """Evaluates, saves and logs around the trainer's steps."""
+    """Evaluates and saves around the trainer's steps; ``source`` is the data's name in metrics."""
 
-    def __init__(
-        self, folder: Path, config: Mapping[str, Any], parts: Parts, prepared: Prepared, trainer: Trainer,
-        tracker: Tracker, clock: Clock,
-    ) -> None:  # fmt: skip
-        self.folder, self.config, self.parts, self.prepared = folder, config, parts, prepared
-        self.trainer, self.tracker, self.clock = trainer, tracker, clock
-        self.evaluations: list[dict[str, Any]] = []
+    folder: Path
+    source: str
+    parts: Parts
+    prepared: Prepared
+    trainer: Trainer
+    evaluations: list[dict[str, Any]] = field(init=False, default_factory=list)
 
     def evaluate(self) -> Metrics:
         """Measure on held-out problems; append to evaluations.jsonl."""
         step, tokens = self.trainer.global_step, self.trainer.tokens_generated
-        with self.clock.phase("testing"):
-            result = measure(self.parts.evaluation, self.parts, self.prepared)
+        with self.trainer.clock.phase("testing"):
+            result = measure(self.parts, self.prepared)
         result = {"step": step, "tokens_generated": tokens, **result}
         self.evaluations.append(result)
         with (self.folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
-        return evaluation_metrics(result, self.config["data"]["name"])
+        return evaluation_metrics(result, self.source)
 
     def save(self, name: str) -> None:
         """Write the actor in Hugging Face format."""
-        with self.clock.phase("save_checkpoint"):
+        with self.trainer.clock.phase("save_checkpoint"):
             self.trainer.policy.save(self.folder / name)
 
     def dump(self) -> None:
@@ -87,20 +87,20 @@ class Recorder:
         )
 
 
-def _run(recorder: Recorder, display: Display) -> None:
-    often = recorder.parts.run
-    recorder.tracker.log(0, recorder.evaluate())
-    for metrics in recorder.trainer.run():
-        step = recorder.trainer.global_step
-        if _due(step, often.test_freq) or recorder.trainer.progress >= 1:
+def _run(recorder: Recorder, tracker: Tracker, display: Display) -> None:
+    settings, trainer = recorder.parts.run, recorder.trainer
+    tracker.log(0, recorder.evaluate())
+    for metrics in trainer.run():
+        step = trainer.global_step
+        if _due(step, settings.test_freq) or trainer.progress >= 1:
             metrics |= recorder.evaluate()
-        if _due(step, often.rollout_freq):
+        if _due(step, settings.rollout_freq):
             recorder.dump()
-        if _due(step, often.save_freq):
+        if _due(step, settings.save_freq):
             recorder.save(f"actor-step-{step:06d}")
-        metrics |= _timing(recorder.clock.take(), metrics, recorder.trainer)
-        recorder.tracker.log(step, metrics)
-        display.advance(recorder.trainer.progress, metrics)
+        metrics |= _timing(trainer)
+        tracker.log(step, metrics)
+        display.advance(trainer.progress, metrics)
     recorder.finish()
 
 
@@ -108,8 +108,9 @@ def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _timing(seconds: Metrics, metrics: Metrics, trainer: Trainer) -> Metrics:
+def _timing(trainer: Trainer) -> Metrics:
     """Seconds by phase, their sum without evaluation and saving, and the tokens written in a second of it."""
+    seconds = trainer.clock.take()
     aside = ("timing_s/testing", "timing_s/save_checkpoint")
     step = sum(value for name, value in seconds.items() if name not in aside)
     tokens = sum(len(rollout.actions) for rollout, _ in trainer.last_rollouts)

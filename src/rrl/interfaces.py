@@ -7,6 +7,8 @@ works with at run time (problems, a policy, a seed) comes through ``start``.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
+from random import Random
 from typing import Any, Protocol
 
 from torch import Generator, Tensor
@@ -64,6 +66,20 @@ class StateSampler(Protocol):
         """Go back to a saved state."""
 
 
+class Selection(Protocol):
+    """Finds the promising states along a response."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """True when it reads the critic's values."""
+
+    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+        """Of the ``legal`` lengths, in rising order, those at which to cut; may be none."""
+
+    def score(self, response: Scored, cut: int) -> float:
+        """How promising the state after the first ``cut`` tokens is; for ranking and reporting."""
+
+
 class WeightSource(Protocol):
     """Something that lends a language model to write with; ``version`` moves whenever its weights do."""
 
@@ -88,9 +104,11 @@ class RolloutEngine(Protocol):
     ) -> list[Rollout]:
         """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched."""
 
-    def state_dict(self) -> StateDict: ...
+    def state_dict(self) -> StateDict:
+        """Its random state, as plain data."""
 
-    def load_state_dict(self, state: StateDict) -> None: ...
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
 
 
 class Objective(Protocol):
@@ -110,9 +128,11 @@ class Objective(Protocol):
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """Actor loss, critic loss (both scalars, ``weight``-ed sums) and the metrics' weighted sums."""
 
-    def state_dict(self) -> StateDict: ...
+    def state_dict(self) -> StateDict:
+        """What changes in it during training, as plain data."""
 
-    def load_state_dict(self, state: StateDict) -> None: ...
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
 
 
 class Policy(WeightSource, Protocol):
@@ -129,3 +149,9 @@ class Policy(WeightSource, Protocol):
 
     def step(self) -> Metrics:
         """Apply the accumulated gradients."""
+
+    def train_critic_only(self, only: bool) -> None:
+        """Whether the actor stays as it is until told otherwise."""
+
+    def save(self, folder: Path) -> None:
+        """Write the actor and its tokenizer in Hugging Face format."""

@@ -13,8 +13,8 @@ from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
     """Scores, verdicts, lengths and the realised mixture of levels."""
     pairs = list(zip(rollouts, feedback, strict=True))
-    fresh = [f.score for r, f in pairs if r.state.origin is None]
-    replayed = [f.score for r, f in pairs if r.state.origin is not None]
+    fresh = [f.score for r, f in pairs if not r.state.replayed]
+    replayed = [f.score for r, f in pairs if r.state.replayed]
     metrics = {
         "replay/ratio": len(replayed) / len(rollouts),
         **_spread("response_length", [float(len(r.tokens)) for r in rollouts]),
@@ -36,9 +36,7 @@ def _levels(pairs: Sequence[tuple[Rollout, Feedback]]) -> Metrics:
     metrics = {f"data/level_share/{level}": count / len(pairs) for level, count in counts.items()}
     for level in counts:
         for kind, replayed in (("fresh", False), ("replayed", True)):
-            scores = [
-                f.score for r, f in pairs if r.state.problem.level == level and (r.state.origin is not None) == replayed
-            ]
+            scores = [f.score for r, f in pairs if r.state.problem.level == level and r.state.replayed == replayed]
             if scores:
                 metrics[f"data/level_score/{level}/{kind}"] = fmean(scores)
     return metrics
@@ -69,9 +67,8 @@ def batch_metrics(batch: Batch, engine_logprobs: Tensor) -> Metrics:
     metrics["training/rollout_probs_diff_max"] = float(difference[batch.mask].max())
     silent = (batch.advantages.abs() * batch.mask).sum(1) < 1e-8
     metrics["explore/zero_signal_frac"] = float(silent.float().mean())
-    kl = (batch.old_logprobs - batch.ref_logprobs)[batch.mask]
     if batch.ref_logprobs.any():
-        metrics["actor/ref_kl"] = float(kl.mean())
+        metrics["actor/ref_kl"] = float((batch.old_logprobs - batch.ref_logprobs)[batch.mask].mean())
     return metrics
 
 

@@ -2,9 +2,10 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rrl.errors import DataError
+from rrl.ranges import at_least_one
 
 
 class LoadedModel(NamedTuple):
@@ -14,8 +15,15 @@ class LoadedModel(NamedTuple):
     tokenizer: Any
 
 
+class Model(Protocol):
+    """Where a language model comes from."""
+
+    def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """Model and tokenizer; ``vocabulary`` is the task's closed set of words, or None."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class TinyLlama:
+class TinyLlama(Model):
     """A random Llama small enough for a laptop, with the task's own words or, for free text, bytes as tokens.
 
     Sizes are counts of units; random weights have the standard deviation ``initializer_range`` and the seed
@@ -31,10 +39,8 @@ class TinyLlama:
     init_seed: int
 
     def __post_init__(self) -> None:
-        sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        for name in (*sizes, "max_position_embeddings"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least_one(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        at_least_one(self, "max_position_embeddings")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"num_attention_heads: expected hidden_size={self.hidden_size} to be so many heads of an even width, "
@@ -44,7 +50,7 @@ class TinyLlama:
             raise ValueError(f"initializer_range: expected a number > 0, got {self.initializer_range}")
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
-        """Build both; ``vocabulary`` is the task's closed set of words, or None."""
+        """Build both."""
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -68,7 +74,7 @@ class TinyLlama:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFace:
+class HuggingFace(Model):
     """Any causal language model of transformers, by hub id or local folder.
 
     ``revision`` is a hub revision or null; ``attention`` is transformers' ``attn_implementation`` (sdpa, eager,

@@ -79,10 +79,16 @@ def value_head(width: int, hidden: int) -> nn.Module:
 
 
 def dropout_off(model: nn.Module) -> None:
-    """Take dropout out, under which the probabilities of the same tokens would differ from pass to pass."""
+    """Take dropout out, under which the probabilities of the same tokens would differ from pass to pass.
+
+    Besides modules of its own kind it lives in numbers such as ``attention_dropout`` and ``layerdrop``.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def in_precision(module: nn.Module, dtype: str) -> nn.Module:

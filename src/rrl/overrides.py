@@ -1,6 +1,5 @@
 """Composing a configuration from the command line, with every misspelt key and group told at once."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,55 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rrl.errors import ConfigError
+from rrl.errors import ConfigError, shown
+from rrl.spelling import closest, likeliest_key
 
-ALIASES = {
-    "lr": "policy.actor_lr",
-    "learning_rate": "policy.actor_lr",
-    "actor_learning_rate": "policy.actor_lr",
-    "critic.optim.lr": "policy.critic_lr",
-    "critic_learning_rate": "policy.critic_lr",
-    "max_grad_norm": "policy.grad_clip",
-    "max_norm": "policy.grad_clip",
-    "warmup_steps": "policy.lr_warmup_steps",
-    "per_device_train_batch_size": "policy.micro_batch_size",
-    "micro_train_batch_size": "policy.micro_batch_size",
-    "ppo_micro_batch_size_per_gpu": "policy.micro_batch_size",
-    "micro_rollout_batch_size": "engine.batch_size",
-    "batch_size": "trainer.train_batch_size",
-    "rollout_batch_size": "trainer.train_batch_size",
-    "mini_batch_size": "trainer.ppo_mini_batch_size",
-    "num_generations": "trainer.n",
-    "n_samples_per_prompt": "trainer.n",
-    "max_steps": "trainer.total_training_steps",
-    "num_train_epochs": "trainer.total_training_steps",
-    "total_epochs": "trainer.total_training_steps",
-    "num_ppo_epochs": "trainer.ppo_epochs",
-    "max_epochs": "trainer.ppo_epochs",
-    "cliprange": "objective.clip_ratio",
-    "eps_clip": "objective.clip_ratio",
-    "epsilon": "objective.clip_ratio",
-    "value_clip": "objective.cliprange_value",
-    "lambd": "objective.lam",
-    "init_kl_coef": "objective.kl_coef",
-    "kl_loss_coef": "objective.kl_coef",
-    "beta": "objective.kl_coef",
-    "whiten_rewards": "objective.normalise",
-    "prompt_max_len": "data.max_prompt_length",
-    "response_length": "data.max_response_length",
-    "max_completion_length": "data.max_response_length",
-    "generate_max_len": "data.max_response_length",
-    "train_files": "data.path",
-    "prompt_data": "data.path",
-    "model_name_or_path": "model.path",
-    "pretrain": "model.path",
-    "output_dir": "run.dir",
-    "default_local_dir": "run.dir",
-    "save_path": "run.dir",
-    "save_steps": "run.save_freq",
-    "eval_steps": "run.test_freq",
-}
-"""What TRL, OpenRLHF and verl call a thing, and what it is called here."""
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+EXAMPLE = "\"template.text='Q: {question}'\""
 
 
 class Composed(NamedTuple):
@@ -86,6 +41,17 @@ def conf_dir() -> Path:
     return checkout if (checkout / "train.yaml").is_file() else here / "conf"
 
 
+def groups() -> dict[str, list[str]]:
+    """Every configuration group and its options."""
+    return {folder.name: _options(folder.resolve()) for folder in conf_dir().iterdir() if folder.is_dir()}
+
+
+def _options(folder: Path) -> list[str]:
+    """Configurations below a group's folder; results of experiments are none."""
+    files = [file for file in folder.glob("**/*.yaml") if "results" not in file.parts]
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
+
+
 def compose(name: str, overrides: Sequence[str]) -> Composed:
     """``conf/<name>.yaml`` under ``overrides``: ``group=choice`` and ``key=value``; a mapping replaces the old one.
 
@@ -96,7 +62,7 @@ def compose(name: str, overrides: Sequence[str]) -> Composed:
     faults: list[str] = []
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
         given = _read(overrides, faults)
-        choices = [o for o in given if _is_choice(o)]
+        choices = [o for o in given if o.key_or_group in groups() and not isinstance(o.value(), Mapping)]
         chosen, lost = _choose(choices, faults)
         values = [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
         return _settle(hydra.compose(name, chosen), values, faults)
@@ -116,7 +82,27 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
         config = OmegaConf.load(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.models.HuggingFace", **actor}, None
+        _link(config)
         return _settle(config, _read(overrides, faults), faults)
+
+
+def _link(config: Any) -> None:
+    """Let every value that was taken from another key follow that key again; a run's file has them resolved."""
+    from omegaconf import OmegaConf
+
+    values = dict(walk(_plain(config)))
+    for _, key, value in _contents(conf_dir()):
+        source = REFERENCE.fullmatch(str(value))
+        if source and {key, source[1]} <= values.keys() and values[key] == values[source[1]]:
+            OmegaConf.update(config, key, value, merge=False)
+
+
+def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration, inner nodes included, dotted, and its value."""
+    for key, item in node.items():
+        yield f"{path}{key}", item
+        if isinstance(item, Mapping):
+            yield from walk(item, f"{path}{key}.")
 
 
 def _read(overrides: Sequence[str], faults: list[str]) -> list[Any]:
@@ -140,13 +126,13 @@ def _parse(text: str) -> Any:
 
     if text.startswith("-"):
         return f"{text}: no such option; expected key=value, or --help"
+    unreadable = f"{text!r}: cannot be read; expected key=value; quote special characters, as in {EXAMPLE}"
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
-        override = None
-    if override is None or override.package or not override.key_or_group:
-        example = "\"template.text='Q: {question}'\""
-        return f"{text!r}: cannot be read; expected key=value; quote special characters, as in {example}"
+        return unreadable
+    if override.package or not override.key_or_group:
+        return unreadable
     if override.is_delete():
         return f"{text}: a key cannot be taken away; set it to another value, such as null"
     if override.is_sweep_override():
@@ -164,10 +150,9 @@ def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[
         if wanted is None and group == "experiment":
             continue
         if meant not in options:
-            near = closest(meant, options)
-            hint = f"; did you mean {near!r}?" if near else ";"
+            meant = closest(meant, options) or ""
+            hint = f"; did you mean {meant!r}?" if meant else ";"
             faults.append(f"{group}: no such choice {shown(wanted)}{hint} valid: {', '.join(options)}")
-            meant = near or ""
         if meant:
             chosen.append(f"{group}={meant}")
         else:
@@ -179,7 +164,7 @@ def _settle(config: Any, values: Sequence[Any], faults: list[str]) -> Composed:
     """Set the values whose keys ``config`` has (or that add one by ``+``), with a fault for each other one."""
     from omegaconf import OmegaConf
 
-    keys = list(_leaves(OmegaConf.to_container(config), ""))
+    keys = [key for key, _ in walk(_plain(config, resolve=False))]
     sound = _plain(config)
     OmegaConf.set_struct(config, False)
     for o in values:
@@ -191,24 +176,46 @@ def _settle(config: Any, values: Sequence[Any], faults: list[str]) -> Composed:
             faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...")
         else:
             OmegaConf.update(config, key, value, merge=False, force_add=True)
-    return Composed(_plain(config), faults, sound, dict(_sources(OmegaConf.to_container(config), "")))
+    taken = [(key, REFERENCE.fullmatch(str(value))) for key, value in walk(_plain(config, resolve=False))]
+    return Composed(_plain(config), faults, sound, {key: source[1] for key, source in taken if source})
 
 
-def _sources(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every key whose whole value is another key's, and that key."""
-    if isinstance(node, Mapping):
-        for key, item in node.items():
-            yield from _sources(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, str) and (taken := re.fullmatch(r"\$\{([\w.]+)\}", node)):
-        yield path, taken[1]
+def _suggest(key: str, keys: Sequence[str]) -> str:
+    """What a key that is not among ``keys`` probably meant."""
+    brought = [(name, choice) for choice, name, _ in _contents(conf_dir()) if choice and name not in keys]
+    elsewhere = dict(reversed(brought))  # the first choice wins
+    if key in elsewhere:
+        return f"; it comes with {elsewhere[key]}"
+    meant = likeliest_key(key, keys, elsewhere)
+    if meant:
+        return f"; did you mean {meant!r}" + (f" (with {elsewhere[meant]})?" if meant in elsewhere else "?")
+    split = [name.rpartition(".")[::2] for name in keys if not name.endswith("_target_")]
+    siblings = [leaf for parent, leaf in split if parent == key.rpartition(".")[0]]
+    return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; rrl-train --cfg prints all keys"
 
 
-def _plain(config: Any) -> dict[str, Any]:
+@cache
+def _contents(folder: Path) -> list[tuple[str, str, Any]]:
+    """The choice ("" for train.yaml itself), key and unresolved value of everything that is written in ``folder``."""
     from omegaconf import OmegaConf
 
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    choices = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
+    found = [("", key, value) for key, value in walk(_plain(OmegaConf.load(folder / "train.yaml"), resolve=False))]
+    for group, option in choices:
+        file = folder / group / f"{option}.yaml"
+        tree = _plain(OmegaConf.load(file), resolve=False)
+        whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
+        entries = walk(tree if whole else {group: tree})
+        found += [(f"{group}={option}", *entry) for entry in entries if not entry[0].endswith(("_target_", "defaults"))]
+    return found
+
+
+def _plain(config: Any, *, resolve: bool = True) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
 
 
 @contextmanager
@@ -225,115 +232,3 @@ def _told(faults: Sequence[str]) -> Iterator[None]:
         raise ConfigError(*faults, key + str(error).split("\n")[0]) from error
     except (HydraException, YAMLError) as error:
         raise ConfigError(*faults, " ".join(str(error if error.args else error.__cause__).split())) from error
-
-
-def shown(value: Any) -> str:
-    """A value as a user would write it."""
-    if isinstance(value, tuple):
-        value = list(value)
-    return "null" if value is None else repr(value)
-
-
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """``"; did you mean 'x'?"`` with the valid name closest to ``name``, or a list of all when none is close."""
-    near = closest(name, valid)
-    if near:
-        return f"; did you mean {near!r}?"
-    return f"; valid: {', '.join(sorted(valid))}" if len(valid) <= 20 else ""
-
-
-def closest(name: str, valid: Sequence[str]) -> str | None:
-    """The valid name most like ``name``, if any is like it."""
-    best = max(valid, key=lambda candidate: _likeness(name, candidate), default="")
-    return best if best and _likeness(name, best) >= 0.6 else None
-
-
-def _likeness(name: str, candidate: str) -> float:
-    """How alike two names are, 0 to 1; a single word of the candidate may do, at a small discount."""
-    whole = difflib.SequenceMatcher(None, name, candidate).ratio()
-    words = [difflib.SequenceMatcher(None, name, word).ratio() for word in candidate.split("_")]
-    return max(whole, 0.95 * max(words))
-
-
-def groups() -> dict[str, list[str]]:
-    """Every configuration group and its options."""
-    folders = [path for path in conf_dir().iterdir() if path.is_dir()]
-    return {
-        folder.name: sorted(str(file.relative_to(folder.resolve()).with_suffix("")) for file in _yamls(folder))
-        for folder in folders
-    }
-
-
-def _yamls(folder: Path) -> list[Path]:
-    """Configurations below a group's folder; results of experiments are none."""
-    return [file for file in folder.resolve().glob("**/*.yaml") if "results" not in file.parts]
-
-
-def _is_choice(override: Any) -> bool:
-    return override.key_or_group in groups() and not isinstance(override.value(), Mapping)
-
-
-def _leaves(node: Any, path: str) -> Iterator[str]:
-    """Every key of a configuration, inner nodes included, dotted."""
-    if path:
-        yield path
-    if isinstance(node, Mapping):
-        for key, item in node.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-
-
-def _suggest(key: str, keys: Sequence[str]) -> str:
-    """What a key that is not among ``keys`` probably meant."""
-    elsewhere = {name: choice for name, choice in _keys_of_choices(conf_dir()).items() if name not in keys}
-    if key in elsewhere:
-        return f"; it comes with {elsewhere[key]}"
-    meant = _alias(key) or _same_end(key, [*keys, *elsewhere]) or _likest(key, keys)
-    if meant:
-        return f"; did you mean {meant!r}" + (f" (with {elsewhere[meant]})?" if meant in elsewhere else "?")
-    split = [name.rpartition(".")[::2] for name in keys if not name.endswith("_target_")]
-    siblings = [leaf for parent, leaf in split if parent == key.rpartition(".")[0]]
-    return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; rrl-train --cfg prints all keys"
-
-
-@cache
-def _keys_of_choices(folder: Path) -> dict[str, str]:
-    """Every key that a choice of a group brings, and the first such choice."""
-    from omegaconf import OmegaConf
-
-    found: dict[str, str] = {}
-    for group, options in groups().items():
-        for option in options if group != "experiment" else []:
-            file = folder / group / f"{option}.yaml"
-            tree = OmegaConf.to_container(OmegaConf.load(file))
-            whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
-            for key in _leaves(tree if whole else {group: tree}, ""):
-                if not key.endswith(("_target_", "defaults")):
-                    found.setdefault(key, f"{group}={option}")
-    return found
-
-
-def _alias(key: str) -> str | None:
-    """What another library's name for a key is called here; the longest known end of ``key`` counts."""
-    known = [name for name in ALIASES if f".{key}".endswith(f".{name}")]
-    return ALIASES[max(known, key=len)] if known else None
-
-
-def _same_end(key: str, keys: Sequence[str]) -> str | None:
-    """The first key that ends in the same two words as ``key``, or in the same one."""
-    for words in (2, 1):
-        end = key.split(".")[-words:]
-        for candidate in keys:
-            if len(end) == words and candidate.split(".")[-words:] == end:
-                return candidate
-    return None
-
-
-def _likest(key: str, keys: Sequence[str]) -> str | None:
-    """The key, or the key of the alias, whose last word is most like that of ``key``; siblings have a start."""
-    parent, _, leaf = key.rpartition(".")
-    scores = {name: _likeness(leaf, name.rpartition(".")[2]) for name in keys}
-    scores |= {name: score + 0.15 for name, score in scores.items() if name.rpartition(".")[0] == parent}
-    for alias, name in ALIASES.items():
-        scores[name] = max(scores.get(name, 0.0), _likeness(leaf, alias))
-    best = max(scores, key=lambda name: scores[name])
-    return best if scores[best] >= 0.75 else None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,7 @@ def learning_curves(
 
     figure, axes = pyplot.subplots(1, len(levels), figsize=(4.2 * len(levels), 3.6), sharey=True, squeeze=False)
     for axis, level in zip(axes[0], levels, strict=True):
-        for colour, (arm, folders) in zip(
-            ("tab:blue", "tab:red", "tab:green", "tab:orange"), runs.items(), strict=False
-        ):
+        for colour, (arm, folders) in zip(cycle(COLOURS), runs.items(), strict=False):
             _draw(axis, arm, [_curve(folder, mode, level) for folder in folders], colour)
         axis.set(title=f"level {level}", xlabel="generated tokens (thousands)", ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)

@@ -4,77 +4,19 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from rrl.collate import context_batch
+from rrl.collate import context_batch, micro_batches
 from rrl.distributed import device, start_process_group, world_size
 from rrl.errors import DivergenceError
 from rrl.interfaces import Policy
 from rrl.networks import Actor, Critic, dropout_off, in_precision
+from rrl.policy_settings import PolicySettings
 from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoRA:
-    """Low-rank adapters through ``peft``; the frozen base then serves as the reference."""
-
-    rank: int
-    alpha: float
-    dropout: float
-    target_modules: tuple[str, ...] | None
-
-    def wrap(self, model: Any) -> Any:
-        """The model with adapters; only they are trained."""
-        from peft import LoraConfig, get_peft_model
-
-        targets = list(self.target_modules) if self.target_modules else "all-linear"
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, task_type="CAUSAL_LM"
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return get_peft_model(model, config)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicySettings:
-    """Everything about the networks and their optimisers.
-
-    ``critic``: ``own`` is a second network that begins as a copy of the actor's trunk, ``shared`` a head on the
-    actor's trunk, ``none`` no critic. ``trunk_gradient`` scales what a shared head's loss sends into the trunk (0
-    cuts it). ``head_size`` is the width of the head's hidden layer (0: linear). Learning rates rise linearly over
-    ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at the end of training (``constant``
-    stays). ``grad_clip`` is the largest gradient norm, of actor and critic each (0: no clipping). ``micro_batch_size``
-    is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage.
-    """
-
-    critic: Literal["own", "shared", "none"]
-    trunk_gradient: float
-    head_size: int
-    actor_lr: float
-    critic_lr: float
-    adam_betas: tuple[float, float]
-    adam_epsilon: float
-    weight_decay: float
-    lr_schedule: Literal["constant", "linear", "cosine"]
-    lr_warmup_steps: int
-    grad_clip: float
-    micro_batch_size: int
-    zero_stage: Literal[0, 1, 2, 3]
-    dtype: Literal["float32", "bfloat16"]
-    gradient_checkpointing: bool
-    lora: LoRA | None
-
-    def __post_init__(self) -> None:
-        for name in ("actor_lr", "critic_lr", "trunk_gradient", "weight_decay", "grad_clip", "lr_warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
-        if self.micro_batch_size < 1:
-            raise ValueError(f"micro_batch_size: expected at least 1, got {self.micro_batch_size}")
 
 
 class DeepSpeedPolicy(Policy):
@@ -98,7 +40,7 @@ class DeepSpeedPolicy(Policy):
         start_process_group()
         dropout_off(model)
         self.version = 0
-        self._settings, self._tokenizer, self._temperature = settings, tokenizer, temperature
+        self._settings, self._tokenizer = settings, tokenizer
         self._train_actor = True
         self._reference = None
         if reference and settings.lora is None:
@@ -122,8 +64,11 @@ class DeepSpeedPolicy(Policy):
         return cast(Actor, self._engines["actor"].module)
 
     def train_critic_only(self, only: bool) -> None:
-        """During critic warm-up the actor, and a trunk it shares with the critic, stay as they are."""
-        self._train_actor = not only
+        """During critic warm-up the actor, and a trunk it shares with the critic, stay as they are.
+
+        Without a critic there is nothing to wait for.
+        """
+        self._train_actor = not only or self._settings.critic == "none"
         self.actor.detach_trunk = only
 
     def __call__(self, batch: Batch) -> PolicyOutput:
@@ -171,8 +116,8 @@ class DeepSpeedPolicy(Policy):
         norms = {name: _norm_before_step(name, engine) for name, engine in self._in_training()}
         for name, engine in self._in_training():
             for group in engine.optimizer.param_groups:
-                metrics[f"{group['network']}/lr"] = float(group["lr"])
                 group["lr"] = 0.0 if group["network"] == "actor" and not self._train_actor else group["lr"]
+                metrics[f"{group['network']}/lr"] = float(group["lr"])
             engine.step()
             norm = norms[name]
             metrics[f"{name}/grad_norm"] = _finite(name, engine.get_global_grad_norm()) if norm is None else norm
@@ -193,7 +138,7 @@ class DeepSpeedPolicy(Policy):
             yield model
             model.train(training)
 
-    def save(self, folder: Any) -> None:
+    def save(self, folder: Path) -> None:
         """Write actor and tokenizer in Hugging Face format; adapters are merged into the weights."""
         with self.generation_model() as model:
             plain = copy.deepcopy(model).merge_and_unload() if self._settings.lora else model
@@ -225,11 +170,6 @@ class DeepSpeedPolicy(Policy):
         self.actor.train()
         values = torch.zeros_like(output.logprobs) if output.values is None else output.values
         return output.logprobs.float().cpu(), reference.float().cpu(), values.float().cpu()
-
-
-def micro_batches(batch: Batch, size: int) -> list[Batch]:
-    """The batch in order, ``size`` rows at a time, each trimmed to its own longest row."""
-    return [batch.rows(index) for index in torch.arange(len(batch)).split(size)]
 
 
 def _stack(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
@@ -269,18 +209,10 @@ def _engine(module: torch.nn.Module, settings: PolicySettings, steps: int | None
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": settings.dtype == "bfloat16"},
     }
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _lr_factor(step, steps, settings))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.lr_factor(step, steps))
     return deepspeed.initialize(
         model=module, optimizer=optimiser, lr_scheduler=schedule, config=config, dist_init_required=False
     )[0]
-
-
-def _lr_factor(step: int, steps: int | None, settings: PolicySettings) -> float:
-    warmup = min(1.0, (step + 1) / (settings.lr_warmup_steps + 1))
-    if settings.lr_schedule == "constant" or steps is None:
-        return warmup
-    done = min(1.0, step / steps)
-    return warmup * (1 - done if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
 
 def _norm_before_step(network: str, engine: Any) -> float | None:

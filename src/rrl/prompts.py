@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from rrl.errors import DataError
+from rrl.ranges import at_least_one
 from rrl.types import Example, Problem
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,7 @@ class Prompts:
     overlong: Literal["drop", "refuse"]
 
     def __post_init__(self) -> None:
-        if self.max_prompt_length < 1:
-            raise ValueError(f"max_prompt_length: expected at least 1, got {self.max_prompt_length}")
+        at_least_one(self, "max_prompt_length")
 
     def encode(self, examples: Sequence[Example], tokenizer: Any, *, context: int, response: int) -> list[Problem]:
         """Problems whose prompt fits in ``max_prompt_length`` and, with ``response`` new tokens, in ``context``."""

@@ -1,6 +1,5 @@
 """A run's own directory: configuration, manifest, and where everything else goes. Never silently reused."""
 
-import hashlib
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.errors import ConfigError
+from rrl.fingerprints import fingerprint, tokenizer_fingerprint
 from rrl.types import Feedback, Problem, Rollout
 
 PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegaconf", "wandb", "datasets", "peft")
@@ -101,10 +101,15 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """The resolved configuration as ``config.yaml``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(as_yaml(config))
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """A resolved configuration as text."""
     from omegaconf import OmegaConf
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
 
 
 def manifest(config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], tokenizer: Any) -> dict[str, Any]:
@@ -117,58 +122,21 @@ def manifest(config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], t
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
-        "seed": config["seed"],
+        "seed": config["run"]["seed"],
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
-        "data": {split: {"problems": len(rows), "sha256": _hash_problems(rows)} for split, rows in data.items()},
-        "tokenizer": {"size": len(tokenizer), "sha256": hash_tokenizer(tokenizer)},
+        "data": {split: _about(problems) for split, problems in data.items()},
+        "tokenizer": {"size": len(tokenizer), "sha256": tokenizer_fingerprint(tokenizer)},
     }
 
 
-def dump_rollouts(path: Path, step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> None:
-    """One step's rollouts as JSONL: question, prefix, response, verdict, and where each began."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for rollout, feedback in judged:
-            file.write(json.dumps(_row(step, rollout, feedback, tokenizer), ensure_ascii=False, default=str) + "\n")
-
-
-def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:
-    example = rollout.state.problem.example
-    return {
-        "step": step,
-        "problem": asdict(example),
-        "origin": rollout.state.origin,
-        "prefix": tokenizer.decode(rollout.state.prefix, skip_special_tokens=True),
-        "prefix_tokens": rollout.state.prefix,
-        "response": rollout.response,
-        "tokens": len(rollout.actions),
-        "finished": rollout.finished,
-        "version": rollout.version,
-        "score": feedback.score,
-        "verdict": feedback.verdict.value,
-        "evidence": dict(feedback.evidence),
-        "logprobs": [round(logprob, 4) for logprob in rollout.logprobs],
-    }
-
-
-def hash_tokenizer(tokenizer: Any) -> str:
-    """Hash of the vocabulary, special tokens and chat template."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    content = [rules, tokenizer.special_tokens_map, tokenizer.chat_template]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _hash_problems(problems: Sequence[Problem]) -> str:
-    digest = hashlib.sha256()
-    for problem in problems:
-        digest.update(json.dumps([asdict(problem.example), problem.prompt]).encode())
-    return digest.hexdigest()
+def _about(problems: Sequence[Problem]) -> dict[str, Any]:
+    rows = ([asdict(problem.example), problem.prompt] for problem in problems)
+    return {"problems": len(problems), "sha256": fingerprint(rows)}
 
 
 def _version(package: str) -> str | None:
@@ -191,3 +159,30 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def dump_rollouts(path: Path, step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> None:
+    """One step's rollouts as JSONL: question, prefix, response, verdict, and where each began."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for rollout, feedback in judged:
+            file.write(json.dumps(_row(step, rollout, feedback, tokenizer), ensure_ascii=False, default=str) + "\n")
+
+
+def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:
+    example = rollout.state.problem.example
+    return {
+        "step": step,
+        "problem": asdict(example),
+        "origin": rollout.state.origin,
+        "prefix": tokenizer.decode(rollout.state.prefix),
+        "prefix_tokens": rollout.state.prefix,
+        "response": rollout.response,
+        "tokens": len(rollout.actions),
+        "finished": rollout.finished,
+        "version": rollout.version,
+        "score": feedback.score,
+        "verdict": feedback.verdict.value,
+        "evidence": dict(feedback.evidence),
+        "logprobs": [round(logprob, 4) for logprob in rollout.logprobs],
+    }

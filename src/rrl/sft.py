@@ -1,18 +1,18 @@
 """Supervised fine-tuning on references: the warm start before reinforcement learning."""
 
-import hashlib
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from rrl.collate import padded
 from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
-from rrl.types import Problem
+from rrl.ranges import at_least_one
+from rrl.types import Metrics, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,7 @@ class WarmStart:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least_one(self, "steps", "batch_size", "micro_batch_size")
         if self.lr <= 0:
             raise ValueError(f"lr: expected a number > 0, got {self.lr}")
 
@@ -47,9 +45,9 @@ class WarmStart:
         return self.demonstrations or self.steps * self.batch_size
 
     def train(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Callable[[int, float], None]
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Callable[[float, Metrics], None]
     ) -> float:
-        """Train ``model`` in place; ``show`` is told each step's number and loss (nats a token). Returns the last."""
+        """Train ``model`` in place; ``show`` is told progress and loss (nats a token) each step. Returns the last."""
         problems = [problem for problem in problems if problem.reference]
         if not problems:
             raise DataError("warmstart: the task has no references to learn from; use warmstart=none")
@@ -65,10 +63,10 @@ class WarmStart:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), self.grad_clip)
             optimiser.step()
             optimiser.zero_grad()
-            show(step + 1, loss)
+            show((step + 1) / self.steps, {"loss": loss})
         return loss
 
-    def _order(self, count: int) -> Any:
+    def _order(self, count: int) -> Iterator[int]:
         rng = random.Random(f"sft/{self.seed}")
         while True:
             epoch = list(range(count))
@@ -88,20 +86,7 @@ class WarmStart:
 
 def reference_loss(model: Any, tokenizer: Any, rows: Sequence[Problem]) -> torch.Tensor:
     """Summed negative log-likelihood (nats) of the references given their prompts."""
-    width = max(len(p.prompt) + len(p.reference) for p in rows)
-    tokens = torch.full((len(rows), width), tokenizer.pad_token_id)
-    acted = torch.zeros(len(rows), width, dtype=torch.bool)
-    attention = torch.zeros(len(rows), width, dtype=torch.bool)
-    for b, problem in enumerate(rows):
-        begin, end = len(problem.prompt), len(problem.prompt) + len(problem.reference)
-        tokens[b, :end] = torch.tensor((*problem.prompt, *problem.reference))
-        attention[b, :end], acted[b, begin:end] = True, True
-    tokens, acted, attention = (x.to(device()) for x in (tokens, acted, attention))
+    columns = padded([(problem.prompt, problem.reference) for problem in rows], tokenizer.pad_token_id)
+    tokens, attention, acted = (column.to(device()) for column in columns)
     logits = model(input_ids=tokens, attention_mask=attention, use_cache=False).logits[:, :-1].float()
     return -token_logprobs(logits, tokens[:, 1:])[acted[:, 1:]].sum()
-
-
-def content_key(parts: Sequence[Any]) -> str:
-    """A name for a warm start by what goes into it: the same content, the same name."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

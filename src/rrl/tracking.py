@@ -1,16 +1,14 @@
 """Where metrics go: metrics.jsonl always, Weights & Biases beside it by choice. The only file that imports wandb."""
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from rrl.errors import ConfigError
 from rrl.types import Metrics
-
-log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -37,7 +35,15 @@ class WandB(Sink):
         import wandb
 
         mode: Literal["online", "offline"] = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-        self._run = wandb.init(project=self.project, name=folder.name, dir=str(folder), config=dict(config), mode=mode)
+        try:
+            self._run = wandb.init(
+                project=self.project, name=folder.name, dir=str(folder), config=dict(config), mode=mode
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"logger: Weights & Biases does not start ({error}); mend WANDB_API_KEY, unset it to write offline, or "
+                "use logger=none"
+            ) from error
         self._run.define_metric("*", step_metric="training/global_step")
 
     def log(self, step: int, metrics: Metrics) -> None:

@@ -1,19 +1,20 @@
 """The loop: choose where to start, write, judge, assign credit, remember, improve."""
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from rrl.clock import Clock
-from rrl.collate import collate, engine_logprobs
+from rrl.collate import collate, engine_logprobs, micro_batches
 from rrl.distributed import device
 from rrl.errors import DivergenceError
-from rrl.interfaces import Objective, Reward, RolloutEngine, StateDict, StateSampler, Task
+from rrl.interfaces import Objective, Policy, Reward, RolloutEngine, StateDict, StateSampler, Task
 from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
-from rrl.policy import DeepSpeedPolicy, micro_batches
+from rrl.ranges import at_least_one, not_negative
 from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 
 
@@ -40,11 +41,8 @@ class TrainerSettings:
     train_on_truncated: bool
 
     def __post_init__(self) -> None:
-        for name in ("train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.critic_warmup < 0:
-            raise ValueError(f"critic_warmup: expected a number >= 0, got {self.critic_warmup}")
+        at_least_one(self, "train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size")
+        not_negative(self, "critic_warmup")
         if not self.total_training_steps and not self.total_tokens:
             raise ValueError("total_training_steps, total_tokens: expected at least one of them, got neither")
         if self.train_batch_size * self.n % self.ppo_mini_batch_size:
@@ -64,7 +62,7 @@ class Trainer:
     engine: RolloutEngine
     reward: Reward
     objective: Objective
-    policy: DeepSpeedPolicy
+    policy: Policy
     pad: int
     micro_batch_size: int
     seed: int
@@ -81,8 +79,8 @@ class Trainer:
     @property
     def progress(self) -> float:
         """The share of training that is done, 0 to 1."""
-        steps, tokens = self.settings.total_training_steps, self.settings.total_tokens
-        return min(1.0, max(self.global_step / (steps or 10**18), self.tokens_generated / (tokens or 10**18)))
+        steps, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
+        return min(1.0, max(self.global_step / steps, self.tokens_generated / tokens))
 
     def run(self) -> Iterator[Metrics]:
         """Steps until training is done; yields each one's metrics."""
@@ -147,9 +145,11 @@ class Trainer:
         self.tokens_generated += sum(len(r.actions) for r in rollouts)
         self.last_rollouts = list(zip(rollouts, feedback, strict=True))
         for rollout, judged in self.last_rollouts:
-            self._solves[rollout.state.problem.id] += judged.score >= 1
+            self._solves[rollout.state.problem.id] += judged.solved
 
-    def _trainable(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> tuple[list[Rollout], list[Any]]:
+    def _trainable(
+        self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]
+    ) -> tuple[list[Rollout], list[Feedback]]:
         """Without what the verifier could not judge and, by key, what was cut off."""
         kept = [
             (r, f)
@@ -178,13 +178,13 @@ class Trainer:
 
     def _optimise(self, minibatch: Batch) -> Metrics:
         """One optimiser step, its gradient accumulated over micro-batches; losses are weighted sums."""
-        sums: Counter[str] = Counter()
+        sums: dict[str, float] = defaultdict(float)
         parts = micro_batches(minibatch.to(device()), self.micro_batch_size)
         for number, part in enumerate(parts, start=1):
             actor_loss, critic_loss, metrics = self.objective.loss(part, self.policy(part))
             self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
             for name, value in metrics.items():
-                sums[name] += value  # type: ignore[assignment]
+                sums[name] += value
         return {**sums, **self.policy.step()}
 
     def _counters(self) -> Metrics:

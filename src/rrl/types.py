@@ -63,6 +63,11 @@ class State:
     prefix: tuple[int, ...] = ()
     origin: str | None = None
 
+    @property
+    def replayed(self) -> bool:
+        """Whether it was drawn from a remembered state; metrics keep such starts and fresh ones apart."""
+        return self.origin is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -105,6 +110,11 @@ class Feedback:
     score: float
     verdict: Verdict
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def solved(self) -> bool:
+        """Whether nothing is left to wish for."""
+        return self.score >= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Generate(RolloutEngine):
         for state, limit, *row in zip(states, limits, written.tolist(), logprobs.tolist(), kept.tolist(), strict=True):
             stop = next((i + 1 for i, token in enumerate(row[0][:limit]) if token in ends), None)
             actions, drawn, mass = (tuple(column[: stop or limit]) for column in row)
-            text = self._tokenizer.decode(state.prefix + actions, skip_special_tokens=True)
+            text = self._tokenizer.decode(state.prefix + (actions if stop is None else actions[:-1]))
             rollouts.append(Rollout(state, actions, drawn, mass, stop is not None, text, self._source.version))
         return rollouts
 

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from rrl.interfaces import Inspect, StateDict, StateSampler
+from rrl.ranges import at_least_one, between
 from rrl.samplers.problems import Problems
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
 
@@ -28,11 +29,8 @@ class HardFirst(StateSampler):
 
     def __post_init__(self) -> None:
         self._fresh = Problems(level_weights=self.level_weights)
-        if self.candidates < 1:
-            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
-        for name in ("momentum", "unknown"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
+        at_least_one(self, "candidates")
+        between(self, 0, 1, "momentum", "unknown")
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: Inspect, tokenizer: Any) -> None:
         """Begin on these problems."""

@@ -18,7 +18,7 @@ rrl-demo warms a tiny model up and trains it by PPO and by RRL at an equal budge
   rrl-demo trainer.total_tokens=100000 seed=1  any key of rrl-train but algo and run.dir
 """
 ARMS = ("ppo", "rrl")
-DEFAULTS = ("run.threads=1", "evaluation.n=4")
+DEFAULTS = ("run.threads=1",)
 
 
 def main() -> None:
@@ -55,9 +55,7 @@ def _warm_up(overrides: Sequence[str]) -> None:
     parts.run.cache()
     bar = display("both")
     bar.begin("warm start")
-    steps = parts.warmstart.steps
-    loaded = parts.model.load(parts.task.vocabulary())
-    warm_start(loaded, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
+    warm_start(parts.model.load(parts.task.vocabulary()), parts, bar.advance)
     bar.close()
 
 

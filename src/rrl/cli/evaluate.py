@@ -30,21 +30,31 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from rrl.errors import ConfigError
     from rrl.rundir import writable, write_json
 
-    handles = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("from_run=", "output=")))
+    run, target = _given("from_run", arguments), _given("output", arguments)
     rest = [argument for argument in arguments if not argument.startswith(("from_run=", "output="))]
-    output = Path(handles["output"]) if "output" in handles else None
+    output = None if target is None else Path(target).expanduser()
     if output is not None and output.exists():
         raise ConfigError(f"output: {str(output)!r} exists; expected a new file; give another name or move it away")
     if output is not None:
         writable(output.parent, "output")
-    config, parts = load("train", rest, run=handles.get("from_run"))
+    config, parts = load("train", rest, run=run)
     parts.run.limit_threads()
-    prepared = prepare_evaluation(parts, lambda step, loss: None)
-    parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, config["seed"])
-    result = {"task": config["data"]["name"], "model": config["model"], **measure(parts.evaluation, parts, prepared)}
+    prepared = prepare_evaluation(parts, lambda progress, metrics: None)
+    parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
+    result = {"task": config["data"]["name"], "model": config["model"], **measure(parts, prepared)}
     print(json.dumps(result, indent=2))
     if output is not None:
         write_json(output, result)
+
+
+def _given(name: str, arguments: Sequence[str]) -> str | None:
+    """The value of ``name=...`` among the arguments."""
+    from rrl.errors import ConfigError
+
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
+    if len(values) > 1:
+        raise ConfigError(f"{name}: given twice, as {values[0]!r} and {values[1]!r}; keep one")
+    return values[0] if values else None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import glob
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rrl.cli import shell
 
@@ -14,7 +15,7 @@ rrl-report compares arms (groups of run directories, one per seed) at equal budg
 
 It writes report.json, report.md and curves.png into the new folder DIR and prints the table.
 """
-SETTINGS = {"out": None, "level": "L10", "mode": "mean@4", "tokens": "100000,200000,300000"}
+SETTINGS = {"out": "", "level": "L10", "mode": "mean@4", "tokens": "100000,200000,300000"}
 
 
 def main() -> None:
@@ -23,35 +24,41 @@ def main() -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    from pathlib import Path
-
-    from rrl.errors import ConfigError
     from rrl.plots import learning_curves
     from rrl.report import as_markdown, compare
-    from rrl.rundir import write_json
+    from rrl.rundir import writable, write_json
 
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    settings = {**SETTINGS, **{key: value for key, value in given.items() if key in SETTINGS}}
-    arms = {arm: sorted(map(Path, glob.glob(pattern))) for arm, pattern in given.items() if arm not in SETTINGS}
-    faults = [f"{arm}: no run matches {given[arm]!r}; expected run directories" for arm in arms if not arms[arm]]
-    faults += [] if arms else ["no arm given; expected NAME=PATTERN, as in ppo='runs/ppo-s*'"]
-    faults += [] if settings["out"] else ["out: missing; expected a new folder"]
-    faults += (
-        [f"tokens: expected whole numbers, got {settings['tokens']!r}"] if not _numbers(settings["tokens"]) else []
-    )
-    if faults:
-        raise ConfigError(*faults)
-    marks = _numbers(settings["tokens"])
-    result = compare(arms, str(settings["mode"]), str(settings["level"]), marks)
-    out = Path(str(settings["out"]))
+    arms, settings = _read(arguments)
+    out = writable(Path(settings["out"]).expanduser(), "out")
+    result = compare(arms, settings["mode"], settings["level"], _numbers(settings["tokens"]))
     write_json(out / "report.json", result)
     (out / "report.md").write_text(as_markdown(result))
     learning_curves(arms, result["mode"], [result["level"]], "held-out accuracy", out / "curves.png")
     print(as_markdown(result))
 
 
-def _numbers(text: str | None) -> list[int]:
-    parts = str(text).split(",")
+def _read(arguments: Sequence[str]) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """The run directories of each arm, and the settings."""
+    from rrl.errors import ConfigError
+
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    settings = {key: given.get(key, default) for key, default in SETTINGS.items()}
+    arms = {arm: sorted(map(Path, glob.glob(pattern))) for arm, pattern in given.items() if arm not in SETTINGS}
+    faults = [f"{arm}: no run matches {given[arm]!r}; expected run directories" for arm in arms if not arms[arm]]
+    if not arms:
+        faults.append("no arm given; expected NAME=PATTERN, as in ppo='runs/ppo-s*'")
+    if not settings["out"]:
+        faults.append("out: missing; expected a new folder")
+    if not _numbers(settings["tokens"]):
+        faults.append(f"tokens: expected whole numbers, got {settings['tokens']!r}")
+    if faults:
+        raise ConfigError(*faults)
+    return arms, settings
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers separated by commas; none when one of them is no number."""
+    parts = text.split(",")
     return [int(part) for part in parts] if all(part.strip().isdigit() for part in parts) else []
 
 

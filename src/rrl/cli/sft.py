@@ -1,13 +1,10 @@
 """rrl-sft: supervised training on a task's references; the result is cached by content."""
 
-import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rrl.cli import shell
 
-log = logging.getLogger(__name__)
 HELP = """
 rrl-sft trains a model on the references of a task, by the warmstart.* keys, and prints the folder it is in.
 The same model, data and settings are not trained twice. With run.dir=DIR the result is also copied there.
@@ -36,12 +33,11 @@ def _sft(arguments: Sequence[str]) -> None:
     bar = display("sft")
     bar.begin(config["data"]["name"])
     loaded = parts.model.load(parts.task.vocabulary())
-    steps = parts.warmstart.steps
-    _, folder = warm_start(loaded, parts, lambda step, loss: bar.advance(step / steps, {"loss": loss}))
+    _, folder = warm_start(loaded, parts, bar.advance)
     bar.close()
     if target is not None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
-    print(target or Path(folder))
+    print(target or folder)
 
 
 def _with_warm_start(arguments: Sequence[str]) -> list[str]:

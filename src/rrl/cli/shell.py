@@ -3,10 +3,17 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from rrl.errors import DivergenceError, UsageError
+
+QUIET = {
+    "DS_ACCELERATOR_LOG": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+"""What other people's libraries read from the environment; a user's own setting wins."""
 
 
 def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
@@ -32,11 +39,12 @@ def guarded(work: Callable[[], None]) -> int:
     return 0
 
 
-def print_config(config: Mapping[str, Any]) -> None:
-    """The composed configuration as YAML."""
-    from omegaconf import OmegaConf
-
-    print(OmegaConf.to_yaml(OmegaConf.create(dict(config))), end="")
+def quieten() -> None:
+    """Our own messages at level INFO, other people's from WARNING on."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("rrl").setLevel(logging.INFO)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def _groups() -> str:
@@ -45,13 +53,3 @@ def _groups() -> str:
 
     rows = [f"  {group}={'|'.join(options)}" for group, options in sorted(groups().items()) if options]
     return "Choices:\n" + "\n".join(rows)
-
-
-def quieten() -> None:
-    """Our own messages at level INFO, other people's from WARNING on."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("rrl").setLevel(logging.INFO)
-    for name, value in (("DS_ACCELERATOR_LOG", "0"), ("TOKENIZERS_PARALLELISM", "false")):
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -24,10 +24,11 @@ def main() -> None:
 
 def _train(arguments: Sequence[str]) -> None:
     from rrl.config import load
+    from rrl.rundir import as_yaml
 
     config, parts = load("train", [argument for argument in arguments if argument != "--cfg"])
     if "--cfg" in arguments:
-        shell.print_config(config)
+        print(as_yaml(config), end="")
         return
     from rrl.display import display
     from rrl.experiment import train

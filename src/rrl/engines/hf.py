@@ -11,6 +11,8 @@ from torch import Tensor
 
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource
+from rrl.networks import in_precision
+from rrl.ranges import at_least_one, between
 from rrl.types import Rollout, Sampling, State
 
 
@@ -39,12 +41,10 @@ class HFEngine(RolloutEngine):
     _copied_version: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
-        for name, low, high in (("temperature", 0, 100), ("top_p", 1e-9, 1), ("top_k", 0, 10**9)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {getattr(self, name)}")
-        for name in ("max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        between(self, 0, 100, "temperature")
+        between(self, 1e-9, 1, "top_p")
+        between(self, 0, 10**9, "top_k")
+        at_least_one(self, "max_new_tokens", "batch_size")
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""
@@ -89,7 +89,7 @@ class HFEngine(RolloutEngine):
                 yield live
                 return
             if self._copied_version != self._source.version:
-                self._copy = copy.deepcopy(live).to(getattr(torch, self.dtype)).eval()
+                self._copy = in_precision(copy.deepcopy(live), self.dtype).eval()
                 self._copied_version = self._source.version
             yield self._copy
 
@@ -108,9 +108,7 @@ class _Writer:
         self._kept: list[list[float]] = [[] for _ in states]
         self._finished = [False] * len(states)
         self._decode(noise.to(self._model.device))
-        texts = self._tokenizer.batch_decode(
-            [s.prefix + tuple(a) for s, a in zip(states, self._actions, strict=True)], skip_special_tokens=True
-        )
+        texts = self._tokenizer.batch_decode([self._without_end(row) for row in range(len(states))])
         columns = zip(states, self._actions, self._logprobs, self._kept, self._finished, texts, strict=True)
         return [Rollout(s, tuple(a), tuple(p), tuple(k), f, text, version) for s, a, p, k, f, text in columns]
 
@@ -163,6 +161,11 @@ class _Writer:
                 alive.append(place)
         return alive
 
+    def _without_end(self, row: int) -> tuple[int, ...]:
+        """Prefix and actions without a closing end token; other special tokens stay, for the verifier to see."""
+        tokens = self._states[row].prefix + tuple(self._actions[row])
+        return tokens[:-1] if tokens[-1] in self._ends.tolist() else tokens
+
     def _full(self, row: int) -> bool:
         """Whether the response is as long as it may be; a prefix that long already still gets one token."""
         written = len(self._actions[row])
@@ -174,7 +177,7 @@ class _Writer:
             return False
         longest = max(len(text.encode()) for text in self._sampling.stop)  # a token is a byte or more
         tail = (*self._states[row].prefix[-longest:], *self._actions[row][-longest:])[-longest:]
-        before, now = (self._tokenizer.decode(part, skip_special_tokens=True) for part in (tail[:-1], tail))
+        before, now = (self._tokenizer.decode(part) for part in (tail[:-1], tail))
         return any(now.count(text) > before.count(text) for text in self._sampling.stop)
 
 

@@ -18,6 +18,7 @@ from rrl.functional import (
     whiten,
 )
 from rrl.interfaces import Objective, StateDict
+from rrl.ranges import between, not_negative
 from rrl.types import Batch, Metrics, PolicyOutput
 
 
@@ -51,15 +52,11 @@ class PPO(Objective):
     needs_critic = True
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
+        between(self, 0, 1, "gamma", "lam")
         for name in ("clip_ratio", "cliprange_value"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
-        for name in ("vf_coef", "entropy_coef", "kl_coef", "kl_horizon"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        not_negative(self, "vf_coef", "entropy_coef", "kl_coef", "kl_horizon")
         if self.kl_target is not None and (self.kl_target <= 0 or self.kl_coef == 0 or self.kl_horizon == 0):
             raise ValueError(f"kl_target: {self.kl_target} needs to be > 0, with kl_coef > 0 and kl_horizon > 0")
         self._kl_coef = self.kl_coef
@@ -103,6 +100,8 @@ class PPO(Objective):
             kl = weighted_sum(kl_estimate(output.logprobs, batch.ref_logprobs, self.kl_estimator), batch.weight)
             actor_loss = actor_loss + self._kl_coef * kl
             metrics["actor/kl_loss"] = kl
+        if self.kl_target is not None:
+            metrics["actor/kl_coef"] = torch.tensor(self._kl_coef)
         return actor_loss, self.vf_coef * vf_loss, {name: float(value.detach()) for name, value in metrics.items()}
 
     def state_dict(self) -> StateDict:

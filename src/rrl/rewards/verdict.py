@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rrl.interfaces import Reward
+from rrl.ranges import not_negative
 from rrl.types import Feedback, Rollout
 
 
@@ -13,8 +14,7 @@ class Verdict(Reward):
     truncation_penalty: float
 
     def __post_init__(self) -> None:
-        if self.truncation_penalty < 0:
-            raise ValueError(f"truncation_penalty: expected a number >= 0, got {self.truncation_penalty}")
+        not_negative(self, "truncation_penalty")
 
     def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
         """Zero on every token but the last."""

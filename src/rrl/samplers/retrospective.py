@@ -8,55 +8,11 @@ from typing import Any, Literal
 from rrl.buffer import StateBuffer, StoredState
 from rrl.cuts import CutPoints, Cutter
 from rrl.functional import explained_variance
-from rrl.interfaces import Inspect, StateDict, StateSampler
+from rrl.interfaces import Inspect, Selection, StateDict, StateSampler
+from rrl.ranges import not_negative
 from rrl.samplers.problems import Problems
-from rrl.selections.interface import Selection
+from rrl.samplers.schedule import Schedule
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, Scored, State
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """When states are collected and how large a share of starts they are; times are shares of training, 0 to 1.
-
-    States are collected from ``collect_from`` to ``collect_until``. The share of replayed starts rises linearly from 0
-    at ``ramp_from`` to ``share`` at ``ramp_until``, stays, and falls from ``decay_from`` to 0 at ``decay_until``.
-    """
-
-    collect_from: float
-    collect_until: float
-    share: float
-    ramp_from: float
-    ramp_until: float
-    decay_from: float
-    decay_until: float
-
-    def __post_init__(self) -> None:
-        times = [self.ramp_from, self.ramp_until, self.decay_from, self.decay_until]
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share: expected a number from 0 to 1, got {self.share}")
-        if times != sorted(times) or self.collect_from > self.collect_until:
-            raise ValueError(
-                "ramp_from <= ramp_until <= decay_from <= decay_until and collect_from <= collect_until: expected, "
-                f"got {times} and {[self.collect_from, self.collect_until]}"
-            )
-
-    def collecting(self, progress: float) -> bool:
-        """Whether states are remembered at this moment."""
-        return self.collect_from <= progress <= self.collect_until
-
-    def share_at(self, progress: float) -> float:
-        """The share of replayed starts at this moment."""
-        return (
-            self.share
-            * _rise(progress, self.ramp_from, self.ramp_until)
-            * (1 - _rise(progress, self.decay_from, self.decay_until))
-        )
-
-
-def _rise(progress: float, begin: float, end: float) -> float:
-    if progress < begin or begin >= 1:
-        return 0.0
-    return 1.0 if progress >= end else (progress - begin) / (end - begin)
 
 
 @dataclass(kw_only=True)
@@ -65,7 +21,8 @@ class Retrospective(StateSampler):
 
     ``selection`` finds the states along responses whose outcome is ``harvest`` (``failed`` ones, or ``solved`` as a
     control) and along references, according to ``sources``. Only rollouts from ordinary starts are harvested, or all
-    of them with ``harvest_replayed``. ``cut_points`` are where a response may be cut. Problems whose running success
+    of them with ``harvest_replayed``. ``cut_points`` are where a response may be cut; a prefix is shorter than
+    ``max_response_length`` tokens, prompt not counted. Problems whose running success
     from the prompt (moving average with weight ``success_momentum`` on the past) is ``max_problem_success`` or more
     count as mastered: nothing is collected for them and their states are forgotten. With ``min_explained_variance``
     nothing is collected while the critic explains less of the returns. Every ``rescore_every`` steps (0: never) the
@@ -81,13 +38,14 @@ class Retrospective(StateSampler):
     harvest: Literal["failed", "solved"]
     harvest_replayed: bool
     cut_points: CutPoints
+    max_response_length: int
     max_problem_success: float
     success_momentum: float
     min_explained_variance: float | None
     rescore_every: int
     start_from: Literal["prefix", "prompt"]
     _success: dict[str, float] = field(init=False, default_factory=dict)
-    _inspected: set[str] = field(init=False, default_factory=set)
+    _used: set[str] = field(init=False, default_factory=set)
     _solved: set[str] = field(init=False, default_factory=set)
     _progress: float = field(init=False, default=0.0)
     _step: int = field(init=False, default=0)
@@ -96,8 +54,7 @@ class Retrospective(StateSampler):
         self._fresh = Problems(level_weights=self.level_weights)
         if not 0 <= self.success_momentum < 1:
             raise ValueError(f"success_momentum: expected a number from 0 to below 1, got {self.success_momentum}")
-        if self.rescore_every < 0:
-            raise ValueError(f"rescore_every: expected a number >= 0, got {self.rescore_every}")
+        not_negative(self, "rescore_every")
 
     @property
     def needs_critic(self) -> bool:
@@ -138,7 +95,7 @@ class Retrospective(StateSampler):
             "buffer": self.buffer.state_dict(),
             "rng": self._rng.getstate(),
             "success": dict(self._success),
-            "inspected": sorted(self._inspected),
+            "used": sorted(self._used),
             "solved": sorted(self._solved),
             "progress": self._progress,
             "step": self._step,
@@ -150,7 +107,7 @@ class Retrospective(StateSampler):
         self.buffer.load_state_dict(state["buffer"])
         self._rng.setstate(state["rng"])
         self._success = dict(state["success"])
-        self._inspected, self._solved = set(state["inspected"]), set(state["solved"])
+        self._used, self._solved = set(state["used"]), set(state["solved"])
         self._progress, self._step = state["progress"], state["step"]
 
     def _state(self, stored: StoredState) -> State:
@@ -161,7 +118,7 @@ class Retrospective(StateSampler):
         """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
         first_solves = 0
         for rollout, judged in zip(rollouts, feedback, strict=True):
-            problem_id, solved = rollout.state.problem.id, judged.score >= 1
+            problem_id, solved = rollout.state.problem.id, judged.solved
             if rollout.state.origin is not None:
                 self.buffer.record(rollout.state.origin, solved)
                 first_solves += solved and problem_id not in self._solved
@@ -185,38 +142,45 @@ class Retrospective(StateSampler):
     def _collect_own(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> None:
         for rollout, judged, values, mask in zip(rollouts, feedback, batch.values, batch.mask, strict=True):
             state = rollout.state
-            wanted = (judged.score >= 1) == (self.harvest == "solved")
-            if not wanted or self._mastered(state.problem.id) or (state.origin and not self.harvest_replayed):
+            wanted = judged.solved == (self.harvest == "solved")
+            if not wanted or self._mastered(state.problem.id) or (state.replayed and not self.harvest_replayed):
                 continue
             known = len(state.prefix)
-            legal = [cut - known for cut in self._cutter.legal(rollout.tokens) if cut > known]
+            legal = [cut - known for cut in self._legal(rollout.tokens) if cut > known]
             scored = Scored(rollout.logprobs, tuple(values[mask].tolist()))
             self._remember(state, rollout.actions, scored, legal, "self", rollout.version)
 
     def _collect_canonical(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> None:
-        """Look once at the reference of every problem that was just failed from its prompt."""
+        """Look at the references of problems just failed from their prompts, until something of each is remembered."""
         wanted = {
             r.state.problem.id: r.state.problem
             for r, judged in zip(rollouts, feedback, strict=True)
-            if judged.score < 1 and r.state.origin is None and r.state.problem.reference
+            if not judged.solved and not r.state.replayed and r.state.problem.reference
             if not self._mastered(r.state.problem.id)
         }
-        problems = [problem for key, problem in wanted.items() if key not in self._inspected]
-        self._inspected.update(problem.id for problem in problems)
-        scores = self._inspect([State(problem, problem.reference) for problem in problems])
-        for problem, scored in zip(problems, scores, strict=True):
-            legal = self._cutter.legal(problem.reference)
-            self._remember(State(problem), problem.reference, scored, legal, "canonical", -1)
+        problems = [problem for key, problem in wanted.items() if key not in self._used]
+        references = [problem.reference[: self.max_response_length] for problem in problems]
+        scores = self._inspect([State(p, reference) for p, reference in zip(problems, references, strict=True)])
+        for problem, reference, scored in zip(problems, references, scores, strict=True):
+            if self._remember(State(problem), reference, scored, self._legal(reference), "canonical", -1):
+                self._used.add(problem.id)
+
+    def _legal(self, tokens: Sequence[int]) -> list[int]:
+        """Where a response may be cut so that something is left to write."""
+        return [cut for cut in self._cutter.legal(tokens) if cut < self.max_response_length]
 
     def _remember(
         self, start: State, tokens: tuple[int, ...], scored: Scored, legal: Sequence[int],
         source: Literal["self", "canonical"], version: int,
-    ) -> None:  # fmt: skip
-        for cut in self.selection.cuts(scored, legal, self._rng):
+    ) -> bool:  # fmt: skip
+        """Add the states that the rule finds; whether it found any."""
+        cuts = self.selection.cuts(scored, legal, self._rng)
+        for cut in cuts:
             self.buffer.add(
                 start.problem.id, start.prefix + tokens[:cut], source=source, score=self.selection.score(scored, cut),
                 step=self._step, version=version, parent=start.origin,
             )  # fmt: skip
+        return bool(cuts)
 
     def _rescore(self) -> None:
         stored = list(self.buffer)

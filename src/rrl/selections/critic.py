@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from rrl.selections.interface import Selection
+from rrl.interfaces import Selection
+from rrl.ranges import at_least_one
 from rrl.types import Scored
 
 
@@ -53,8 +54,7 @@ class CriticTopK(Selection):
     needs_critic = True
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k: expected at least 1, got {self.k}")
+        at_least_one(self, "k")
 
     def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
         """At most ``k`` cuts."""
@@ -76,7 +76,8 @@ class CriticPeak(Selection):
     def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when the value never fell that far."""
         best = max(legal, key=lambda cut: response.values[cut], default=None)
-        if best is None or response.values[best] - min(response.values[best:]) < self.fall:
+        states = response.values[: len(response.logprobs)]  # after the end token is none: its value was never learnt
+        if best is None or states[best] - min(states[best:]) < self.fall:
             return []
         return [best]
 

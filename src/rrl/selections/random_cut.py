@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from rrl.selections.interface import Selection
+from rrl.interfaces import Selection
 from rrl.types import Scored
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rrl.interfaces import Task
+from rrl.ranges import at_least_one
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 STRONG: dict[str, Callable[[int, int], int]] = {
@@ -46,9 +47,7 @@ class Trace(Task):
     data_seed: int
 
     def __post_init__(self) -> None:
-        for name in ("train_per_level", "test_per_level"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least_one(self, "train_per_level", "test_per_level")
         if not 0 <= self.demonstration_weak <= 1:
             raise ValueError(f"demonstration_weak: expected a probability, got {self.demonstration_weak}")
         lengths = list(self.demonstration_lengths)

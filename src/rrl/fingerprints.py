@@ -1,0 +1,36 @@
+"""Content as a hash: the same weights, tokenizer or rows have the same name, wherever they come from."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+
+def fingerprint(rows: Iterable[Any]) -> str:
+    """SHA-256, in hex, of the rows as canonical JSON lines: the same for any file format and key order.
+
+    It moves with the rows' order and with everything in them. What JSON has no form for counts as its ``str``.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        line = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Of the vocabulary and its rules, the special tokens and the chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    return fingerprint([rules, tokenizer.special_tokens_map, tokenizer.chat_template])
+
+
+def weights_fingerprint(model: Any) -> str:
+    """Of every tensor of the model's state, bit by bit, with its name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

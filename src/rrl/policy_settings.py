@@ -1,0 +1,73 @@
+"""What can be set about the networks and their optimisers, low-rank adapters included."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from rrl.ranges import at_least_one, not_negative
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA:
+    """Low-rank adapters through ``peft``; the frozen base then serves as the reference."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: tuple[str, ...] | None
+
+    def wrap(self, model: Any) -> Any:
+        """The model with adapters; only they are trained."""
+        from peft import LoraConfig, get_peft_model
+
+        targets = list(self.target_modules) if self.target_modules else "all-linear"
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return get_peft_model(model, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings:
+    """Everything about the networks and their optimisers.
+
+    ``critic``: ``own`` is a second network that begins as a copy of the actor's trunk, ``shared`` a head on the
+    actor's trunk, ``none`` no critic. ``trunk_gradient`` scales what a shared head's loss sends into the trunk (0
+    cuts it). ``head_size`` is the width of the head's hidden layer (0: linear). Learning rates rise linearly over
+    ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at the end of training (``constant``
+    stays). ``grad_clip`` is the largest gradient norm, of each network (0: no clipping). ``micro_batch_size``
+    is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage.
+    """
+
+    critic: Literal["own", "shared", "none"]
+    trunk_gradient: float
+    head_size: int
+    actor_lr: float
+    critic_lr: float
+    adam_betas: tuple[float, float]
+    adam_epsilon: float
+    weight_decay: float
+    lr_schedule: Literal["constant", "linear", "cosine"]
+    lr_warmup_steps: int
+    grad_clip: float
+    micro_batch_size: int
+    zero_stage: Literal[0, 1, 2, 3]
+    dtype: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool
+    lora: LoRA | None
+
+    def __post_init__(self) -> None:
+        not_negative(self, "actor_lr", "critic_lr", "trunk_gradient", "weight_decay", "grad_clip", "lr_warmup_steps")
+        at_least_one(self, "micro_batch_size")
+
+    def lr_factor(self, step: int, steps: int | None) -> float:
+        """What learning rates are multiplied by in optimiser step ``step``, from 0, of ``steps`` (None: unknown)."""
+        warmup = min(1.0, (step + 1) / (self.lr_warmup_steps + 1))
+        if self.lr_schedule == "constant" or steps is None:
+            return warmup
+        done = min(1.0, step / steps)
+        return warmup * (1 - done if self.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
