@@ -246,8 +246,8 @@ def ppo(**changes: Any) -> PPO:
     return PPO(
         **{
             "gamma": 1.0, "lam": 0.95, "clip_ratio": 0.2, "cliprange_value": 0.2, "vf_coef": 1.0, "entropy_coef": 0.0,
-            "kl_coef": 0.0, "kl_in": "reward", "kl_estimator": "k1", "kl_target": None, "kl_horizon": 10_000,
-            "normalise": "none",
+            "kl_coef": 0.0, "kl_in": "reward", "kl_target": None, "kl_horizon": 10_000,
+            "normalise": "none", "kl_estimator": "k2" if changes.get("kl_in") == "loss" else "k1",
         }
         | changes
     )  # fmt: skip

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rrl.assemble import prepare_evaluation
 from rrl.cli import demo, evaluate, sft, shell, train
 from rrl.config import load
+from rrl.display import Lines
 from rrl.errors import ConfigError, DataError, DivergenceError, UsageError
 from rrl.models import TinyLlama
 from rrl.sft import WarmStart
@@ -427,6 +428,22 @@ def test_an_evaluation_needs_no_training_problems(tmp_path: Path, capsys: pytest
     sizes = [f"{key}={value}" for key, value in TINY.items() if key.startswith(("model.", "evaluation."))]
     given = ["task=gsm8k", "warmstart=none", f"data.path={tmp_path}", "data.max_response_length=4", *sizes]
     assert measured(capsys, "run.threads=1", *given)["mean@2"]["n_problems"] == 1
+
+
+# --- what is seen meanwhile -------------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_every_tenth_of_the_way_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    lines = Lines("rrl")
+    lines.begin("training")
+    for progress, metrics in ((0.05, {"loss": 1.0}), (0.1, {"critic/score/fresh/mean": 0.25, "x": 1.0}), (0.19, {})):
+        lines.advance(progress, metrics)
+    lines.advance(1.0, {})
+    assert caplog.messages == [
+        "rrl: training begins",
+        "rrl: training 10 %, reward 0.250, 0 s, 0 s left",
+        "rrl: training 100 %, 0 s, 0 s left",
+    ]
 
 
 # --- the demonstration ------------------------------------------------------------------------------------------------

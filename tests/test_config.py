@@ -14,7 +14,7 @@ from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES, closest, nearest
 
-NEEDS = {"model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none"]}
+NEEDS = {"model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"]}
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 
 
@@ -330,16 +330,27 @@ NO_CRITIC_FOR_RULE = (
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["objective=grpo", "policy.critic=none", "selection=critic_rise"], [NO_CRITIC_FOR_RULE]),
+        (["objective=grpo", "trainer.n=8", "policy.critic=none", "selection=critic_rise"], [NO_CRITIC_FOR_RULE]),
         (
-            ["objective=grpo", "selection=peak", "policy.critic=own"],
+            ["objective=grpo", "trainer.n=8", "selection=peak", "policy.critic=own"],
             ["policy.critic: 'own', but this objective trains no critic; use none", NO_CRITIC_FOR_RULE],
         ),
         (
-            ["objective=grpo", "policy.critic=none", "sampler.min_explained_variance=0.1"],
+            ["objective=grpo", "trainer.n=8", "policy.critic=none", "sampler.min_explained_variance=0.1"],
             [NO_CRITIC_FOR_RULE],
         ),
         (["policy.critic=none"], ["policy.critic: 'none', but this objective trains a critic; use own or shared"]),
+        (
+            ["objective=grpo", "policy.critic=none"],
+            ["trainer.n: 1, but this objective compares rollouts of one start; expected 2 or more, as in 8"],
+        ),
+        (
+            ["policy.lr_schedule=linear"],
+            [
+                "policy.lr_schedule: 'linear' falls to zero over trainer.total_training_steps, which is null; give a "
+                "number of steps, or use constant"
+            ],
+        ),
         (
             ["engine.temperature=0"],
             ["engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training"],
@@ -351,7 +362,7 @@ def test_parts_that_do_not_fit_one_another_are_told(overrides: list[str], expect
 
 
 def test_replay_without_a_critic_is_fine_under_a_rule_that_needs_none() -> None:
-    _, parts = load("train", ["objective=grpo", "policy.critic=none", "selection=confidence"])
+    _, parts = load("train", ["objective=grpo", "trainer.n=8", "policy.critic=none", "selection=confidence"])
     assert not parts.sampler.needs_critic
 
 

@@ -191,7 +191,12 @@ def test_a_replayed_response_goes_on_from_its_prefix_and_pays_for_the_new_tokens
     assert len(replayed) == 4
     assert {row["problem"]["id"] for row in replayed} <= {row["problem"]["id"] for row in first}
     assert all(1 <= row["tokens"] == len(row["logprobs"]) for row in replayed)
-    assert all(row["response"].startswith(row["prefix"]) for row in replayed)
+    assert all(row["response"].startswith(_whole(row["prefix"])) for row in replayed)
+
+
+def _whole(text: str) -> str:
+    """The text without a last letter of which only some bytes are there."""
+    return text.rstrip("\ufffd")
 
 
 @pytest.mark.parametrize("sources", ["self", "canonical"])
@@ -208,7 +213,7 @@ def test_states_come_from_where_they_are_asked_to(
         if sources == "canonical":
             expected = tokenizer(text, add_special_tokens=False).input_ids
             assert row["prefix_tokens"] == expected[: len(row["prefix_tokens"])]
-        assert text.startswith(row["prefix"])
+        assert text.startswith(_whole(row["prefix"]))
 
 
 def test_references_are_without_calculator_annotations(runs: Callable[[str], Path]) -> None:

@@ -141,7 +141,7 @@ def test_a_batch_is_paid_at_the_coefficient_from_before_it():
 def test_the_adapted_coefficient_weighs_the_loss_too():
     objective = ppo(kl_coef=0.1, kl_in="loss", kl_target=2.0, kl_horizon=10)
     objective.assign_credit(diverged(9.0, 9.0, 9.0, 9.0))
-    assert objective.loss(PAIR, output(*UNMOVED))[0].item() == pytest.approx(-2.0 + 0.108 * 0.3)
+    assert objective.loss(PAIR, output(*UNMOVED))[0].item() == pytest.approx(-2.0 + 0.108 * 0.05)
 
 
 def test_without_a_target_the_coefficient_stays():
@@ -207,12 +207,12 @@ def test_entropy_lowers_the_loss():
 
 
 def test_divergence_in_the_loss_raises_it():
-    moved = output(*UNMOVED)  # log(pi / ref) is .2 and .4
+    moved = output(*UNMOVED)  # log(pi / ref) is .2 and .4, so that k2 is .02 and .08 with slopes .2 and .4
     loss, _, metrics = ppo(kl_coef=0.1, kl_in="loss").loss(PAIR.with_(advantages=torch.zeros(1, 3)), moved)
     loss.backward()
-    assert loss.item() == pytest.approx(0.1 * 0.3)
-    assert metrics["actor/kl_loss"] == pytest.approx(0.3)
-    assert moved.logprobs.grad.flatten().tolist() == pytest.approx([0.0, 0.05, 0.05])
+    assert loss.item() == pytest.approx(0.1 * 0.05)
+    assert metrics["actor/kl_loss"] == pytest.approx(0.05)
+    assert moved.logprobs.grad.flatten().tolist() == pytest.approx([0.0, 0.01, 0.02])
 
 
 def test_divergence_in_the_reward_is_not_in_the_loss():
@@ -268,9 +268,16 @@ def test_grpos_loss_by_hand():
 
 
 def test_grpos_divergence_raises_the_loss():
-    loss, _, metrics = grpo(kl_coef=0.1, kl_estimator="k1").loss(PAIR, output(*UNMOVED))
-    assert loss.item() == pytest.approx(-2.0 + 0.1 * 0.3)
-    assert metrics["actor/kl_loss"] == pytest.approx(0.3)
+    loss, _, metrics = grpo(kl_coef=0.1, kl_estimator="k2").loss(PAIR, output(*UNMOVED))
+    assert loss.item() == pytest.approx(-2.0 + 0.1 * 0.05)
+    assert metrics["actor/kl_loss"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("make", [lambda: ppo(kl_coef=0.1, kl_in="loss", kl_estimator="k1"),
+                                  lambda: grpo(kl_coef=0.1, kl_estimator="k1")])  # fmt: skip
+def test_an_estimator_without_gradient_is_refused_in_the_loss(make):
+    with pytest.raises(ValueError, match="kl_estimator: 'k1' in the loss has an expected gradient of zero"):
+        make()
 
 
 def test_garbage_outside_the_mask_changes_no_relative_score():

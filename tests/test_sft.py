@@ -25,8 +25,8 @@ def warm_start(**changes: Any) -> WarmStart:
     """A few steps of six demonstrations, three rows at a time."""
     return WarmStart(
         **{
-            "steps": 4, "batch_size": 6, "micro_batch_size": 3, "lr": 1e-3, "lr_warmup_steps": 0, "grad_clip": 0.0,
-            "demonstrations": None, "seed": 0,
+            "steps": 4, "batch_size": 6, "micro_batch_size": 3, "lr": 1e-3, "lr_warmup_steps": 0, "weight_decay": 0.01,
+            "grad_clip": 0.0, "demonstrations": None, "seed": 0,
         }
         | changes
     )  # fmt: skip

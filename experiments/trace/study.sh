@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # PPO, confidence replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds, two runs at a time on two cores.
-# usage: study.sh OUT [SEEDS]    writes OUT/<critic>/<arm>/s<seed>/ and a report for each critic
+# usage: study.sh OUT [SEEDS]    writes OUT/<critic>/<arm>/s<seed>/ and reports of every level;
+# a run that failed or is missing makes the report fail
 set -euo pipefail
 out=$1
 seeds=${2:-"0 1 2"}
@@ -19,5 +20,7 @@ for critic in shared own; do
     done
   done
   wait
-  rrl-report "out=$out/$critic/report" "ppo=$out/$critic/ppo/*" "confidence=$out/$critic/confidence/*" "redraw=$out/$critic/redraw/*"
+  arms=("ppo=$out/$critic/ppo/*" "confidence=$out/$critic/confidence/*" "redraw=$out/$critic/redraw/*")
+  for level in L10 L6 L3; do rrl-report "out=$out/$critic/report-$level" "level=$level" "${arms[@]}"; done
+  rrl-report "out=$out/$critic/report-pair" "${arms[2]}" "${arms[1]}"
 done

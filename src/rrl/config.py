@@ -109,18 +109,23 @@ def _misfits(parts: Parts) -> list[str]:
             )
     if parts.trainer is not None and parts.engine is not None and parts.engine.sampling.temperature == 0:
         faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
-    return faults + _schedule_misfits(parts)
+    return faults + _length_misfits(parts)
 
 
-def _schedule_misfits(parts: Parts) -> list[str]:
-    if parts.policy is None or parts.trainer is None or parts.policy.lr_schedule == "constant":
-        return []
-    if parts.trainer.total_training_steps is not None:
-        return []
-    return [
-        f"policy.lr_schedule: {parts.policy.lr_schedule!r} falls to zero over trainer.total_training_steps, which is "
-        "null; give a number of steps, or use constant"
-    ]
+def _length_misfits(parts: Parts) -> list[str]:
+    """Faults between the sizes of a step or of training and what depends on them."""
+    faults: list[str] = []
+    if parts.trainer is None:
+        return faults
+    if parts.objective is not None and parts.objective.needs_siblings and parts.trainer.n == 1:
+        faults.append("trainer.n: 1, but this objective compares rollouts of one start; expected 2 or more, as in 8")
+    schedule = "constant" if parts.policy is None else parts.policy.lr_schedule
+    if schedule != "constant" and parts.trainer.total_training_steps is None:
+        faults.append(
+            f"policy.lr_schedule: {schedule!r} falls to zero over trainer.total_training_steps, which is null; "
+            "give a number of steps, or use constant"
+        )
+    return faults
 
 
 def _make(value: Any, path: str, faults: list[str], sound: Any = None) -> Any:

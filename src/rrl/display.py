@@ -92,9 +92,9 @@ class Lines(Display):
             return
         self._tenths = int(progress * 10)
         spent = time.monotonic() - self._begun
-        shown = ", ".join(f"{SHOWN[name]} {value:.3f}" for name, value in metrics.items() if name in SHOWN)
+        shown = "".join(f" {SHOWN[name]} {value:.3f}," for name, value in metrics.items() if name in SHOWN)
         left = spent / progress - spent
-        log.info("%s: %s %d %%, %s, %.0f s, %.0f s left", self._name, self._what, progress * 100, shown, spent, left)
+        log.info("%s: %s %d %%,%s %.0f s, %.0f s left", self._name, self._what, progress * 100, shown, spent, left)
 
     def close(self) -> None:
         """Nothing."""

@@ -4,6 +4,9 @@ import os
 
 import torch
 
+if not torch.cuda.is_available():  # before anything imports deepspeed, which would look around and say so
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
 
 def device() -> torch.device:
     """This process's accelerator, or the CPU."""
@@ -22,8 +25,6 @@ def start_process_group() -> None:
     if torch.distributed.is_initialized():
         return
     os.environ.setdefault("LOCAL_RANK", "0")
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if "WORLD_SIZE" in os.environ:
         torch.distributed.init_process_group(backend)

@@ -119,6 +119,10 @@ class Objective(Protocol):
         """True when it trains a critic."""
 
     @property
+    def needs_siblings(self) -> bool:
+        """True when it compares several rollouts of one start state."""
+
+    @property
     def needs_reference(self) -> bool:
         """True when it compares the policy with the frozen reference."""
 

@@ -121,6 +121,8 @@ class DeepSpeedPolicy(Policy):
             engine.step()
             norm = norms[name]
             metrics[f"{name}/grad_norm"] = _finite(name, engine.get_global_grad_norm()) if norm is None else norm
+        for name in self._engines.keys() - norms.keys():
+            self._engines[name].lr_scheduler.step()  # an idle network's schedule goes on
         self.version += 1
         return metrics
 

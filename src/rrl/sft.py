@@ -20,9 +20,9 @@ class WarmStart:
     """Supervised training on a task's demonstrations.
 
     ``steps`` optimiser steps of ``batch_size`` demonstrations in micro-batches of ``micro_batch_size`` rows; AdamW with
-    learning rate ``lr``, rising linearly over ``lr_warmup_steps``; ``demonstrations`` is how many are drawn (null: as
-    many as are used, each seen once); gradients are clipped to norm ``grad_clip`` (0: not at all). ``seed`` fixes the
-    demonstrations and their order.
+    learning rate ``lr``, rising linearly over ``lr_warmup_steps``, and ``weight_decay``; ``demonstrations`` is how many
+    are drawn (null: as many as are used, each seen once); gradients are clipped to norm ``grad_clip`` (0: not at all).
+    ``seed`` fixes the demonstrations and their order.
     """
 
     steps: int
@@ -30,6 +30,7 @@ class WarmStart:
     micro_batch_size: int
     lr: float
     lr_warmup_steps: int
+    weight_decay: float
     grad_clip: float
     demonstrations: int | None
     seed: int
@@ -52,7 +53,14 @@ class WarmStart:
         if not problems:
             raise DataError("warmstart: the task has no references to learn from; use warmstart=none")
         model.to(device()).train()
-        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr)
+        with torch.random.fork_rng():  # dropout draws from the global state
+            torch.manual_seed(self.seed)
+            return self._descend(model, tokenizer, problems, show)
+
+    def _descend(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Callable[[float, Metrics], None]
+    ) -> float:
+        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         order = self._order(len(problems))
         loss = float("nan")
         for step in range(self.steps):

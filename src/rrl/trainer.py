@@ -164,11 +164,12 @@ class Trainer:
         return [r for r, _ in kept], [f for _, f in kept]
 
     def _improve(self, batch: Batch) -> Metrics:
-        """``ppo_epochs`` passes over the batch; returns the means over mini-batches."""
+        """``ppo_epochs`` passes over the batch in even mini-batches; returns the means over them."""
         steps: list[Metrics] = []
         for _ in range(self.settings.ppo_epochs):
             order = torch.randperm(len(batch), generator=self._generator)
-            for number, index in enumerate(order.split(self.settings.ppo_mini_batch_size), start=1):
+            parts = math.ceil(len(batch) / self.settings.ppo_mini_batch_size)
+            for number, index in enumerate(order.tensor_split(parts), start=1):
                 try:
                     steps.append(self._optimise(weigh(batch.rows(index), self.settings.aggregate)))
                 except DivergenceError as error:

@@ -24,6 +24,7 @@ class Reinforce(Objective):
 
     needs_critic = False
     needs_reference = False
+    needs_siblings = False
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Every new token of a response gets the response's advantage."""

@@ -18,7 +18,6 @@ rrl-demo warms a tiny model up and trains it by PPO and by RRL at an equal budge
   rrl-demo trainer.total_tokens=100000 seed=1  any key of rrl-train but algo and run.dir
 """
 ARMS = ("ppo", "rrl")
-DEFAULTS = ("run.threads=1",)
 
 
 def main() -> None:
@@ -30,13 +29,11 @@ def _demo(arguments: Sequence[str]) -> None:
     from rrl.config import load
 
     folder = Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    given = [argument.partition("=")[0] for argument in arguments]
-    overrides = [*(default for default in DEFAULTS if default.partition("=")[0] not in given), *arguments]
     for arm in ARMS:
-        _, parts = load("train", [*overrides, f"algo={arm}", f"run.dir={folder / arm}"])
+        _, parts = load("train", [*arguments, f"algo={arm}", f"run.dir={folder / arm}"])
     print("Programs to run in one's head: level L3 has easy instructions, L10 hard ones; L6 is never trained.")
-    _warm_up(overrides)
-    _train_arms(folder, overrides)
+    _warm_up(arguments)
+    _train_arms(folder, arguments)
     results = {arm: json.loads((folder / arm / "result.json").read_text()) for arm in ARMS}
     mode = f"mean@{parts.evaluation.n}" if parts.evaluation.n else "greedy"
     print(_table(results, mode))
@@ -49,7 +46,7 @@ def _warm_up(overrides: Sequence[str]) -> None:
     from rrl.config import load
     from rrl.display import display
 
-    _, parts = load("train", [override for override in overrides if not override.startswith("run.threads=")])
+    _, parts = load("train", overrides)
     if parts.warmstart is None:
         return
     parts.run.cache()

@@ -23,10 +23,13 @@ class GRPO(Objective):
     kl_estimator: KLEstimator
 
     needs_critic = False
+    needs_siblings = True
 
     def __post_init__(self) -> None:
         if self.clip_ratio <= 0 or self.kl_coef < 0:
             raise ValueError(f"clip_ratio, kl_coef: expected > 0 and >= 0, got {self.clip_ratio} and {self.kl_coef}")
+        if self.kl_coef > 0 and self.kl_estimator == "k1":
+            raise ValueError("kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3")
 
     @property
     def needs_reference(self) -> bool:

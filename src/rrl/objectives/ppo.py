@@ -50,6 +50,7 @@ class PPO(Objective):
     _kl_coef: float = field(init=False)
 
     needs_critic = True
+    needs_siblings = False
 
     def __post_init__(self) -> None:
         between(self, 0, 1, "gamma", "lam")
@@ -59,6 +60,8 @@ class PPO(Objective):
         not_negative(self, "vf_coef", "entropy_coef", "kl_coef", "kl_horizon")
         if self.kl_target is not None and (self.kl_target <= 0 or self.kl_coef == 0 or self.kl_horizon == 0):
             raise ValueError(f"kl_target: {self.kl_target} needs to be > 0, with kl_coef > 0 and kl_horizon > 0")
+        if self.kl_coef > 0 and self.kl_in == "loss" and self.kl_estimator == "k1":
+            raise ValueError("kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3")
         self._kl_coef = self.kl_coef
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rrl.interfaces import Task
-from rrl.ranges import at_least_one
+from rrl.ranges import between
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 STRONG: dict[str, Callable[[int, int], int]] = {
@@ -35,8 +35,8 @@ DIGITS = tuple(str(digit) for digit in range(10))
 class Trace(Task):
     """Fixed problems per level, and an endless stream of mixed programs to warm up on.
 
-    ``train_per_level`` and ``test_per_level`` count problems (no test problem is in the training set; level L6 is
-    never trained); ``demonstration_lengths`` are the program lengths of the stream, drawn evenly, and
+    ``train_per_level`` and ``test_per_level`` count problems, at most 20,000 (no test problem is in the training set;
+    level L6 is never trained; the short programs of L3 are few enough for some to occur in the stream too); ``demonstration_lengths`` are the program lengths of the stream, drawn evenly, and
     ``demonstration_weak`` the probability that one of its instructions is weak; ``data_seed`` fixes it all.
     """
 
@@ -47,7 +47,7 @@ class Trace(Task):
     data_seed: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "train_per_level", "test_per_level")
+        between(self, 1, 20_000, "train_per_level", "test_per_level")
         if not 0 <= self.demonstration_weak <= 1:
             raise ValueError(f"demonstration_weak: expected a probability, got {self.demonstration_weak}")
         lengths = list(self.demonstration_lengths)
