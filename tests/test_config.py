@@ -247,7 +247,7 @@ OUT_OF_RANGE = {
     "model.num_hidden_layers=0": "model.num_hidden_layers: expected at least 1, got 0",
     "model.initializer_range=0": "model.initializer_range: expected a number > 0, got 0",
     "warmstart.steps=0": "warmstart.steps: expected at least 1, got 0",
-    "task.test_per_level=0": "task.test_per_level: expected at least 1, got 0",
+    "task.test_per_level=0": "task.test_per_level: expected a number from 1 to 20000, got 0",
     "template.text=hello": "template.text: expected {question} exactly once, got 'hello'",
     "evaluation.limit=0": "evaluation.limit: expected at least 1 or null, got 0",
 }

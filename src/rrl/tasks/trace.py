@@ -36,8 +36,9 @@ class Trace(Task):
     """Fixed problems per level, and an endless stream of mixed programs to warm up on.
 
     ``train_per_level`` and ``test_per_level`` count problems, at most 20,000 (no test problem is in the training set;
-    level L6 is never trained; the short programs of L3 are few enough for some to occur in the stream too); ``demonstration_lengths`` are the program lengths of the stream, drawn evenly, and
-    ``demonstration_weak`` the probability that one of its instructions is weak; ``data_seed`` fixes it all.
+    level L6 is never trained; the short programs of L3 are few enough for some to occur in the stream too);
+    ``demonstration_lengths`` are the program lengths of the stream, drawn evenly, and ``demonstration_weak`` the
+    probability that one of its instructions is weak; ``data_seed`` fixes it all.
     """
 
     train_per_level: int
