@@ -263,6 +263,17 @@ def test_numbers_that_are_not_finite_stop_the_run_at_their_batch_and_keep_what_w
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_weights_that_left_their_range_stop_the_run_at_the_next_text(tmp_path: Path) -> None:
+    (told,) = refused(
+        tmp_path, algo="ppo", policy__critic="own", policy__actor_lr=1e30, trainer__ppo_epochs=1,
+        trainer__ppo_mini_batch_size=8, trainer__total_training_steps=3,
+    )  # fmt: skip
+    assert told == (
+        "step 2: logits: nan; expected numbers; the weights have left their range: lower policy.actor_lr or set "
+        "policy.grad_clip"
+    )
+
+
 # --- warm starts ------------------------------------------------------------------------------------------------------
 
 

@@ -297,6 +297,19 @@ def test_garbage_outside_the_mask_changes_no_gradient(garbage):
     assert apart(clean, gradients(dirty)) == set()
 
 
+def test_a_shared_network_gets_the_sum_of_both_losses_gradients():
+    def gradient(actor, critic):
+        policy = shaken(make_policy(critic="shared"))
+        actor_loss, critic_loss, _ = ppo().loss(batch, policy(batch))
+        policy.backward(actor * actor_loss, critic * critic_loss, last=True)
+        return gradients(policy)
+
+    batch = ready_batch(shaken(make_policy(critic="shared")), ppo())
+    actor, critic, both = gradient(1, 0), gradient(0, 1), gradient(1, 1)
+    assert all(torch.allclose(both[name], actor[name] + critic[name], **CLOSE) for name in both)
+    assert min(total_norm(part.values()) for part in (actor, critic)) > 0.1
+
+
 @CRITICS
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_micro_batch_changes_neither_gradient_nor_step(critic, size):
@@ -372,9 +385,10 @@ def test_gradient_checkpointing_changes_no_gradient(lora):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradient_checkpointing_works_on_a_model_as_it_was_loaded(checkpointing):
     policy = make_policy(model=tiny().eval(), gradient_checkpointing=checkpointing)  # from_pretrained gives eval mode
-    batch, calls = ready_batch(policy, ppo()), []
+    calls = []
     policy.actor.model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
-    accumulate(policy, ppo(), batch, 6)
+    output = policy(raw_batch())
+    policy.backward(output.logprobs.sum(), output.values.sum(), last=True)
     assert len(calls) == (2 if checkpointing else 1)
 
 
@@ -394,6 +408,38 @@ def test_critic_warm_up_moves_the_critic_and_no_bit_of_the_actor(critic, changes
     heads = {name for name in before if "head." in name and "lm_head" not in name}
     assert heads <= moved <= (heads if critic == "shared" else {name for name in before if name.startswith("1.")})
     assert any("trunk" in name for name in moved) == (critic == "own")
+
+
+@CRITICS
+def test_during_critic_warm_up_no_gradient_reaches_the_actor(critic):
+    policy, objective = shaken(make_policy(critic=critic)), ppo(**KL)
+    batch = ready_batch(policy, objective)
+    policy.train_critic_only(True)
+    accumulate(policy, objective, batch, 3)
+    assert not any(p.grad is not None and p.grad.any() for p in trunk_of(policy))
+    assert all(p.grad.any() for p in critic_head(policy).parameters())
+
+
+def test_an_actor_that_waited_for_its_own_critic_starts_afresh():
+    waiting, fresh, objective = make_policy(critic="own"), make_policy(critic="own"), ppo(**KL)
+    batch = ready_batch(fresh, objective)
+    waiting.train_critic_only(True)
+    improve(waiting, objective, batch, 6)
+    waiting.train_critic_only(False)
+    for policy in (waiting, fresh):
+        improve(policy, objective, batch, 6)
+    assert not any(name.startswith("0.") for name in apart(weights(waiting), weights(fresh)))
+
+
+@CRITICS
+def test_schedules_go_on_while_the_actor_waits(critic):
+    policy = make_policy(critic=critic, steps=4, lr_schedule="linear", actor_lr=0.1)
+    batch = ready_batch(policy, ppo())
+    policy.train_critic_only(True)
+    for _ in range(2):
+        improve(policy, ppo(), batch, 6)
+    policy.train_critic_only(False)
+    assert improve(policy, ppo(), batch, 6)["actor/lr"] == pytest.approx(0.05)
 
 
 @CRITICS
@@ -466,6 +512,14 @@ def test_actor_and_critic_rates_are_their_own():
     batch, before = ready_batch(policy, ppo()), weights(policy)
     improve(policy, ppo(), batch, 6)
     assert apart(before, weights(policy)) == {"0.head.weight", "0.head.bias"}
+
+
+def test_weights_decay_without_a_gradient():
+    policy = make_policy(critic="none", actor_lr=0.1, weight_decay=0.5)
+    before = weights(policy)
+    policy.backward(0 * policy(raw_batch()).logprobs.sum(), torch.tensor(0.0), last=True)
+    policy.step()
+    assert all(torch.allclose(w, 0.95 * before[name]) for name, w in weights(policy).items())  # 1 - 0.1 * 0.5
 
 
 def test_every_step_makes_a_new_version():

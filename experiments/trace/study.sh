@@ -20,6 +20,7 @@ for critic in shared own; do
     done
   done
   wait
+  rm -rf "$out/$critic"/report-*
   arms=("ppo=$out/$critic/ppo/*" "confidence=$out/$critic/confidence/*" "redraw=$out/$critic/redraw/*")
   for level in L10 L6 L3; do rrl-report "out=$out/$critic/report-$level" "level=$level" "${arms[@]}"; done
   rrl-report "out=$out/$critic/report-pair" "${arms[2]}" "${arms[1]}"

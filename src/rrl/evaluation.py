@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rrl.interfaces import RolloutEngine, Task
+from rrl.ranges import between
 from rrl.types import Metrics, Problem, Rollout, Sampling, State, Verdict
 
 Z95 = 1.959964  # the normal distribution's 97.5 % quantile
@@ -36,6 +37,9 @@ class Evaluation:
             raise ValueError(f"n, greedy: expected n >= 1 or greedy=true, got {self.n} and {self.greedy}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit: expected at least 1 or null, got {self.limit}")
+        between(self, 0, 100, "temperature")
+        between(self, 1e-9, 1, "top_p")
+        between(self, 0, 10**9, "top_k")
 
     def choose(self, problems: Sequence[Problem]) -> list[Problem]:
         """The first ``limit`` problems of each level."""

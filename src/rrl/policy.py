@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -122,7 +123,9 @@ class DeepSpeedPolicy(Policy):
             norm = norms[name]
             metrics[f"{name}/grad_norm"] = _finite(name, engine.get_global_grad_norm()) if norm is None else norm
         for name in self._engines.keys() - norms.keys():
-            self._engines[name].lr_scheduler.step()  # an idle network's schedule goes on
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a schedule that goes on while its optimiser idles, as is meant
+                self._engines[name].lr_scheduler.step()
         self.version += 1
         return metrics
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from rrl.ranges import at_least_one, not_negative
+from rrl.ranges import at_least_one, between, not_negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,11 @@ class LoRA:
     alpha: float
     dropout: float
     target_modules: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "rank")
+        between(self, 0, 1, "dropout")
+        not_negative(self, "alpha")
 
     def wrap(self, model: Any) -> Any:
         """The model with adapters; only they are trained."""
@@ -62,7 +67,10 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         not_negative(self, "actor_lr", "critic_lr", "trunk_gradient", "weight_decay", "grad_clip", "lr_warmup_steps")
+        not_negative(self, "head_size", "adam_epsilon")
         at_least_one(self, "micro_batch_size")
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(f"adam_betas: expected numbers from 0 to below 1, got {list(self.adam_betas)}")
 
     def lr_factor(self, step: int, steps: int | None) -> float:
         """What learning rates are multiplied by in optimiser step ``step``, from 0, of ``steps`` (None: unknown)."""

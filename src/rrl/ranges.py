@@ -1,4 +1,4 @@
-"""What a part's constructor says of numbers that are out of range: ``config.py`` makes a fault of it."""
+"""What a part's constructor says of numbers out of range, for ``config.py`` to make a fault of; None is in range."""
 
 
 def at_least_one(part: object, *names: str) -> None:
@@ -19,5 +19,5 @@ def between(part: object, low: float, high: float, *names: str) -> None:
 def _refuse_unless(part: object, names: tuple[str, ...], low: float, high: float, expected: str) -> None:
     for name in names:
         value = getattr(part, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise ValueError(f"{name}: expected {expected}, got {value}")

@@ -11,7 +11,7 @@ from rrl.collate import padded
 from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, not_negative
 from rrl.types import Metrics, Problem
 
 
@@ -36,7 +36,8 @@ class WarmStart:
     seed: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "steps", "batch_size", "micro_batch_size")
+        at_least_one(self, "steps", "batch_size", "micro_batch_size", "demonstrations")
+        not_negative(self, "lr_warmup_steps", "grad_clip")
         if self.lr <= 0:
             raise ValueError(f"lr: expected a number > 0, got {self.lr}")
 

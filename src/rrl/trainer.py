@@ -42,7 +42,7 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         at_least_one(self, "train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size")
-        not_negative(self, "critic_warmup")
+        not_negative(self, "critic_warmup", "total_training_steps", "total_tokens")
         if not self.total_training_steps and not self.total_tokens:
             raise ValueError("total_training_steps, total_tokens: expected at least one of them, got neither")
         if self.train_batch_size * self.n % self.ppo_mini_batch_size:

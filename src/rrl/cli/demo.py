@@ -107,7 +107,8 @@ class _Teller:
         self._arm, self._events = arm, events
 
     def begin(self, what: str) -> None:
-        self._tell("begin", what)
+        if what == "training":  # the warm start is done, and was shown, before the arms begin
+            self._tell("begin", what)
 
     def phase(self, name: str) -> None:
         self._tell("phase", name)

@@ -49,6 +49,8 @@ def _read(arguments: Sequence[str]) -> tuple[dict[str, list[Path]], dict[str, st
         faults.append("no arm given; expected NAME=PATTERN, as in ppo='runs/ppo-s*'")
     if not settings["out"]:
         faults.append("out: missing; expected a new folder")
+    elif Path(settings["out"]).expanduser().exists():
+        faults.append(f"out: {settings['out']!r} exists; expected a new folder; give another name or move it away")
     if not _numbers(settings["tokens"]):
         faults.append(f"tokens: expected whole numbers, got {settings['tokens']!r}")
     if faults:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rrl.errors import DivergenceError
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource
 from rrl.networks import in_precision
@@ -186,8 +187,13 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
 
     ``logits`` [batch, vocabulary]. Returns the tokens, their log-probabilities (nats) under exactly the distribution
     they were drawn from, and the log of the probability mass that top-k and top-p kept. Temperature 0 takes the
-    likeliest token, with log-probability 0.
+    likeliest token, with log-probability 0. Raises DivergenceError when logits are not numbers.
     """
+    if logits.isnan().any():
+        raise DivergenceError(
+            "logits: nan; expected numbers; the weights have left their range: lower policy.actor_lr or set "
+            "policy.grad_clip"
+        )
     if sampling.temperature == 0:
         zeros = torch.zeros_like(uniform)
         return logits.argmax(-1), zeros, zeros

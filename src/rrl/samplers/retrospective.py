@@ -55,6 +55,8 @@ class Retrospective(StateSampler):
         if not 0 <= self.success_momentum < 1:
             raise ValueError(f"success_momentum: expected a number from 0 to below 1, got {self.success_momentum}")
         not_negative(self, "rescore_every")
+        if self.max_problem_success <= 0:
+            raise ValueError(f"max_problem_success: expected a number > 0, got {self.max_problem_success}")
 
     @property
     def needs_critic(self) -> bool:
