@@ -28,7 +28,8 @@ def train(config: Mapping[str, Any], parts: Parts, display: Display) -> Path:
     """
     folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
     parts.run.limit_threads()
-    display.begin("warm start")
+    if parts.warmstart is not None:
+        display.begin("warm start")
     prepared = prepare(config, parts, display.advance)
     trainer = make_trainer(parts, prepared, Clock(display.phase))
     write_config(folder, config)
