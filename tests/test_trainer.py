@@ -304,6 +304,15 @@ def test_every_epoch_sees_every_rollout_once_in_an_order_of_its_own():
     assert trainer.policy.version == 6
 
 
+def test_metrics_of_the_update_are_means_over_mini_batches():
+    objective = noting(entropy_coef=0.01)
+    metrics = make_trainer(objective=objective, policy={"actor_lr": 0.0, "critic_lr": 0.0}, ppo_epochs=1).step()
+    policy = make_trainer(objective=ppo()).policy
+    means = [float((policy(b).entropy * b.weight).sum().detach()) for b in objective.batches]
+    assert metrics["actor/entropy"] == pytest.approx(sum(means) / 2, rel=1e-4) and len(means) == 2
+    assert metrics["actor/lr"] == 0.0 < metrics["actor/grad_norm"]
+
+
 def test_states_are_observed_before_the_policy_moves():
     sampler = Watching()
     trainer = make_trainer(sampler=sampler)
@@ -502,6 +511,11 @@ def test_lengths_and_verdicts_are_counted():
 def test_exploration_counts_problems_never_and_once_solved():
     metrics = exploration_metrics([0, 0, 0, 1, 2, 1, 9, 0])
     assert metrics == {"explore/unsolved_frac": 0.5, "explore/solved_once_frac": 0.25}
+
+
+def test_responses_without_any_advantage_are_counted_as_silent():
+    batch = by_hand(["011"] * 3, advantages=[[9.0, 0.0, 0.5], [9.0, 0.0, 0.0], [9.0, -0.5, 0.5]])
+    assert batch_metrics(batch, torch.zeros(3, 3))["explore/zero_signal_frac"] == pytest.approx(1 / 3)
 
 
 def test_batch_metrics_by_hand():
