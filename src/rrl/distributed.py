@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from rrl.errors import ConfigError
+
 if not torch.cuda.is_available():  # before anything imports deepspeed, which would look around and say so
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -21,13 +23,15 @@ def world_size() -> int:
 
 
 def start_process_group() -> None:
-    """Join the launcher's process group, or make one of this process alone; idempotent."""
+    """Make a process group of this process alone; idempotent. Raises ConfigError when a launcher started several."""
     if torch.distributed.is_initialized():
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE: {os.environ['WORLD_SIZE']} processes were started, but this version trains in one; start it "
+            "without a launcher"
+        )
     os.environ.setdefault("LOCAL_RANK", "0")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if "WORLD_SIZE" in os.environ:
-        torch.distributed.init_process_group(backend)
-    else:
-        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
