@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -28,7 +28,7 @@ from rrl.samplers.schedule import Schedule
 from rrl.selections.confidence import Confidence
 from rrl.tasks.trace import Trace
 from rrl.trainer import Trainer, TrainerSettings, weigh
-from rrl.types import Batch, Example, Feedback, Metrics, Problem, Rollout, State
+from rrl.types import Batch, Example, Feedback, Metrics, Problem, Rollout, State, Verdict
 
 torch.set_num_threads(1)
 
@@ -282,6 +282,15 @@ class EvenTokens(Reward):
     def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
         share = sum(token % 2 == 0 for token in rollout.actions) / len(rollout.actions)
         return [0.0] * (len(rollout.actions) - 1) + [share]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failing(Trace):
+    """A verifier that fails on every third rollout."""
+
+    def verify(self, rollouts):
+        judged = super().verify(rollouts)
+        return [replace(f, verdict=Verdict.ERROR) if i % 3 == 0 else f for i, f in enumerate(judged)]
 
 
 def make_engine(**changes: Any) -> HFEngine:

@@ -1,17 +1,213 @@
-"""The process group: one process, and a clear word where a launcher started more."""
+"""Several processes: the same steps, numbers and memory as one, whatever ZeRO stage, and no rank left waiting."""
 
-import subprocess
-import sys
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fixtures_ranks import on_ranks
+from fixtures_training import (
+    ROLLOUTS,
+    TASK,
+    evaluation,
+    grpo,
+    make_engine,
+    make_trainer,
+    ppo,
+    problems,
+    raw_batch,
+    replay,
+)
+from rrl.distributed import anywhere, from_first, gathered, rank, share, spread, summed, unshare
+from rrl.errors import DivergenceError
+from rrl.tasks.trace import Trace
+from rrl.types import Verdict
+
+TIMES = ("timing_s/", "perf/")
+TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
+"""Float32 sums in another order; Adam turns a rounding of a gradient near zero into one of its step."""
 
 
-def test_several_processes_are_refused_before_any_of_them_trains():
-    code = (
-        "import os; os.environ['WORLD_SIZE'] = '2'\n"
-        "from rrl.distributed import start_process_group\n"
-        "from rrl.errors import ConfigError\n"
-        "try:\n    start_process_group()\nexcept ConfigError as error:\n    print(error.faults[0])\n"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said == (
-        "WORLD_SIZE: 2 processes were started, but this version trains in one; start it without a launcher\n"
-    )
+# --- what ranks do with one another -----------------------------------------------------------------------------------
+
+
+def _conversation() -> dict[str, Any]:
+    return {
+        "shared_out": {count: _shared_out(count) for count in (5, 1, 0)},
+        "told": [gathered(rank()), summed({"a": 1.0 + rank(), "b": 0.5}), anywhere(rank() == 1), anywhere(False)],
+        "first": from_first(lambda: f"made by {rank()}"),
+        "failed": _failing_on_the_second(),
+        "rows": {count: _rows(count) for count in (5, 1)},
+    }
+
+
+@pytest.fixture(scope="module")
+def conversation() -> list[dict[str, Any]]:
+    """What each of two ranks has to say."""
+    return on_ranks(2, _conversation)
+
+
+def _shared_out(count: int) -> dict[str, Any]:
+    touched: list[int] = []
+
+    def double(items: Sequence[int]) -> list[int]:
+        touched.extend(items)
+        return [2 * item for item in items]
+
+    return {"doubled": spread(list(range(count)), double), "touched": touched}
+
+
+@pytest.mark.parametrize(("count", "touched"), [(5, [[0, 2, 4], [1, 3]]), (1, [[0], []]), (0, [[], []])])
+def test_work_is_shared_out_and_its_results_come_back_in_order(count, touched, conversation):
+    ranks = [each["shared_out"][count] for each in conversation]
+    assert [each["touched"] for each in ranks] == touched
+    assert [each["doubled"] for each in ranks] == [[2 * i for i in range(count)]] * 2
+
+
+def test_ranks_tell_one_another_what_they_have(conversation):
+    assert [each["told"] for each in conversation] == [[[0, 1], {"a": 3.0, "b": 1.0}, True, False]] * 2
+    assert [each["first"] for each in conversation] == ["made by 0"] * 2
+
+
+def _failing_on_the_second() -> str:
+    def work(items: Sequence[int]) -> Sequence[int]:
+        if rank() == 1:
+            raise DivergenceError("the second rank")
+        return items
+
+    try:
+        spread([1, 2, 3], work)
+    except DivergenceError as error:
+        return str(error.faults[0])
+    return "nothing raised"
+
+
+def test_what_fails_on_one_rank_fails_on_all_of_them(conversation):
+    assert [each["failed"] for each in conversation] == ["the second rank"] * 2
+
+
+def _rows(count: int) -> tuple[int, float, bool]:
+    """Rows of this rank, their weight, and whether all rows' numbers come back in place."""
+    batch = raw_batch(ROLLOUTS[:count])
+    numbers = torch.arange(float(batch.mask.numel())).view_as(batch.mask)
+    mine = share(batch.with_(weight=batch.mask.float(), old_logprobs=numbers))
+    wide = torch.zeros(1, len(mine), batch.mask.shape[1])
+    wide[0, :, : mine.mask.shape[1]] = mine.old_logprobs
+    restored = unshare(wide, count)[0]
+    return len(mine), float(mine.weight.sum()), torch.equal(restored[batch.attention], numbers[batch.attention])
+
+
+@pytest.mark.parametrize(("count", "rows", "weights"), [(5, 3, [4 + 1 + 4, 2 + 3]), (1, 1, [4, 0])])
+def test_rows_are_shared_out_evenly_and_what_makes_up_the_number_has_no_weight(count, rows, weights, conversation):
+    assert [each["rows"][count] for each in conversation] == [(rows, weight, True) for weight in weights]
+
+
+# --- one process = two processes --------------------------------------------------------------------------------------
+
+
+def _train(name: str, stage: int) -> dict[str, Any]:
+    """Three steps of a trainer with everything that reduces over a batch; its metrics, weights and memory."""
+    trainer = make_trainer(**_setting(name), policy={"zero_stage": stage, **_policy(name)})
+    steps = [trainer.step() | trainer._counters() for _ in range(3)]
+    saved = trainer.sampler.state_dict()
+    with trainer.policy.generation_model() as model:
+        weights = {key: value.detach().clone() for key, value in model.named_parameters()}
+    measured = evaluation().measure(list(problems("test")), TASK, trainer.engine)
+    return {
+        "metrics": steps, "weights": weights, "buffer": saved.get("buffer"), "evaluation": measured,
+        "trainer": trainer.state_dict(), "objective": trainer.objective.state_dict(),
+        "rollouts": [(r.state.problem.id, r.state.prefix, r.actions) for r, _ in trainer.last_rollouts],
+    }  # fmt: skip
+
+
+def _setting(name: str) -> dict[str, Any]:
+    adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100, entropy_coef=0.01, normalise="batch")
+    return {
+        "replay": {
+            "sampler": replay(0.5, rescore_every=2, sources="both"),
+            "objective": adaptive,
+            "train_batch_size": 24,
+            "ppo_mini_batch_size": 8,
+        },
+        "level": {"objective": ppo(kl_coef=0.05, kl_in="loss", kl_estimator="k3", normalise="level")},
+        "grpo": {"objective": grpo(kl_coef=0.05), "n": 2, "ppo_mini_batch_size": 8, "aggregate": "sequence"},
+        "incomplete": {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)},
+        "odd": {"train_batch_size": 3, "ppo_mini_batch_size": 1, "critic_warmup": 1},
+    }[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged(Trace):
+    """A verifier that fails on a third of the responses, whoever judges them."""
+
+    def verify(self, rollouts):
+        lost = [sum(rollout.actions) % 3 == 0 for rollout in rollouts]
+        judged = super().verify(rollouts)
+        return [replace(f, verdict=Verdict.ERROR) if gone else f for f, gone in zip(judged, lost, strict=True)]
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    return {field: getattr(part, field) for field in part.__dataclass_fields__}
+
+
+def _policy(name: str) -> dict[str, Any]:
+    return {"critic": "shared", "trunk_gradient": 0.5} if name == "level" else {}
+
+
+CASES = [("replay", 0), ("replay", 1), ("replay", 2), ("replay", 3), ("level", 2), ("grpo", 3)]
+CASES += [("incomplete", 0), ("incomplete", 2), ("incomplete", 3), ("odd", 1), ("odd", 3)]
+
+
+def _train_all() -> dict[tuple[str, int], dict[str, Any]]:
+    return {(name, stage): _train(name, stage) for name, stage in CASES}
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[tuple[str, int], dict[str, Any]]:
+    """Every case in this one process."""
+    return _train_all()
+
+
+@pytest.fixture(scope="module")
+def together() -> list[dict[tuple[str, int], dict[str, Any]]]:
+    """Every case in two processes."""
+    return on_ranks(2, _train_all)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-zero{case[1]}")
+def test_two_processes_do_what_one_does(case, alone, together):
+    one, (first, second) = alone[case], (each[case] for each in together)
+    assert first["rollouts"] == second["rollouts"] == one["rollouts"]
+    _same_metrics(first["metrics"], second["metrics"], exactly=True)
+    _same_metrics(one["metrics"], first["metrics"], exactly=False)
+    assert_close(first["weights"], one["weights"], **TOLERANCE)
+    assert_close(first["objective"], one["objective"], **TOLERANCE)
+    assert first["evaluation"] == second["evaluation"]
+    assert first["evaluation"]["mean@2"]["accuracy"] == one["evaluation"]["mean@2"]["accuracy"]
+
+
+def _same_metrics(left: list[dict[str, float]], right: list[dict[str, float]], *, exactly: bool) -> None:
+    for before, after in zip(left, right, strict=True):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            close = value == after[name] if exactly else math.isclose(value, after[name], rel_tol=5e-3, abs_tol=2e-5)
+            assert close, f"{name}: {value} and {after[name]}"
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] == "replay"], ids=str)
+def test_the_memory_of_states_does_not_depend_on_the_number_of_processes(case, alone, together):
+    expected = alone[case]["buffer"]["states"]
+    assert len(expected) > 10
+    for kept in (each[case]["buffer"]["states"] for each in together):
+        assert [_facts(state) for state in kept] == [_facts(state) for state in expected]
+        for name in ("score_at_insert", "score_now"):
+            assert_close([state[name] for state in kept], [state[name] for state in expected], **TOLERANCE)
+
+
+def _facts(state: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("key", "problem_id", "prefix", "source", "born_step", "born_version", "parent", "visits", "successes")
+    return tuple(state[name] for name in names)

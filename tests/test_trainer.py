@@ -17,6 +17,7 @@ from fixtures_training import (
     ROLLOUTS,
     TASK,
     EvenTokens,
+    Failing,
     apart,
     by_hand,
     critic_of,
@@ -69,15 +70,6 @@ class Noting(PPO):
     def loss(self, batch, output):
         self.batches.append(batch)
         return super().loss(batch, output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failing(Trace):
-    """A verifier that fails on every third rollout."""
-
-    def verify(self, rollouts):
-        judged = super().verify(rollouts)
-        return [replace(f, verdict=Verdict.ERROR) if i % 3 == 0 else f for i, f in enumerate(judged)]
 
 
 @dataclass(frozen=True)

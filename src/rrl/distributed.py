@@ -1,37 +1,159 @@
-"""The process group and the device of this process."""
+"""The process group: this process's rank and device, and work that the ranks share out among themselves.
+
+Every rank goes through the same steps with the same states, rollouts and batches; only the work on them is shared out,
+and its results are gathered on every rank. So nothing that is decided depends on the number of processes.
+"""
 
 import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, distributed
 
-from rrl.errors import ConfigError
+from rrl.types import Batch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 if not torch.cuda.is_available():  # before anything imports deepspeed, which would look around and say so
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+_objects: Any = None
+"""The group that Python objects travel in: gloo, whatever tensors travel in."""
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def device() -> torch.device:
     """This process's accelerator, or the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", _local_rank())
     return torch.device("cpu")
 
 
-def world_size() -> int:
-    """How many processes train together."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
 def start_process_group() -> None:
-    """Make a process group of this process alone; idempotent. Raises ConfigError when a launcher started several."""
-    if torch.distributed.is_initialized():
+    """Join the processes that a launcher started, as its environment says, or be alone; idempotent.
+
+    Collectives wait for a day: whether something hangs is for the watchdog to say, which knows the phase.
+    """
+    global _objects
+    if distributed.is_initialized():
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE: {os.environ['WORLD_SIZE']} processes were started, but this version trains in one; start it "
-            "without a launcher"
-        )
     os.environ.setdefault("LOCAL_RANK", "0")
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(device())
+    alone: dict[str, Any] = {}
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        alone = {"store": distributed.HashStore(), "rank": 0, "world_size": 1}  # type: ignore[attr-defined]
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=1), **alone)
+    _objects = distributed.new_group(backend="gloo", timeout=timedelta(days=1)) if cuda else None
+
+
+def leave_process_group() -> None:
+    """Wait for the others, and end the group."""
+    if distributed.is_initialized():
+        gathered(None)
+        distributed.destroy_process_group()
+
+
+def gathered(mine: Item) -> list[Item]:
+    """What every rank has, in the order of ranks."""
+    if world_size() == 1:
+        return [mine]
+    everyones: list[Any] = [None] * world_size()
+    distributed.all_gather_object(everyones, mine, group=_objects)
+    return everyones
+
+
+def from_first(make: Callable[[], Result]) -> Result:
+    """What ``make`` returns, or raises, on rank 0; the others do not call it."""
+    result: Result = _result(gathered(_attempt(make) if rank() == 0 else (None, None))[0])
+    return result
+
+
+def spread(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
+    """Results of ``work``, one an item and in order, each rank having worked on its share of the items.
+
+    What ``work`` raises on one rank is raised on all of them.
+    """
+    size = world_size()
+    if size == 1:
+        return list(work(items))
+    parts = [_result(part) for part in gathered(_attempt(lambda: list(work(items[rank() :: size]))))]
+    return [parts[i % size][i // size] for i in range(len(items))]
+
+
+def share(batch: Batch) -> Batch:
+    """This rank's rows, as many as any other rank's: where rows run out, one of no weight makes up the number."""
+    size = world_size()
+    if size == 1:
+        return batch
+    mine = torch.arange(rank(), len(batch), size)
+    missing = -(-len(batch) // size) - len(mine)
+    part = batch.rows(torch.cat([mine, mine.new_zeros(missing)]))
+    weight = part.weight.clone()
+    weight[len(mine) :] = 0.0
+    return part.with_(weight=weight)
+
+
+def unshare(columns: Tensor, count: int) -> Tensor:
+    """Put the ranks' results [columns, rows of ``share``, time] together: [columns, ``count``, time]."""
+    size = world_size()
+    whole = torch.zeros(columns.shape[0], count, columns.shape[2])
+    for number, part in enumerate(gathered(columns)):
+        whole[:, number::size] = part[:, : len(range(number, count, size))]
+    return whole
+
+
+def summed(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Each number added up over the ranks, which have the same names."""
+    if world_size() == 1:
+        return dict(numbers)
+    everyones = gathered(dict(numbers))
+    return {name: sum(each[name] for each in everyones) for name in numbers}
+
+
+def anywhere(fact: bool) -> bool:
+    """Whether it is so on any rank."""
+    return any(gathered(fact))
+
+
+@contextmanager
+def first_on_each_machine() -> Iterator[None]:
+    """What is inside is done by one process of each machine before the others do it."""
+    if _local_rank() == 0:
+        yield
+        gathered(None)
+    else:
+        gathered(None)
+        yield
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _attempt(make: Callable[[], Any]) -> tuple[Exception | None, Any]:
+    try:
+        return None, make()
+    except Exception as error:  # it is raised again, on every rank
+        return error, None
+
+
+def _result(attempt: tuple[Exception | None, Any]) -> Any:
+    error, result = attempt
+    if error is not None:
+        raise error
+    return result

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rrl.distributed import spread
 from rrl.interfaces import RolloutEngine, Task
 from rrl.ranges import between
 from rrl.types import Metrics, Problem, Rollout, Sampling, State, Verdict
@@ -67,7 +68,7 @@ class Evaluation:
         generator = torch.Generator().manual_seed(self.seed)
         states = [State(problem) for problem in problems for _ in range(n)]
         rollouts = engine.generate(states, sampling, generator)
-        feedback = task.verify(rollouts)
+        feedback = spread(rollouts, task.verify)
         scores = [[f.score for f in feedback[i : i + n]] for i in range(0, len(feedback), n)]
         levels = sorted({problem.level for problem in problems}, key=_natural)
         by_level = {

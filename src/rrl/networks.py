@@ -1,6 +1,7 @@
 """Actor and critic as plain modules around a causal language model of transformers."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -89,6 +90,22 @@ def dropout_off(model: nn.Module) -> None:
         for name, value in vars(module).items():
             if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
+
+
+def skeleton(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of the model for use, without weights (they are on the meta device), to be lent those of another."""
+    bare = copy.deepcopy(model).eval()
+    lend(bare, {name: p.to("meta") for name, p in bare.named_parameters(remove_duplicate=False)})
+    for module in bare.modules():
+        module._buffers |= {name: buffer.to(device) for name, buffer in module._buffers.items() if buffer is not None}
+    return bare
+
+
+def lend(bare: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Let the copy use these weights, by name; nothing is copied."""
+    for name, weight in weights.items():
+        path, _, leaf = name.rpartition(".")
+        bare.get_submodule(path)._parameters[leaf] = nn.Parameter(weight.data, requires_grad=False)
 
 
 def in_precision(module: nn.Module, dtype: str) -> nn.Module:

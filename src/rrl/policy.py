@@ -4,7 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rrl.collate import context_batch, micro_batches
-from rrl.distributed import device, start_process_group, world_size
+from rrl.distributed import anywhere, device, rank, share, start_process_group, unshare, world_size
 from rrl.errors import DivergenceError
 from rrl.interfaces import Policy
-from rrl.networks import Actor, Critic, dropout_off, in_precision
+from rrl.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
 from rrl.policy_settings import PolicySettings
 from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
 
@@ -52,6 +52,7 @@ class DeepSpeedPolicy(Policy):
         model.train()  # transformers checkpoints gradients in training mode only
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
+        self._bare = skeleton(model, device()) if settings.zero_stage == 3 else None
         head = settings.head_size if settings.critic == "shared" else None
         actor = Actor(model, temperature, head_size=head, trunk_gradient=settings.trunk_gradient)
         self._reads_base = reference and settings.lora is not None
@@ -80,10 +81,15 @@ class DeepSpeedPolicy(Policy):
         return PolicyOutput(logprobs, entropy, values)
 
     def annotate(self, batch: Batch) -> Batch:
-        """Fill ``old_logprobs``, ``ref_logprobs`` and ``values``: a forward pass each, no gradient."""
-        parts = [self._annotate(rows) for rows in micro_batches(batch, self._settings.micro_batch_size)]
-        columns = zip(*parts, strict=True)
-        old, ref, values = (_stack(column, batch.tokens.shape) for column in columns)
+        """Fill ``old_logprobs``, ``ref_logprobs`` and ``values``: a forward pass each, no gradient.
+
+        Every rank passes its share of the rows through the networks and gets the results of all rows.
+        """
+        mine = share(batch)
+        parts = [self._annotate(rows) for rows in micro_batches(mine, self._settings.micro_batch_size)]
+        shape = torch.Size([len(mine), batch.tokens.shape[1]])
+        columns = torch.stack([_stack(column, shape) for column in zip(*parts, strict=True)])
+        old, ref, values = unshare(columns, len(batch))
         return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
 
     def inspect(self, states: Sequence[State]) -> list[Scored]:
@@ -102,7 +108,7 @@ class DeepSpeedPolicy(Policy):
 
         The losses are shares of a global sum; DeepSpeed averages gradients over ranks, which is undone here.
         """
-        if not torch.isfinite(actor_loss + critic_loss):
+        if anywhere(not torch.isfinite(actor_loss + critic_loss)):
             raise DivergenceError(
                 f"loss: actor {actor_loss.item()}, critic {critic_loss.item()}; expected finite numbers; lower "
                 "policy.actor_lr, policy.critic_lr or raise objective.kl_coef"
@@ -131,24 +137,33 @@ class DeepSpeedPolicy(Policy):
 
     @contextmanager
     def generation_model(self) -> Iterator[Any]:
-        """The actor's language model in evaluation mode; at ZeRO stage 3 its weights are gathered once."""
+        """The actor's language model in evaluation mode; at ZeRO stage 3 its weights are gathered once.
+
+        They are then lent to a copy that has none of DeepSpeed's hooks, which would gather and give them back at every
+        token, and wait for ranks that have written their rows to the end.
+        """
         import deepspeed
 
         model = self.actor.model
-        gather = self._settings.zero_stage == 3
-        whole = deepspeed.zero.GatheredParameters(list(model.parameters())) if gather else nullcontext()
-        training = model.training
-        with whole, torch.no_grad():
-            model.eval()
-            yield model
-            model.train(training)
+        with torch.no_grad():
+            if self._bare is None:
+                model.eval()
+                yield model
+                model.train()
+                return
+            with deepspeed.zero.GatheredParameters(list(model.parameters())):
+                weights = dict(model.named_parameters(remove_duplicate=False))
+                lend(self._bare, weights)
+                yield self._bare
+                lend(self._bare, {name: weight.to("meta") for name, weight in weights.items()})
 
     def save(self, folder: Path) -> None:
         """Write actor and tokenizer in Hugging Face format; adapters are merged into the weights."""
         with self.generation_model() as model:
-            plain = copy.deepcopy(model).merge_and_unload() if self._settings.lora else model
-            plain.save_pretrained(folder)
-        self._tokenizer.save_pretrained(folder)
+            if rank() == 0:
+                plain = copy.deepcopy(model).merge_and_unload() if self._settings.lora else model
+                plain.save_pretrained(folder)
+                self._tokenizer.save_pretrained(folder)
 
     def _in_training(self) -> list[tuple[str, Any]]:
         idle = "actor" if not self._train_actor and "critic" in self._engines else None

@@ -10,7 +10,7 @@ import torch
 
 from rrl.clock import Clock
 from rrl.collate import collate, engine_logprobs, micro_batches
-from rrl.distributed import device
+from rrl.distributed import device, share, spread, summed
 from rrl.errors import DivergenceError
 from rrl.interfaces import Objective, Policy, Reward, RolloutEngine, StateDict, StateSampler, Task
 from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
@@ -100,7 +100,7 @@ class Trainer:
 
         # Judge, and price every token.
         with self.clock.phase("reward"):
-            feedback = self.task.verify(rollouts)
+            feedback = spread(rollouts, self.task.verify)
             metrics = rollout_metrics(rollouts, feedback)
             self._count(rollouts, feedback)
             rollouts, feedback = self._trainable(rollouts, feedback)
@@ -178,15 +178,15 @@ class Trainer:
         return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
 
     def _optimise(self, minibatch: Batch) -> Metrics:
-        """One optimiser step, its gradient accumulated over micro-batches; losses are weighted sums."""
+        """One optimiser step, its gradient accumulated over ranks and micro-batches; losses are weighted sums."""
         sums: dict[str, float] = defaultdict(float)
-        parts = micro_batches(minibatch.to(device()), self.micro_batch_size)
+        parts = micro_batches(share(minibatch).to(device()), self.micro_batch_size)
         for number, part in enumerate(parts, start=1):
             actor_loss, critic_loss, metrics = self.objective.loss(part, self.policy(part))
             self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
             for name, value in metrics.items():
                 sums[name] += value
-        return {**sums, **self.policy.step()}
+        return {**summed(sums), **self.policy.step()}
 
     def _counters(self) -> Metrics:
         return exploration_metrics(self._solves.values()) | {

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rrl.distributed import spread
 from rrl.errors import DivergenceError
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource
@@ -61,19 +62,15 @@ class HFEngine(RolloutEngine):
     def generate(
         self, states: Sequence[State], sampling: Sampling | None = None, generator: torch.Generator | None = None
     ) -> list[Rollout]:
-        """One rollout per state, in order."""
+        """One rollout per state, in order and on every rank; each rank writes its share of them."""
         sampling = sampling or self.sampling
         noise = torch.rand(len(states), sampling.max_new_tokens, generator=generator or self._generator)
         order = sorted(range(len(states)), key=lambda i: len(states[i].problem.prompt) + len(states[i].prefix))
-        rollouts: list[Rollout | None] = [None] * len(states)
+        rows = [(states[i], noise[i]) for i in order]
         with self._model() as model:
-            for begin in range(0, len(order), self.batch_size):
-                chunk = order[begin : begin + self.batch_size]
-                writer = _Writer(model, self._tokenizer, sampling)
-                written = writer.write([states[i] for i in chunk], noise[chunk], self._source.version)
-                for i, rollout in zip(chunk, written, strict=True):
-                    rollouts[i] = rollout
-        return [rollout for rollout in rollouts if rollout is not None]
+            written = spread(rows, lambda mine: self._write(model, mine, sampling))
+        rollouts = dict(zip(order, written, strict=True))
+        return [rollouts[i] for i in range(len(states))]
 
     def state_dict(self) -> StateDict:
         """The random state."""
@@ -82,6 +79,15 @@ class HFEngine(RolloutEngine):
     def load_state_dict(self, state: StateDict) -> None:
         """Go back to a saved random state."""
         self._generator.set_state(state["generator"])
+
+    def _write(self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling) -> list[Rollout]:
+        """Rollouts from states and their random numbers [max_new_tokens], a batch at a time."""
+        rollouts: list[Rollout] = []
+        for begin in range(0, len(rows), self.batch_size):
+            states, noise = zip(*rows[begin : begin + self.batch_size], strict=True)
+            writer = _Writer(model, self._tokenizer, sampling)
+            rollouts += writer.write(states, torch.stack(noise), self._source.version)
+        return rollouts
 
     @contextmanager
     def _model(self) -> Iterator[Any]:

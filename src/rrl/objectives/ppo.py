@@ -104,7 +104,7 @@ class PPO(Objective):
             actor_loss = actor_loss + self._kl_coef * kl
             metrics["actor/kl_loss"] = kl
         if self.kl_target is not None:
-            metrics["actor/kl_coef"] = torch.tensor(self._kl_coef)
+            metrics["actor/kl_coef"] = self._kl_coef * batch.weight.sum()
         return actor_loss, self.vf_coef * vf_loss, {name: float(value.detach()) for name, value in metrics.items()}
 
     def state_dict(self) -> StateDict:
