@@ -14,17 +14,23 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 
 PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines")
 LAYERS = (
-    ("types", "functional", "errors", "fingerprints", "spelling", "ranges"),
-    ("interfaces",),
+    (
+        "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "logs", "machine",
+        "sidecar", "stopping", "wandb_process",
+    ),
+    ("interfaces", "records", "memory"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "tracking", "display", "plots", "policy_settings",
+        "runstate", "tracking", "display", "plots", "policy_settings",
     ),
-    (*PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report"),
-    ("trainer",),
-    ("config",),
-    ("assemble",),
-    ("experiment",),
+    (
+        *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
+        "sweep_records",
+    ),
+    ("trainer", "phases", "jobs"),
+    ("config", "checkpoint", "forecast", "budget"),
+    ("assemble", "resume", "sweeps"),
+    ("experiment", "plan"),
     ("cli",),
 )  # fmt: skip
 """From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""
@@ -32,11 +38,11 @@ LAYERS = (
 PLACES = {
     "deepspeed": {"policy.py"},
     "peft": {"policy_settings.py"},
-    "wandb": {"tracking.py"},
+    "wandb": {"wandb_process.py"},
     "matplotlib": {"plots.py"},
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
-    "hydra": {"overrides.py"},
+    "hydra": {"overrides.py", "jobs.py", "sweeps.py"},
     "omegaconf": {"overrides.py", "rundir.py"},
     "tokenizers": {"models.py"},
     "transformers": {"models.py", "assemble.py", "engines/"},

@@ -3,7 +3,6 @@
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -11,10 +10,9 @@ from typing import Any
 
 import pytest
 
+from fixtures_wandb import items, of_kind, offline_runs
 from rrl.cli import train
-from rrl.errors import ConfigError
 from rrl.plots import learning_curves
-from rrl.tracking import Tracker, WandB
 
 STEPS = 4
 RUN = {
@@ -222,38 +220,17 @@ def test_the_manifest_says_what_the_result_depends_on(run: Path) -> None:
 # --- Weights & Biases -------------------------------------------------------------------------------------------------
 
 
-def records(path: Path) -> Iterator[Any]:
-    """The records of an offline run's file: LevelDB's log format, after a header of seven bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content, place, whole = path.read_bytes(), 7, b""
-    assert content[:4] == b":W&B"
-    while place + 7 <= len(content):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        whole += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):
-            record = Record()
-            record.ParseFromString(whole)
-            yield record
-            whole = b""
-
-
 @pytest.fixture(scope="module")
 def offline(run: Path) -> list[Any]:
-    (file,) = run.glob("wandb/offline-run-*/*.wandb")
-    return list(records(file))
+    (kept,) = offline_runs(run)
+    return kept
 
 
 def test_without_a_key_every_metric_is_kept_offline_under_its_step(
     offline: list[Any], metrics: list[dict[str, Any]]
 ) -> None:
-    histories = [record.history for record in offline if record.WhichOneof("record_type") == "history"]
-    kept = [{i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in h.item} for h in histories]
+    histories = [items(history.item) for history in of_kind(offline, "history")]
+    kept = [row for row in histories if "samples/_type" not in row]
     assert [row["training/global_step"] for row in kept] == [0, 1, 2, 3, 4]
     for row, written in zip(kept, metrics, strict=True):
         assert {name: row[name] for name in written if name != "step"} == pytest.approx(
@@ -262,63 +239,10 @@ def test_without_a_key_every_metric_is_kept_offline_under_its_step(
 
 
 def test_the_offline_run_has_the_name_and_configuration_of_the_run(run: Path, offline: list[Any]) -> None:
-    (about,) = [record.run for record in offline if record.WhichOneof("record_type") == "run"]
-    config = {item.key: json.loads(item.value_json) for item in about.config.update}
+    (about,) = of_kind(offline, "run")
+    config = items(about.config.update)
     assert (about.display_name, about.project) == (run.name, "rrl")
     assert (config["seed"], config["trainer"]["n"], config["algo"]) == (3, 1, "rrl")
-
-
-@pytest.mark.parametrize(("key", "mode"), [("k" * 40, "online"), (None, "offline")])
-def test_a_key_in_the_environment_makes_it_an_online_run(
-    key: str | None, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[dict[str, Any]] = []
-
-    class Run:
-        def define_metric(self, *names: str, **axis: str) -> None:
-            calls.append(axis)
-
-    monkeypatch.setenv("WANDB_API_KEY", key) if key else monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr("wandb.init", lambda **settings: calls.append(settings) or Run())
-    WandB(project="p").start(tmp_path / "name", {"a": 1})
-    assert calls[0] == {"project": "p", "name": "name", "dir": str(tmp_path / "name"), "config": {"a": 1}, "mode": mode}
-    assert calls[1] == {"step_metric": "training/global_step"}
-
-
-def test_a_refusal_of_weights_and_biases_is_told_with_the_ways_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "short")
-    with pytest.raises(ConfigError) as caught:
-        WandB(project="p").start(tmp_path, {})
-    (told,) = caught.value.faults
-    assert told.startswith("logger: Weights & Biases does not start (WANDB_API_KEY invalid: ")
-    assert told.endswith("; mend WANDB_API_KEY, unset it to write offline, or use logger=none")
-
-
-class Notes:
-    """A sink that writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    def start(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self.told.append((folder.name, config))
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self.told.append((step, metrics))
-
-    def finish(self) -> None:
-        self.told.append("finish")
-
-
-def test_every_row_is_on_disk_before_a_sink_hears_of_it(tmp_path: Path) -> None:
-    notes = Notes()
-    tracker = Tracker(tmp_path, notes, {"a": 1})
-    tracker.log(0, {"x": 1.5})
-    assert rows(tmp_path / "metrics.jsonl") == [{"step": 0, "x": 1.5}]
-    tracker.finish()
-    assert notes.told == [(tmp_path.name, {"a": 1}), (0, {"x": 1.5}), "finish"]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

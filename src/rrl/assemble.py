@@ -14,6 +14,7 @@ import torch
 
 from rrl.clock import Clock
 from rrl.config import Parts
+from rrl.distributed import first_on_each_machine
 from rrl.errors import DataError, DivergenceError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
 from rrl.interfaces import WeightSource
@@ -54,22 +55,27 @@ class FrozenSource(WeightSource):
             yield self._model.eval()
 
 
-def prepare(config: Mapping[str, Any], parts: Parts, show: Show) -> Prepared:
-    """Read the data, load the model, warm it up (or take the cached warm start), turn text into tokens."""
-    train = parts.task.examples("train")
-    _check_levels(train, config["sampler"].get("level_weights"))
-    prepared = prepare_evaluation(parts, show)
+def prepare(config: Mapping[str, Any], parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
+    """Read the data, load the model, warm it up (or take the cached warm start), turn text into tokens.
+
+    A warm start is kept in the folder ``keep`` too and, where it is there, taken from there. Of several processes one
+    of each machine goes first.
+    """
+    with first_on_each_machine():
+        train = parts.task.examples("train")
+        _check_levels(train, config["sampler"].get("level_weights"))
+        prepared = prepare_evaluation(parts, show, keep)
     return replace(prepared, train=encode(train, LoadedModel(prepared.model, prepared.tokenizer), parts))
 
 
-def prepare_evaluation(parts: Parts, show: Show) -> Prepared:
+def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
     """The same without problems to train on, which need not be at hand."""
     if parts.warmstart is not None:
         parts.run.cache()
     examples = parts.task.examples(parts.evaluation.split)
     loaded = parts.model.load(parts.task.vocabulary())
     test = parts.evaluation.choose(encode(examples, loaded, parts))
-    model, folder = (loaded.model, None) if parts.warmstart is None else warm_start(loaded, parts, show)
+    model, folder = (loaded.model, None) if parts.warmstart is None else _warm(loaded, parts, show, keep)
     return Prepared(model, loaded.tokenizer, [], test, folder)
 
 
@@ -90,24 +96,38 @@ def encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> li
     return parts.prompts.encode(examples, loaded.tokenizer, context=context, response=longest)
 
 
+def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> tuple[Any, Path]:
+    """The warm start that is kept with the run, or else the cached one."""
+    if keep is not None and (keep / "config.json").is_file():
+        return _from_folder(keep, loaded), keep
+    model, folder = warm_start(loaded, parts, show)
+    if keep is not None:
+        _keep(LoadedModel(model, loaded.tokenizer), keep)
+    return model, folder
+
+
 def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path]:
     """The model after supervised training and the folder it is cached in: trained once per content."""
-    from transformers import AutoModelForCausalLM
-
     settings, (model, tokenizer) = parts.warmstart, loaded
     assert settings is not None, "who asks for a warm start has one"
     demonstrations = parts.task.demonstrations(settings.count, settings.seed)
     folder = _cache_folder(loaded, demonstrations, settings, parts)
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
-        attention = model.config._attn_implementation
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention), folder
+        return _from_folder(folder, loaded), folder
     problems = encode(demonstrations, loaded, parts)
     loss = settings.train(model, tokenizer, problems, show)
     if not math.isfinite(loss):
         raise DivergenceError(f"warm start: loss {loss}; expected a finite number; lower warmstart.lr")
     _keep(loaded, folder)
     return model.cpu(), folder
+
+
+def _from_folder(folder: Path, loaded: LoadedModel) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    attention = loaded.model.config._attn_implementation
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
 
 
 def _keep(loaded: LoadedModel, folder: Path) -> None:

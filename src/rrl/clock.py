@@ -8,21 +8,36 @@ from rrl.types import Metrics
 
 
 class Clock:
-    """Adds up wall seconds by phase; ``show`` is told each phase's name as it begins."""
+    """Adds up wall seconds by phase; ``show`` is told each phase's name as it begins.
+
+    ``finished`` is the phase that came to its end last ("" before any has). ``current`` is for a watchdog.
+    """
 
     def __init__(self, show: Callable[[str], None] = lambda phase: None) -> None:
         self._show = show
         self._seconds: dict[str, float] = {}
+        self._now: tuple[str, float] | None = None
+        self.finished = ""
+
+    def enter(self, name: str) -> None:
+        """What comes before the first phase is current from here on; it is not timed."""
+        self._now = (name, time.perf_counter())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what happens inside; the same phase may come several times."""
+        """Time what happens inside; the same phase may come several times. It stays current when it fails."""
         self._show(name)
         begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
+        self._now = (name, begin)
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
+        self.finished = name
+        self.enter(f"what follows {name}")
+
+    def current(self) -> tuple[str, float]:
+        """The phase that goes on, or what follows the last one, and its seconds so far; ("", 0) before any."""
+        now = self._now
+        return ("", 0.0) if now is None else (now[0], time.perf_counter() - now[1])
 
     def take(self) -> Metrics:
         """Seconds by phase since the last call, as ``timing_s/<phase>``, and forget them."""

@@ -18,8 +18,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
 from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.launch import Launcher
 from rrl.models import Model
-from rrl.overrides import compose, compose_run
+from rrl.overrides import Composed, compose, compose_run
 from rrl.policy_settings import PolicySettings
 from rrl.prompts import Prompts
 from rrl.rundir import RunSettings
@@ -45,6 +46,7 @@ class Parts:
     reward: Reward
     objective: Objective
     logger: Sink | None
+    launcher: Launcher
     run: RunSettings
 
 
@@ -59,7 +61,11 @@ def load(name: str, overrides: Sequence[str], run: str | None = None) -> tuple[d
 
     Raises one ConfigError with all faults.
     """
-    composed = compose(name, overrides) if run is None else compose_run(Path(run).expanduser(), overrides)
+    return checked(compose(name, overrides) if run is None else compose_run(Path(run).expanduser(), overrides))
+
+
+def checked(composed: Composed) -> tuple[dict[str, Any], Parts]:
+    """The configuration and its parts. Raises one ConfigError with all faults."""
     try:
         return composed.config, check(composed.config, composed.faults, composed.sound)
     except ConfigError as error:
@@ -109,6 +115,8 @@ def _misfits(parts: Parts) -> list[str]:
             )
     if parts.trainer is not None and parts.engine is not None and parts.engine.sampling.temperature == 0:
         faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
+    if parts.logger is not None:
+        faults += parts.logger.check()
     return faults + _length_misfits(parts)
 
 

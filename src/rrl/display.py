@@ -72,6 +72,22 @@ class Bar(Display):
             self._bar.set_postfix({name: text for name, text in self._shown.items() if text.strip()})
 
 
+class Silent(Display):
+    """Shows nothing: of several ranks only the first has a display."""
+
+    def begin(self, what: str) -> None:
+        """Nothing."""
+
+    def phase(self, name: str) -> None:
+        """Nothing."""
+
+    def advance(self, progress: float, metrics: Metrics) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class Lines(Display):
     """A line in the log for every tenth of a stretch."""
 

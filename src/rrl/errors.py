@@ -35,6 +35,12 @@ class DivergenceError(UsageError):
     heading = "training stopped"
 
 
+class StorageError(UsageError):
+    """There is no room to write. What was saved before stays."""
+
+    heading = "cannot save"
+
+
 def shown(value: Any) -> str:
     """A value as a user would write it."""
     if isinstance(value, tuple):

@@ -1,108 +1,223 @@
-"""One training run from configuration to results: steps, evaluations, records."""
+"""One training run from configuration to results: steps, evaluations, records, checkpoints."""
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rrl.assemble import Prepared, make_trainer, measure, prepare
+from rrl.checkpoint import Checkpoints, room
 from rrl.clock import Clock
 from rrl.config import Parts
-from rrl.display import Display
+from rrl.display import Display, Silent
+from rrl.distributed import anywhere, from_first, gathered, rank, start_process_group, world_size
+from rrl.errors import DataError, UsageError
 from rrl.evaluation import evaluation_metrics
-from rrl.rundir import dump_rollouts, manifest, write_config, write_json
+from rrl.fingerprints import weights_fingerprint
+from rrl.logs import open_log
+from rrl.records import read_object, redacted, rewind
+from rrl.rundir import dump_rollouts, manifest, rollout_rows, write_config, write_json
+from rrl.runstate import hold, write_state
+from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw
 from rrl.tracking import Tracker
 from rrl.trainer import Trainer
 from rrl.types import Metrics
+from rrl.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+SAMPLES = 8
+"""Rollouts of a dump that are shown as a table."""
 
 
-def train(config: Mapping[str, Any], parts: Parts, display: Display) -> Path:
-    """Run the experiment and return the directory it was written in.
+def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Display) -> None:
+    """Run the experiment in ``folder``, from its last good checkpoint or from the beginning; all ranks together.
 
-    The directory holds config.yaml, manifest.json, metrics.jsonl, evaluations.jsonl, rollouts/, actor/ (Hugging Face
-    format) and, at the end, result.json.
+    docs/records.md says what the folder holds. Raises Interrupted when the run was asked to stop and has saved.
     """
-    folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
     parts.run.limit_threads()
+    start_process_group()
+    with StopRequest() as stop, ExitStack() as stack:
+        from_first(lambda: _occupy(folder, config, stack))
+        file = stack.enter_context(open_log(folder, rank()))
+        shown = display if rank() == 0 else Silent()
+        clock = Clock(shown.phase)
+        watchdog = Watchdog(folder, clock, parts.run.phase_limit, file)
+        stack.callback(watchdog.dismiss)
+        stack.enter_context(_outcome(folder, file))
+        stack.callback(shown.close)
+        run = _begin(config, parts, folder, clock, shown)
+        stop.gentle = True
+        run.loop(stop, shown)
+
+
+def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> None:
+    """Take the folder for this run, and forget what was asked of earlier processes."""
+    stack.enter_context(hold(folder))
+    write_config(folder, config)
+    write_state(folder, "running", processes=world_size())
+    if not has_parent():  # it has done so before it began to pass on signals
+        withdraw(folder)
+    (folder / "logs" / "alarm.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def _outcome(folder: Path, file: IO[str]) -> Iterator[None]:
+    """Tell in status.json how the run ends; a fault also in this rank's log."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        _tell(folder, "interrupted", None)
+        raise
+    except BaseException as error:
+        traceback.print_exc(file=file)
+        where = f"rank {rank()}: " if world_size() > 1 else ""
+        told = error.faults[0] if isinstance(error, UsageError) else f"{where}{type(error).__name__}: {error}"
+        _tell(folder, "failed", told)
+        raise
+    gathered(None)  # no rank tells of success while another one can still fail
+    _tell(folder, "finished", None)
+
+
+def _tell(folder: Path, state: Any, reason: str | None) -> None:
+    """The first rank tells of success, and how else it ends is told by the rank that knows it first."""
+    status, _ = read_object(folder / "status.json")
+    if (rank() == 0 or state != "finished") and status.get("state", "running") == "running":
+        try:
+            write_state(folder, state, reason and redacted(reason), world_size())
+        except OSError as error:  # a full disk, most likely, of which the user is being told
+            log.warning("status.json cannot be written (%s)", error)
+
+
+def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, display: Display) -> "Run":
+    """Data, model and trainer, brought to where the run stands; its records taken back to there."""
     if parts.warmstart is not None:
         display.begin("warm start")
-    prepared = prepare(config, parts, display.advance)
-    trainer = make_trainer(parts, prepared, Clock(display.phase))
-    write_config(folder, config)
-    about = manifest(config, {"train": prepared.train, "test": prepared.test}, prepared.tokenizer)
-    write_json(folder / "manifest.json", {**about, "warmstart": prepared.warmstart})
-    log.info("run directory: %s", folder)
-    tracker = Tracker(folder, parts.logger, config)
+    prepared = prepare(config, parts, display.advance, keep=folder / "start")
+    clock.enter("the start")
+    begun_with = weights_fingerprint(prepared.model) if rank() == 0 else ""
+    trainer = make_trainer(parts, prepared, clock)
+    from_first(lambda: _write_manifest(folder, config, prepared, begun_with))
+    checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)
+    step = checkpoints.restore(trainer)
+    from_first(lambda: rewind(folder, step))
+    if rank() == 0:
+        log.info("run directory: %s%s", folder, "" if step is None else f" (goes on from step {step})")
+    tracker = Tracker(folder, parts.logger, config, step) if rank() == 0 else None
     display.begin("training")
-    try:
-        _run(Recorder(folder, config["data"]["name"], parts, prepared, trainer), tracker, display)
-    finally:
-        tracker.finish()
-        display.close()
-    return folder
+    return Run(folder, config["data"]["name"], parts, prepared, trainer, checkpoints, tracker)
+
+
+def _write_manifest(folder: Path, config: Mapping[str, Any], prepared: Prepared, model: str) -> None:
+    """What the run began with; raises DataError when a resumed one would go on with something else."""
+    about = manifest(config, {"train": prepared.train, "test": prepared.test}, model, prepared.tokenizer)
+    before, _ = read_object(folder / "manifest.json")
+    sums = {name: (_sums(before.get(name, about[name])), _sums(about[name])) for name in ("data", "model", "tokenizer")}
+    faults = [
+        f"{name}: not what the run in {str(folder)!r} began with (SHA-256 {old}, now {new}); expected the same; bring "
+        "it back, or begin a new run"
+        for name, (old, new) in sums.items()
+        if old != new
+    ]
+    if faults:
+        raise DataError(*faults)
+    if before:
+        resumed = [
+            *before.get("resumed", []),
+            {key: about[key] for key in ("command", "started", "packages", "git_commit")},
+        ]
+        about = before | {"resumed": resumed}
+    write_json(folder / "manifest.json", about)
+
+
+def _sums(about: Mapping[str, Any]) -> str:
+    """The hashes in a part of the manifest, in short."""
+    found = [about["sha256"]] if "sha256" in about else [part["sha256"] for part in about.values()]
+    return ", ".join(digest[:12] for digest in found)
 
 
 @dataclass
-class Recorder:
-    """Evaluates and saves around the trainer's steps; ``source`` is the data's name in metrics."""
+class Run:
+    """A trainer with everything that happens around its steps; ``source`` is the data's name in metrics."""
 
     folder: Path
     source: str
     parts: Parts
     prepared: Prepared
     trainer: Trainer
-    evaluations: list[dict[str, Any]] = field(init=False, default_factory=list)
+    checkpoints: Checkpoints
+    tracker: Tracker | None
 
-    def evaluate(self) -> Metrics:
-        """Measure on held-out problems; append to evaluations.jsonl."""
-        step, tokens = self.trainer.global_step, self.trainer.tokens_generated
-        with self.trainer.clock.phase("testing"):
+    def loop(self, stop: StopRequest, display: Display) -> None:
+        """Steps until training is done or the run is asked to stop."""
+        settings, trainer = self.parts.run, self.trainer
+        try:
+            if trainer.global_step == 0:
+                self._log(self._evaluate()[0])
+            for metrics in trainer.run():
+                step, last = trainer.global_step, trainer.progress >= 1
+                measured, score = self._evaluate() if _due(step, settings.test_freq) or last else ({}, None)
+                asked = anywhere(stop.asked)
+                if _due(step, settings.rollout_freq):
+                    self._dump()
+                metrics |= measured | _timing(trainer)
+                self._log(metrics)
+                display.advance(trainer.progress, metrics)
+                if _due(step, settings.save_freq) or asked or last:
+                    with trainer.clock.phase("save_checkpoint"):
+                        self.checkpoints.save(trainer, score)
+                if asked and not last:
+                    raise Interrupted(f"step {step} is done and saved; go on: rrl-train resume={self.folder}")
+            self._finish()
+        finally:
+            if self.tracker is not None:
+                self.tracker.finish()
+
+    def _evaluate(self) -> tuple[Metrics, float]:
+        """Measure on held-out problems, into evaluations.jsonl; returns metrics and the accuracy that ranks them."""
+        trainer = self.trainer
+        with trainer.clock.phase("testing"):
             result = measure(self.parts, self.prepared)
-        result = {"step": step, "tokens_generated": tokens, **result}
-        self.evaluations.append(result)
-        with (self.folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
-        return evaluation_metrics(result, self.source)
+        row = {"step": trainer.global_step, "tokens_generated": trainer.tokens_generated, **result}
+        if rank() == 0:
+            with room(self.folder), (self.folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        modes = [part for part in result.values() if isinstance(part, dict) and "accuracy" in part]
+        return evaluation_metrics(result, self.source), modes[-1]["accuracy"]
 
-    def save(self, name: str) -> None:
-        """Write the actor in Hugging Face format."""
-        with self.trainer.clock.phase("save_checkpoint"):
-            self.trainer.policy.save(self.folder / name)
+    def _log(self, metrics: Metrics) -> None:
+        if self.tracker is not None:
+            with room(self.folder):
+                self.tracker.log(self.trainer.global_step, metrics)
 
-    def dump(self) -> None:
+    def _dump(self) -> None:
         """Write the last step's rollouts."""
+        if self.tracker is None:
+            return
         step = self.trainer.global_step
-        path = self.folder / "rollouts" / f"step-{step:06d}.jsonl"
-        dump_rollouts(path, step, self.trainer.last_rollouts, self.prepared.tokenizer)
+        rows = rollout_rows(step, self.trainer.last_rollouts, self.prepared.tokenizer)
+        with room(self.folder):
+            dump_rollouts(self.folder / "rollouts" / f"step-{step:06d}.jsonl", rows)
+        self.tracker.samples(step, rows[:SAMPLES])
 
-    def finish(self) -> None:
-        """Save the actor and sum the run up in result.json."""
-        self.save("actor")
-        budget = {"steps": self.trainer.global_step, "tokens_generated": self.trainer.tokens_generated}
-        write_json(
-            self.folder / "result.json", {**budget, "before": self.evaluations[0], "after": self.evaluations[-1]}
-        )
-
-
-def _run(recorder: Recorder, tracker: Tracker, display: Display) -> None:
-    settings, trainer = recorder.parts.run, recorder.trainer
-    tracker.log(0, recorder.evaluate())
-    for metrics in trainer.run():
-        step = trainer.global_step
-        if _due(step, settings.test_freq) or trainer.progress >= 1:
-            metrics |= recorder.evaluate()
-        if _due(step, settings.rollout_freq):
-            recorder.dump()
-        if _due(step, settings.save_freq):
-            recorder.save(f"actor-step-{step:06d}")
-        metrics |= _timing(trainer)
-        tracker.log(step, metrics)
-        display.advance(trainer.progress, metrics)
-    recorder.finish()
+    def _finish(self) -> None:
+        """Save the actor in Hugging Face format and sum the run up in result.json."""
+        aside = self.folder / ".actor.tmp"
+        with room(self.folder, aside):
+            self.trainer.policy.save(aside)
+            if self.tracker is None:
+                return
+            shutil.rmtree(self.folder / "actor", ignore_errors=True)
+            aside.rename(self.folder / "actor")
+            lines = (self.folder / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+            spent = {"steps": self.trainer.global_step, "tokens_generated": self.trainer.tokens_generated}
+            result = {**spent, "before": json.loads(lines[0]), "after": json.loads(lines[-1])}
+            write_json(self.folder / "result.json", result)
+        self.tracker.summary(result)
 
 
 def _due(step: int, every: int | None) -> bool:

@@ -159,3 +159,18 @@ class Policy(WeightSource, Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the actor and its tokenizer in Hugging Face format."""
+
+    def state_bytes(self) -> int:
+        """About how many bytes ``save_state`` and ``save`` write together."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write networks, optimisers and schedules; all ranks together."""
+
+    def load_state(self, folder: Path) -> None:
+        """Go back to what ``save_state`` wrote."""
+
+    def state_dict(self) -> StateDict:
+        """What else changes in it, the same on every rank, as plain data."""
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""

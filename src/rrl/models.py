@@ -1,6 +1,7 @@
 """Where language models and tokenizers come from: built in code, a local folder, or the hub."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,10 @@ class Model(Protocol):
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Model and tokenizer; ``vocabulary`` is the task's closed set of words, or None."""
+
+    def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """The same to be counted only: where loading costs much, the weights are on torch's meta device instead."""
+        return self.load(vocabulary)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +97,48 @@ class HuggingFace(Model):
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Load both; the task's vocabulary does not matter to a model that has its own."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        return self._read(self._with_weights)
+
+    def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """The tokenizer and a model of shapes alone: weights are neither allocated nor read, and need not be there."""
+        return self._read(self._without_weights)
+
+    def _read(self, make: Callable[[str, dict[str, Any]], Any]) -> LoadedModel:
+        from transformers import AutoTokenizer
 
         path = os.path.expanduser(str(self.path))
         common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, **common)
-            model, report = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True, **common
-            )
+            model = make(path, common)
+        except DataError:
+            raise
         except Exception as error:  # a broken folder can raise nearly anything
             raise DataError(self._unreadable(path, error)) from error
-        if missing := sorted(report["missing_keys"]):
-            raise DataError(self._unreadable(path, f"{len(missing)} weights are missing, such as {missing[0]}"))
         check_tokenizer(tokenizer, model, path)
         return LoadedModel(model, tokenizer)
+
+    def _with_weights(self, path: str, common: dict[str, Any]) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True, **common
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise DataError(self._unreadable(path, f"{len(missing)} weights are missing, such as {missing[0]}"))
+        return model
+
+    def _without_weights(self, path: str, common: dict[str, Any]) -> Any:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(path, **common)
+        trust = self.trust_remote_code
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation=self.attention, trust_remote_code=trust
+            )
 
     def _unreadable(self, path: str, reason: object) -> str:
         text = " ".join(str(reason).split()) or type(reason).__name__

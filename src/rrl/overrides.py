@@ -7,6 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rrl.choices import conf_dir as conf_dir
+from rrl.choices import folders, search_path, take_own_parts
+from rrl.choices import groups as groups
 from rrl.errors import ConfigError, shown
 from rrl.spelling import closest, likeliest_key
 
@@ -34,24 +37,6 @@ class Composed(NamedTuple):
         return fault
 
 
-def conf_dir() -> Path:
-    """The folder of configurations: the checkout's, or the one that was installed with the package."""
-    here = Path(__file__).resolve().parent
-    checkout = here.parents[1] / "conf"
-    return checkout if (checkout / "train.yaml").is_file() else here / "conf"
-
-
-def groups() -> dict[str, list[str]]:
-    """Every configuration group and its options."""
-    return {folder.name: _options(folder.resolve()) for folder in conf_dir().iterdir() if folder.is_dir()}
-
-
-def _options(folder: Path) -> list[str]:
-    """Configurations below a group's folder; results of experiments are none."""
-    files = [file for file in folder.glob("**/*.yaml") if "results" not in file.parts]
-    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
-
-
 def compose(name: str, overrides: Sequence[str]) -> Composed:
     """``conf/<name>.yaml`` under ``overrides``: ``group=choice`` and ``key=value``; a mapping replaces the old one.
 
@@ -59,42 +44,49 @@ def compose(name: str, overrides: Sequence[str]) -> Composed:
     """
     import hydra
 
-    faults: list[str] = []
+    faults = take_own_parts()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
-        given = _read(overrides, faults)
-        choices = [o for o in given if o.key_or_group in groups() and not isinstance(o.value(), Mapping)]
+        given, known = _read(overrides, faults), groups()
+        choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
         chosen, lost = _choose(choices, faults)
         values = [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
-        return _settle(hydra.compose(name, chosen), values, faults)
+        return _settle(hydra.compose(name, [search_path(), *chosen]), values, faults)
 
 
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
     """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``."""
-    from omegaconf import OmegaConf
 
     if not (folder / "config.yaml").is_file() or not (folder / "actor").is_dir():
         raise ConfigError(
             f"from_run: {str(folder)!r} holds no finished run; expected a folder with config.yaml and actor/; "
             "give the run.dir of a run that came to its end"
         )
-    faults: list[str] = []
+    faults = take_own_parts()
     with _told(faults):
-        config = OmegaConf.load(folder / "config.yaml")
+        config = _linked(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.models.HuggingFace", **actor}, None
-        _link(config)
         return _settle(config, _read(overrides, faults), faults)
 
 
-def _link(config: Any) -> None:
-    """Let every value that was taken from another key follow that key again; a run's file has them resolved."""
+def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
+    """The configuration that a run has written in ``file``, under ``overrides``."""
+    faults = take_own_parts()
+    with _told(faults):
+        return _settle(_linked(file), _read(overrides, faults), faults)
+
+
+def _linked(file: Path) -> Any:
+    """A run's configuration; its file has values resolved, so let each that was taken from another key follow again."""
     from omegaconf import OmegaConf
 
+    config = OmegaConf.load(file)
     values = dict(walk(_plain(config)))
-    for _, key, value in _contents(conf_dir()):
+    for _, key, value in _contents(folders()):
         source = REFERENCE.fullmatch(str(value))
         if source and {key, source[1]} <= values.keys() and values[key] == values[source[1]]:
             OmegaConf.update(config, key, value, merge=False)
+    return config
 
 
 def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -182,7 +174,7 @@ def _settle(config: Any, values: Sequence[Any], faults: list[str]) -> Composed:
 
 def _suggest(key: str, keys: Sequence[str]) -> str:
     """What a key that is not among ``keys`` probably meant."""
-    brought = [(name, choice) for choice, name, _ in _contents(conf_dir()) if choice and name not in keys]
+    brought = [(name, choice) for choice, name, _ in _contents(folders()) if choice and name not in keys]
     elsewhere = dict(reversed(brought))  # the first choice wins
     if key in elsewhere:
         return f"; it comes with {elsewhere[key]}"
@@ -195,15 +187,16 @@ def _suggest(key: str, keys: Sequence[str]) -> str:
 
 
 @cache
-def _contents(folder: Path) -> list[tuple[str, str, Any]]:
-    """The choice ("" for train.yaml itself), key and unresolved value of everything that is written in ``folder``."""
+def _contents(places: Sequence[Path]) -> list[tuple[str, str, Any]]:
+    """The choice ("" for train.yaml itself), key and unresolved value of everything that is written in ``places``."""
     from omegaconf import OmegaConf
 
     choices = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
-    found = [("", key, value) for key, value in walk(_plain(OmegaConf.load(folder / "train.yaml"), resolve=False))]
+    found = [("", key, value) for key, value in walk(_plain(OmegaConf.load(places[0] / "train.yaml"), resolve=False))]
     for group, option in choices:
-        file = folder / group / f"{option}.yaml"
-        tree = _plain(OmegaConf.load(file), resolve=False)
+        file = next(file for place in places if (file := place / group / f"{option}.yaml").is_file())
+        content = OmegaConf.load(file)
+        tree = _plain(content, resolve=False) if OmegaConf.is_dict(content) else {}
         whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
         entries = walk(tree if whole else {group: tree})
         found += [(f"{group}={option}", *entry) for entry in entries if not entry[0].endswith(("_target_", "defaults"))]

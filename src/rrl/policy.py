@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rrl.collate import context_batch, micro_batches
-from rrl.distributed import anywhere, device, rank, share, start_process_group, unshare, world_size
+from rrl.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.errors import DivergenceError
-from rrl.interfaces import Policy
+from rrl.interfaces import Policy, StateDict
 from rrl.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
 from rrl.policy_settings import PolicySettings
 from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
@@ -108,10 +108,12 @@ class DeepSpeedPolicy(Policy):
 
         The losses are shares of a global sum; DeepSpeed averages gradients over ranks, which is undone here.
         """
-        if anywhere(not torch.isfinite(actor_loss + critic_loss)):
+        losses = gathered((actor_loss.item(), critic_loss.item()))
+        wrong = [pair for pair in losses if not all(map(math.isfinite, pair))]
+        if wrong:
             raise DivergenceError(
-                f"loss: actor {actor_loss.item()}, critic {critic_loss.item()}; expected finite numbers; lower "
-                "policy.actor_lr, policy.critic_lr or raise objective.kl_coef"
+                f"loss: actor {wrong[0][0]}, critic {wrong[0][1]}; expected finite numbers; lower policy.actor_lr, "
+                "policy.critic_lr or raise objective.kl_coef"
             )
         for name, loss in self._losses(actor_loss, critic_loss).items():
             self._engines[name].set_gradient_accumulation_boundary(last)
@@ -165,6 +167,30 @@ class DeepSpeedPolicy(Policy):
                 plain.save_pretrained(folder)
                 self._tokenizer.save_pretrained(folder)
 
+    def state_bytes(self) -> int:
+        """About what a checkpoint takes: weights, two moments and a master copy in float32, and the actor once more."""
+        networks = [list(engine.module.parameters()) for engine in self._engines.values()]
+        trained = sum(_count(p) for network in networks for p in network if p.requires_grad)
+        return 16 * trained + 4 * sum(map(_count, networks[0]))
+
+    def save_state(self, folder: Path) -> None:
+        """Write networks, optimisers and schedules, every rank its part, in DeepSpeed's format."""
+        for name, engine in self._engines.items():
+            engine.save_checkpoint(str(folder / name), tag="state", save_latest=False)
+
+    def load_state(self, folder: Path) -> None:
+        """Go back to what ``save_state`` wrote."""
+        for name, engine in self._engines.items():
+            engine.load_checkpoint(str(folder / name), tag="state")
+
+    def state_dict(self) -> StateDict:
+        """The version of the weights."""
+        return {"version": self.version}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved version."""
+        self.version = state["version"]
+
     def _in_training(self) -> list[tuple[str, Any]]:
         idle = "actor" if not self._train_actor and "critic" in self._engines else None
         return [(name, engine) for name, engine in self._engines.items() if name != idle]
@@ -190,6 +216,11 @@ class DeepSpeedPolicy(Policy):
         self.actor.train()
         values = torch.zeros_like(output.logprobs) if output.values is None else output.values
         return output.logprobs.float().cpu(), reference.float().cpu(), values.float().cpu()
+
+
+def _count(parameter: Tensor) -> int:
+    """How many numbers it holds, on this rank and others."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def _stack(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:

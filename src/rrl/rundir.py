@@ -15,6 +15,8 @@ from typing import Any
 
 from rrl.errors import ConfigError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint
+from rrl.ranges import at_least_one, not_negative
+from rrl.records import redacted, write_whole
 from rrl.types import Feedback, Problem, Rollout
 
 PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegaconf", "wandb", "datasets", "peft")
@@ -25,8 +27,10 @@ class RunSettings:
     """Where a run is written and how often.
 
     ``dir`` is the run's directory (null: one is made under ``runs/``); warm starts are cached under ``cache_dir``;
-    ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between saved
-    actors, evaluations and rollout dumps (null: never in between).
+    ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
+    checkpoints, evaluations and rollout dumps (null: never in between). The last ``keep_last`` checkpoints are kept
+    and, of those at whose step there was an evaluation, the ``keep_best`` with the highest accuracy. A phase that lasts
+    longer than ``phase_limit`` seconds ends the run (null: it may).
     """
 
     seed: int
@@ -34,6 +38,9 @@ class RunSettings:
     cache_dir: str
     threads: int | None
     save_freq: int | None
+    keep_last: int
+    keep_best: int
+    phase_limit: float | None
     test_freq: int | None
     rollout_freq: int | None
 
@@ -42,6 +49,10 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1 or null, got {value}")
+        at_least_one(self, "keep_last")
+        not_negative(self, "keep_best")
+        if self.phase_limit is not None and self.phase_limit <= 0:
+            raise ValueError(f"phase_limit: expected a number > 0 or null, got {self.phase_limit}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a number from 0 to below 2**63, got {self.seed}")
 
@@ -51,6 +62,11 @@ class RunSettings:
             made_up = _unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
             return writable(made_up, "run.dir")
         folder = Path(self.dir).expanduser()
+        if (folder / "config.yaml").is_file():
+            raise ConfigError(
+                f"run.dir: {self.dir!r} holds a run; expected a new folder; go on with that run by resume={self.dir}, "
+                "or give another run.dir"
+            )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(
                 f"run.dir: {self.dir!r} exists and is not an empty folder; expected a new one; give another run.dir, "
@@ -94,15 +110,21 @@ def _unused(folder: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write aside and rename, so that the file is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    aside.replace(path)
+    write_whole(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """The resolved configuration as ``config.yaml``."""
+    """The resolved configuration as ``config.yaml``, whole or absent; local paths are written absolute."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(as_yaml(config))
+    write_whole(folder / "config.yaml", as_yaml(_absolute(config)).encode())
+
+
+def _absolute(node: Any, key: str = "") -> Any:
+    """The same, with paths that are there from here as paths that are there from anywhere."""
+    if isinstance(node, Mapping):
+        return {name: _absolute(item, str(name)) for name, item in node.items()}
+    local = key in ("path", "hostfile") and isinstance(node, str) and Path(node).exists()
+    return str(Path(node).absolute()) if local else node
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
@@ -112,12 +134,14 @@ def as_yaml(config: Mapping[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
 
 
-def manifest(config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], tokenizer: Any) -> dict[str, Any]:
-    """What a result depends on: versions, seeds, hardware, commit, hashes of data and tokenizer."""
+def manifest(
+    config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], model: str, tokenizer: Any
+) -> dict[str, Any]:
+    """What a result depends on: versions, seeds, hardware, commit, hashes of data, ``model`` and tokenizer."""
     import torch
 
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -130,6 +154,7 @@ def manifest(config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], t
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
         "data": {split: _about(problems) for split, problems in data.items()},
+        "model": {"sha256": model},
         "tokenizer": {"size": len(tokenizer), "sha256": tokenizer_fingerprint(tokenizer)},
     }
 
@@ -161,12 +186,17 @@ def _git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def dump_rollouts(path: Path, step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> None:
-    """One step's rollouts as JSONL: question, prefix, response, verdict, and where each began."""
+def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> list[dict[str, Any]]:
+    """One step's rollouts: question, prefix, response, verdict, and where each began."""
+    return [_row(step, rollout, feedback, tokenizer) for rollout, feedback in judged]
+
+
+def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as JSONL."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        for rollout, feedback in judged:
-            file.write(json.dumps(_row(step, rollout, feedback, tokenizer), ensure_ascii=False, default=str) + "\n")
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
 def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:

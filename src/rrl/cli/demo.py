@@ -95,7 +95,7 @@ def _train_arm(arm: str, overrides: Sequence[str], events: Any) -> None:
 
     def work() -> None:
         config, parts = load("train", overrides)
-        train(config, parts, _Teller(arm, events))
+        train(config, parts, parts.run.choose(arm), _Teller(arm, events))
 
     sys.exit(shell.guarded(work))
 

@@ -30,7 +30,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from rrl.errors import ConfigError
     from rrl.rundir import writable, write_json
 
-    run, target = _given("from_run", arguments), _given("output", arguments)
+    given = shell.options(arguments, ("from_run", "output"))
+    run, target = given["from_run"], given["output"]
     rest = [argument for argument in arguments if not argument.startswith(("from_run=", "output="))]
     output = None if target is None else Path(target).expanduser()
     if output is not None and output.exists():
@@ -45,16 +46,6 @@ def _evaluate(arguments: Sequence[str]) -> None:
     print(json.dumps(result, indent=2))
     if output is not None:
         write_json(output, result)
-
-
-def _given(name: str, arguments: Sequence[str]) -> str | None:
-    """The value of ``name=...`` among the arguments."""
-    from rrl.errors import ConfigError
-
-    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
-    if len(values) > 1:
-        raise ConfigError(f"{name}: given twice, as {values[0]!r} and {values[1]!r}; keep one")
-    return values[0] if values else None
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from rrl.errors import DivergenceError, UsageError
+from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
+from rrl.stopping import Interrupted
 
 QUIET = {
     "DS_ACCELERATOR_LOG": "0",
@@ -17,7 +18,7 @@ QUIET = {
 
 
 def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
-    """Run a command on the arguments; 0 done, 1 diverged, 2 a fault of the input, 130 interrupted."""
+    """Run a command on the arguments; 0 done, 1 training failed, 2 a fault of the input, 130 interrupted."""
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
         print(help_text.strip() + "\n\n" + _groups())
@@ -32,11 +33,32 @@ def guarded(work: Callable[[], None]) -> int:
         work()
     except UsageError as error:
         print(error, file=sys.stderr)
-        return 1 if isinstance(error, DivergenceError) else 2
+        return 1 if isinstance(error, DivergenceError | StorageError) else 2
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def options(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str | None]:
+    """The values of ``name=...`` among the arguments, None where there is none. Raises ConfigError for several."""
+    found: dict[str, str | None] = dict.fromkeys(names)
+    for name in names:
+        values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
+        if len(values) > 1:
+            raise ConfigError(f"{name}: given twice, as {values[0]!r} and {values[1]!r}; keep one")
+        found[name] = values[0] if values else None
+    return found
+
+
+def is_true(name: str, value: str | None) -> bool:
+    """An option that is on or off. Raises ConfigError for any other value."""
+    if value not in (None, "true", "false"):
+        raise ConfigError(f"{name}: expected true or false, got {value!r}")
+    return value == "true"
 
 
 def quieten() -> None:

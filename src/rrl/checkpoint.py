@@ -1,0 +1,266 @@
+"""Checkpoints: everything that training goes on from, written aside and renamed; the last good one is found."""
+
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rrl.distributed import from_first, gathered, rank, spread, world_size
+from rrl.errors import ConfigError, DataError, StorageError
+from rrl.records import read_object, sync, write_whole
+from rrl.trainer import Trainer
+
+log = logging.getLogger(__name__)
+ABOUT = "checkpoint.json"
+"""Step, processes, score, and size and SHA-256 of every other file; written last: what lacks it is no checkpoint."""
+FULL = ("No space left", "Disk quota exceeded", "file write failed", "PytorchStreamWriter")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder ``checkpoints`` of the run in ``run``: those of the last ``keep_last`` steps that were saved, and of
+    the ``keep_best`` with the best score. All ranks call its methods together.
+    """
+
+    run: Path
+    keep_last: int
+    keep_best: int
+
+    @property
+    def folder(self) -> Path:
+        """Where they are: one folder ``step-000050`` each."""
+        return self.run / "checkpoints"
+
+    def save(self, trainer: Trainer, score: float | None) -> None:
+        """Write the trainer's state, then remove what need not be kept. Raises StorageError when the disk is full."""
+        target = self.folder / f"step-{trainer.global_step:06d}"
+        aside = self.folder / f".{target.name}.tmp"
+        with room(self.run, aside):
+            from_first(lambda: self._make_room(trainer, aside))
+            _write(trainer, aside)
+            files = sorted(path for path in aside.rglob("*") if path.is_file())
+            sums = spread(files, _sums)
+            about = {"step": trainer.global_step, "processes": world_size(), "score": score}
+            names = [path.relative_to(aside).as_posix() for path in files]
+            from_first(lambda: self._finish(aside, target, {**about, "files": dict(zip(names, sums, strict=True))}))
+
+    def restore(self, trainer: Trainer) -> int | None:
+        """Bring the trainer to the last good checkpoint; returns its step, or None where there is none at all.
+
+        One that is damaged is said and put aside. Raises DataError when all of them are, ConfigError when it was
+        written by another number of processes.
+        """
+        step, processes = from_first(self._last_good) or (None, 0)
+        if step is None:
+            return None
+        if processes != world_size():
+            raise ConfigError(
+                f"launcher.num_processes: the run was trained by {processes} processes, now there are {world_size()}; "
+                f"expected {processes}, among which its optimiser's state is divided"
+            )
+        _read(trainer, self.folder / f"step-{step:06d}")
+        return step
+
+    def size(self) -> int | None:
+        """Bytes of the latest checkpoint."""
+        abouts = [about for path in reversed(self._steps()) if (about := _about(path))]
+        return sum(size for size, _ in abouts[0]["files"].values()) if abouts else None
+
+    def _steps(self) -> list[Path]:
+        found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+        return sorted(found, key=_number)
+
+    def _make_room(self, trainer: Trainer, aside: Path) -> None:
+        """Begin with an empty folder on a disk with enough space."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".*.tmp"):
+            shutil.rmtree(left)
+        need, free = self.size() or trainer.policy.state_bytes(), shutil.disk_usage(self.folder).free
+        if free < 1.05 * need:
+            raise StorageError(
+                f"run.dir: {free / 1e6:,.1f} MB are free in {str(self.folder)!r}; expected {need / 1e6:,.1f} MB for a "
+                f"checkpoint of step {trainer.global_step}; make room or lower run.keep_last, {_go_on(self.run)}"
+            )
+        aside.mkdir()
+
+    def _finish(self, aside: Path, target: Path, about: dict[str, Any]) -> None:
+        sync(self.run)
+        write_whole(aside / ABOUT, json.dumps({**about, "sha256": _own_sum(about)}, indent=1).encode())
+        if target.exists():
+            target.rename(target.with_name(f".{target.name}.old.tmp"))
+        aside.rename(target)
+        _sync(self.folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove all but the last and the best."""
+        steps = self._steps()
+        scored = [(about["score"], path) for path in steps if (about := _about(path)) and about["score"] is not None]
+        best = [path for _, path in sorted(scored, key=lambda pair: (pair[0], _number(pair[1])))[::-1]]
+        kept = {*steps[-self.keep_last :], *best[: self.keep_best]}
+        for path in (*(set(steps) - kept), *self.folder.glob(".*.old.tmp")):
+            shutil.rmtree(path)
+
+    def _last_good(self) -> tuple[int, int] | None:
+        """Step and processes of the newest checkpoint that is whole; those after it are put aside."""
+        faults: list[tuple[Path, str]] = []
+        for path in reversed(self._steps()):
+            fault = _fault(path)
+            if fault is None:
+                for damaged, told in faults:
+                    log.warning("%s is damaged (%s); going back to %s", damaged.name, told, path.name)
+                    damaged.rename(_unused(damaged.with_name(f"damaged-{damaged.name}")))
+                about = _about(path)
+                return about["step"], about["processes"]
+            faults.append((path, fault))
+        if faults:
+            told = ", ".join(f"{path.name} ({fault})" for path, fault in faults)
+            raise DataError(
+                f"{self.folder}: every checkpoint is damaged: {told}; expected a whole one; bring one back from a "
+                f"copy, or move {str(self.folder)!r} away to begin anew"
+            )
+        return None
+
+
+@contextmanager
+def room(run: Path, aside: Path | None = None) -> Iterator[None]:
+    """Tell clearly when the disk is full; what was half written ``aside`` is removed."""
+    try:
+        yield
+    except Exception as error:  # each library has its own kind for a write that fails
+        if aside is not None and rank() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, StorageError) or not any(sign in str(error) for sign in FULL):
+            raise
+        free, why = shutil.disk_usage(run).free, str(error).splitlines()[0][:200]
+        raise StorageError(
+            f"run.dir: the disk of {str(run)!r} is full ({free / 1e6:,.1f} MB free: {why}); expected room to write; "
+            f"make room, {_go_on(run)}"
+        ) from error
+
+
+def _go_on(run: Path) -> str:
+    return f"then go on from the last good checkpoint: rrl-train resume={run}"
+
+
+def _write(trainer: Trainer, folder: Path) -> None:
+    """Every rank its part: networks and optimisers (DeepSpeed's format), random state; the first rank the rest."""
+    trainer.policy.save_state(folder / "networks")
+    torch.save(_random_state(), folder / f"rank-{rank():05d}.pt")
+    if rank() == 0:
+        torch.save(state_of(trainer), folder / "state.pt")
+    trainer.policy.save(folder / "actor")
+    gathered(None)
+
+
+def _read(trainer: Trainer, folder: Path) -> None:
+    trainer.policy.load_state(folder / "networks")
+    state = torch.load(folder / "state.pt", weights_only=False)
+    for name, part in _parts(trainer).items():
+        part.load_state_dict(state[name])
+    _restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """What every rank has alike: the state of each part by name."""
+    return {name: part.state_dict() for name, part in _parts(trainer).items()}
+
+
+def _parts(trainer: Trainer) -> dict[str, Any]:
+    named = ("sampler", "engine", "objective", "policy")
+    return {"trainer": trainer} | {name: getattr(trainer, name) for name in named}
+
+
+def _random_state() -> dict[str, Any]:
+    """Of this process's global generators, which dropout and other people's code draw from."""
+    import numpy
+
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "python": random.getstate(),
+        "numpy": numpy.random.get_state(),
+    }
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    import numpy
+
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    random.setstate(state["python"])
+    numpy.random.set_state(state["numpy"])
+
+
+def _sums(files: Sequence[Path]) -> list[tuple[int, str]]:
+    """Size and SHA-256 of each file, which is on disk from here on."""
+    for path in files:
+        _sync(path)
+    return [(path.stat().st_size, _sha256(path)) for path in files]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _own_sum(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; nothing where that is not what was written."""
+    about, _ = read_object(path / ABOUT)
+    told = about.pop("sha256", None)
+    return about if told is not None and told == _own_sum(about) else {}
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint; None when all of it is as it was written."""
+    about = _about(path)
+    if not about:
+        return f"{ABOUT} is missing or changed"
+    for name, (size, digest) in about["files"].items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes of {size}"
+        if _sha256(file) != digest:
+            return f"{name} does not have the SHA-256 it was written with"
+    return None
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _unused(path: Path) -> Path:
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

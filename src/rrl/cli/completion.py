@@ -1,0 +1,112 @@
+"""Completion of command lines by the shell: the script that a shell reads, and the words that may come next."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rrl.choices import groups
+from rrl.errors import ConfigError
+
+WORDS = {
+    "rrl-train": ("--help", "--cfg", "--completion", "--multirun", "resume=", "dry_run=true"),
+    "rrl-sft": ("--help",),
+    "rrl-evaluate": ("--help", "from_run=", "output="),
+    "rrl-demo": ("--help",),
+}
+"""The commands that are completed, and what each takes beside the keys of the configuration."""
+
+BASH = """\
+_rrl() {
+    local line=${COMP_LINE:0:$COMP_POINT} IFS=$'\\n' word head=
+    word=${line##*[[:space:]]}
+    # Bash completes what follows the last = or : of a word, so what stands before it is cut off.
+    [[ $COMP_WORDBREAKS == *=* ]] && head=${word%"${word##*[=:]}"}
+    COMPREPLY=($("${1%rrl-*}rrl-train" --complete "$line" 2>/dev/null))
+    COMPREPLY=("${COMPREPLY[@]#"$head"}")
+}
+complete -o nospace -o default -F _rrl COMMANDS
+"""
+ZSH = """\
+autoload -Uz compinit && compinit
+_rrl() {
+    local -a found=(${(f)"$(${words[1]%rrl-*}rrl-train --complete "${words[1,CURRENT-1]} $PREFIX" 2>/dev/null)"})
+    if (( $#found )); then compadd -S '' -a found; else compset -P '*='; _files; fi
+}
+compdef _rrl COMMANDS
+"""
+FISH = """\
+function __rrl
+    set -l words (rrl-train --complete (commandline -cp | string collect) 2>/dev/null)
+    if not set -q words[1]
+        set -l token (commandline -ct)
+        set -l head (string replace -r '[^=]*$' '' -- $token)
+        set words $head(__fish_complete_path (string replace -r '.*=' '' -- $token))
+    end
+    printf '%s\\n' $words
+end
+for command in COMMANDS
+    complete -c $command -f -a '(__rrl)'
+end
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def answer(option: str, argument: str = "") -> str:
+    """What ``--completion SHELL`` prints (the shell's script) and ``--complete LINE`` (the words, a line each)."""
+    if option == "--complete":
+        return "".join(f"{word}\n" for word in candidates(argument))
+    if argument not in SCRIPTS:
+        raise ConfigError(f"--completion: got {argument!r}; expected one of {', '.join(SCRIPTS)}")
+    return SCRIPTS[argument].replace("COMMANDS", " ".join(WORDS))
+
+
+def candidates(line: str) -> list[str]:
+    """What the last word of a command line may become; nothing where a path or a free value is expected."""
+    try:
+        command, *given = shlex.split(line)
+    except ValueError:  # within a quotation
+        return []
+    last = given.pop() if given and not line[-1].isspace() else ""
+    known = WORDS.get(command.rpartition("/")[2], ())
+    overrides = [word for word in given if not word.startswith(known)]
+    key, equals, _ = last.partition("=")
+    words = [word for word in known if word.startswith("-") == last.startswith("-")]
+    if not last.startswith("-"):
+        words += _assignments(key, overrides) if equals else _keys(key.rpartition(".")[0], overrides)
+    return sorted({word for word in words if word.startswith(last) and word != last})
+
+
+def _assignments(key: str, overrides: Sequence[str]) -> list[str]:
+    """The key with each value that it can have, where these are few."""
+    if key in groups():
+        return [f"{key}={choice}" for choice in groups()[key]]
+    return [f"{key}=true", f"{key}=false"] if isinstance(_find(key, _composed(overrides)), bool) else []
+
+
+def _keys(parent: str, overrides: Sequence[str]) -> Iterator[str]:
+    """The keys right below a dotted one, ``=`` after those that take a value, ``.`` after those with keys below."""
+    if not parent:
+        yield from (f"{group}=" for group in groups())
+    config = _composed(overrides)
+    node = _find(parent, config) if parent else config
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if name != "_target_":
+            yield (f"{parent}." if parent else "") + name + ("." if isinstance(value, Mapping) else "=")
+
+
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration under the words so far, or without them where they cannot be composed."""
+    from rrl.overrides import compose
+
+    try:
+        return compose("train", overrides).config
+    except ConfigError:  # somebody is still typing, and is told when the command runs
+        return compose("train", []).config
+
+
+def _find(key: str, config: Mapping[str, Any]) -> Any:
+    """The value of a dotted key, None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node

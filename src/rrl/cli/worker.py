@@ -1,0 +1,69 @@
+"""One rank of a run: started by a launcher with the run's directory, reads the resolved configuration, trains.
+
+Not a command for people: ``rrl-train launcher.num_processes=2`` starts it.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rrl.cli import shell
+from rrl.errors import UsageError
+from rrl.stopping import PARENT, Interrupted, leave_with_starter
+
+
+def main() -> None:
+    """Entry point: ``python -m rrl.cli.worker RUN``."""
+    from rrl.launch import take_devices
+
+    os.environ.setdefault(PARENT, "0")
+    take_devices()
+    shell.quieten()
+    sys.exit(shell.guarded(lambda: work_together(lambda: _saved(Path(sys.argv[1])))))
+
+
+def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> None:
+    """Train with the other ranks what the first one chooses: a configuration and a directory, or None for nothing."""
+    leave_with_starter()
+    from rrl.distributed import from_first, leave_process_group, start_process_group
+
+    start_process_group()
+    chosen = _said_once(lambda: from_first(choose))
+    if chosen is None:
+        return
+    config, folder = chosen
+    from rrl.config import check
+    from rrl.display import display
+    from rrl.experiment import train
+
+    parts, shown = check(config), display(config["algo"])  # where a package is missing, its machine says so
+    try:
+        _said_once(lambda: train(config, parts, folder, shown))
+    except Interrupted:
+        leave_process_group()  # all ranks leave this way, and the launcher kills what is left when one has
+        raise
+    leave_process_group()
+
+
+def _said_once(work: Callable[[], Any]) -> Any:
+    """What it returns. A fault that a user can mend is every rank's, and it is the first one that prints it."""
+    from rrl.distributed import rank
+
+    try:
+        return work()
+    except (UsageError, KeyboardInterrupt):
+        if rank() > 0:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        raise
+
+
+def _saved(folder: Path) -> tuple[dict[str, Any], Path]:
+    from rrl.resume import saved
+
+    return saved(folder), folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What this machine has: processors, memory, accelerators. All sizes are in bytes."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CGROUPS = (  # version 2, version 1: the limit and what is used of it
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+class Room(NamedTuple):
+    """Memory of one kind: all of it, and what is free for us now."""
+
+    name: str
+    total: int
+    free: int
+
+
+class Peak(NamedTuple):
+    """The most that this process ever held of one kind of memory, and all there is of it."""
+
+    name: str
+    size: int
+    total: int
+
+
+def cpus() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main_memory() -> Room:
+    """The machine's memory, or as much of it as this process's control group may use."""
+    total, free = _installed()
+    for limit, used in CGROUPS:
+        most, taken = _number(limit), _number(used)
+        if most is not None and taken is not None and most < total:
+            total, free = most, min(free, most - taken)
+    return Room("main memory", total, max(0, free))
+
+
+def accelerators() -> list[Room]:
+    """Each accelerator's memory; none on a machine without."""
+    import torch
+
+    rooms = []
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        rooms.append(Room(torch.cuda.get_device_name(number), total, free))
+    return rooms
+
+
+def accelerator_count() -> int:
+    """How many there are."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def peaks() -> list[Peak]:
+    """This process's peak on each accelerator it used or, without any, in main memory."""
+    import torch
+
+    found = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+        size, about = torch.cuda.max_memory_allocated(number), torch.cuda.get_device_properties(number)
+        found += [Peak(f"GPU {number} ({about.name})", size, about.total_memory)] if size else []
+    return found or [Peak("main memory", _largest_resident_set(), main_memory().total)]
+
+
+def in_words(size: float) -> str:
+    """Bytes as a person reads them: three digits and a unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB" if abs(size) < 1000 else f"{size:,.0f} GiB"
+
+
+def _largest_resident_set() -> int:
+    import resource
+    import sys
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else 1024 * largest
+
+
+def _installed() -> tuple[int, int]:
+    """Total and free memory as the kernel tells them; where it does not tell what is free, all is taken to be."""
+    try:
+        rows = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
+    except OSError:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return total, total
+    sizes: dict[str, Any] = {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if len(row) > 1}
+    return sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemFree"])
+
+
+def _number(path: str) -> int | None:
+    """The number in a file; None where there is no such file or no number in it ("max" is no limit)."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,201 @@
+"""The plan of a run before its start: what will be read, done, trained and saved, and the memory that it takes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rrl import budget, forecast
+from rrl.assemble import encode
+from rrl.budget import Disk, Phase, Stage
+from rrl.config import Parts
+from rrl.forecast import Between, Step
+from rrl.machine import in_words
+from rrl.phases import Lengths, Need
+from rrl.types import Problem
+
+
+@dataclass(frozen=True)
+class Problems:
+    """The problems of a split: how many of each level, and the tokens of their prompts and references (0: none)."""
+
+    split: str
+    levels: Mapping[str, int]
+    prompts: Sequence[int]
+    references: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that ``dry_run=true`` tells; sizes are in bytes."""
+
+    folder: str
+    train: Problems
+    test: Problems
+    step: Step
+    steps: Between
+    tokens: int
+    evaluations: Between
+    responses: int
+    need: Need
+    checkpoints: Between
+    disk: Disk
+    phases: Sequence[Phase]
+    stages: Sequence[Stage]
+    warnings: Sequence[str]
+
+
+def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
+    """Read the data and count; the model is not allocated, and nothing is written.
+
+    Raises what a start would raise of faults in configuration and data.
+    """
+    folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
+    if parts.warmstart is not None:
+        parts.run.cache()
+    loaded = parts.model.outline(parts.task.vocabulary())
+    train = _about("train", encode(parts.task.examples("train"), loaded, parts))
+    examples = parts.task.examples(parts.evaluation.split)
+    test = _about(parts.evaluation.split, parts.evaluation.choose(encode(examples, loaded, parts)))
+    longest = parts.engine.sampling.max_new_tokens
+    steps = forecast.training_steps(parts.trainer, longest, fmean(train.references))
+    responses = forecast.responses(parts.evaluation, len(test.prompts))
+    need = budget.need(config, parts, loaded.model, _lengths(train, test, longest), responses)
+    phases = budget.phases(need, parts.launcher.num_processes)
+    checkpoints = steps.over(lambda n: forecast.checkpoints(n, parts.run.save_freq))
+    disk = budget.disk(parts, need, checkpoints.most, folder)
+    return Plan(
+        folder=str(folder),
+        train=train,
+        test=test,
+        step=forecast.step(parts.trainer, parts.policy, need.world.processes),
+        steps=steps,
+        tokens=forecast.most_tokens(parts.trainer, steps, longest),
+        evaluations=steps.over(lambda n: forecast.evaluations(n, parts.run.test_freq)),
+        responses=responses,
+        need=need,
+        checkpoints=checkpoints,
+        disk=disk,
+        phases=phases,
+        stages=budget.stages(need),
+        warnings=[
+            *budget.shortages(phases, config, need.world.processes),
+            *budget.full(disk),
+            *_missing_weights(config),
+        ],
+    )
+
+
+def _about(split: str, problems: Sequence[Problem]) -> Problems:
+    levels = Counter(problem.level for problem in problems)
+    return Problems(split, levels, [len(p.prompt) for p in problems], [len(p.reference) for p in problems])
+
+
+def _lengths(train: Problems, test: Problems, response: int) -> Lengths:
+    prompts = (*train.prompts, *test.prompts)
+    return Lengths(min(train.prompts), max(prompts), max(train.references), response)
+
+
+def _missing_weights(config: Mapping[str, Any]) -> list[str]:
+    """A local model without weights, which only a start would find out."""
+    folder = Path(str(config["model"].get("path"))).expanduser()
+    if not folder.is_dir() or any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+        return []
+    return [f"model.path: {str(folder)!r} holds no weights; a start will need them"]
+
+
+def as_text(plan: Plan) -> str:
+    """The plan for a person."""
+    rows = [
+        *_told("problems", _of_problems(plan)),
+        *_told("a step", _of_a_step(plan.step)),
+        *_told("training", _of_training(plan)),
+        *_told("parameters", _of_parameters(plan.need)),
+        *_told("memory", _of_memory(plan)),
+        *_told("ZeRO stages", _of_stages(plan)),
+        *(f"warning: {warning}" for warning in plan.warnings),
+    ]
+    return "\n".join([f"plan of {plan.folder}; nothing was started, nothing was written", "", *rows])
+
+
+def _told(label: str, lines: Sequence[str]) -> list[str]:
+    return [f"{label if number == 0 else '':12} {line}" for number, line in enumerate(lines)]
+
+
+def _of_problems(plan: Plan) -> list[str]:
+    """How many of which level, and how long."""
+    return [
+        f"{split.split}: {len(split.prompts):,} ({', '.join(f'{name} {n:,}' for name, n in split.levels.items())}); "
+        f"tokens: prompts {min(split.prompts)} to {max(split.prompts)}, references {fmean(split.references):.1f} on "
+        "average"
+        for split in (plan.train, plan.test)
+    ]
+
+
+def _of_a_step(step: Step) -> list[str]:
+    return [
+        f"{step.starts:,} starts x {step.n} = {_some(step.sequences, 'sequence')} -> "
+        f"{_some(step.mini_batches, 'mini-batch')} x {_some(step.epochs, 'epoch')} = "
+        f"{_some(step.optimiser_steps, 'optimiser step')}",
+        f"mini-batch: {_some(step.mini_batch, 'sequence')} = {_some(step.processes, 'process')} x "
+        f"{_some(step.micro_batches, 'micro-batch')} of at most {_some(step.micro_rows, 'row')}",
+    ]
+
+
+def _of_training(plan: Plan) -> list[str]:
+    """Steps, tokens, evaluations, checkpoints; bounds where only tokens are limited."""
+    steps, disk = plan.steps, plan.disk
+    optimised = steps.over(lambda n: n * plan.step.optimiser_steps)
+    return [
+        f"{_between(steps)} steps -> {_between(optimised)} optimiser steps",
+        *(["in brackets: when responses are as long as references"] if "(" in _between(steps) else []),
+        f"{plan.tokens:,} new tokens at most; a response has {plan.need.lengths.response} at most",
+        f"{_between(plan.evaluations)} evaluations of {_some(plan.responses, 'response')}",
+        f"{_between(plan.checkpoints)} checkpoints of {in_words(disk.size)}, of which {disk.kept} stay: on disk "
+        f"{in_words(disk.total)} at most, of {in_words(disk.free)} that are free",
+    ]
+
+
+def _between(number: Between) -> str:
+    if number.least == number.most:
+        return f"{number.least:,}"
+    likely = "" if number.likely is None else f" ({number.likely:,})"
+    return f"{number.least:,} to {number.most:,}{likely}"
+
+
+def _some(count: int, thing: str) -> str:
+    plural = f"{thing}es" if thing.endswith(("batch", "process")) else f"{thing}s"
+    return f"{count:,} {thing if count == 1 else plural}"
+
+
+def _of_parameters(need: Need) -> list[str]:
+    critic = {"own": "a network of its own", "shared": "a head on the actor's trunk", "none": "none"}
+    base = "the actor's frozen base" if need.settings.lora else "none"
+    return [
+        *(f"{one.name}: {one.trained:,} trained, {one.frozen:,} frozen" for one in need.networks),
+        f"critic: {critic[need.settings.critic]}; reference: "
+        + (f"a frozen copy of {need.whole:,}" if need.reference else base),
+    ]
+
+
+def _of_memory(plan: Plan) -> list[str]:
+    """Each phase and, largest first, what it is made of."""
+    lines = ["of each process: needed (estimated), free now, and what it is made of"]
+    for phase in plan.phases:
+        sizes = sorted(phase.parts.items(), key=lambda part: -part[1])
+        made = ", ".join(f"{name} {in_words(size)}" for name, size in sizes if size)
+        lines.append(f"{phase.name:12} {in_words(phase.total):>9} {in_words(phase.room.free):>9}  {made}")
+    return lines
+
+
+def _of_stages(plan: Plan) -> list[str]:
+    """A table of what each stage would need."""
+    processes, dtype = plan.need.world.processes, plan.need.settings.dtype
+    lines = [f"{_some(processes, 'process')} in {dtype}: states at rest, update; states while stepping (DeepSpeed)"]
+    for stage in plan.stages:
+        own = "" if stage.deepspeed is None else in_words(stage.deepspeed)
+        chosen = "chosen" if stage.number == plan.need.settings.zero_stage else ""
+        lines.append(f"{stage.number} {in_words(stage.rest):>9} {in_words(stage.update):>9} {own:>9} {chosen}".rstrip())
+    return lines

@@ -1,0 +1,169 @@
+"""Record files that survive a kill: taken back without hole or double, on disk, whole or absent, free of secrets."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rrl.errors import DataError
+
+ROWS = ("metrics.jsonl", "evaluations.jsonl")
+"""The files of rows with a ``step``; the first has one row for every step from 0 on."""
+SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
+SHORTEST_SECRET = 8
+"""Characters; the value of a shorter variable, such as ``1``, is found in text by chance."""
+
+TAIL = 2**14
+"""Bytes at the end of a file that are looked at first: some rows of metrics."""
+
+Rows = list[tuple[int, bytes]]
+"""Steps and their lines as they stand in the file."""
+
+
+def rewind(folder: Path, step: int | None) -> None:
+    """Take a run's records back to the checkpoint of ``step``, as if nothing had been done since.
+
+    metrics.jsonl and evaluations.jsonl keep their whole rows up to ``step``; rollouts of later steps and result.json
+    are removed. None or -1 begins anew: nothing is kept. Raises DataError, with every file as it was, when a row is
+    missing or double, for then the records do not tell what the checkpoint went through.
+    """
+    last = -1 if step is None else step
+    kept = {folder / name: _rows_until(folder / name, last) for name in ROWS}
+    faults = _missing(folder / ROWS[0], kept[folder / ROWS[0]], last)
+    faults += [fault for path, rows in kept.items() for fault in _double(path, rows)]
+    if faults:
+        raise DataError(*faults)
+    for path, rows in kept.items():
+        if path.exists():
+            write_whole(path, b"".join(line + b"\n" for _, line in rows))
+    late = [path for path in (folder / "rollouts").glob("step-*.jsonl") if _number(path) > last]
+    for path in (*late, folder / "result.json"):
+        path.unlink(missing_ok=True)
+    _sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Have every row on disk, so that no checkpoint is newer than the records after a loss of power."""
+    for name in ROWS:
+        if (folder / name).exists():
+            _sync(folder / name)
+    _sync(folder)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write aside, have it on disk and rename, so that the file is the old or the new one, whole."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_bytes(content)
+    _sync(aside)
+    aside.replace(path)
+    _sync(path.parent)
+
+
+def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """A JSON object and no fault; or nothing, with a fault unless the file is not there."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError) as error:
+        return {}, [fault(path, error)]
+    return (content, []) if isinstance(content, dict) else ({}, [f"{path.name} is no JSON object"])
+
+
+def last_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Some whole rows from the end of a file of any length, latest first; a fault where it has content but none."""
+    try:
+        with path.open("rb") as file:
+            end, size = file.seek(0, os.SEEK_END), TAIL
+            while True:
+                start = file.seek(max(0, end - size))
+                lines = file.read(end - start).split(b"\n")  # the first may be cut, and then is no row
+                rows = [row for line in reversed(lines) if (row := _row(line)) is not None]
+                if rows or start == 0:
+                    return rows, [f"{path.name} has no whole row"] if end and not rows else []
+                size *= 4
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [fault(path, error)]
+
+
+def fault(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, in a line."""
+    why = error.strerror if isinstance(error, OSError) else str(error).split("\n")[0]
+    return f"{path.name} cannot be read ({why})"
+
+
+def redacted(text: str) -> str:
+    """The text with the names of secret environment variables in place of their values.
+
+    Secret is what ends in KEY, TOKEN, SECRET or PASSWORD and has at least ``SHORTEST_SECRET`` characters.
+    """
+    secrets = {value: name for name, value in os.environ.items() if SECRET.search(name)}
+    for value in sorted(secrets, key=len, reverse=True):
+        if len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, f"<{secrets[value]}>")
+    return text
+
+
+def _rows_until(path: Path, last: int) -> Rows:
+    """The whole rows of steps 0 to ``last``; a line that a kill has torn is none."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    rows = ((_row(line), line) for line in lines)
+    return [(row["step"], line) for row, line in rows if row is not None and 0 <= row["step"] <= last]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row, or None where a line is not whole: torn by a kill, being written, zeros after a loss of power."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+
+
+def _missing(path: Path, rows: Rows, last: int) -> list[str]:
+    missing = sorted(set(range(last + 1)) - {step for step, _ in rows})
+    if not missing:
+        return []
+    return [
+        f"{path}: no whole row of step {_spans(missing)}; expected one for each step from 0 to {last}; bring the file "
+        "back from a copy, resume from an earlier checkpoint, or begin a new run"
+    ]
+
+
+def _double(path: Path, rows: Rows) -> list[str]:
+    double = sorted(step for step, count in Counter(step for step, _ in rows).items() if count > 1)
+    if not double:
+        return []
+    return [
+        f"{path}: more than one row of step {_spans(double)}; expected one; delete the wrong ones, resume from an "
+        "earlier checkpoint, or begin a new run"
+    ]
+
+
+def _spans(numbers: Sequence[int], most: int = 5) -> str:
+    """Ascending numbers in a few words, as in 3, 7-9."""
+    starts = [numbers[0], *(after for before, after in pairwise(numbers) if after > before + 1)]
+    ends = [*(before for before, after in pairwise(numbers) if after > before + 1), numbers[-1]]
+    spans = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    return ", ".join(spans[:most]) + (", ..." if len(spans) > most else "")
+
+
+def _number(path: Path) -> int:
+    """The step in a name like step-000050.jsonl; -1 for a name without."""
+    found = re.fullmatch(r"step-(\d+)", path.stem)
+    return int(found[1]) if found else -1
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

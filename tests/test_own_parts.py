@@ -1,0 +1,150 @@
+"""Parts of a user's own, outside this project: folders in RRL_PARTS are searched as conf/ is, and imported from."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rrl.choices import folders, groups, take_own_parts
+from rrl.config import load
+from rrl.errors import ConfigError
+from rrl.overrides import compose
+
+SAMPLER = """
+_target_: {module}.Mine
+level_weights: null
+boldness: 3
+"""
+CODE = """
+from dataclasses import dataclass
+from rrl.samplers.problems import Problems
+
+@dataclass(kw_only=True)
+class Mine(Problems):
+    boldness: int
+
+    def __post_init__(self) -> None:
+        if self.boldness < 1:
+            raise ValueError(f"boldness: expected at least 1, got {self.boldness}")
+"""
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a sampler ``mine`` that RRL_PARTS names; its own name has all that could need quoting."""
+    return own(tmp_path / "it's, [my] own" / "results", "mine", monkeypatch)
+
+
+def own(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    module = f"own_{name}"
+    (folder / "sampler").mkdir(parents=True)
+    (folder / "sampler" / f"{name}.yaml").write_text(SAMPLER.format(module=module))
+    (folder / f"{module}.py").write_text(CODE)
+    monkeypatch.setenv("RRL_PARTS", str(folder))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    return folder
+
+
+def faults(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load("train", overrides)
+    return list(caught.value.faults)
+
+
+def sampler(*overrides: str) -> Any:
+    return load("train", ["algo=ppo", *overrides])[1].sampler
+
+
+@pytest.mark.usefixtures("parts")
+def test_one_file_and_one_yaml_outside_the_project_make_a_part() -> None:
+    mine = sampler("sampler=mine", "sampler.boldness=5")
+    assert (type(mine).__name__, mine.boldness) == ("Mine", 5)
+
+
+@pytest.mark.usefixtures("parts")
+def test_what_is_ours_stays_beside_it() -> None:
+    assert type(sampler("sampler=problems")).__name__ == "Problems"
+    assert {"mine", "problems", "retrospective"} <= set(groups()["sampler"])
+
+
+def test_a_folder_is_found_from_the_working_directory_and_several_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        own(tmp_path / name, name, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RRL_PARTS", "first:second:first:")
+    assert [type(sampler(f"sampler={name}")).__module__ for name in ("first", "second")] == ["own_first", "own_second"]
+
+
+def test_an_algorithm_of_ones_own_combines_ones_own_parts(parts: Path) -> None:
+    (parts / "algo").mkdir()
+    (parts / "algo" / "bold.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /sampler: mine\nalgo: bold\nsampler: {boldness: 9}\n"
+    )
+    config, made = load("train", ["algo=bold"])
+    assert (config["algo"], made.sampler.boldness) == ("bold", 9)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("parts")
+def test_faults_know_parts_of_ones_own() -> None:
+    misspelt, key = faults("algo=ppo", "sampler=mime", "boldness=2")
+    assert misspelt.startswith("sampler: no such choice 'mime'; did you mean 'mine'? valid: canonical, mine, ")
+    assert key == "boldness: no such key; did you mean 'sampler.boldness'?"
+    assert faults("algo=ppo", "sampler.boldness=2") == ["sampler.boldness: no such key; it comes with sampler=mine"]
+    assert faults("algo=ppo", "sampler=mine", "sampler.boldness=0") == [
+        "sampler.boldness: expected at least 1, got 0"
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("parts")
+def test_help_lists_parts_of_ones_own() -> None:
+    words = [sys.executable, "-m", "rrl.cli.train", "--help"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "sampler=canonical|mine|problems|" in told
+
+
+def test_a_folder_without_parts_is_told_with_every_other_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RRL_PARTS", f"{tmp_path}:{tmp_path / 'nowhere'}")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    told = [f"RRL_PARTS: '{folder}' has no choice of any group; expected files like sampler/mine.yaml"
+            for folder in (tmp_path, tmp_path / "nowhere")]  # fmt: skip
+    assert faults("seed=-1") == [*told, "seed: expected a number from 0 to below 2**63, got -1"]
+
+
+def test_a_name_of_ours_is_not_taken(parts: Path) -> None:
+    (parts / "sampler" / "redraw.yaml").write_text(SAMPLER.format(module="own_mine"))
+    told = f"RRL_PARTS: {str(parts)!r} has sampler=redraw, which is there already; give it another name"
+    assert take_own_parts() == [told]
+    assert compose("train", ["sampler=redraw"]).config["sampler"]["_target_"].startswith("rrl.")
+
+
+def test_a_module_of_ones_own_hides_no_other(parts: Path) -> None:
+    take_own_parts()
+    take_own_parts()
+    assert sys.path[-1] == str(parts) == str(folders()[1])
+    assert sys.path.count(str(parts)) == 1
+
+
+@pytest.mark.parametrize("content", ["- 1\n", "", "# a note\n"])
+def test_a_yaml_that_is_no_part_is_told_when_it_is_chosen_and_harmless_before(parts: Path, content: str) -> None:
+    (parts / "sampler" / "broken.yaml").write_text(content)
+    assert faults("boldness=1") == ["boldness: no such key; did you mean 'sampler.boldness' (with sampler=mine)?"]
+    (told,) = faults("algo=ppo", "sampler=broken")
+    assert told.startswith("sampler: expected a part with a _target_, got ")
+
+
+def test_a_yaml_that_cannot_be_read_is_named(parts: Path) -> None:
+    (parts / "sampler" / "broken.yaml").write_text("x: [\n")
+    (told,) = faults("sampler=broken")
+    assert "sampler/broken.yaml" in told
+
+
+@pytest.mark.usefixtures("parts")
+def test_without_the_variable_there_is_nothing_but_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RRL_PARTS")
+    assert len(folders()) == 1
+    assert "mine" not in groups()["sampler"]
