@@ -9,7 +9,7 @@ help: ## list the targets
 
 install: $(VENV)/installed ## make .venv and install the project with its pinned requirements
 
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

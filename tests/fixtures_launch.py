@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ QUICK = (
     "warmstart=none", "run.threads=1", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=8",
     "evaluation.limit=2", "evaluation.n=2", "task.train_per_level=20", "trainer.total_training_steps=4",
     "run.save_freq=2", "run.test_freq=null", "model.hidden_size=16", "model.intermediate_size=32",
-    "model.num_hidden_layers=1", "model.num_attention_heads=2", "data.level_weights={L3: 1}", "reward=scripted",
+    "model.num_hidden_layers=1", "model.num_attention_heads=2", "data.level_weights={L3: 1}", "reward=scripted", "trainer.critic_warmup=0",
 )  # fmt: skip
 LONG = (*QUICK[:7], "trainer.total_training_steps=100000", *QUICK[8:])
 PATIENCE = 300.0
@@ -29,11 +30,16 @@ SCRIPTED = "_target_: fixtures_reward.Scripted\n"
 def environment(folder: Path, act: str = "none", **more: str) -> dict[str, str]:
     """Ours without what a launcher around us may have set; the reward does ``act`` and writes into ``folder``."""
     theirs = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "RRL_PARENT", "CUDA_VISIBLE_DEVICES")
-    kept = {name: value for name, value in os.environ.items() if name not in theirs and not name.startswith("SLURM_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in theirs and (not name.startswith("SLURM_") or name == "SLURM_CONF")
+    }
     parts = folder / "parts"
     (parts / "reward").mkdir(parents=True, exist_ok=True)
     (parts / "reward" / "scripted.yaml").write_text(SCRIPTED)
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), "RRL_PARTS": str(parts), "CUDA_VISIBLE_DEVICES": ""}
+    shutil.copy(TESTS / "fixtures_reward.py", parts)
+    own = {"OMP_NUM_THREADS": "1", "RRL_PARTS": str(parts), "CUDA_VISIBLE_DEVICES": ""}
     return {**kept, **own, "RRL_TEST_ACT": act, "RRL_TEST_SEEN": str(folder), **more}
 
 

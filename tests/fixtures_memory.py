@@ -22,27 +22,28 @@ from rrl.types import State
 Mark = Callable[[str], None]
 
 
-def phases(work: Callable[[Mark], None]) -> tuple[dict[str, int], dict[str, int]]:
-    """The most bytes that the allocator had given out in each phase that ``work`` marks, and those at its end."""
+def phases(work: Callable[[Mark], None]) -> dict[str, int]:
+    """The most bytes that the allocator had given out in each phase that ``work`` marks."""
     marks: list[tuple[int, str]] = [(0, "before")]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         work(lambda name: marks.append((time.time_ns(), name)))
     events = record.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    peak, end, held = {}, {}, 0
+    peak, held = {}, 0
     for (begin, name), (stop, _) in zip(marks, [*marks[1:], (2**63, "")], strict=True):
         peak[name] = held
         for _, size in (change for change in changes if begin <= change[0] < stop):
             held += size
             peak[name] = max(peak[name], held)
-        end[name] = held
-    return peak, end
+    return peak
 
 
-def held_and_needed(size: dict[str, int], rows: int, lengths: tuple[int, int], changes: dict[str, Any]) -> Any:
-    """Bytes by phase as (held, needed by the plan) after two steps of ``rows`` rows; ``lengths`` of prompt, response.
+def held_and_needed(
+    size: dict[str, int], rows: int, lengths: tuple[int, int], changes: dict[str, Any]
+) -> dict[str, tuple[int, int]]:
+    """Bytes by phase, as (held at most, needed by the plan), in two steps of ``rows`` rows.
 
-    ``size`` is the model's; ``changes`` are those of the policy's settings.
+    ``size`` is the model's; ``lengths`` are those of prompt and response; ``changes`` go to the policy's settings.
     """
     changes = changes | ({"lora": LORA} if changes.get("lora") else {})
     made: dict[str, Any] = {}
@@ -68,11 +69,10 @@ def held_and_needed(size: dict[str, int], rows: int, lengths: tuple[int, int], c
         mark("after")
         made["settings"] = policy._settings
 
-    peak, end = phases(work)
+    peak = phases(work)
     need = _need(size, rows, lengths, made["settings"])
     names = ("gen", "old_log_prob", "update_actor")
-    found = {name: (peak[name], sum(getattr(need, name)().values())) for name in names}
-    return found | {"rest": (end["update_actor"], sum(need._states().values()))}
+    return {name: (peak[name], sum(getattr(need, name)().values())) for name in names}
 
 
 def _with_a_bucket_that_fits(initialize: Any) -> Any:
@@ -80,7 +80,7 @@ def _with_a_bucket_that_fits(initialize: Any) -> Any:
 
     def initialise(**arguments: Any) -> Any:
         trained = sum(p.numel() for p in arguments["model"].parameters() if p.requires_grad)
-        arguments["config"]["zero_optimization"]["reduce_bucket_size"] = trained
+        arguments["config"]["zero_optimization"]["reduce_bucket_size"] = trained + 1000
         return initialize(**arguments)
 
     return initialise

@@ -26,7 +26,7 @@ class Scripted(Reward):
 
 def _tell() -> None:
     heavy = sorted({"hydra", "torch"} & sys.modules.keys())
-    about = {"pid": os.getpid(), "modules": heavy, "threads": os.environ["OMP_NUM_THREADS"]}
+    about = {"pid": os.getpid(), "modules": heavy, "devices": os.environ.get("CUDA_VISIBLE_DEVICES")}
     (Path(os.environ["RRL_TEST_SEEN"]) / f"seen-{rank()}").write_text(json.dumps(about))
 
 

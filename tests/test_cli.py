@@ -209,8 +209,9 @@ def test_a_context_without_room_for_the_response_is_refused(tmp_path: Path) -> N
 def test_a_run_writes_its_directory(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml", "manifest.json", "metrics.jsonl", "evaluations.jsonl", "rollouts", "result.json",
-        "actor", "actor-step-000001", "actor-step-000002",
+        "actor", "checkpoints", "logs", "start", "status.json", ".lock",
     }  # fmt: skip
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-000001", "step-000002"]
     assert [path.name for path in (finished / "rollouts").iterdir()] == ["step-000002.jsonl"]
 
 
@@ -222,7 +223,7 @@ def test_the_saved_configuration_is_the_one_that_was_used(finished: Path) -> Non
 def test_the_actor_is_a_model_of_transformers_that_moved_since_the_first_step(finished: Path) -> None:
     first, last, final = (
         AutoModelForCausalLM.from_pretrained(finished / name).state_dict()
-        for name in ("actor-step-000001", "actor-step-000002", "actor")
+        for name in ("checkpoints/step-000001/actor", "checkpoints/step-000002/actor", "actor")
     )
     tokenizer = AutoTokenizer.from_pretrained(finished / "actor")
     assert tokenizer("3 add1 =").input_ids[0] == tokenizer.bos_token_id
@@ -258,7 +259,8 @@ def test_numbers_that_are_not_finite_stop_the_run_at_their_batch_and_keep_what_w
     assert told.startswith("step 2: mini-batch 2: loss: actor nan, critic ")
     assert "lower policy.actor_lr" in told
     assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
-    weights = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "actor-step-000001").state_dict().values()
+    saved = tmp_path / "run" / "checkpoints" / "step-000001" / "actor"
+    weights = AutoModelForCausalLM.from_pretrained(saved).state_dict().values()
     assert all(bool(tensor.isfinite().all()) for tensor in weights)
     assert not (tmp_path / "run" / "result.json").exists()
 

@@ -132,12 +132,20 @@ def anywhere(fact: bool) -> bool:
 
 @contextmanager
 def first_on_each_machine() -> Iterator[None]:
-    """What is inside is done by one process of each machine before the others do it."""
+    """What is inside is done by one process of each machine before the others do it.
+
+    What it raises there is raised on all ranks.
+    """
+    fault: Exception | None = None
     if _local_rank() == 0:
-        yield
-        gathered(None)
-    else:
-        gathered(None)
+        try:
+            yield
+        except Exception as error:  # it is raised again, on every rank
+            fault = error
+    for found in gathered(fault):
+        if found is not None:
+            raise found
+    if _local_rank() != 0:
         yield
 
 

@@ -16,10 +16,11 @@ from rrl.clock import Clock
 from rrl.config import Parts
 from rrl.display import Display, Silent
 from rrl.distributed import anywhere, from_first, gathered, rank, start_process_group, world_size
-from rrl.errors import DataError, UsageError
+from rrl.errors import ConfigError, DataError, UsageError
 from rrl.evaluation import evaluation_metrics
 from rrl.fingerprints import weights_fingerprint
 from rrl.logs import open_log
+from rrl.memory import explained
 from rrl.records import read_object, redacted, rewind
 from rrl.rundir import dump_rollouts, manifest, rollout_rows, write_config, write_json
 from rrl.runstate import hold, write_state
@@ -42,32 +43,38 @@ def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Displa
     parts.run.limit_threads()
     start_process_group()
     with StopRequest() as stop, ExitStack() as stack:
-        from_first(lambda: _occupy(folder, config, stack))
+        new = from_first(lambda: _occupy(folder, config, stack))
         file = stack.enter_context(open_log(folder, rank()))
         shown = display if rank() == 0 else Silent()
         clock = Clock(shown.phase)
         watchdog = Watchdog(folder, clock, parts.run.phase_limit, file)
         stack.callback(watchdog.dismiss)
-        stack.enter_context(_outcome(folder, file))
+        stack.enter_context(_outcome(folder, file, new))
+        stack.enter_context(explained(config, lambda: clock.current()[0] or "loading", world_size()))
         stack.callback(shown.close)
         run = _begin(config, parts, folder, clock, shown)
         stop.gentle = True
         run.loop(stop, shown)
 
 
-def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> None:
-    """Take the folder for this run, and forget what was asked of earlier processes."""
+def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> bool:
+    """Take the folder for this run, and forget what was asked of earlier processes; whether the run is new."""
     stack.enter_context(hold(folder))
+    new = not (folder / "status.json").exists()
     write_config(folder, config)
     write_state(folder, "running", processes=world_size())
     if not has_parent():  # it has done so before it began to pass on signals
         withdraw(folder)
     (folder / "logs" / "alarm.json").unlink(missing_ok=True)
+    return new
 
 
 @contextmanager
-def _outcome(folder: Path, file: IO[str]) -> Iterator[None]:
-    """Tell in status.json how the run ends; a fault also in this rank's log."""
+def _outcome(folder: Path, file: IO[str], new: bool) -> Iterator[None]:
+    """Tell in status.json how the run ends; a fault also in this rank's log.
+
+    A new run that could not begin leaves nothing behind, so that the same command can be given again.
+    """
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
@@ -78,9 +85,15 @@ def _outcome(folder: Path, file: IO[str]) -> Iterator[None]:
         where = f"rank {rank()}: " if world_size() > 1 else ""
         told = error.faults[0] if isinstance(error, UsageError) else f"{where}{type(error).__name__}: {error}"
         _tell(folder, "failed", told)
+        if new and world_size() == 1 and isinstance(error, ConfigError | DataError) and not _begun(folder):
+            shutil.rmtree(folder)
         raise
     gathered(None)  # no rank tells of success while another one can still fail
     _tell(folder, "finished", None)
+
+
+def _begun(folder: Path) -> bool:
+    return (folder / "metrics.jsonl").exists() or (folder / "start").exists()
 
 
 def _tell(folder: Path, state: Any, reason: str | None) -> None:
@@ -115,6 +128,7 @@ def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, 
 def _write_manifest(folder: Path, config: Mapping[str, Any], prepared: Prepared, model: str) -> None:
     """What the run began with; raises DataError when a resumed one would go on with something else."""
     about = manifest(config, {"train": prepared.train, "test": prepared.test}, model, prepared.tokenizer)
+    about |= {"warmstart": prepared.warmstart}
     before, _ = read_object(folder / "manifest.json")
     sums = {name: (_sums(before.get(name, about[name])), _sums(about[name])) for name in ("data", "model", "tokenizer")}
     faults = [
@@ -202,7 +216,10 @@ class Run:
         rows = rollout_rows(step, self.trainer.last_rollouts, self.prepared.tokenizer)
         with room(self.folder):
             dump_rollouts(self.folder / "rollouts" / f"step-{step:06d}.jsonl", rows)
-        self.tracker.samples(step, rows[:SAMPLES])
+        shown = ("prefix", "response", "verdict", "score")
+        self.tracker.samples(
+            step, [{"id": r["problem"]["id"], **{name: r[name] for name in shown}} for r in rows[:SAMPLES]]
+        )
 
     def _finish(self) -> None:
         """Save the actor in Hugging Face format and sum the run up in result.json."""

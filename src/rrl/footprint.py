@@ -5,11 +5,11 @@ W processes and b bytes a weight (4 in float32, 2 in bfloat16), at rest, that is
 
     stage 0      b (P + F) + 8 P (moments), in bfloat16 + 4 P (float32 copy of the weights)
     stage 1, 2   b (P + F) + 12 P / W       (float32 copy and moments; in float32 the copy is a second one)
-    stage 3      (b (P + F) + b P + 12 P) / W + a reduce bucket  (b P: gradients, kept from step to step), and
-                 with several processes b (P + F) of weights that stay gathered, up to a limit
+    stage 3      (b (P + F) + b P + 12 P) / W + a reduce bucket + b S (gradients stay; S: in tensors too small to split)
 
-The optimiser step adds 12 P / W at stages 1 to 3 (gradients in both precisions, a temporary of AdamW). Activations are
-those of a Llama-like layer; they and the logits are upper bounds for rows of full length.
+The optimiser step adds 12 P / W at stages 1 to 3 (gradients in both precisions, a temporary of AdamW). Passes of several
+processes at stage 3 gather the weights again, up to a limit. Activations are those of a Llama-like layer; they and the
+logits are upper bounds for rows of full length.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,8 @@ BUCKET = 500_000_000
 """Elements in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
 LIVE = 1_000_000_000
 """Parameters that stage 3 keeps gathered at most (its ``stage3_max_live_parameters``)."""
+PERSISTENT = 100_000
+"""Elements up to which it keeps a tensor whole (its ``stage3_param_persistence_threshold``)."""
 PREFETCH = 50_000_000
 """Parameters that it gathers ahead at most (its ``stage3_prefetch_bucket_size``)."""
 LOGITS = 6.3
@@ -35,11 +37,15 @@ SUPERVISED = 4.1
 
 @dataclass(frozen=True)
 class Network:
-    """A network that DeepSpeed trains: how many of its parameters are trained and frozen, and in its largest tensor."""
+    """A network that DeepSpeed trains: how many of its parameters are trained and frozen.
+
+    ``small`` are in tensors that stage 3 does not split; ``largest`` is the size of the largest tensor.
+    """
 
     name: str
     trained: int
     frozen: int
+    small: int
     largest: int
 
     @property
@@ -71,9 +77,13 @@ class World:
 
 
 class States(NamedTuple):
-    """Bytes of one network: at rest, and what a backward pass or an optimiser step adds to that."""
+    """Bytes of one network: at rest, and what a forward pass, a backward pass or an optimiser step adds to that.
+
+    ``gradients`` are there in backward passes and steps alike.
+    """
 
     rest: int
+    forward: int
     gradients: int
     backward: int
     step: int
@@ -86,6 +96,7 @@ def count(name: str, module: Any) -> Network:
         name=name,
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         frozen=sum(p.numel() for p in parameters if not p.requires_grad),
+        small=sum(p.numel() for p in parameters if p.numel() <= PERSISTENT),
         largest=max(p.numel() for p in parameters),
     )
 
@@ -113,20 +124,24 @@ def states(network: Network, settings: PolicySettings, world: World) -> States:
         temporary = 4 * (network.largest if world.lazy else trained)
         copies = 4 * trained if settings.dtype == "bfloat16" else 0
         flat = b * min(trained, BUCKET)
-        return States(b * whole + 8 * trained + copies, b * trained, flat, copies + temporary)
+        return States(b * whole + 8 * trained + copies, 0, b * trained, flat, copies + temporary)
     mine = trained // world.processes
     if settings.zero_stage == 3:
-        alone = world.processes == 1
-        live, ahead = (0, 0) if alone else (b * min(whole, LIVE), 2 * b * min(whole, PREFETCH))
+        gathered = 0 if world.processes == 1 else b * (min(whole - network.small, LIVE) + min(whole, PREFETCH))
         split = (b * (whole + trained) + 12 * trained) // world.processes
-        return States(split + bucket + live, 0, ahead, 12 * mine)
+        return States(split + bucket + b * network.small, gathered, 0, gathered, 12 * mine)
     full = trained if settings.zero_stage == 1 else mine
-    return States(b * whole + 12 * mine, b * mine, b * full + bucket, (12 - b) * mine)
+    return States(b * whole + 12 * mine, 0, b * mine, b * full + bucket, (12 - b) * mine)
 
 
 def at_rest(networks: Sequence[Network], settings: PolicySettings, world: World) -> int:
     """Weights and optimiser states between steps."""
     return sum(states(network, settings, world).rest for network in networks)
+
+
+def while_reading(networks: Sequence[Network], settings: PolicySettings, world: World) -> int:
+    """What all networks add to that in forward passes."""
+    return sum(states(network, settings, world).forward for network in networks)
 
 
 def while_learning(networks: Sequence[Network], settings: PolicySettings, world: World) -> tuple[int, int]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from rrl.choices import OWN
 from rrl.devices import visible
 from rrl.errors import ConfigError
 from rrl.machine import cpus
 from rrl.ranges import at_least_one
 from rrl.records import read_object
-from rrl.runstate import read_state, write_state
+from rrl.runstate import hold, read_state, write_state
 from rrl.stopping import PARENT, SIGNALS, ask_to_stop, say_that_it_stops, withdraw
 
 SHOWN, DEVICES = "CUDA_VISIBLE_DEVICES", "RRL_DEVICES"
@@ -50,19 +51,24 @@ class Launcher:
 
     def refuse_misfits(self) -> None:
         """Raise ConfigError where this machine cannot start as many."""
+        if self.hostfile is None:
+            self._refuse_sharing()
+            return
+        missing = [name for name in ("pdsh", "ssh") if shutil.which(name) is None]
+        if missing:
+            raise ConfigError(
+                f"launcher.hostfile: other machines are reached by pdsh and ssh; {' and '.join(missing)} cannot be "
+                "found here; install what is missing, or start a process for each device by torchrun or srun"
+            )
+
+    def _refuse_sharing(self) -> None:
         from torch import cuda
 
-        devices = visible() if self.hostfile is None and cuda.is_available() else []
+        devices = visible() if cuda.is_available() else []
         if 0 < len(devices) < self.num_processes:
             raise ConfigError(
                 f"launcher.num_processes: {self.num_processes}, but there are {len(devices)} devices here: "
                 f"{', '.join(devices)}; expected one for each; lower it, or let {SHOWN} show more"
-            )
-        missing = [] if self.hostfile is None else [name for name in ("pdsh", "ssh") if shutil.which(name) is None]
-        if missing:
-            raise ConfigError(
-                f"launcher.hostfile: other machines are reached by pdsh and ssh; {' and '.join(missing)} cannot be "
-                "found here; install what is missing, or start one process a device by torchrun or srun"
             )
 
     def start(self, folder: Path) -> int:
@@ -77,20 +83,20 @@ class Launcher:
                 self.command(folder), env=self._environment(), stdout=subprocess.DEVNULL, start_new_session=True
             )
             code = signals.children.wait()
-        if read_object(folder / "status.json")[0] == before or read_state(folder).state == "killed":
+        now, _ = read_object(folder / "status.json")
+        if now == before or now.get("state") == "running":
             self._tell(folder, code, signals.at_once)
         return 130 if signals.at_once else _exit_code(folder, code)
 
     def command(self, folder: Path) -> list[str]:
         """What starts them: DeepSpeed's runner, which starts its launcher on each machine, which starts the ranks."""
         runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level=critical"]
-        where = (
-            ["--hostfile", os.devnull]
-            if self.hostfile is None
-            else ["--hostfile", _path(self.hostfile), "--force_multi"]
-        )
+        where = ["--hostfile", os.devnull]
+        if self.hostfile is not None:
+            where = ["--hostfile", _path(self.hostfile), "--force_multi"]  # though it names one machine: not this one
         how = [f"--num_gpus={self.num_processes}", f"--master_port={_free_port()}", "--no_local_rank", "--module"]
-        return [*runner, *where, *how, "rrl.cli.worker", str(folder)]
+        parts = [os.environ[OWN]] if os.environ.get(OWN) else []  # an environment does not travel to other machines
+        return [*runner, *where, *how, "rrl.cli.worker", str(folder), *parts]
 
     def _environment(self) -> dict[str, str]:
         """Ours, with devices under their other name, and the processors divided among processes that share them."""
@@ -101,12 +107,13 @@ class Launcher:
         return environment
 
     def _tell(self, folder: Path, code: int, at_once: bool) -> None:
-        """Tell how it ended for ranks that could not."""
-        if at_once:
-            write_state(folder, "interrupted", "left at once", self.processes)
-        else:
-            reason = f"the processes ended with code {code} and told nothing"
-            write_state(folder, "failed", reason, self.processes)
+        """Tell how it ended for ranks that could not, unless another run has the folder and tells of itself."""
+        with suppress(ConfigError), hold(folder):
+            if at_once:
+                write_state(folder, "interrupted", "left at once", self.processes)
+            else:
+                reason = f"the processes ended with code {code} and told nothing"
+                write_state(folder, "failed", reason, self.processes)
 
     def _slots(self) -> list[int]:
         """Processes that each machine of the hostfile has room for."""

@@ -104,6 +104,7 @@ class Need:
         states = self.shape.layers * rows * width * self.shape.hidden * footprint.BYTES[self.settings.dtype]
         return {
             **self._states(),
+            "weights to read with": footprint.while_reading(self.networks, self.settings, self.world),
             "hidden states": states if self.settings.critic == "shared" else 0,
             **_larger(
                 {"activations": footprint.passing(self.shape, rows, width, self.settings.dtype)},

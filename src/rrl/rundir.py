@@ -119,6 +119,14 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_whole(folder / "config.yaml", as_yaml(_absolute(config)).encode())
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``write_config`` has written."""
+    from omegaconf import OmegaConf
+
+    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))  # type: ignore[assignment]
+    return config
+
+
 def _absolute(node: Any, key: str = "") -> Any:
     """The same, with paths that are there from here as paths that are there from anywhere."""
     if isinstance(node, Mapping):
@@ -173,6 +181,8 @@ def _version(package: str) -> str | None:
 
 def _git_commit() -> str | None:
     here = Path(__file__).resolve().parent
+    if (here / "conf").is_dir():
+        return None  # installed: a repository around it is somebody else's
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],

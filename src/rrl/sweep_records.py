@@ -89,6 +89,8 @@ def name(number: int, overrides: Sequence[str]) -> str:
 
 def report(jobs: Sequence[Job], folder: Path) -> str:
     """All jobs as a table, and the reason and log of each that did not finish."""
+    if not jobs:
+        return "no job was started"
     rows = [("job", "overrides", "state", "accuracy", "reward", "seconds")]
     rows += [
         (job.name, " ".join(job.overrides), job.state, _number(job.accuracy), _number(job.reward), _seconds(job))
@@ -97,7 +99,7 @@ def report(jobs: Sequence[Job], folder: Path) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     bad = [job for job in jobs if job.state != "finished"]
-    reasons = [f"  {job.name}: {job.state}: {_reason(job)} ({folder / 'jobs' / job.name}.log)" for job in bad]
+    reasons = [f"  {job.name}: {job.state}: {_reason(job, folder / 'jobs' / f'{job.name}.log')}" for job in bad]
     return "\n".join(["", *lines, *([f"\n{len(bad)} of {len(jobs)} jobs did not finish:", *reasons] if bad else [])])
 
 
@@ -109,9 +111,9 @@ def _seconds(job: Job) -> str:
     return "-" if job.started is None or job.ended is None else f"{job.ended - job.started:.0f}"
 
 
-def _reason(job: Job) -> str:
+def _reason(job: Job, log: Path) -> str:
     orphan = f"; process {job.pid} on {job.host} may still run" if job.pid else ""
-    return job.reason or f"its launcher ended before it{orphan}"
+    return (job.reason or f"its launcher ended before it{orphan}") + (f" ({log})" if job.started else "")
 
 
 def last_accuracy(folder: Path) -> float | None:

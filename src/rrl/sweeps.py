@@ -81,7 +81,6 @@ def _settings(overrides: Sequence[str]) -> Any:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -91,8 +90,9 @@ def _settings(overrides: Sequence[str]) -> Any:
             raise ConfigError(*missing)
         try:
             return hydra.compose("train", list(overrides), return_hydra_config=True).hydra
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"hydra: {' '.join(str(error).split())}") from error
+        except HydraException as error:
+            cause = str(error.__cause__).split("\n")[0] if error.__cause__ else ""
+            raise ConfigError(" ".join(f"hydra: {error} {cause}".split())) from error
 
 
 def _missing(text: str, options: Mapping[str, Sequence[str]]) -> list[str]:
@@ -154,6 +154,8 @@ def _misuses(plan: Plan) -> Iterator[str]:
     for text in plan.texts:
         if name == "basic" and re.search(r"=.*\binterval\(", text):
             yield f"{text}: an interval needs a sweeper that chooses; list values, or use hydra/sweeper=optuna"
+        if re.search(r"=.*\bglob\(", text):
+            yield f"{text}: patterns are not expanded; list the choices"
     if plan.folder.exists() and (not plan.folder.is_dir() or any(plan.folder.iterdir())):
         yield f"hydra.sweep.dir: {str(plan.folder)!r} exists and is not an empty folder; expected a new one"
     try:

@@ -4,8 +4,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
+from rrl.memory import OutOfMemory
 from rrl.stopping import Interrupted
 
 QUIET = {
@@ -21,7 +23,8 @@ def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
     """Run a command on the arguments; 0 done, 1 training failed, 2 a fault of the input, 130 interrupted."""
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text.strip() + "\n\n" + _groups())
+        with suppress(BrokenPipeError):  # of a reader that has seen enough
+            print(help_text.strip() + "\n\n" + _groups(), flush=True)
         return 0
     quieten()
     return guarded(lambda: command(arguments))
@@ -33,7 +36,7 @@ def guarded(work: Callable[[], None]) -> int:
         work()
     except UsageError as error:
         print(error, file=sys.stderr)
-        return 1 if isinstance(error, DivergenceError | StorageError) else 2
+        return 1 if isinstance(error, DivergenceError | OutOfMemory | StorageError) else 2
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 130

@@ -9,19 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rrl.choices import OWN, take_own_parts
 from rrl.cli import shell
 from rrl.errors import UsageError
+from rrl.launch import take_devices
 from rrl.stopping import PARENT, Interrupted, leave_with_starter
 
 
 def main() -> None:
-    """Entry point: ``python -m rrl.cli.worker RUN``."""
-    from rrl.launch import take_devices
-
+    """Entry point: ``python -m rrl.cli.worker RUN PARTS``, where PARTS is the parent's RRL_PARTS if it has any."""
+    folder, *parts = sys.argv[1:]
+    os.environ |= {OWN: parts[0]} if parts else {}
     os.environ.setdefault(PARENT, "0")
     take_devices()
     shell.quieten()
-    sys.exit(shell.guarded(lambda: work_together(lambda: _saved(Path(sys.argv[1])))))
+    sys.exit(shell.guarded(lambda: work_together(lambda: _saved(Path(folder)))))
 
 
 def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> None:
@@ -38,6 +40,7 @@ def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> N
     from rrl.display import display
     from rrl.experiment import train
 
+    take_own_parts()
     parts, shown = check(config), display(config["algo"])  # where a package is missing, its machine says so
     try:
         _said_once(lambda: train(config, parts, folder, shown))
@@ -60,9 +63,9 @@ def _said_once(work: Callable[[], Any]) -> Any:
 
 
 def _saved(folder: Path) -> tuple[dict[str, Any], Path]:
-    from rrl.resume import saved
+    from rrl.rundir import read_config
 
-    return saved(folder), folder
+    return read_config(folder), folder
 
 
 if __name__ == "__main__":
