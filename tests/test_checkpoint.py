@@ -42,14 +42,28 @@ def after(steps: int, **policy: Any) -> Trainer:
     return trained
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Checkpoints:
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with whole checkpoints of steps 1, 2 and 3."""
-    checkpoints, trained = Checkpoints(tmp_path, keep_last=9, keep_best=0), trainer()
+    folder = tmp_path_factory.mktemp("run")
+    checkpoints, trained = Checkpoints(folder, keep_last=9, keep_best=0), trainer()
     for _ in range(3):
         trained.step()
         checkpoints.save(trained, None)
-    return checkpoints
+    return folder
+
+
+@pytest.fixture
+def saved(three: Path, tmp_path: Path) -> Checkpoints:
+    """A copy of it."""
+    shutil.copytree(three, tmp_path, dirs_exist_ok=True)
+    return Checkpoints(tmp_path, keep_last=9, keep_best=0)
+
+
+@pytest.fixture(scope="module")
+def any_trainer() -> Trainer:
+    """One to restore into, again and again."""
+    return trainer()
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:
@@ -112,8 +126,8 @@ def networks(trained: Trainer) -> dict[str, Any]:
 def test_nothing_that_changes_is_left_out(policy: dict[str, Any], tmp_path: Path) -> None:
     trained, fresh = after(3, **policy), trainer(**policy)
     checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=0)
-    changed = [k for k, v in facts(trained, "trainer", set()).items() if facts(fresh, "trainer", set()).get(k) != v]
-    assert len(changed) > 50, "the comparison sees what training changes"
+    before, now = (facts(each, "trainer", set()) for each in (fresh, trained))
+    assert sum(before.get(name) != value for name, value in now.items()) > 50, "the comparison sees what training changes"
     checkpoints.save(trained, None)
     assert checkpoints.restore(fresh) == 3
     assert facts(fresh, "trainer", set()) == facts(trained, "trainer", set())
@@ -182,34 +196,34 @@ FILES += ["networks/actor/state/mp_rank_00_model_states.pt", "networks/critic/st
 @pytest.mark.parametrize("harm", [_cut, _flip, _empty, Path.unlink])
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(
-    name: str, harm: Callable[[Path], None], saved: Checkpoints, caplog: pytest.LogCaptureFixture
+    name: str, harm: Callable[[Path], None], saved: Checkpoints, any_trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     harm(saved.folder / "step-000003" / name)
     with caplog.at_level(logging.WARNING):
-        assert saved.restore(trainer()) == 2
+        assert saved.restore(any_trainer) == 2
     assert re.search(rf"step-000003 is damaged \({name} .*\); going back to step-000002", caplog.text)
     assert steps(saved) == [1, 2]
     assert (saved.folder / "damaged-step-000003").is_dir()
 
 
-def test_several_damaged_ones_are_passed_over(saved: Checkpoints) -> None:
+def test_several_damaged_ones_are_passed_over(saved: Checkpoints, any_trainer: Trainer) -> None:
     _flip(saved.folder / "step-000003" / "state.pt")
     shutil.rmtree(saved.folder / "step-000002" / "networks")
-    assert saved.restore(trainer()) == 1
+    assert saved.restore(any_trainer) == 1
 
 
-def test_where_every_checkpoint_is_damaged_nothing_is_thrown_away(saved: Checkpoints) -> None:
+def test_where_every_checkpoint_is_damaged_nothing_is_thrown_away(saved: Checkpoints, any_trainer: Trainer) -> None:
     for step in (1, 2, 3):
         _cut(saved.folder / f"step-{step:06d}" / "state.pt")
     with pytest.raises(DataError, match=r"every checkpoint is damaged: step-000003 \(state.pt has .* bytes of"):
-        saved.restore(trainer())
+        saved.restore(any_trainer)
     assert steps(saved) == [1, 2, 3]
 
 
-def test_a_changed_score_is_damage_too(saved: Checkpoints) -> None:
+def test_a_changed_score_is_damage_too(saved: Checkpoints, any_trainer: Trainer) -> None:
     path = saved.folder / "step-000003" / "checkpoint.json"
     path.write_text(path.read_text().replace('"step": 3', '"step": 4'))
-    assert saved.restore(trainer()) == 2
+    assert saved.restore(any_trainer) == 2
 
 
 def test_what_was_never_finished_is_no_checkpoint(saved: Checkpoints) -> None:
@@ -227,10 +241,12 @@ def test_without_any_there_is_nothing_to_restore(tmp_path: Path) -> None:
     assert trained.global_step == 0
 
 
-def test_the_state_of_several_processes_is_refused_by_one(saved: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_several_processes_is_refused_by_one(
+    saved: Checkpoints, any_trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint, "world_size", lambda: 2)
     with pytest.raises(ConfigError, match="trained by 1 processes, now there are 2"):
-        saved.restore(trainer())
+        saved.restore(any_trainer)
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------

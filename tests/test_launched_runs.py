@@ -255,8 +255,8 @@ def test_a_frozen_reward_of_one_rank_ends_the_run(tmp_path: Path) -> None:
     assert "(run.phase_limit: 25)" in status(tmp_path)["reason"]
     assert status(tmp_path)["reason"] in said(tmp_path)
     assert "in sleep_for_ever" in log(tmp_path, 1) and "in sleep_for_ever" not in log(tmp_path, 0)
-    for rank in (0, 1):
-        assert "Thread 0x" in log(tmp_path, rank) and "last finished phase: gen;" in log(tmp_path, rank)
+    for rank, finished in enumerate(("reward", "gen")):
+        assert "Thread 0x" in log(tmp_path, rank) and f"last finished phase: {finished};" in log(tmp_path, rank)
     assert not left(tmp_path)
 
 

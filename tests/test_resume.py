@@ -1,9 +1,14 @@
 """Going on with a run: N steps = k steps, kill -9, resume, N - k steps; and what cannot be gone on with."""
 
 import json
+import os
 import random
+import re
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -178,3 +183,40 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
         _train(f"resume={tmp_path}")
     with pytest.raises(ConfigError, match="'auto' needs to know where the run is"):
         _train("resume=auto")
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB in memory; needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here ({done.stderr.strip()}): run as root to try a full disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimate", [True, False], ids=["seen before saving", "met while saving"])
+def test_a_full_disk_ends_the_run_with_a_message_and_the_last_good_checkpoint(
+    estimate: bool, whole: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    folder, said = small_disk / "run", tmp_path / "said"
+    blind = "import shutil; from types import SimpleNamespace as N; shutil.disk_usage = lambda _: N(free=1e9); "
+    code = f"{'' if estimate else blind}from rrl.cli.train import main; main()"
+    words = arguments(folder, run__keep_last=99)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with said.open("w") as file:
+        done = subprocess.run([sys.executable, "-c", code, *words], env=environment, stdout=file, stderr=file)
+    assert done.returncode == 1
+    told = "MB are free in" if estimate else "is full"
+    assert re.search(rf"StorageError: cannot save:\n  run.dir: .*{told}.*rrl-train resume=", said.read_text())
+    assert "Traceback" not in said.read_text()
+    assert json.loads((folder / "status.json").read_text())["state"] == "failed"
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert finish(start([f"resume={folder}"])) == [0]
+    assert history(folder) == history(whole)

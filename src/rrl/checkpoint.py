@@ -23,7 +23,8 @@ from rrl.trainer import Trainer
 log = logging.getLogger(__name__)
 ABOUT = "checkpoint.json"
 """Step, processes, score, and size and SHA-256 of every other file; written last: what lacks it is no checkpoint."""
-FULL = ("No space left", "Disk quota exceeded", "file write failed", "PytorchStreamWriter")
+FULL = ("No space left", "Disk quota exceeded", "file write failed", "unexpected pos")
+"""What the system, safetensors and torch say when a disk is full; the last is torch's, and may mean something else."""
 
 
 @dataclass(frozen=True)

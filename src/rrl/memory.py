@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rrl.errors import UsageError, shown
+from rrl.errors import UsageError
 from rrl.machine import accelerator_count, in_words, peaks
 
 SPOKEN = re.compile(
@@ -83,7 +83,8 @@ def lower(phase: str | None, config: Mapping[str, Any], processes: int) -> dict[
 
 def _value(key: str, config: Mapping[str, Any]) -> str:
     group, _, name = key.partition(".")
-    return shown(config[group][name])
+    value = config[group][name]
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | None:

@@ -33,7 +33,7 @@ def launcher(*, deep: bool) -> list[Finding]:
     found, why = _two_processes()
     if found == {"processes": 2, "sum": 3.0}:
         return [fine("launcher", "two processes, started by DeepSpeed's launcher, added up their numbers")]
-    return [limited("launcher", "one process only", why or f"two processes found {found}", "")]
+    return [limited("launcher", "one process only", why or f"two processes found {found}", "keep to one")]
 
 
 def _two_processes() -> tuple[dict[str, float] | None, str]:
@@ -52,7 +52,8 @@ def _two_processes() -> tuple[dict[str, float] | None, str]:
 def slurm() -> list[Finding]:
     """Whether jobs can be sent to a cluster from here."""
     if shutil.which("srun") is None:
-        return [missing("slurm", "no srun", "only a SLURM cluster has it; several processes start without it, too", "")]
+        why = "only a SLURM cluster has it"
+        return [missing("slurm", "no srun", why, "nothing is needed: launcher.num_processes and torchrun do without")]
     job = os.environ.get("SLURM_JOB_ID")
     return [fine("slurm", f"srun is here, {f'in job {job}' if job else 'outside a job'}")]
 

@@ -146,22 +146,26 @@ def _check(plan: Plan) -> list[str] | None:
 def _misuses(plan: Plan) -> Iterator[str]:
     """What makes no sense in a sweep."""
     for text in [*plan.texts, *plan.hydra]:
-        if text.partition("=")[0] in NOT_HERE:
-            yield f"{text}: {NOT_HERE[text.partition('=')[0]]}"
-    sweeper, name = plan.settings.sweeper, plan.settings.runtime.choices["hydra/sweeper"]
+        yield from _misuse(text, basic=plan.settings.runtime.choices["hydra/sweeper"] == "basic")
+    sweeper = plan.settings.sweeper
     if "direction" in sweeper and str(sweeper.direction).rpartition(".")[2] != "maximize":
         yield "hydra.sweeper.direction: a job is judged by its held-out accuracy; set hydra.sweeper.direction=maximize"
-    for text in plan.texts:
-        if name == "basic" and re.search(r"=.*\binterval\(", text):
-            yield f"{text}: an interval needs a sweeper that chooses; list values, or use hydra/sweeper=optuna"
-        if re.search(r"=.*\bglob\(", text):
-            yield f"{text}: patterns are not expanded; list the choices"
     if plan.folder.exists() and (not plan.folder.is_dir() or any(plan.folder.iterdir())):
         yield f"hydra.sweep.dir: {str(plan.folder)!r} exists and is not an empty folder; expected a new one"
     try:
         writable(plan.folder, "hydra.sweep.dir")
     except ConfigError as error:
         yield from error.faults
+
+
+def _misuse(text: str, *, basic: bool) -> Iterator[str]:
+    key, _, value = text.partition("=")
+    if key in NOT_HERE:
+        yield f"{text}: {NOT_HERE[key]}"
+    if basic and re.search(r"\binterval\(", value):
+        yield f"{text}: an interval needs a sweeper that chooses; list values, or use hydra/sweeper=optuna"
+    if re.search(r"\bglob\(", value):
+        yield f"{text}: patterns are not expanded; list the choices"
 
 
 def _load_faults(plan: Plan, devices: Sequence[str] | None) -> Iterator[str]:
