@@ -128,7 +128,7 @@ def states_on_each_rank(changes: dict[str, Any]) -> tuple[int, int]:
 def _storages() -> dict[int, int]:
     """Address and bytes of every storage that a tensor or a gradient of this process keeps."""
     gc.collect()
-    tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
+    tensors = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
     return {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}

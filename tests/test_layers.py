@@ -15,28 +15,28 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines")
 LAYERS = (
     (
-        "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "logs", "machine",
-        "sidecar", "stopping", "wandb_process",
+        "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor",
     ),
-    ("interfaces", "records", "memory"),
+    ("interfaces", "records", "memory", "surroundings", "logs"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
         "sweep_records",
     ),
-    ("trainer", "phases", "jobs"),
-    ("config", "checkpoint", "forecast", "budget"),
-    ("assemble", "resume", "sweeps"),
+    ("trainer", "phases", "jobs", "probes"),
+    ("config", "checkpoint", "forecast"),
+    ("assemble", "resume", "sweeps", "budget"),
     ("experiment", "plan"),
     ("cli",),
 )  # fmt: skip
 """From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""
 
 PLACES = {
-    "deepspeed": {"policy.py"},
+    "deepspeed": {"policy.py", "footprint.py"},
     "peft": {"policy_settings.py"},
     "wandb": {"wandb_process.py"},
     "matplotlib": {"plots.py"},
@@ -50,7 +50,8 @@ PLACES = {
 """Each heavy library, and exactly what imports it. The table in docs/architecture.md is this one."""
 
 HEAVY = ("torch", "numpy", *PLACES)
-COMMANDS = sorted(path.stem for path in (SOURCE / "cli").glob("*.py") if path.stem not in ("__init__", "shell"))
+NO_COMMANDS = ("__init__", "shell", "completion", "worker")
+COMMANDS = sorted(path.stem for path in (SOURCE / "cli").glob("*.py") if path.stem not in NO_COMMANDS)
 
 
 @cache

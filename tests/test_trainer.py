@@ -524,3 +524,11 @@ def test_batch_metrics_by_hand():
     assert metrics["training/rollout_probs_diff_max"] == pytest.approx(0.3)
     assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(0.1)
     assert metrics["actor/ref_kl"] == pytest.approx(math.log(2) / 3)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_the_coefficient_of_the_kl_is_told_as_it_is_however_many_micro_batches_there_are(rows: int) -> None:
+    adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100)
+    trainer = make_trainer(objective=adaptive, policy={"micro_batch_size": rows})
+    metrics = trainer.step()
+    assert metrics["actor/kl_coef"] == pytest.approx(adaptive.state_dict()["kl_coef"])

@@ -49,7 +49,7 @@ class Checkpoints:
         with room(self.run, aside):
             from_first(lambda: self._make_room(trainer, aside))
             _write(trainer, aside)
-            files = sorted(path for path in aside.rglob("*") if path.is_file())
+            files = from_first(lambda: sorted(path for path in aside.rglob("*") if path.is_file()))
             sums = spread(files, _sums)
             about = {"step": trainer.global_step, "processes": world_size(), "score": score}
             names = [path.relative_to(aside).as_posix() for path in files]

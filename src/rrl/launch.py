@@ -1,5 +1,6 @@
 """Several processes: started by DeepSpeed's launcher from here, or found started by torchrun or srun."""
 
+import logging
 import os
 import re
 import shutil
@@ -7,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,6 +23,7 @@ from rrl.records import read_object
 from rrl.runstate import hold, read_state, write_state
 from rrl.stopping import PARENT, SIGNALS, ask_to_stop, say_that_it_stops, withdraw
 
+log = logging.getLogger(__name__)
 SHOWN, DEVICES = "CUDA_VISIBLE_DEVICES", "RRL_DEVICES"
 """DeepSpeed counts devices off from 0, so those that a user chose travel under another name."""
 
@@ -78,14 +81,16 @@ class Launcher:
         """
         withdraw(folder)
         before, _ = read_object(folder / "status.json")
+        log.info("%d processes are started", self.processes)
         with _Signals(folder) as signals:
-            signals.children = subprocess.Popen(
-                self.command(folder), env=self._environment(), stdout=subprocess.DEVNULL, start_new_session=True
-            )
+            with _held_back():
+                signals.children = subprocess.Popen(
+                    self.command(folder), env=self._environment(), stdout=subprocess.DEVNULL, start_new_session=True
+                )
             code = signals.children.wait()
         now, _ = read_object(folder / "status.json")
         if now == before or now.get("state") == "running":
-            self._tell(folder, code, signals.at_once)
+            self._tell(folder, code, signals)
         return 130 if signals.at_once else _exit_code(folder, code)
 
     def command(self, folder: Path) -> list[str]:
@@ -106,10 +111,10 @@ class Launcher:
             environment[DEVICES] = environment.pop(SHOWN)
         return environment
 
-    def _tell(self, folder: Path, code: int, at_once: bool) -> None:
+    def _tell(self, folder: Path, code: int, signals: "_Signals") -> None:
         """Tell how it ended for ranks that could not, unless another run has the folder and tells of itself."""
         with suppress(ConfigError), hold(folder):
-            if at_once:
+            if signals.asked:
                 write_state(folder, "interrupted", "left at once", self.processes)
             else:
                 reason = f"the processes ended with code {code} and told nothing"
@@ -146,8 +151,7 @@ class _Signals:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._asked = False
-        self.at_once = False
+        self.asked = self.at_once = False
         self.children: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "_Signals":
@@ -159,14 +163,32 @@ class _Signals:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self.at_once = self.at_once or (self._asked and number == signal.SIGINT)
+        self.at_once = self.at_once or (self.asked and number == signal.SIGINT)
         ask_to_stop(self._folder, now=self.at_once)
         if self.at_once and self.children is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.children.pid, signal.SIGKILL)
-        elif not self._asked:
+        elif not self.asked:
             say_that_it_stops()
-        self._asked = True
+        self.asked = True
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """What is started inside gets no signals until it wants them.
+
+    So do DeepSpeed's launchers, which would end the ranks after 30 seconds when SLURM or systemd sends SIGTERM to all.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_signals() -> None:
+    """In a rank: let signals come through again."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def why(folder: Path) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from rrl.errors import ConfigError
 from rrl.records import fault, last_rows, read_object, redacted, write_whole
@@ -117,7 +118,9 @@ def write_state(folder: Path, state: Told, reason: str | None = None, processes:
         "updated": now,
         "processes": processes,
     }
-    write_whole(folder / "status.json", json.dumps(status, indent=2).encode() + b"\n")
+    aside = folder / f".status-{uuid4().hex}.json"  # several ranks may tell at once
+    write_whole(aside, json.dumps(status, indent=2).encode() + b"\n")
+    aside.replace(folder / "status.json")
 
 
 def read_state(folder: Path) -> RunState:

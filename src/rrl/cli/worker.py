@@ -12,7 +12,7 @@ from typing import Any
 from rrl.choices import OWN, take_own_parts
 from rrl.cli import shell
 from rrl.errors import UsageError
-from rrl.launch import take_devices
+from rrl.launch import take_devices, take_signals
 from rrl.stopping import PARENT, Interrupted, leave_with_starter
 
 
@@ -22,6 +22,7 @@ def main() -> None:
     os.environ |= {OWN: parts[0]} if parts else {}
     os.environ.setdefault(PARENT, "0")
     take_devices()
+    take_signals()
     shell.quieten()
     sys.exit(shell.guarded(lambda: work_together(lambda: _saved(Path(folder)))))
 
