@@ -19,7 +19,8 @@ QUICK = (
     "warmstart=none", "run.threads=1", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=8",
     "evaluation.limit=2", "evaluation.n=2", "task.train_per_level=20", "trainer.total_training_steps=4",
     "run.save_freq=2", "run.test_freq=null", "model.hidden_size=16", "model.intermediate_size=32",
-    "model.num_hidden_layers=1", "model.num_attention_heads=2", "data.level_weights={L3: 1}", "reward=scripted", "trainer.critic_warmup=0",
+    "model.num_hidden_layers=1", "model.num_attention_heads=2", "data.level_weights={L3: 1}", "reward=scripted",
+    "trainer.critic_warmup=0",
 )  # fmt: skip
 LONG = (*QUICK[:7], "trainer.total_training_steps=100000", *QUICK[8:])
 PATIENCE = 300.0
@@ -113,9 +114,9 @@ def seen(folder: Path, rank: int) -> dict[str, Any]:
     return found
 
 
-def left(folder: Path) -> list[str]:
-    """Command lines of living processes that name the folder, but for our own."""
-    found = []
+def left(folder: Path) -> dict[int, str]:
+    """Living processes that name the folder, but for our own: number and command line."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -123,7 +124,7 @@ def left(folder: Path) -> list[str]:
         except OSError:  # it has just gone
             continue
         if str(folder) in line and state != "Z" and int(entry.name) != os.getpid():
-            found.append(line)
+            found[int(entry.name)] = line
     return found
 
 

@@ -146,6 +146,7 @@ def test_vllm_is_compared_with_what_it_wants(tmp_path: Path, monkeypatch: pytest
     assert found.state == "limited"
     assert f"torch==1.0 (there is {metadata.version('torch')})" in found.why
     assert "transformers" not in found.why
+    assert "no-such-library" not in found.why
 
 
 def test_a_torch_that_cannot_be_imported_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

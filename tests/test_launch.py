@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fixtures_launch import left, until
+from fixtures_launch import free_port, left, until
 from fixtures_reward import match_for_ever, sleep_for_ever
 from rrl import watchdog
 from rrl.cli.worker import main as work
@@ -188,6 +188,20 @@ def test_only_one_of_several_is_started_by_others(
     assert started_by_others() is told
 
 
+ALONE = """
+from datetime import timedelta
+from rrl import distributed
+distributed.MEETING = timedelta(seconds=1)
+distributed.start_process_group()
+"""
+
+
+def test_a_rank_does_not_wait_for_ever_for_the_others() -> None:
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    done = subprocess.run([sys.executable, "-c", ALONE], env={**os.environ, **place}, capture_output=True, text=True)
+    assert done.returncode == 1 and "1/2 clients joined" in done.stderr
+
+
 # --- how it ended -----------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +238,38 @@ def test_what_another_run_tells_is_left_alone(tmp_path: Path, monkeypatch: pytes
         write_state(tmp_path, "running", None, 2)
         assert ending(tmp_path, monkeypatch, 2) == 2
         assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
+
+
+def test_ranks_that_end_when_asked_to_before_they_can_tell_are_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(tmp_path, monkeypatch, 241, "import os; os.kill(os.getppid(), 15)") == 130
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
+    assert "finishing the step, then saving" in capfd.readouterr().err
+
+
+def test_ranks_are_asked_by_a_signal_where_no_file_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path, *, now: bool) -> None:
+        raise OSError
+
+    monkeypatch.setattr("rrl.launch.ask_to_stop", refused)
+    tell = "import os, time; from rrl.launch import take_signals; take_signals(); os.kill(os.getppid(), 15)"
+    assert ending(tmp_path, monkeypatch, 0, f"{tell}; time.sleep(600)") == 130
+
+
+def test_launchers_hold_signals_back_and_ranks_take_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM and systemd send SIGTERM to all processes; DeepSpeed's launchers would end the ranks after 30 seconds."""
+    tell = (
+        "import os; os.kill(os.getpid(), 15); from rrl.launch import take_signals; print('held back', flush=True); {}"
+    )
+    monkeypatch.setattr(Launcher, "_tell", lambda self, folder, code, signals: codes.append(code))
+    codes: list[int] = []
+    ending(tmp_path, monkeypatch, 0, tell.format("pass"))
+    ending(tmp_path, monkeypatch, 0, tell.format("take_signals()"))
+    assert codes == [0, -15]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_what_was_asked_of_earlier_processes_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +372,7 @@ def test_a_rank_does_not_outlive_who_started_it(tmp_path: Path, killed: str) -> 
         assert Path(f"/proc/{child}").exists()
         (starter if killed == "starter" else parent).kill()
         (starter if killed == "starter" else parent).wait()
-        until(lambda: not [line for line in left(tmp_path) if "sys.argv" not in line], "the rank to leave")
+        until(lambda: not [line for line in left(tmp_path).values() if "sys.argv" not in line], "the rank to leave")
     finally:
         for process in (starter, parent):
             process.kill()

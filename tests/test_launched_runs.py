@@ -112,9 +112,21 @@ def test_sigterm_saves_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(tmp_path)] == [*range(last + 2)]
 
 
+def test_sigterm_to_all_of_them_saves_too(tmp_path: Path) -> None:
+    """As SLURM and systemd send it: to launchers and ranks as well."""
+    with running(begin(tmp_path, *LONG, TWO)) as parent:
+        until(lambda: steps(tmp_path) >= 1, "a step")
+        assert len(left(tmp_path)) == 5  # we, two launchers, two ranks
+        for process in left(tmp_path):
+            os.kill(process, signal.SIGTERM)
+        assert parent.wait(PATIENCE) == 130, said(tmp_path)
+    assert saved(tmp_path, rows(tmp_path)[-1]["step"]) and status(tmp_path)["state"] == "interrupted"
+    assert not left(tmp_path)
+
+
 def test_sigterm_while_the_processes_start_is_not_lost(tmp_path: Path) -> None:
     with running(begin(tmp_path, *LONG, TWO)) as parent:
-        until(lambda: any("deepspeed.launcher.runner" in line for line in left(tmp_path)), "the launcher")
+        until(lambda: any("deepspeed.launcher.runner" in line for line in left(tmp_path).values()), "the launcher")
         parent.terminate()
         assert parent.wait(PATIENCE) == 130, said(tmp_path)
     assert status(tmp_path)["state"] == "interrupted"

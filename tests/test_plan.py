@@ -308,6 +308,18 @@ def test_more_processes_share_states_out_from_stage_1_on() -> None:
     assert rest == [14_000_000, 5_000_000, 5_000_000, 6_000_000]
 
 
+def test_frozen_parameters_have_no_states_and_small_tensors_stay_whole() -> None:
+    adapted, cut = Network("actor", 1000, 9000, 0, 500), Network("actor", 1000, 0, 300, 500)
+    # Weights 4 and moments 8; at stage 3 weights, gradients, copy and moments, a bucket of 4, and 300 weights again.
+    assert footprint.at_rest([adapted], settings(), World(1, lazy=True)) == 4 * 10_000 + 8 * 1000
+    assert footprint.at_rest([cut], settings(zero_stage=3), World(4, lazy=True)) == 20_000 // 4 + 4000 + 4 * 300
+
+
+def test_logits_are_needed_from_the_end_of_the_shortest_prompt_on() -> None:
+    lengths = Lengths(shortest=10, longest=30, reference=0, response=50)
+    assert (lengths.width, lengths.columns) == (80, 71)
+
+
 def test_a_buffer_counts_whole_on_an_accelerator_and_as_far_as_it_is_touched_on_the_cpu() -> None:
     one, chosen = Network("actor", 1_000_000, 0, 0, 100_000), settings(zero_stage=3)
     on_cpu, on_gpu = (footprint.at_rest([one], chosen, World(1, lazy=lazy)) for lazy in (True, False))

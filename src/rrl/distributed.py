@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 if not torch.cuda.is_available():  # before anything imports deepspeed, which would look around and say so
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+MEETING, DAY = timedelta(minutes=30), timedelta(days=1)
 _objects: Any = None
 """The group that Python objects travel in: gloo, whatever tensors travel in."""
 
@@ -45,7 +46,8 @@ def device() -> torch.device:
 def start_process_group() -> None:
     """Join the processes that a launcher started, as its environment says, or be alone; idempotent.
 
-    Collectives wait for a day: whether something hangs is for the watchdog to say, which knows the phase.
+    Who is not there after half an hour does not come. Collectives wait for a day: whether something hangs is for the
+    watchdog to say, which knows the phase.
     """
     global _objects
     if distributed.is_initialized():
@@ -54,11 +56,20 @@ def start_process_group() -> None:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(device())
-    alone: dict[str, Any] = {}
+    store, number, size = _meeting()
+    distributed.init_process_group("nccl" if cuda else "gloo", store=store, rank=number, world_size=size, timeout=DAY)
+    store.set_timeout(DAY)
+    _objects = distributed.new_group(backend="gloo", timeout=DAY) if cuda else None
+
+
+def _meeting() -> tuple[Any, int, int]:
+    """Where the processes find each other, this one's rank, and how many they are."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        alone = {"store": distributed.HashStore(), "rank": 0, "world_size": 1}  # type: ignore[attr-defined]
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=1), **alone)
-    _objects = distributed.new_group(backend="gloo", timeout=timedelta(days=1)) if cuda else None
+        return distributed.HashStore(), 0, 1  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    store, number, size = next(rendezvous("env://", timeout=MEETING))
+    return distributed.PrefixStore("rrl", store), number, size  # type: ignore[attr-defined]
 
 
 def leave_process_group() -> None:

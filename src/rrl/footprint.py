@@ -7,7 +7,7 @@ W processes and b bytes a weight (4 in float32, 2 in bfloat16), at rest, that is
     stage 1, 2   b (P + F) + 12 P / W       (float32 copy and moments; in float32 the copy is a second one)
     stage 3      (b (P + F) + b P + 12 P) / W + a reduce bucket + b S (gradients stay; S: in tensors too small to split)
 
-The optimiser step adds 12 P / W at stages 1 to 3 (gradients in both precisions, a temporary of AdamW). Passes of several
+The optimiser step adds 12 P / W at stages 1 to 3 (gradients in both precisions, a temporary of AdamW). Passes of many
 processes at stage 3 gather the weights again, up to a limit. Activations are those of a Llama-like layer; they and the
 logits are upper bounds for rows of full length.
 """

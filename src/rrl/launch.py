@@ -164,13 +164,20 @@ class _Signals:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.at_once = self.at_once or (self.asked and number == signal.SIGINT)
-        ask_to_stop(self._folder, now=self.at_once)
-        if self.at_once and self.children is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.children.pid, signal.SIGKILL)
+        try:
+            ask_to_stop(self._folder, now=self.at_once)
+        except OSError:  # a full disk: the launchers hold this back, the ranks of this machine take it
+            self._send(signal.SIGTERM)
+        if self.at_once:
+            self._send(signal.SIGKILL)
         elif not self.asked:
             say_that_it_stops()
         self.asked = True
+
+    def _send(self, number: int) -> None:
+        if self.children is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.children.pid, number)
 
 
 @contextmanager

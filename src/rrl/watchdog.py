@@ -35,6 +35,8 @@ class Watchdog:
         self._alarm = folder / "logs" / "alarm.json"
         self._over = threading.Event()
         self._stop_told = False
+        if limit is not None:
+            self._leave_in(limit + 2 * GRACE)  # before the thread has come by for the first time
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 

@@ -5,6 +5,7 @@ Not a command for people: ``rrl-train launcher.num_processes=2`` starts it.
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def _said_once(work: Callable[[], Any]) -> Any:
         return work()
     except (UsageError, KeyboardInterrupt):
         if rank() > 0:
+            time.sleep(1)  # a launcher ends all ranks when one has left: let the first one speak
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         raise
 
