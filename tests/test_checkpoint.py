@@ -127,7 +127,7 @@ def test_nothing_that_changes_is_left_out(policy: dict[str, Any], tmp_path: Path
     trained, fresh = after(3, **policy), trainer(**policy)
     checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=0)
     before, now = (facts(each, "trainer", set()) for each in (fresh, trained))
-    assert sum(before.get(name) != value for name, value in now.items()) > 50, "the comparison sees what training changes"
+    assert sum(before.get(name) != value for name, value in now.items()) > 50, "it sees what changes"
     checkpoints.save(trained, None)
     assert checkpoints.restore(fresh) == 3
     assert facts(fresh, "trainer", set()) == facts(trained, "trainer", set())

@@ -22,8 +22,8 @@ from fixtures_training import (
     raw_batch,
     replay,
 )
-from rrl.distributed import anywhere, from_first, gathered, rank, share, spread, summed, unshare
-from rrl.errors import DivergenceError
+from rrl.distributed import agree, anywhere, from_first, gathered, rank, share, spread, summed, unshare
+from rrl.errors import DataError, DivergenceError
 from rrl.tasks.trace import Trace
 from rrl.types import Verdict
 
@@ -41,6 +41,8 @@ def _conversation() -> dict[str, Any]:
         "told": [gathered(rank()), summed({"a": 1.0 + rank(), "b": 0.5}), anywhere(rank() == 1), anywhere(False)],
         "first": from_first(lambda: f"made by {rank()}"),
         "failed": _failing_on_the_second(),
+        "unpicklable": _failing_oddly(),
+        "disagreed": _disagreeing(),
         "rows": {count: _rows(count) for count in (5, 1)},
     }
 
@@ -90,6 +92,41 @@ def test_what_fails_on_one_rank_fails_on_all_of_them(conversation):
     assert [each["failed"] for each in conversation] == ["the second rank"] * 2
 
 
+class Odd(Exception):
+    """An error that cannot be rebuilt from its arguments."""
+
+    def __init__(self, number: int, *, why: str) -> None:
+        super().__init__(f"{number}: {why}")
+
+
+def _failing_oddly() -> str:
+    def work(items: Sequence[int]) -> Sequence[int]:
+        raise Odd(3, why="because")
+
+    try:
+        spread([1, 2, 3], work)
+    except RuntimeError as error:
+        return str(error)
+    return "nothing raised"
+
+
+def test_an_error_that_cannot_travel_is_told_by_its_text(conversation):
+    assert [each["unpicklable"] for each in conversation] == ["Odd: 3: because"] * 2
+
+
+def _disagreeing() -> str:
+    agree("what is the same", [1, 2])
+    try:
+        agree("start states", [1, rank()])
+    except DataError as error:
+        return str(error.faults[0])
+    return "nothing raised"
+
+
+def test_ranks_that_disagree_do_not_go_on(conversation):
+    assert all(each["disagreed"].startswith("start states: ranks have different ones (") for each in conversation)
+
+
 def _rows(count: int) -> tuple[int, float, bool]:
     """Rows of this rank, their weight, and whether all rows' numbers come back in place."""
     batch = raw_batch(ROLLOUTS[:count])
@@ -136,6 +173,7 @@ def _setting(name: str) -> dict[str, Any]:
         "level": {"objective": ppo(kl_coef=0.05, kl_in="loss", kl_estimator="k3", normalise="level")},
         "grpo": {"objective": grpo(kl_coef=0.05), "n": 2, "ppo_mini_batch_size": 8, "aggregate": "sequence"},
         "incomplete": {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)},
+        "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12},
         "odd": {"train_batch_size": 3, "ppo_mini_batch_size": 1, "critic_warmup": 1},
     }[name]
 
@@ -155,11 +193,20 @@ def _fields(part: Any) -> dict[str, Any]:
 
 
 def _policy(name: str) -> dict[str, Any]:
-    return {"critic": "shared", "trunk_gradient": 0.5} if name == "level" else {}
+    settings = {"level": {"critic": "shared", "trunk_gradient": 0.5}}
+    return {**settings, "clipped": {"micro_batch_size": 2, "grad_clip": 0.05}}.get(name, {})
 
 
 CASES = [("replay", 0), ("replay", 1), ("replay", 2), ("replay", 3), ("level", 2), ("grpo", 3)]
-CASES += [("incomplete", 0), ("incomplete", 2), ("incomplete", 3), ("odd", 1), ("odd", 3)]
+CASES += [
+    ("incomplete", 0),
+    ("incomplete", 2),
+    ("incomplete", 3),
+    ("odd", 1),
+    ("odd", 3),
+    ("clipped", 0),
+    ("clipped", 2),
+]
 
 
 def _train_all() -> dict[tuple[str, int], dict[str, Any]]:

@@ -110,10 +110,21 @@ def test_every_process_needs_a_device_where_there_are_any(monkeypatch: pytest.Mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     Launcher(num_processes=2, hostfile=None).refuse_misfits()
-    with pytest.raises(ConfigError, match=r"launcher\.num_processes: 3, but there are 2 devices here: 2, 3; expected"):
+    with pytest.raises(ConfigError, match=r"launcher\.num_processes: 3, but there are 2 devices here: 2, 3; .*most 2;"):
         Launcher(num_processes=3, hostfile=None).refuse_misfits()
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # a left-over setting on a machine without
-    Launcher(num_processes=3, hostfile=None).refuse_misfits()
+
+
+def test_without_devices_every_process_needs_a_processor_unless_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # left over from another machine
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("rrl.launch.cpus", lambda: 2)
+    Launcher(num_processes=4, hostfile=None).refuse_misfits()
+    with pytest.raises(
+        ConfigError, match=r"num_processes: 5, but there are 2 processors here; expected at most 4; lower"
+    ):
+        Launcher(num_processes=5, hostfile=None).refuse_misfits()
+    monkeypatch.setattr("rrl.launch.cpus", lambda: 16)
+    Launcher(num_processes=16, hostfile=None).refuse_misfits()
 
 
 @pytest.mark.parametrize("chosen", ["2,3", "GPU-8f2c,GPU-77ab", ""])
@@ -146,7 +157,7 @@ def test_processors_are_divided_unless_the_user_has_done_so(monkeypatch: pytest.
     ],
 )  # fmt: skip
 def test_the_first_host_of_a_node_list(nodes: str, first: str) -> None:
-    """As ``scontrol show hostnames`` of SLURM 22.05 expands them."""
+    """As ``scontrol show hostnames`` of SLURM 22.05 expands those without -ib; later ones know such endings."""
     assert first_host(nodes) == first
 
 

@@ -182,15 +182,18 @@ def task(number: int) -> dict[str, str]:
     return place | step | {"MASTER_PORT": str(free_port())}
 
 
-def test_two_tasks_of_srun_train_together(tmp_path: Path) -> None:
+def test_a_signal_to_one_of_two_tasks_of_srun_stops_both(tmp_path: Path) -> None:
     other = task(1)
     with (
-        running(begin(tmp_path, *QUICK, **task(0) | {"MASTER_PORT": other["MASTER_PORT"]})) as first,
-        running(begin(tmp_path, *QUICK, **other)) as second,
+        running(begin(tmp_path, *LONG, **task(0) | {"MASTER_PORT": other["MASTER_PORT"]})) as first,
+        running(begin(tmp_path, *LONG, **other)) as second,
     ):
-        assert (first.wait(PATIENCE), second.wait(PATIENCE)) == (0, 0), said(tmp_path)
-    assert (status(tmp_path)["state"], status(tmp_path)["processes"]) == ("finished", 2)
-    assert [row["step"] for row in rows(tmp_path)] == [0, 1, 2, 3, 4]
+        until(lambda: steps(tmp_path) >= 1, "a step")
+        second.terminate()
+        assert (first.wait(PATIENCE), second.wait(PATIENCE)) == (130, 130), said(tmp_path)
+    last = rows(tmp_path)[-1]["step"]
+    assert saved(tmp_path, last) and [row["step"] for row in rows(tmp_path)] == [*range(last + 1)]
+    assert (status(tmp_path)["state"], status(tmp_path)["processes"]) == ("interrupted", 2)
     assert (tmp_path / "run" / "logs" / "rank-1.log").is_file()
 
 

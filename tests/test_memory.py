@@ -108,6 +108,7 @@ def test_the_peak_is_that_of_this_process(config: dict[str, Any]) -> None:
             "update_actor",
             ["policy.micro_batch_size", "policy.gradient_checkpointing", "data.max_response_length", "policy.dtype"],
         ),
+        ("loading", ["warmstart.micro_batch_size", "policy.dtype"]),
         ("warm start", ["warmstart.micro_batch_size", "data.max_prompt_length"]),
     ],
 )

@@ -220,3 +220,46 @@ def test_a_full_disk_ends_the_run_with_a_message_and_the_last_good_checkpoint(
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     assert finish(start([f"resume={folder}"])) == [0]
     assert history(folder) == history(whole)
+
+
+# --- nothing of the user's is lost ------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_held_something_is_never_removed(run: Path) -> None:
+    for name in ("status.json", "metrics.jsonl", "manifest.json", "result.json"):
+        (run / name).unlink()
+    (run / "thesis.tex").write_text("mine")
+    with pytest.raises(DataError, match="no whole row of step"):
+        _train(f"resume={run}", "trainer.total_training_steps=14")
+    assert (run / "thesis.tex").read_text() == "mine"
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())][-1] == "step-000012"
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_anew(run: Path, whole: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(DataError, match="no checkpoint, but the run is finished"):
+        _train(f"resume={run}")
+    assert history(run) == history(whole)
+
+
+def test_an_unfinished_run_without_checkpoints_keeps_its_records_aside(run: Path, whole: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "result.json").unlink()
+    before = (run / "metrics.jsonl").read_bytes()
+    _train(f"resume={run}")
+    assert history(run) == history(whole)
+    assert (run / "records-without-checkpoint" / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_result_is_of_the_weights_it_stands_beside(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert kill_when(lambda: step_of(folder) >= 8, start(arguments(folder)))
+    last = max(int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*"))
+    _train(f"resume={folder}", f"trainer.total_training_steps={last}")
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["steps"], result["after"]["step"]) == (last, last)
+
+
+def test_another_algorithm_is_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match="algo: 'rrl' in the run"):
+        _train(f"resume={run}", "algo=ppo")

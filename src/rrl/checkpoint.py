@@ -18,6 +18,7 @@ import torch
 from rrl.distributed import from_first, gathered, rank, spread, world_size
 from rrl.errors import ConfigError, DataError, StorageError
 from rrl.records import read_object, sync, write_whole
+from rrl.rundir import unused
 from rrl.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,8 @@ class Checkpoints:
     def _finish(self, aside: Path, target: Path, about: dict[str, Any]) -> None:
         sync(self.run)
         write_whole(aside / ABOUT, json.dumps({**about, "sha256": _own_sum(about)}, indent=1).encode())
+        for path in (aside, *aside.rglob("*/")):
+            _sync(path)
         if target.exists():
             target.rename(target.with_name(f".{target.name}.old.tmp"))
         aside.rename(target)
@@ -109,7 +112,9 @@ class Checkpoints:
         scored = [(about["score"], path) for path in steps if (about := _about(path)) and about["score"] is not None]
         best = [path for _, path in sorted(scored, key=lambda pair: (pair[0], _number(pair[1])))[::-1]]
         kept = {*steps[-self.keep_last :], *best[: self.keep_best]}
-        for path in (*(set(steps) - kept), *self.folder.glob(".*.old.tmp")):
+        for path in set(steps) - kept:
+            path.rename(path.with_name(f".{path.name}.old.tmp"))  # so that a kill leaves no half of it under its name
+        for path in self.folder.glob(".*.old.tmp"):
             shutil.rmtree(path)
 
     def _last_good(self) -> tuple[int, int] | None:
@@ -120,7 +125,7 @@ class Checkpoints:
             if fault is None:
                 for damaged, told in faults:
                     log.warning("%s is damaged (%s); going back to %s", damaged.name, told, path.name)
-                    damaged.rename(_unused(damaged.with_name(f"damaged-{damaged.name}")))
+                    damaged.rename(unused(damaged.with_name(f"damaged-{damaged.name}")))
                 about = _about(path)
                 return about["step"], about["processes"]
             faults.append((path, fault))
@@ -249,14 +254,6 @@ def _fault(path: Path) -> str | None:
 
 def _number(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
-
-
-def _unused(path: Path) -> Path:
-    number, candidate = 1, path
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
 
 
 def _sync(path: Path) -> None:

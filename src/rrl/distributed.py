@@ -4,7 +4,12 @@ Every rank goes through the same steps with the same states, rollouts and batche
 and its results are gathered on every rank. So nothing that is decided depends on the number of processes.
 """
 
+import hashlib
+import logging
 import os
+import pickle
+import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +18,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from rrl.errors import DataError, UsageError
 from rrl.types import Batch
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -136,6 +144,25 @@ def summed(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: sum(each[name] for each in everyones) for name in numbers}
 
 
+def agree(what: str, facts: object) -> None:
+    """Raise DataError on every rank unless all ranks have the same."""
+    digests = gathered(hashlib.sha256(repr(facts).encode()).hexdigest()[:8])
+    if len(set(digests)) > 1:
+        raise DataError(
+            f"{what}: ranks have different ones ({', '.join(digests)}); expected the same on all; give every machine "
+            "the same files, and let parts draw from generators that they seed in start"
+        )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators, from which our own code does not draw, but dropout and other people's code may."""
+    import numpy
+
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+
+
 def anywhere(fact: bool) -> bool:
     """Whether it is so on any rank."""
     return any(gathered(fact))
@@ -167,8 +194,19 @@ def _local_rank() -> int:
 def _attempt(make: Callable[[], Any]) -> tuple[Exception | None, Any]:
     try:
         return None, make()
-    except Exception as error:  # it is raised again, on every rank
-        return error, None
+    except Exception as error:  # it is raised again, on every rank, where its traceback is not
+        if not isinstance(error, UsageError):
+            log.error("rank %d: %s", rank(), traceback.format_exc())
+        return _portable(error), None
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or where it cannot travel to other processes its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an exception of somebody else's does when it is rebuilt
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _result(attempt: tuple[Exception | None, Any]) -> Any:

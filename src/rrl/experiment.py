@@ -15,14 +15,23 @@ from rrl.checkpoint import Checkpoints, room
 from rrl.clock import Clock
 from rrl.config import Parts
 from rrl.display import Display, Silent
-from rrl.distributed import anywhere, from_first, gathered, rank, start_process_group, world_size
+from rrl.distributed import (
+    agree,
+    anywhere,
+    from_first,
+    gathered,
+    rank,
+    seed_everything,
+    start_process_group,
+    world_size,
+)
 from rrl.errors import ConfigError, DataError, UsageError
 from rrl.evaluation import evaluation_metrics
 from rrl.fingerprints import weights_fingerprint
 from rrl.logs import open_log
 from rrl.memory import explained
-from rrl.records import read_object, redacted, rewind
-from rrl.rundir import dump_rollouts, manifest, rollout_rows, write_config, write_json
+from rrl.records import last_rows, read_object, redacted, rewind
+from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
 from rrl.runstate import hold, write_state
 from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw
 from rrl.tracking import Tracker
@@ -31,6 +40,8 @@ from rrl.types import Metrics
 from rrl.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+BEGINNING = ("data", "model", "tokenizer")
+"""Parts of the manifest that a run must find again when it is resumed."""
 SAMPLES = 8
 """Rollouts of a dump that are shown as a table."""
 
@@ -41,6 +52,7 @@ def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Displa
     docs/records.md says what the folder holds. Raises Interrupted when the run was asked to stop and has saved.
     """
     parts.run.limit_threads()
+    seed_everything(parts.run.seed)
     start_process_group()
     with StopRequest() as stop, ExitStack() as stack:
         new = from_first(lambda: _occupy(folder, config, stack))
@@ -59,8 +71,8 @@ def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Displa
 
 def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> bool:
     """Take the folder for this run, and forget what was asked of earlier processes; whether the run is new."""
+    new = not folder.exists() or not any(folder.iterdir())
     stack.enter_context(hold(folder))
-    new = not (folder / "status.json").exists()
     write_config(folder, config)
     write_state(folder, "running", processes=world_size())
     if not has_parent():  # it has done so before it began to pass on signals
@@ -81,7 +93,7 @@ def _outcome(folder: Path, file: IO[str], new: bool) -> Iterator[None]:
         _tell(folder, "interrupted", None)
         raise
     except BaseException as error:
-        traceback.print_exc(file=file)
+        file.write(redacted(traceback.format_exc()))
         where = f"rank {rank()}: " if world_size() > 1 else ""
         told = error.faults[0] if isinstance(error, UsageError) else f"{where}{type(error).__name__}: {error}"
         _tell(folder, "failed", told)
@@ -112,12 +124,14 @@ def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, 
         display.begin("warm start")
     prepared = prepare(config, parts, display.advance, keep=folder / "start")
     clock.enter("the start")
-    begun_with = weights_fingerprint(prepared.model) if rank() == 0 else ""
+    data = {"train": prepared.train, "test": prepared.test}
+    about = manifest(config, data, weights_fingerprint(prepared.model), prepared.tokenizer)
+    agree("data, model and tokenizer", [_sums(about[name]) for name in BEGINNING])
     trainer = make_trainer(parts, prepared, clock)
-    from_first(lambda: _write_manifest(folder, config, prepared, begun_with))
+    from_first(lambda: _write_manifest(folder, {**about, "warmstart": prepared.warmstart}))
     checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)
     step = checkpoints.restore(trainer)
-    from_first(lambda: rewind(folder, step))
+    from_first(lambda: _rewind(folder, step))
     if rank() == 0:
         log.info("run directory: %s%s", folder, "" if step is None else f" (goes on from step {step})")
     tracker = Tracker(folder, parts.logger, config, step) if rank() == 0 else None
@@ -125,12 +139,30 @@ def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, 
     return Run(folder, config["data"]["name"], parts, prepared, trainer, checkpoints, tracker)
 
 
-def _write_manifest(folder: Path, config: Mapping[str, Any], prepared: Prepared, model: str) -> None:
+def _rewind(folder: Path, step: int | None) -> None:
+    """Take the records back to the checkpoint; without one, put those of a run that was well under way aside."""
+    rows, _ = last_rows(folder / "metrics.jsonl")
+    if step is None and (folder / "result.json").exists():
+        raise DataError(
+            f"{folder / 'checkpoints'}: no checkpoint, but the run is finished; expected the last one; bring it back, "
+            "or begin a new run in another run.dir"
+        )
+    if step is None and rows and rows[0]["step"] > 0:
+        aside = unused(folder / "records-without-checkpoint")
+        aside.mkdir()
+        for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts"):
+            if (folder / name).exists():
+                (folder / name).rename(aside / name)
+        log.warning(
+            "there is no checkpoint: the run begins anew; its records up to step %d are in %s", rows[0]["step"], aside
+        )
+    rewind(folder, step)
+
+
+def _write_manifest(folder: Path, about: dict[str, Any]) -> None:
     """What the run began with; raises DataError when a resumed one would go on with something else."""
-    about = manifest(config, {"train": prepared.train, "test": prepared.test}, model, prepared.tokenizer)
-    about |= {"warmstart": prepared.warmstart}
     before, _ = read_object(folder / "manifest.json")
-    sums = {name: (_sums(before.get(name, about[name])), _sums(about[name])) for name in ("data", "model", "tokenizer")}
+    sums = {name: (_sums(before.get(name, about[name])), _sums(about[name])) for name in BEGINNING}
     faults = [
         f"{name}: not what the run in {str(folder)!r} began with (SHA-256 {old}, now {new}); expected the same; bring "
         "it back, or begin a new run"
@@ -186,6 +218,8 @@ class Run:
                         self.checkpoints.save(trainer, score)
                 if asked and not last:
                     raise Interrupted(f"step {step} is done and saved; go on: rrl-train resume={self.folder}")
+            if not from_first(self._is_measured):
+                self._evaluate()
             self._finish()
         finally:
             if self.tracker is not None:
@@ -202,6 +236,11 @@ class Run:
                 file.write(json.dumps(row) + "\n")
         modes = [part for part in result.values() if isinstance(part, dict) and "accuracy" in part]
         return evaluation_metrics(result, self.source), modes[-1]["accuracy"]
+
+    def _is_measured(self) -> bool:
+        """Whether the last evaluation is of the weights as they stand."""
+        rows, _ = last_rows(self.folder / "evaluations.jsonl")
+        return bool(rows) and rows[0]["step"] == self.trainer.global_step
 
     def _log(self, metrics: Metrics) -> None:
         if self.tracker is not None:

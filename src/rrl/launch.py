@@ -26,6 +26,7 @@ from rrl.stopping import PARENT, SIGNALS, ask_to_stop, say_that_it_stops, withdr
 log = logging.getLogger(__name__)
 SHOWN, DEVICES = "CUDA_VISIBLE_DEVICES", "RRL_DEVICES"
 """DeepSpeed counts devices off from 0, so those that a user chose travel under another name."""
+FEW = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +66,16 @@ class Launcher:
             )
 
     def _refuse_sharing(self) -> None:
+        """A device for each process or, without any, a processor; a few processes may share one, to try things out."""
         from torch import cuda
 
         devices = visible() if cuda.is_available() else []
-        if 0 < len(devices) < self.num_processes:
+        most = len(devices) or max(FEW, cpus())
+        if self.num_processes > most:
+            here = f"{len(devices)} devices here: {', '.join(devices)}" if devices else f"{cpus()} processors here"
             raise ConfigError(
-                f"launcher.num_processes: {self.num_processes}, but there are {len(devices)} devices here: "
-                f"{', '.join(devices)}; expected one for each; lower it, or let {SHOWN} show more"
+                f"launcher.num_processes: {self.num_processes}, but there are {here}; expected at most {most}; lower it"
+                + (f", or let {SHOWN} show more" if devices else "")
             )
 
     def start(self, folder: Path) -> int:

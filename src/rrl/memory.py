@@ -20,7 +20,7 @@ WRITING = ("engine.batch_size", "data.max_response_length", "data.max_prompt_len
 STATES = ("policy.dtype", "policy.zero_stage", "launcher.num_processes", "policy.critic")
 LEARNING = ("policy.micro_batch_size", "data.max_response_length")
 KEYS = {
-    "loading": STATES,
+    "loading": ("warmstart.micro_batch_size", *STATES),
     "warm start": ("warmstart.micro_batch_size", "data.max_prompt_length"),
     "gen": (*WRITING, *STATES),
     "testing": (*WRITING, *STATES),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rrl.collate import context_batch, micro_batches
 from rrl.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
-from rrl.errors import DivergenceError
+from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import Policy, StateDict
 from rrl.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
 from rrl.policy_settings import PolicySettings
@@ -181,7 +181,9 @@ class DeepSpeedPolicy(Policy):
     def load_state(self, folder: Path) -> None:
         """Go back to what ``save_state`` wrote."""
         for name, engine in self._engines.items():
-            engine.load_checkpoint(str(folder / name), tag="state")
+            found, _ = engine.load_checkpoint(str(folder / name), tag="state")
+            if found is None:
+                raise DataError(f"{folder / name}: holds no state of this network; expected what save_state wrote")
 
     def state_dict(self) -> StateDict:
         """The version of the weights."""

@@ -8,7 +8,7 @@ from rrl.config import Parts, checked
 from rrl.errors import ConfigError, shown
 from rrl.overrides import compose_saved, walk
 
-HARMLESS = ("run", "logger", "launcher.hostfile", "trainer.total_training_steps", "trainer.total_tokens", "algo")
+HARMLESS = ("run", "logger", "launcher.hostfile", "trainer.total_training_steps", "trainer.total_tokens")
 """Keys, with all that is below them, that may change when a run is resumed; but for these:"""
 HARMFUL = ("run.seed",)
 
@@ -19,6 +19,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Part
     Raises ConfigError naming every key that would change what was trained.
     """
     composed = compose_saved(_config_of(folder), overrides)
+    composed.config["run"]["dir"] = composed.sound["run"]["dir"]  # the run is where it is
     refuse_changes(composed.sound, composed.config, folder)
     return checked(composed)
 

@@ -59,7 +59,7 @@ class RunSettings:
     def choose(self, name: str) -> Path:
         """The directory, not yet made; ``name`` goes into the one that is made up. Refuses one that holds anything."""
         if self.dir is None:
-            made_up = _unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+            made_up = unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
             return writable(made_up, "run.dir")
         folder = Path(self.dir).expanduser()
         if (folder / "config.yaml").is_file():
@@ -99,7 +99,8 @@ def writable(folder: Path, key: str) -> Path:
         ) from error
 
 
-def _unused(folder: Path) -> Path:
+def unused(folder: Path) -> Path:
+    """The folder, or with a number behind its name where that is taken."""
     number, candidate = 1, folder
     while candidate.exists():
         number += 1
@@ -116,7 +117,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """The resolved configuration as ``config.yaml``, whole or absent; local paths are written absolute."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", as_yaml(_absolute(config)).encode())
+    write_whole(folder / "config.yaml", as_yaml(absolute(config)).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -127,10 +128,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _absolute(node: Any, key: str = "") -> Any:
-    """The same, with paths that are there from here as paths that are there from anywhere."""
+def absolute(node: Any, key: str = "") -> Any:
+    """A configuration with paths that are there from here as paths that are there from anywhere."""
     if isinstance(node, Mapping):
-        return {name: _absolute(item, str(name)) for name, item in node.items()}
+        return {name: absolute(item, str(name)) for name, item in node.items()}
     local = key in ("path", "hostfile") and isinstance(node, str) and Path(node).exists()
     return str(Path(node).absolute()) if local else node
 
@@ -204,9 +205,8 @@ def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenize
 def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as JSONL."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
+    write_whole(path, "".join(lines).encode())
 
 
 def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:

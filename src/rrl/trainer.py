@@ -10,7 +10,7 @@ import torch
 
 from rrl.clock import Clock
 from rrl.collate import collate, engine_logprobs, micro_batches
-from rrl.distributed import device, share, spread, summed
+from rrl.distributed import agree, device, share, spread, summed
 from rrl.errors import DivergenceError
 from rrl.interfaces import Objective, Policy, Reward, RolloutEngine, StateDict, StateSampler, Task
 from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
@@ -105,6 +105,7 @@ class Trainer:
             self._count(rollouts, feedback)
             rollouts, feedback = self._trainable(rollouts, feedback)
             rewards = [self.reward(r, f) for r, f in zip(rollouts, feedback, strict=True)]
+            agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
 
         # Gather what policy, critic and frozen reference thought, then assign credit.
         with self.clock.phase("old_log_prob"):

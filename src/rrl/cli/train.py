@@ -85,6 +85,7 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
     """The directory of a new run or, by ``resume=auto``, of the one that ``run.dir`` holds."""
     from rrl.errors import ConfigError
     from rrl.resume import refuse_changes, saved
+    from rrl.rundir import absolute
 
     if not auto:
         chosen: Path = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
@@ -94,7 +95,7 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
     folder = Path(parts.run.dir).expanduser().absolute()
     if not (folder / "config.yaml").is_file():
         return _new_folder(config, parts, auto=False)
-    refuse_changes(saved(folder), config, folder)
+    refuse_changes(saved(folder), absolute(config), folder)
     return folder
 
 
