@@ -50,6 +50,7 @@ def _free_port() -> int:
 
 
 def _main(module: str, function: str, folder: str) -> None:
+    from rrl.cli.shell import leave
     from rrl.distributed import leave_process_group, start_process_group
 
     torch.set_num_threads(1)
@@ -58,6 +59,7 @@ def _main(module: str, function: str, folder: str) -> None:
     result = getattr(importlib.import_module(module), function)(*arguments)
     torch.save(result, Path(folder) / os.environ["RANK"])
     leave_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def prepare(config: Mapping[str, Any], parts: Parts, show: Show, keep: Path | No
     """
     with first_on_each_machine():
         train = parts.task.examples("train")
-        _check_levels(train, config["sampler"].get("level_weights"))
+        check_levels(train, config["sampler"].get("level_weights"))
         prepared = prepare_evaluation(parts, show, keep)
     return replace(prepared, train=encode(train, LoadedModel(prepared.model, prepared.tokenizer), parts))
 
@@ -79,7 +79,7 @@ def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Pr
     return Prepared(model, loaded.tokenizer, [], test, folder)
 
 
-def _check_levels(examples: Sequence[Example], weights: Mapping[str, float] | None) -> None:
+def check_levels(examples: Sequence[Example], weights: Mapping[str, float] | None) -> None:
     """Every level with a weight needs problems."""
     levels = sorted({example.level for example in examples})
     missing = sorted(set(weights or {}) - set(levels))

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from rrl import budget, forecast
-from rrl.assemble import encode
+from rrl.assemble import check_levels, encode
 from rrl.budget import Disk, Phase, Stage
 from rrl.config import Parts
 from rrl.forecast import Between, Step
@@ -55,8 +55,10 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
     if parts.warmstart is not None:
         parts.run.cache()
+    problems = parts.task.examples("train")
+    check_levels(problems, config["sampler"].get("level_weights"))
     loaded = parts.model.outline(parts.task.vocabulary())
-    train = _about("train", encode(parts.task.examples("train"), loaded, parts))
+    train = _about("train", encode(problems, loaded, parts))
     examples = parts.task.examples(parts.evaluation.split)
     test = _about(parts.evaluation.split, parts.evaluation.choose(encode(examples, loaded, parts)))
     longest = parts.engine.sampling.max_new_tokens

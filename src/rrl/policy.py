@@ -48,6 +48,9 @@ class DeepSpeedPolicy(Policy):
             frozen = Actor(copy.deepcopy(model), temperature, head_size=None, trunk_gradient=0.0)
             self._reference = in_precision(frozen.to(device()), settings.dtype).eval().requires_grad_(False)
         critic = Critic(model, settings.head_size) if settings.critic == "own" else None
+        if critic is not None and settings.gradient_checkpointing:
+            critic.trunk.train()
+            critic.trunk.gradient_checkpointing_enable()
         model = settings.lora.wrap(model) if settings.lora else model
         model.train()  # transformers checkpoints gradients in training mode only
         if settings.gradient_checkpointing:

@@ -55,8 +55,11 @@ def _train(arguments: Sequence[str]) -> None:
     if started_by_others():
         from rrl.cli.worker import work_together
 
-        work_together(lambda: (job.config, job.folder) if (job := _choose(arguments)) else None)
-        return
+        def choose() -> tuple[dict[str, Any], Path] | None:
+            job = _choose(arguments)
+            return None if job is None else (job.config, job.folder)
+
+        shell.leave(shell.guarded(lambda: work_together(choose)))
     job = _choose(arguments)
     if job is not None:
         _start(job)

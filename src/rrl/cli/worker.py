@@ -25,7 +25,7 @@ def main() -> None:
     take_devices()
     take_signals()
     shell.quieten()
-    sys.exit(shell.guarded(lambda: work_together(lambda: _saved(Path(folder)))))
+    shell.leave(shell.guarded(lambda: work_together(lambda: _saved(Path(folder)))))
 
 
 def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> None:
