@@ -70,9 +70,9 @@ def running(process: Any) -> Iterator[Any]:
         process.wait()
 
 
-def until(fact: Callable[[], Any], what: str) -> Any:
+def until(fact: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
     """Wait for a fact; returns it."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         if found := fact():
             return found

@@ -1,6 +1,7 @@
 """Several processes: what starts them, how they are asked to stop, what ends them when they hang. No whole runs."""
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -377,13 +379,13 @@ def test_a_rank_does_not_outlive_who_started_it(tmp_path: Path, killed: str) -> 
     starter = subprocess.Popen([sys.executable, "-c", STARTER, RANK, str(tmp_path), named], stdout=subprocess.PIPE)
     assert starter.stdout is not None
     child = int(starter.stdout.readline())
-    until(lambda: b"leave_with_starter" in Path(f"/proc/{child}/cmdline").read_bytes(), "the rank")
+    until(lambda: b"leave_with_starter" in Path(f"/proc/{child}/cmdline").read_bytes(), "the rank", 30)
     time.sleep(1)
     try:
         assert Path(f"/proc/{child}").exists()
         (starter if killed == "starter" else parent).kill()
         (starter if killed == "starter" else parent).wait()
-        until(lambda: not [line for line in left(tmp_path).values() if "sys.argv" not in line], "the rank to leave")
+        until(lambda: not [line for line in left(tmp_path).values() if "sys.argv" not in line], "the rank to leave", 30)
     finally:
         for process in (starter, parent):
             process.kill()
@@ -407,6 +409,7 @@ def end_of(work: Callable[[Clock], None], folder: Path, limit: float | None = 0.
     def watched() -> None:
         clock = Clock()
         with (folder / "log").open("a") as file:
+            logging.getLogger("rrl").addHandler(logging.StreamHandler(file))
             dog = Watchdog(folder, clock, limit, file)
             with clock.phase("earlier"):
                 pass
@@ -424,10 +427,10 @@ def end_of(work: Callable[[Clock], None], folder: Path, limit: float | None = 0.
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_phase_that_lasts_too_long_ends_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_phase_that_lasts_too_long_ends_the_run(tmp_path: Path) -> None:
     code, log = end_of(lambda clock: sleep_for_ever(), tmp_path)
     assert code == 1
-    assert "in sleep_for_ever" in log and "Thread 0x" in log
+    assert "in sleep_for_ever" in log and "Thread 0x" in log and "last finished phase: earlier;" in log
     told = json.loads((tmp_path / "status.json").read_text())
     assert told["state"] == "failed"
     assert told["reason"].startswith("watchdog: rank 0 of 1: gen lasts ")
@@ -465,7 +468,7 @@ def test_another_ranks_alarm_is_obeyed_without_a_limit_of_ones_own(tmp_path: Pat
 def test_an_alarm_that_cannot_be_written_still_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "logs" / "alarm-0.json").mkdir(parents=True)  # as good as a full disk
     code, log = end_of(lambda clock: sleep_for_ever(), tmp_path)
-    assert code == 1 and "in sleep_for_ever" in log
+    assert code == 1 and "in sleep_for_ever" in log and "last finished phase: earlier;" in log
 
 
 @pytest.mark.usefixtures("quick")
@@ -473,20 +476,16 @@ def test_an_error_message_that_cannot_be_printed_still_ends_the_run(tmp_path: Pa
     def with_a_full_pipe(clock: Clock) -> None:
         _, writer = os.pipe()
         os.set_blocking(writer, False)
-        try:
+        with suppress(BlockingIOError):
             while True:
                 os.write(writer, b" " * 4096)
-        except BlockingIOError:
-            os.set_blocking(writer, True)
-        os.dup2(writer, 2)
-        sys.stderr = os.fdopen(2, "w")
-        import logging
-
-        logging.getLogger("rrl").addHandler(logging.StreamHandler(sys.stderr))
+        os.set_blocking(writer, True)
+        logging.getLogger("rrl").addHandler(logging.StreamHandler(os.fdopen(writer, "w")))
+        (tmp_path / "logs" / "alarm.json").write_text('{"reason": "rank 3 of 4: reward lasts 9 s"}')
         sleep_for_ever()
 
-    code, log = end_of(with_a_full_pipe, tmp_path)
-    assert code == 1 and "in sleep_for_ever" in log
+    code, log = end_of(with_a_full_pipe, tmp_path, limit=None)
+    assert code == 1 and "rank 3 of 4: reward lasts 9 s" in log and "in sleep_for_ever" in log
 
 
 @pytest.mark.usefixtures("quick")

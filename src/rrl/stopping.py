@@ -72,12 +72,12 @@ def leave_with_starter() -> None:
 
     A thread looks twice a second, so that a killed launcher leaves nothing behind that trains on.
     """
-    starters = {os.getppid(), int(os.environ.get(PARENT, "0"))} - {0}
-    threading.Thread(target=_watch, args=(os.getppid(), starters), name="starter", daemon=True).start()
+    named = int(os.environ.get(PARENT, "0"))
+    threading.Thread(target=_watch, args=(os.getppid(), named), name="starter", daemon=True).start()
 
 
-def _watch(parent: int, starters: set[int]) -> None:
-    while os.getppid() == parent and all(map(_lives, starters)):
+def _watch(starter: int, named: int) -> None:
+    while os.getppid() == starter and (named == 0 or _lives(named)):
         time.sleep(0.5)
     os._exit(130)
 
