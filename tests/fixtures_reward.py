@@ -31,15 +31,18 @@ def _tell() -> None:
 
 
 def _act(act: str) -> None:
-    """Sleep for ever, hold the interpreter for ever, or fail, on the rank that is named."""
+    """Pause, sleep for ever, hold the interpreter for ever, or fail, on the rank that is named."""
     what, _, where = act.partition(":")
     if what == "none" or rank() != int(where):
         return
-    if what == "sleep":
+    if what == "pause":
+        time.sleep(0.5)
+    elif what == "sleep":
         sleep_for_ever()
-    if what == "match":
+    elif what == "match":
         match_for_ever()
-    raise RuntimeError("this reward always fails")
+    else:
+        raise RuntimeError("this reward always fails")
 
 
 def sleep_for_ever() -> None:
