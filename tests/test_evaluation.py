@@ -30,9 +30,9 @@ class Watched(HFEngine):
 
     asked: list[tuple[list[State], Sampling]] = field(default_factory=list)
 
-    def generate(self, states, sampling=None, generator=None):
+    def generate(self, states, sampling=None, generator=None, written=None):
         self.asked.append((list(states), sampling))
-        return super().generate(states, sampling, generator)
+        return super().generate(states, sampling, generator, written)
 
 
 @dataclass(frozen=True, kw_only=True)

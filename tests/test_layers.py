@@ -16,12 +16,12 @@ PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines"
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
     ),
     ("interfaces", "records", "memory", "surroundings", "logs"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",

@@ -368,7 +368,7 @@ def test_truncated_responses_are_left_out_on_request():
 def test_a_step_with_nothing_to_train_on_stops_and_says_why():
     trainer = make_trainer(train_on_truncated=False)
     generate = trainer.engine.generate
-    trainer.engine.generate = lambda states: [replace(r, finished=False) for r in generate(states)]
+    trainer.engine.generate = lambda states, **named: [replace(r, finished=False) for r in generate(states, **named)]
     with pytest.raises(DivergenceError, match=r"step 1: no rollout to train on: all 8 .*max_response_length"):
         list(trainer.run())
 

@@ -155,7 +155,7 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Trainer:
     )
     parts.sampler.start(prepared.train, seed, policy.inspect, prepared.tokenizer)
     parts.engine.start(policy, prepared.tokenizer, seed)
-    return Trainer(
+    trainer = Trainer(
         settings=parts.trainer,
         task=parts.task,
         sampler=parts.sampler,
@@ -168,6 +168,8 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Trainer:
         seed=seed,
         clock=clock,
     )
+    parts.reward.start(prepared.tokenizer, trainer.decode)
+    return trainer
 
 
 def measure(parts: Parts, prepared: Prepared) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:
-    named = ("sampler", "engine", "objective", "policy")
+    named = ("sampler", "engine", "reward", "objective", "policy")
     return {"trainer": trainer} | {name: getattr(trainer, name) for name in named}
 
 

@@ -21,6 +21,20 @@ def groups() -> dict[str, list[str]]:
     return {name: sorted({option for folder in folders() for option in _options(folder / name)}) for name in names}
 
 
+def targets(group: str) -> dict[str, str]:
+    """The class that each option of a group names in ``_target_``, as far as its own file says."""
+    import yaml
+
+    found = {}
+    for folder in folders():
+        for option in _options(folder / group):
+            node = yaml.safe_load((folder / group / f"{option}.yaml").read_text(encoding="utf-8")) or {}
+            part = node.get(group, node)
+            if isinstance(part, dict) and "_target_" in part:
+                found[option] = str(part["_target_"])
+    return found
+
+
 def folders() -> tuple[Path, ...]:
     """The folders with configurations: ours, then a user's own. A folder of a user's also holds Python modules."""
     own = [Path(name).expanduser().resolve() for name in os.environ.get(OWN, "").split(os.pathsep) if name]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from rrl.choices import targets
 from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
 from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
@@ -117,7 +118,28 @@ def _misfits(parts: Parts) -> list[str]:
         faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
     if parts.logger is not None:
         faults += parts.logger.check()
-    return faults + _length_misfits(parts)
+    return faults + _needs(parts) + _length_misfits(parts)
+
+
+def _needs(parts: Parts) -> list[str]:
+    """Faults of parts that count on more than the task gives, with the tasks that would do."""
+    faults = []
+    for slot in ("reward", "objective"):
+        part = getattr(parts, slot)
+        if part is not None and parts.task is not None and not part.needs <= parts.task.gives:
+            lacking = " and ".join(sorted(part.needs - parts.task.gives))
+            names = [option for option, gives in _tasks().items() if part.needs <= gives]
+            faults.append(
+                f"{slot}: {type(part).__name__} needs {lacking}, which the task {type(parts.task).__name__} does not "
+                f"give; expected task={'|'.join(names)}, or another {slot}"
+            )
+    return faults
+
+
+def _tasks() -> dict[str, frozenset[str]]:
+    """What each task gives beyond a score."""
+    classes = {option: _load(target, "task", []) for option, target in targets("task").items()}
+    return {option: found.gives for option, found in classes.items() if found is not None}
 
 
 def _length_misfits(parts: Parts) -> list[str]:

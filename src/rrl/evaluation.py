@@ -67,7 +67,7 @@ class Evaluation:
     ) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(self.seed)
         states = [State(problem) for problem in problems for _ in range(n)]
-        rollouts = engine.generate(states, sampling, generator)
+        rollouts = engine.generate(states, sampling, generator, task.begin)
         feedback = spread(rollouts, task.verify)
         scores = [[f.score for f in feedback[i : i + n]] for i in range(0, len(feedback), n)]
         levels = sorted({problem.level for problem in problems}, key=_natural)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Generator, Tensor
 
@@ -18,10 +18,20 @@ from rrl.types import Batch, Example, Feedback, Metrics, PolicyOutput, Problem, 
 StateDict = dict[str, Any]
 Inspect = Callable[[Sequence[State]], list[Scored]]
 """Scores the prefix of each state with the current policy and critic."""
+Written = Callable[[Sequence[Rollout]], None]
+"""Is told of rollouts as soon as they are written."""
+Decode = Callable[[Sequence[State]], list[Feedback]]
+"""One greedy response from each state, judged; its tokens count as generated."""
 
 
 class Task(Protocol):
-    """Examples and a verifier. Works on text alone; knows nothing of tokenizers and models."""
+    """Examples and a verifier. Works on text alone; knows nothing of tokenizers and models.
+
+    ``gives`` says what others can count on beyond a score: ``references`` (canonical responses), ``programs``
+    (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``, a reward model's number).
+    """
+
+    gives: ClassVar[frozenset[str]] = frozenset()
 
     def examples(self, split: str) -> list[Example]:
         """Every example of a split: ``train`` to learn from, ``test`` held out."""
@@ -32,15 +42,37 @@ class Task(Protocol):
     def vocabulary(self) -> tuple[str, ...] | None:
         """The words of a closed language, for a tokenizer of the task's own; None for free text."""
 
+    def begin(self, rollouts: Sequence[Rollout]) -> None:
+        """Start to judge these in the background, for a ``verify`` to come; where that gains nothing, do nothing."""
+
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """One feedback per rollout, in order. Its own failures are verdicts, not exceptions."""
 
 
 class Reward(Protocol):
-    """Turns a verdict into pay."""
+    """Turns a verdict into pay. All but the pricing itself can be left out.
+
+    ``needs`` is what a task must give (see ``Task``) for this reward to work.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def start(self, tokenizer: Any, decode: Decode) -> None:
+        """Begin with this tokenizer and a way to have greedy responses judged."""
+
+    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+        """Look at a whole judged batch before any of it is priced."""
+        return {}
 
     def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
         """One number per action token."""
+
+    def state_dict(self) -> StateDict:
+        """What it has learnt, as plain data."""
+        return {}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
 
 
 class StateSampler(Protocol):
@@ -100,9 +132,16 @@ class RolloutEngine(Protocol):
         """How it draws tokens unless told otherwise."""
 
     def generate(
-        self, states: Sequence[State], sampling: Sampling | None = None, generator: Generator | None = None
+        self,
+        states: Sequence[State],
+        sampling: Sampling | None = None,
+        generator: Generator | None = None,
+        written: Written | None = None,
     ) -> list[Rollout]:
-        """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched."""
+        """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched.
+
+        ``written`` is told of rollouts, in any order, as soon as this process has written them.
+        """
 
     def state_dict(self) -> StateDict:
         """Its random state, as plain data."""
@@ -112,7 +151,9 @@ class RolloutEngine(Protocol):
 
 
 class Objective(Protocol):
-    """Credit assignment and loss."""
+    """Credit assignment and loss. ``needs`` is what a task must give for it (see ``Task``)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def needs_critic(self) -> bool:
@@ -128,6 +169,10 @@ class Objective(Protocol):
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Fill ``advantages`` and ``returns``, once per batch of rollouts."""
+
+    def experience(self, rollouts: Sequence[Rollout], batch: Batch) -> Batch:
+        """What to learn from in this step: by default the batch, whose row ``i`` is rollout ``i``."""
+        return batch
 
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """Actor loss, critic loss (both scalars, ``weight``-ed sums) and the metrics' weighted sums."""

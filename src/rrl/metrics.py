@@ -21,6 +21,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -
         **_spread("prompt_length", [float(len(r.state.problem.prompt)) for r in rollouts]),
         "response_length/clip_ratio": fmean(not r.finished for r in rollouts),
     }
+    metrics |= _outcomes(feedback)
     metrics |= {f"verdict/{v.value}": fmean(f.verdict is v for f in feedback) for v in Verdict}
     if fresh:
         metrics["critic/score/fresh/mean"] = fmean(fresh)
@@ -29,6 +30,12 @@ def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -
     if fresh and replayed:
         metrics["replay/gain_vs_fresh"] = fmean(replayed) - fmean(fresh)
     return metrics | _spread("critic/score", [f.score for f in feedback]) | _levels(pairs)
+
+
+def _outcomes(feedback: Sequence[Feedback]) -> Metrics:
+    """Shares of the outcomes that verifiers tell in their evidence."""
+    counts = Counter(str(f.evidence["outcome"]) for f in feedback if "outcome" in f.evidence)
+    return {f"outcome/{name}": count / len(feedback) for name, count in counts.items()}
 
 
 def _levels(pairs: Sequence[tuple[Rollout, Feedback]]) -> Metrics:

@@ -216,7 +216,7 @@ def _told(faults: Sequence[str]) -> Iterator[None]:
     """Turn the complaints of Hydra and OmegaConf into a ConfigError that also has the faults so far."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from yaml import YAMLError
 
     try:
         yield

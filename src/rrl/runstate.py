@@ -218,7 +218,7 @@ def _number(rows: list[dict[str, Any]], name: str) -> float | None:
 
 def _budget(path: Path) -> tuple[int | None, int | None, list[str]]:
     """Steps and tokens that end training, by the run's configuration."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         config = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

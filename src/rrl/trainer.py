@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from rrl.errors import DivergenceError
 from rrl.interfaces import Objective, Policy, Reward, RolloutEngine, StateDict, StateSampler, Task
 from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
 from rrl.ranges import at_least_one, not_negative
-from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
+from rrl.types import Batch, Feedback, Metrics, Rollout, State, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,8 @@ class Trainer:
         # Choose where to start, and write.
         with self.clock.phase("gen"):
             states = self.sampler.sample(self.settings.train_batch_size, self.progress)
-            rollouts = self.engine.generate([state for state in states for _ in range(self.settings.n)])
+            starts = [state for state in states for _ in range(self.settings.n)]
+            rollouts = self.engine.generate(starts, written=self.task.begin)
 
         # Judge, and price every token.
         with self.clock.phase("reward"):
@@ -104,6 +105,7 @@ class Trainer:
             metrics = rollout_metrics(rollouts, feedback)
             self._count(rollouts, feedback)
             rollouts, feedback = self._trainable(rollouts, feedback)
+            metrics |= self.reward.observe(rollouts, feedback)
             rewards = [self.reward(r, f) for r, f in zip(rollouts, feedback, strict=True)]
             agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
 
@@ -121,9 +123,16 @@ class Trainer:
         # Improve.
         with self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
-            metrics |= self._improve(batch)
+            metrics |= self._improve(self.objective.experience(rollouts, batch))
         self.global_step += 1
         return metrics
+
+    def decode(self, states: Sequence[State]) -> list[Feedback]:
+        """One greedy response from each state, judged; its tokens count as generated."""
+        sampling = replace(self.engine.sampling, temperature=0.0)
+        rollouts = self.engine.generate(states, sampling, written=self.task.begin)
+        self.tokens_generated += sum(len(rollout.actions) for rollout in rollouts)
+        return spread(rollouts, self.task.verify)
 
     def state_dict(self) -> StateDict:
         """Counters and random state of the loop itself."""

@@ -21,7 +21,8 @@ class Example:
     """One item of a data set, as text.
 
     ``reference`` is a whole canonical response ("" when there is none); ``answer`` is what the
-    verifier compares with; ``level`` names the stratum that results are reported by.
+    verifier compares with; ``level`` names the stratum that results are reported by, ``strata`` further
+    ones by kind, as in {"subject": "algebra"}.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Example:
     question: str
     reference: str
     answer: str
+    strata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,10 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A judged rollout: ``score`` in [0, 1], the verdict, and what the verifier saw (for rewards and viewers)."""
+    """A judged rollout: ``score`` in [0, 1], the verdict, and what the verifier saw (for rewards and viewers).
+
+    ``evidence`` is plain data. Under ``outcome`` it may name what happened more closely than the verdict does.
+    """
 
     score: float
     verdict: Verdict
@@ -113,8 +118,8 @@ class Feedback:
 
     @property
     def solved(self) -> bool:
-        """Whether nothing is left to wish for."""
-        return self.score >= 1
+        """Whether the verifier found it right."""
+        return self.verdict is Verdict.RIGHT
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rrl.engines.hf import end_tokens
 from rrl.functional import token_logprobs
-from rrl.interfaces import RolloutEngine, StateDict, WeightSource
+from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
 from rrl.types import Rollout, Sampling, State
 
 
@@ -46,7 +46,11 @@ class Generate(RolloutEngine):
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens, stop=())
 
     def generate(
-        self, states: Sequence[State], sampling: Sampling | None = None, generator: torch.Generator | None = None
+        self,
+        states: Sequence[State],
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+        written: Written | None = None,
     ) -> list[Rollout]:
         """One rollout per state, in order."""
         sampling = sampling or self.sampling
@@ -56,7 +60,10 @@ class Generate(RolloutEngine):
         with torch.random.fork_rng(), self._source.generation_model() as model:
             torch.manual_seed(seed)
             for begin in range(0, len(states), self.batch_size):
-                rollouts += self._write(model, states[begin : begin + self.batch_size], sampling)
+                batch = self._write(model, states[begin : begin + self.batch_size], sampling)
+                if written is not None:
+                    written(batch)
+                rollouts += batch
         return rollouts
 
     def state_dict(self) -> StateDict:

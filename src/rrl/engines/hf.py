@@ -12,7 +12,7 @@ from torch import Tensor
 from rrl.distributed import spread
 from rrl.errors import DivergenceError
 from rrl.functional import token_logprobs
-from rrl.interfaces import RolloutEngine, StateDict, WeightSource
+from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
 from rrl.networks import in_precision
 from rrl.ranges import at_least_one, between
 from rrl.types import Rollout, Sampling, State
@@ -60,7 +60,11 @@ class HFEngine(RolloutEngine):
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.stop)
 
     def generate(
-        self, states: Sequence[State], sampling: Sampling | None = None, generator: torch.Generator | None = None
+        self,
+        states: Sequence[State],
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+        written: Written | None = None,
     ) -> list[Rollout]:
         """One rollout per state, in order and on every rank; each rank writes its share of them."""
         sampling = sampling or self.sampling
@@ -68,8 +72,8 @@ class HFEngine(RolloutEngine):
         order = sorted(range(len(states)), key=lambda i: len(states[i].problem.prompt) + len(states[i].prefix))
         rows = [(states[i], noise[i]) for i in order]
         with self._model() as model:
-            written = spread(rows, lambda mine: self._write(model, mine, sampling))
-        rollouts = dict(zip(order, written, strict=True))
+            sorted_rollouts = spread(rows, lambda mine: self._write(model, mine, sampling, written))
+        rollouts = dict(zip(order, sorted_rollouts, strict=True))
         return [rollouts[i] for i in range(len(states))]
 
     def state_dict(self) -> StateDict:
@@ -80,13 +84,18 @@ class HFEngine(RolloutEngine):
         """Go back to a saved random state."""
         self._generator.set_state(state["generator"])
 
-    def _write(self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling) -> list[Rollout]:
+    def _write(
+        self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
+    ) -> list[Rollout]:
         """Rollouts from states and their random numbers [max_new_tokens], a batch at a time."""
         rollouts: list[Rollout] = []
         for begin in range(0, len(rows), self.batch_size):
             states, noise = zip(*rows[begin : begin + self.batch_size], strict=True)
             writer = _Writer(model, self._tokenizer, sampling)
-            rollouts += writer.write(states, torch.stack(noise), self._source.version)
+            batch = writer.write(states, torch.stack(noise), self._source.version)
+            if written is not None:
+                written(batch)
+            rollouts += batch
         return rollouts
 
     @contextmanager

@@ -35,6 +35,8 @@ class GSM8K(Task):
     calculator_annotations: bool
     answer_format: AnswerFormat
 
+    gives = frozenset({"references"})
+
     def __post_init__(self) -> None:
         if self.answer_format not in get_args(AnswerFormat):
             raise ValueError(f"answer_format={self.answer_format!r}: expected one of {get_args(AnswerFormat)}")

@@ -47,6 +47,8 @@ class Trace(Task):
     demonstration_weak: float
     data_seed: int
 
+    gives = frozenset({"references"})
+
     def __post_init__(self) -> None:
         between(self, 1, 20_000, "train_per_level", "test_per_level")
         if not 0 <= self.demonstration_weak <= 1:
