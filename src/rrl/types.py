@@ -30,7 +30,7 @@ class Example:
     question: str
     reference: str
     answer: str
-    strata: Mapping[str, str] = field(default_factory=dict)
+    strata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
