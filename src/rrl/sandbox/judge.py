@@ -8,8 +8,6 @@ from typing import Any
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Run, Status
 
-FIELDS = {"status": str, "error": str, "line": (int, type(None)), "message": str}
-
 
 def run_of(header: Mapping[str, Any], output: bytes, report: bytes, limits: Limits, *, prints: bool) -> Run:
     """``report`` was written in the program's own process: what stands in it may be of any shape."""
@@ -44,7 +42,9 @@ def _read(report: bytes) -> dict[str, Any] | None:
     if told.get("status") == "ended":
         return told
     known = told.get("status") in ("runtime_error", "compile_error")
-    return told if known and all(isinstance(told.get(name), kind) for name, kind in FIELDS.items()) else None
+    line = told.get("line")
+    worded = isinstance(told.get("error"), str) and isinstance(told.get("message"), str)
+    return told if known and worded and (line is None or type(line) is int) else None
 
 
 def _without(header: Mapping[str, Any], limits: Limits) -> tuple[Status, str, str]:

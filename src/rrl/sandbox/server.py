@@ -22,7 +22,6 @@ GRACE = 20.0
 """Seconds beyond the program's own limit after which a server is given up; on a busy machine all takes longer."""
 PARTING = 2.0
 """Seconds that a server has to end by itself."""
-MOST = 2**31
 Answer = tuple[dict[str, Any], bytes, bytes]
 
 
@@ -42,9 +41,13 @@ class Server:
             with theirs:
                 self._process = subprocess.Popen(
                     start.command(level, limits, self._folder or "", filtered=filtered),
-                    stdin=theirs, stdout=subprocess.DEVNULL, stderr=self._errors, env=start.ENVIRONMENT, cwd="/",
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    env=start.ENVIRONMENT,
+                    cwd="/",
                     start_new_session=True,
-                )  # fmt: skip
+                )
         except OSError as error:
             self._tidy()
             raise ServerLost(str(error)) from error

@@ -51,7 +51,9 @@ def _bubblewrap(visible: list[str]) -> list[str]:
     words += [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     for capability in OF_ROOT if os.geteuid() == 0 else OF_ROOT[:1]:
         words += ["--cap-add", capability]
-    for folder in dict.fromkeys(str(folder) for path in (*visible, *DEVICES) for folder in reversed(Path(path).parents)):
+    for folder in dict.fromkeys(
+        str(folder) for path in (*visible, *DEVICES) for folder in reversed(Path(path).parents)
+    ):
         words += ["--perms", "0755", "--dir", folder]  # by itself it would shut folders that others may not enter here
     for path in visible:
         words += ["--ro-bind", path, path]

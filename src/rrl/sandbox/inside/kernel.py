@@ -41,7 +41,9 @@ def bind_read_only(source: str, target: str) -> None:
     """Show ``source`` at ``target``, where nothing of it can be changed."""
     mount(source, target, "", BIND | RECURSIVE)
     had = os.statvfs(target).f_flag  # what is forbidden there already must stay so; the first flags are those of mounts
-    mount("", target, "", REMOUNT | BIND | READ_ONLY | NO_SETUID | had & 0b1111 | had & 0b11 << 10 | (had >> 12 & 1) << 21)
+    mount(
+        "", target, "", REMOUNT | BIND | READ_ONLY | NO_SETUID | had & 0b1111 | had & 0b11 << 10 | (had >> 12 & 1) << 21
+    )
 
 
 def unmount(target: str) -> None:

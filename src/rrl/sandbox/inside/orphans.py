@@ -1,5 +1,6 @@
 """Ends the processes that a program leaves behind, where it had no process numbers of its own."""
 
+import contextlib
 import os
 import signal
 import time
@@ -44,15 +45,11 @@ def _kill_all_of(user: int | None) -> None:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has ended by itself
 
 
 def _reap() -> None:
-    try:
+    with contextlib.suppress(ChildProcessError):  # none is left
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    except ChildProcessError:
-        pass  # none is left

@@ -40,7 +40,7 @@ def run(request: Mapping[str, Any], compiled: Callable[[], object]) -> Told:
     return broken[0] if broken else ended
 
 
-def _script(code: CodeType) -> None:
+def _script(code: CodeType) -> Any:
     """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it."""
     space = _module("__main__")
     try:
@@ -112,11 +112,15 @@ def _line(trace: TracebackType | None) -> int | None:
 
 def open_streams() -> None:
     """New standard streams on the descriptors 0, 1 and 2, as an interpreter opens them."""
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        open(2, "wb", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
+    given = io.BufferedReader(io.FileIO(0, closefd=False))
+    output, errors = (io.BufferedWriter(io.FileIO(number, "wb", closefd=False)) for number in (1, 2))
+    for name, stream in (
+        ("stdin", io.TextIOWrapper(given, encoding="utf-8")),
+        ("stdout", io.TextIOWrapper(output, encoding="utf-8")),
+        ("stderr", io.TextIOWrapper(errors, encoding="utf-8", errors="backslashreplace", line_buffering=True)),
+    ):
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def as_text(told: Told, most: int) -> bytes:
@@ -124,7 +128,12 @@ def as_text(told: Told, most: int) -> bytes:
     text = json.dumps(told).encode()
     if len(text) <= most:
         return text
-    long = {"status": "runtime_error", "error": "OutputLimit", "line": None, "message": "a very long value was returned"}
+    long = {
+        "status": "runtime_error",
+        "error": "OutputLimit",
+        "line": None,
+        "message": "a very long value was returned",
+    }
     return json.dumps(long).encode()
 
 

@@ -31,9 +31,9 @@ PRELOADED = (
 )
 """What programs import most; the rest they load themselves."""
 UNREADABLE = (
-    "abc ast base64 calendar cProfile contextlib csv difflib encodings.ascii encodings.idna encodings.latin_1 fileinput "
-    "gc hashlib inspect numbers pprint secrets signal statistics tempfile textwrap timeit traceback types unicodedata "
-    "uuid warnings zlib"
+    "abc ast base64 calendar cProfile contextlib csv difflib encodings.ascii encodings.idna encodings.latin_1 "
+    "fileinput gc hashlib inspect numbers pprint secrets signal socket statistics tempfile textwrap timeit traceback "
+    "types unicodedata uuid warnings zlib"
 )
 """More, where the user that programs run as may not read Python's library."""
 THREAD_STACK = 2**23

@@ -9,6 +9,7 @@ from typing import Any
 
 from rrl.sandbox.inside import child
 from rrl.sandbox.inside.cell import Cell
+from rrl.sandbox.inside.program import write
 
 CHUNK = 2**16
 TICK = 0.002
@@ -52,7 +53,7 @@ def _pipes(request: Mapping[str, Any]) -> tuple[dict[str, int], dict[int, str]]:
         return {**theirs, "input": os.open(os.devnull, os.O_RDONLY)}, ours
     errors, theirs["errors"] = os.pipe()
     theirs["input"] = os.memfd_create("input")
-    child.program.write(request["input"].encode("utf-8", "surrogatepass"), theirs["input"])
+    write(request["input"].encode("utf-8", "surrogatepass"), theirs["input"])
     os.lseek(theirs["input"], 0, os.SEEK_SET)
     return theirs, {**ours, errors: "errors"}
 
