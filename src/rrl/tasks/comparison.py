@@ -1,8 +1,8 @@
 """Whether what a program printed or returned is what was expected. Pure; both are plain data from outside the sandbox.
 
-The rule lies between two judges: as strict about order and number of tokens as the sites that the problems stem from
-(APPS' own script, ``testing_util.py``, compares sets of tokens when all else fails, so that repeated or reordered output
-passes), as tolerant as they are about white space and the last digits of fractions.
+The rule is that of the sites that the problems stem from: strict about order and number of tokens, tolerant about white
+space and the last digits of fractions. (APPS' own ``testing_util.py`` compares sets of tokens when all else fails, and
+so lets repeated or reordered output pass.)
 """
 
 import math

@@ -19,11 +19,16 @@ from rrl.tasks.comparison import same_output, same_value, wraps_each
 from rrl.types import Feedback, Rollout, Verdict
 
 PRELUDE = (
-    "import bisect, collections, functools, heapq, itertools, math, operator, random, re, string, sys; "
-    "from bisect import *; from collections import *; from functools import *; from heapq import *; "
-    "from itertools import *; from math import *; from typing import *\n"
+    "import bisect, collections, functools, heapq, itertools, math, random, re, string, sys; "
+    "from bisect import bisect, bisect_left, bisect_right, insort; "
+    "from collections import ChainMap, Counter, OrderedDict, defaultdict, deque; "
+    "from functools import cmp_to_key, lru_cache, reduce; "
+    "from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest; "
+    "from itertools import accumulate, combinations, permutations, product; "
+    "from math import ceil, cos, exp, fabs, floor, gcd, inf, log, log2, sin, sqrt, tan; "
+    "from typing import Any, Dict, List, Optional, Set, Tuple, Union\n"
 )
-"""Names that sites which call a function provide: starter code of APPS uses ``List`` without importing it. One line."""
+"""What sites that call a function import for it: starter code of APPS says ``List`` without importing it. One line."""
 
 _OUTCOMES = {
     "runtime_error": Outcome.RUNTIME_ERROR,
@@ -37,10 +42,9 @@ _OUTCOMES = {
 class Suite:
     """The tests of a problem.
 
-    ``function`` None: the program is a script, whose ``inputs`` are texts for stdin and whose ``outputs`` are texts from
-    stdout. Else that function is called, with a list of arguments for each test, and returns the output; of a class
-    ``Solution`` it is a method. ``entry`` is a function that a script only defines and that has to be called for it to
-    run (APPS+).
+    ``function`` None: the program is a script, and ``inputs`` and ``outputs`` are texts that it reads and prints. Else
+    that function, or method of a class ``Solution``, is called with a list of arguments for each test and returns the
+    output. ``entry`` is a function that a script defines and that has to be called for it to run (APPS+).
     """
 
     function: str | None
@@ -113,8 +117,8 @@ class Judge:
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """One feedback per rollout, in order; waits for what still runs.
 
-        RIGHT (score 1) when all tests are passed; UNPARSEABLE when there is no program; ERROR when the sandbox failed on
-        any test; else WRONG. The evidence is a ``ProgramEvidence``.
+        RIGHT (score 1) when all tests are passed; UNPARSEABLE when there is no program; ERROR when the sandbox failed
+        on any test; else WRONG. The evidence is a ``ProgramEvidence``.
         """
         self.begin(rollouts)
         feedback = [self._judge(rollout) for rollout in rollouts]
@@ -142,9 +146,11 @@ class Judge:
         if run.status == "ended":
             passed = suite.passed(number, run.value, self.tolerance)
             return TestResult(Outcome.PASSED if passed else Outcome.WRONG_ANSWER)
-        line = None if run.line is None else run.line - suite.prelude(source).count("\n")
-        inside = line is not None and 1 <= line <= len(source.splitlines())
-        return TestResult(_OUTCOMES[run.status], run.error, line if inside else None, run.message)
+        above = suite.prelude(source).count("\n")
+        line = (run.line or 0) - above
+        message = re.sub(r"(?<=\bline )[0-9]+", lambda number: str(int(number[0]) - above), run.message)
+        inside = 1 <= line <= source.count("\n") + 1
+        return TestResult(_OUTCOMES[run.status], run.error, line if inside else None, message)
 
 
 def _evidence(source: str, start: int, tests: tuple[TestResult, ...]) -> ProgramEvidence:
