@@ -35,7 +35,7 @@ def load_split(
 
 
 def load_hub_file(hub_id: str, split: str, fields: Sequence[str]) -> list[Row]:
-    """The same from the hub's file ``<split>.jsonl``, for data sets with a loading script, which ``datasets`` refuses."""
+    """The same from the hub's file ``<split>.jsonl``: what has a loading script is refused by ``datasets``."""
     local = Path(hub_id).expanduser()
     root = str(local) if local.is_dir() else f"hf://datasets/{hub_id}"
     return _hub_rows("json", {"data_files": {split: f"{root}/{split}.jsonl"}}, split, fields)
