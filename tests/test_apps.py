@@ -213,6 +213,11 @@ def test_rows_that_cannot_be_read_are_told_or_dropped(
     assert "train: 2 x drop: cannot be read" in caplog.text
 
 
+def test_names_that_occur_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train, row 2: apps/train/4 occurs twice"):
+        apps(write(tmp_path, row(4), row(5), row(4)), holdout=0.0).examples("train")
+
+
 def test_missing_fields_are_told_by_line(tmp_path: Path) -> None:
     short = row()
     del short["input_output"]
@@ -237,7 +242,7 @@ def test_without_a_test_file_rows_are_held_out_for_good(tmp_path: Path) -> None:
 def test_a_single_file_serves_as_well_and_nothing_held_out_is_a_fault(tmp_path: Path) -> None:
     write(tmp_path, row(0), row(1), split="some")
     assert len(apps(tmp_path / "some.jsonl", holdout=0.0).examples("train")) == 2
-    with pytest.raises(DataError, match="task.holdout: 0, and there is no file of test rows"):
+    with pytest.raises(DataError, match=r"task\.holdout: 0, and there is no file of test rows"):
         apps(tmp_path / "some.jsonl", holdout=0.0).examples("test")
     with pytest.raises(DataError, match="no such file"):
         apps(tmp_path).examples("train")
@@ -336,6 +341,10 @@ def test_apps_plus_rows_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         plus(document(tmp_path, mixed, unnamed, plus_row(canonical_solution=None))).examples("train")
     told = ("expected a list of arguments for each call", "names a function", "expected texts")
     assert all(part in fault for part, fault in zip(told, caught.value.faults, strict=False))
+    with pytest.raises(DataError, match=r"train, row 1: fields .* expected also outputs"):
+        lacking = plus_row()
+        del lacking["outputs"]
+        plus(document(tmp_path, plus_row(), lacking)).examples("train")
     with pytest.raises(DataError, match="APPS\\+ is not on the hub"):
         plus(None).examples("train")
 

@@ -1,5 +1,6 @@
 """The rule by which what a program printed or returned is right; every line of the tables is worked by hand."""
 
+import time
 from typing import Any
 
 import pytest
@@ -116,6 +117,13 @@ def test_only_where_every_expected_value_is_a_list_of_one_may_it_wrap_the_value(
     outputs: list[Any], wrapped: bool
 ) -> None:
     assert wraps_each(outputs) is wrapped
+
+
+@pytest.mark.parametrize("printed", ["1" * 10**6 + "x", "1" * 10**6 + ".x", "." * 10**6, "1e" * 10**6, "1" * 10**6])
+def test_long_tokens_take_no_long_time(printed: str) -> None:
+    begin = time.perf_counter()
+    assert not same_output(printed, "0.5", 1e-6)
+    assert time.perf_counter() - begin < 5
 
 
 def test_without_tolerance_numbers_have_to_be_equal() -> None:

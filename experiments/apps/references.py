@@ -9,6 +9,8 @@ some 15 minutes of 2 cores, nearly all of it mutants that do not end.
 """
 
 import argparse
+import ast
+import difflib
 import json
 import random
 import time
@@ -41,7 +43,8 @@ def main() -> None:
     start = time.monotonic()
     report = references(task, items)
     passing = {name: tried.index("passed") for name, tried in report["outcomes"].items() if "passed" in tried}
-    report["mutation"] = mutation(task, [(i, passing[i.name]) for i in items if i.name in passing], arguments)
+    chosen = [(item, passing[item.name]) for item in items if item.name in passing]
+    report["mutation"] = mutation(task, chosen, arguments) if arguments.mutants else {}
     report["seconds"] = round(time.monotonic() - start)
     report["sandbox"] = task.judge.sandbox.describe()
     task.judge.sandbox.close()
@@ -90,6 +93,7 @@ def mutation(task: APPS, passing: Sequence[tuple[Item, int]], arguments: argpars
     ]
     judged = _judge(task, [(item, mutant.source) for item, mutant in drawn])
     rows = [(item, mutant, evidence) for (item, mutant), (_, _, evidence) in zip(drawn, judged, strict=True)]
+    solutions = {item.name: item.solutions[number] for item, number in passing}
     lived = [(item, mutant) for item, mutant, evidence in rows if evidence.outcome.value == "passed"]
     return {
         "mutants": len(rows),
@@ -100,10 +104,15 @@ def mutation(task: APPS, passing: Sequence[tuple[Item, int]], arguments: argpars
         "survived_share": round(len(lived) / len(rows), 4),
         "by_operator": _shares([m.operator for _, m, _ in rows], [m.operator for _, m in lived], list(OPERATORS)),
         "by_tests": _shares([_many(i) for i, _, _ in rows], [_many(i) for i, _ in lived], ["1", "2-9", "10+"]),
-        "survivors": [
-            {"problem": i.name, "operator": m.operator, "line": m.line, "source": m.source} for i, m in lived
-        ],
+        "survivors": [_survivor(item.name, mutant, solutions[item.name]) for item, mutant in lived],
     }  # fmt: skip
+
+
+def _survivor(name: str, mutant: Mutant, solution: str) -> dict[str, Any]:
+    """Where it differs from the solution, as both are written without comments and blank lines."""
+    pair = [ast.unparse(ast.parse(solution)).split("\n"), mutant.source.split("\n")]
+    lines = [line for line in difflib.unified_diff(*pair, n=0, lineterm="") if line[:3] not in ("---", "+++")]
+    return {"problem": name, "operator": mutant.operator, "line": mutant.line, "change": lines}
 
 
 def _draw(found: list[Mutant], count: int, rng: random.Random) -> list[Mutant]:

@@ -39,14 +39,15 @@ class APPSPlus(CodingTask):
         root = Path(str(self.path)).expanduser()
         files = [root / place for place in PLACES if (root / place).is_file()]
         rows = read_objects(files[0] if files else root)
-        expected = [f"one of {', '.join(names)}" for names in (STATEMENTS, SOLUTIONS) if not _given(rows[0], names)]
-        expected += [name for name in TESTS if name not in rows[0]]
-        faults = [f"{(files or [root])[0]}: fields {list(rows[0])}, expected also {name}" for name in expected]
+        faults = [f"{(files or [root])[0]}: fields {list(rows[0])}, expected also {name}" for name in _missing(rows[0])]
         refuse(faults, "rename the fields of the file, or add their names to tasks/apps_plus.py")
         return rows, True
 
     def item(self, row: Row, number: int, home: str) -> Item:
         """A row as a problem."""
+        missing = _missing(row)
+        if missing:
+            raise ValueError(f"fields {list(row)}, expected also {', '.join(missing)}")
         starter, solution, statement = row["starter_code"], _given(row, SOLUTIONS), _given(row, STATEMENTS)
         if not all(isinstance(text, str) for text in (starter, solution, statement)):
             raise ValueError("starter code, solution and statement: expected texts")
@@ -58,6 +59,11 @@ class APPSPlus(CodingTask):
             solutions=(str(solution),),
             suite=_suite(row, starter, str(solution)),
         )
+
+
+def _missing(row: Row) -> list[str]:
+    several = [f"one of {', '.join(names)}" for names in (STATEMENTS, SOLUTIONS) if _given(row, names) is None]
+    return several + [name for name in TESTS if name not in row]
 
 
 def _given(row: Row, names: tuple[str, ...]) -> object:

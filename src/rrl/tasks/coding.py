@@ -98,9 +98,14 @@ class CodingTask(Task):
         return self.judge.verify(rollouts)
 
     def _items(self, rows: Sequence[Row], home: str, tally: "_Tally") -> Iterator[Item]:
+        seen: set[str] = set()
         for number, row in enumerate(rows):
             try:
-                yield self.item(row, number, home)
+                item = self.item(row, number, home)
+                if item.name in seen:
+                    raise ValueError(f"{item.name} occurs twice")
+                seen.add(item.name)
+                yield item
             except ValueError as fault:
                 tally.note(self.malformed, f"row {number}", "cannot be read", str(fault))
 

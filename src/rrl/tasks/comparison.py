@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _FRACTIONAL = re.compile(r"\.|[eE][+-]")
 
 
