@@ -43,6 +43,7 @@ OUTPUTS = [
     ("0.5", "nan", False),
     ("nan", "nan", True),
     ("1e999", "1.0", False),
+    ("1.0", "1e+999", False),
     ("1.0", "1_0.0", False),
     # whole numbers and names are compared as text
     ("7", "07", False),
@@ -67,6 +68,8 @@ VALUES: list[tuple[Any, Any, bool]] = [
     (3.0, 3, True),
     (3, 3.0, True),
     (0.1 + 0.2, 0.3, True),
+    (2.9999999999, 3, True),
+    (3, 3.0000000001, True),
     (0.3001, 0.3, False),
     (500000.5, 500000, False),
     (500000.4, 500000.0, True),
