@@ -1,5 +1,6 @@
 """The parent's side of one warm server: starts it, asks it, and gives it up when it does not answer."""
 
+import contextlib
 import json
 import os
 import select
@@ -7,21 +8,21 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from rrl.sandbox import start
 from rrl.sandbox.limits import Limits
 
-SERVE = Path(__file__).parent / "inside" / "serve.py"
 LENGTH = struct.Struct("!I")
 STARTING = 60.0
 """Seconds that a server may take to start."""
-GRACE = 10.0
-"""Seconds beyond the program's own limit after which a server is given up."""
+GRACE = 20.0
+"""Seconds beyond the program's own limit after which a server is given up; on a busy machine all takes longer."""
+PARTING = 2.0
+"""Seconds that a server has to end by itself."""
+Answer = tuple[dict[str, Any], bytes, bytes]
 
 
 class ServerLost(Exception):
@@ -29,30 +30,41 @@ class ServerLost(Exception):
 
 
 class Server:
-    """One warm server and its folder."""
+    """One warm server. Only one thread may ask it; another may close it meanwhile."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, level: start.Level, limits: Limits, *, filtered: bool = True) -> None:
         self._limits = limits
-        self._folder = tempfile.mkdtemp(prefix="rrl-sandbox-")
+        self._folder = tempfile.mkdtemp(prefix="rrl-sandbox-") if level == "rlimits" else None
         self._line, theirs = socket.socketpair()
-        settings = json.dumps({"limits": asdict(limits), "folder": self._folder})
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-E", str(SERVE), settings],
-                stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, cwd="/",
-                start_new_session=True,
-            )  # fmt: skip
-        self._receive(time.monotonic() + STARTING)
+        self._errors = os.memfd_create("errors")
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    start.command(level, limits, self._folder or "", filtered=filtered),
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    env=start.ENVIRONMENT,
+                    cwd="/",
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._tidy()
+            raise ServerLost(str(error)) from error
+        try:
+            self._receive(time.monotonic() + STARTING)
+        except ServerLost:
+            self.close()
+            raise
 
-    def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes, bytes]:
+    def ask(self, request: bytes) -> Answer:
         """Have one program run on one input: how it ended, what it printed, its report."""
-        text = json.dumps(request).encode()
         deadline = time.monotonic() + self._limits.wall_seconds + GRACE
         try:
             self._line.settimeout(GRACE)
-            self._line.sendall(LENGTH.pack(len(text)) + text)
+            self._line.sendall(LENGTH.pack(len(request)) + request)
         except OSError as error:
-            raise ServerLost(str(error)) from error
+            raise self._lost(str(error)) from error
         header = self._receive(deadline)
         return header, self._exactly(header["output"], deadline), self._exactly(header["report"], deadline)
 
@@ -64,27 +76,46 @@ class Server:
     def _exactly(self, size: int, deadline: float) -> bytes:
         parts = bytearray()
         while len(parts) < size:
-            if not select.select([self._line], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise ServerLost("the server does not answer")
             try:
+                if not select.select([self._line], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    raise self._lost("the server does not answer")
                 part = self._line.recv(min(size - len(parts), 2**20))
-            except OSError as error:
-                raise ServerLost(str(error)) from error
+            except (OSError, ValueError) as error:  # ValueError: another thread closed the socket
+                raise self._lost(str(error)) from error
             if not part:
-                raise ServerLost("the server ended")
+                raise self._lost("the server ended")
             parts += part
         return bytes(parts)
 
+    def _lost(self, why: str) -> ServerLost:
+        """With the last words of the server, if there were any."""
+        with contextlib.suppress(OSError):
+            words = os.pread(self._errors, 2**16, 0).decode("utf-8", "replace").strip().splitlines()
+            return ServerLost(f"{why}: {words[-1]}" if words else why)
+        return ServerLost(why)
+
+    def hang_up(self) -> None:
+        """From any thread: the server stops what it does and ends, and who waits for its answer is told."""
+        with contextlib.suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """End the server and remove its folder."""
-        self._line.close()
+        """End the server and leave nothing of it behind."""
+        self.hang_up()
         try:
-            self._process.wait(timeout=0.5)
+            self._process.wait(PARTING)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        self._line.close()
+        os.close(self._errors)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def forget(self) -> None:
         """In a fork of the process that started it: let go without touching it."""
-        os.close(self._line.detach())
+        self._line.close()
+        os.close(self._errors)

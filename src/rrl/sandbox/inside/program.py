@@ -1,7 +1,8 @@
-"""Runs one program within a process that is there for nothing else, and reports what came of it."""
+"""Compiles and runs one program, in a process that is there for nothing else, and tells what came of it."""
 
 import atexit
 import builtins
+import gc
 import io
 import json
 import os
@@ -12,52 +13,57 @@ from collections.abc import Callable, Mapping
 from types import CodeType, TracebackType
 from typing import Any
 
+from rrl.sandbox.inside import plain
+
 NAME = "<program>"
 MESSAGE = 400
 """Characters of an exception's message that are kept."""
-Report = dict[str, Any]
+Told = dict[str, Any]
+_name_of = type.__dict__["__name__"].__get__
 
 
-def run(source: str, function: str | None, given: Any, compiled: Callable[[], None]) -> Report:
-    """Compile a program and run it; ``compiled`` is called in between."""
+def run(request: Mapping[str, Any], compiled: Callable[[], object]) -> Told:
+    """Compile a program and run it on one input; ``compiled`` is called in between."""
+    function = request["function"]
     try:
-        code = compile(source, NAME, "exec", dont_inherit=True)
+        code = compile(request["source"], NAME, "exec", dont_inherit=True)
     except BaseException as error:
         return _failure("compile_error", error)
     compiled()
-    threads: list[Report] = []
-    threading.excepthook = lambda args: threads.append(_failure("runtime_error", args.exc_value or args.exc_type()))
+    broken: list[Told] = []
+    threading.excepthook = lambda args: _note(broken, args)
     try:
-        value = _call(code, function, given) if function is not None else _main(code)
-        ended = {"status": "ended", "value": _plain(value, 0)}
+        value = _script(code) if function is None else _call(code, function, request["input"])
+        ended = {"status": "ended", "value": plain.data(value)}
     except BaseException as error:
         return _failure("runtime_error", error)
-    return threads[0] if threads else ended
+    return broken[0] if broken else ended
 
 
-def _main(code: CodeType) -> None:
-    """As ``python program.py`` does: threads and exit hooks are part of the program."""
+def _script(code: CodeType) -> Any:
+    """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it."""
+    space = _module("__main__")
     try:
-        exec(code, _module())
+        exec(code, space)
     except SystemExit as end:
         if end.code not in (None, 0):
             raise
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in {id(stream): stream for stream in (sys.stdout, sys.__stdout__)}.values():
-        if stream is not None:
+    _flush()
+    space.clear()
+    gc.collect()
+    _flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None and not getattr(stream, "closed", False):
             stream.flush()
 
 
-def _module() -> dict[str, Any]:
-    module = types.ModuleType("__main__")
-    module.__dict__["__builtins__"] = builtins
-    sys.modules["__main__"] = module
-    return module.__dict__
-
-
 def _call(code: CodeType, function: str, arguments: list[Any]) -> Any:
-    space = _module()
+    space = _module("program")
     exec(code, space)
     name = function.removeprefix("Solution.")
     solution = space.get("Solution")
@@ -68,34 +74,30 @@ def _call(code: CodeType, function: str, arguments: list[Any]) -> Any:
     return space[name](*arguments)
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """JSON data without classes of the program; tuples become lists."""
-    if depth > 100:
-        raise RecursionError("the returned value is nested more than 100 deep")
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind.__add__(kind(), value) if kind is str else kind.__add__(value, 0)
-    if isinstance(value, list | tuple):
-        kind = list if isinstance(value, list) else tuple
-        return [_plain(each, depth + 1) for each in kind.__iter__(value)]
-    if isinstance(value, dict):
-        return {_key(key): _plain(each, depth + 1) for key, each in dict.items(value)}
-    raise TypeError(f"a {type(value).__name__} was returned, which is not JSON data")
+def _module(name: str) -> dict[str, Any]:
+    module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = builtins
+    sys.modules[name] = module
+    return module.__dict__
 
 
-def _key(key: Any) -> str:
-    return key if type(key) is str else json.dumps(_plain(key, 100))
+def _note(broken: list[Told], args: Any) -> None:
+    if args.exc_type is not SystemExit and args.exc_value is not None:
+        broken.append(_failure("runtime_error", args.exc_value))
 
 
-def _failure(status: str, error: BaseException) -> Report:
-    line = error.lineno if isinstance(error, SyntaxError) and status == "compile_error" else _line(error.__traceback__)
+def _failure(status: str, error: BaseException) -> Told:
+    line = error.lineno if status == "compile_error" and isinstance(error, SyntaxError) else _line(error.__traceback__)
+    error.__traceback__ = error.__context__ = error.__cause__ = None  # what they hold is memory to report with
+    name = str.__getitem__(_name_of(type(error)), slice(MESSAGE))
+    return {"status": status, "error": name, "line": line, "message": _message(error)}
+
+
+def _message(error: BaseException) -> str:
     try:
-        message = str(error)[:MESSAGE]
-    except BaseException:
-        message = ""
-    return {"status": status, "error": type(error).__name__[:MESSAGE], "line": line, "message": message}
+        return str.__getitem__(str(error), slice(MESSAGE))
+    except BaseException:  # the exception is the program's own, and so may be what it says
+        return ""
 
 
 def _line(trace: TracebackType | None) -> int | None:
@@ -108,17 +110,35 @@ def _line(trace: TracebackType | None) -> int | None:
     return line
 
 
-def streams() -> None:
+def open_streams() -> None:
     """New standard streams on the descriptors 0, 1 and 2, as an interpreter opens them."""
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        open(2, "wb", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
+    given = io.BufferedReader(io.FileIO(0, closefd=False))
+    output, errors = (io.BufferedWriter(io.FileIO(number, "wb", closefd=False)) for number in (1, 2))
+    for name, stream in (
+        ("stdin", io.TextIOWrapper(given, encoding="utf-8")),
+        ("stdout", io.TextIOWrapper(output, encoding="utf-8")),
+        ("stderr", io.TextIOWrapper(errors, encoding="utf-8", errors="backslashreplace", line_buffering=True)),
+    ):
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
-def written(report: Mapping[str, Any], nonce: bytes, descriptor: int) -> None:
-    """Send a report, which counts with this run's nonce only."""
-    left = memoryview(nonce + json.dumps(report).encode() + nonce)
+def as_text(told: Told, most: int) -> bytes:
+    """A report as JSON, with an error in place of a value that is too long."""
+    text = json.dumps(told).encode()
+    if len(text) <= most:
+        return text
+    long = {
+        "status": "runtime_error",
+        "error": "OutputLimit",
+        "line": None,
+        "message": "a very long value was returned",
+    }
+    return json.dumps(long).encode()
+
+
+def write(text: bytes, descriptor: int) -> None:
+    """All of it."""
+    left = memoryview(text)
     while left:
         left = left[os.write(descriptor, left) :]
