@@ -95,6 +95,8 @@ class _Worker:
     def _ask(self, request: bytes) -> tuple[dict[str, object], bytes, bytes]:
         try:
             self.server = self.server or Server(self._level, self._limits)
+            if self._closing:  # told while there was no server that could have been told
+                raise CancelledError
             return self.server.ask(request)
         except ServerLost:
             self._drop()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import select
 import shutil
 import socket
@@ -34,13 +35,14 @@ class Server:
 
     def __init__(self, level: start.Level, limits: Limits, *, filtered: bool = True) -> None:
         self._limits = limits
-        self._folder = tempfile.mkdtemp(prefix="rrl-sandbox-") if level == "rlimits" else None
+        # the server makes it, so that there is nobody who leaves it behind when this process is killed
+        self._folder = f"{tempfile.gettempdir()}/rrl-sandbox-{secrets.token_hex(8)}" if level == "rlimits" else ""
         self._line, theirs = socket.socketpair()
         self._errors = os.memfd_create("errors")
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    start.command(level, limits, self._folder or "", filtered=filtered),
+                    start.command(level, limits, self._folder, filtered=filtered),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,
@@ -112,7 +114,7 @@ class Server:
     def _tidy(self) -> None:
         self._line.close()
         os.close(self._errors)
-        if self._folder is not None:
+        if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def forget(self) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +48,10 @@ def _visible(python: str) -> list[str]:
 
 def _bubblewrap(visible: list[str]) -> list[str]:
     """The server is root in it when we are, else a user without a name; either way it may make namespaces."""
-    words = ["bwrap", *SPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise FileNotFoundError("bwrap is not installed")
+    words = [bwrap, *SPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     words += [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     for capability in OF_ROOT if os.geteuid() == 0 else OF_ROOT[:1]:
         words += ["--cap-add", capability]

@@ -117,7 +117,7 @@ class Cell:
             options = f"size={most}m,nr_inodes={64 * most},mode=711,uid={owner},gid={group}"
             kernel.mount("box", BOX, "tmpfs", kernel.NO_SETUID | kernel.NO_DEVICES, options)
         else:
-            os.mkdir(self._box, 0o700)
+            os.makedirs(self._box, 0o700, exist_ok=True)
             os.chown(self._box, owner, group)
         self._furnished = os.stat(self._box).st_ctime_ns
         if self._confines:

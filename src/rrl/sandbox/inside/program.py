@@ -30,18 +30,21 @@ def run(request: Mapping[str, Any], compiled: Callable[[], object]) -> Told:
     except BaseException as error:
         return _failure("compile_error", error)
     compiled()
-    broken: list[Told] = []
-    threading.excepthook = lambda args: _note(broken, args)
     try:
-        value = _script(code) if function is None else _call(code, function, request["input"])
-        ended = {"status": "ended", "value": plain.data(value)}
+        if function is None:
+            return _script(code)
+        return {"status": "ended", "value": plain.data(_call(code, function, request["input"]))}
     except BaseException as error:
         return _failure("runtime_error", error)
-    return broken[0] if broken else ended
 
 
-def _script(code: CodeType) -> Any:
-    """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it."""
+def _script(code: CodeType) -> Told:
+    """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it.
+
+    An error in a thread is one of the program, which an interpreter would only print.
+    """
+    broken: list[Told] = []
+    threading.excepthook = lambda args: _note(broken, args)
     space = _module("__main__")
     try:
         exec(code, space)
@@ -54,6 +57,7 @@ def _script(code: CodeType) -> Any:
     space.clear()
     gc.collect()
     _flush()
+    return broken[0] if broken else {"status": "ended"}
 
 
 def _flush() -> None:

@@ -32,8 +32,8 @@ PRELOADED = (
 """What programs import most; the rest they load themselves."""
 UNREADABLE = (
     "abc ast base64 calendar cProfile contextlib csv difflib encodings.ascii encodings.idna encodings.latin_1 "
-    "fileinput gc hashlib inspect numbers pprint secrets signal socket statistics tempfile textwrap timeit traceback "
-    "types unicodedata uuid warnings zlib"
+    "fileinput gc hashlib inspect mmap numbers pprint secrets signal socket statistics tempfile textwrap timeit "
+    "traceback types unicodedata uuid warnings zlib"
 )
 """More, where the user that programs run as may not read Python's library."""
 THREAD_STACK = 2**23
@@ -49,6 +49,13 @@ def main() -> None:
     _deepen(settings["limits"]["memory_mb"] * 2**20 // 2)
     os.dup2(0, LINE, inheritable=False)
     cell = Cell(settings)
+    try:
+        _serve(cell)
+    finally:
+        cell.leave()
+
+
+def _serve(cell: Cell) -> None:
     for name in (PRELOADED if cell.readable(os.__file__) else f"{PRELOADED} {UNREADABLE}").split():
         __import__(name)
     _settle()
@@ -56,7 +63,6 @@ def main() -> None:
     while (request := _receive()) is not None:
         header, output, report = watch.run(request, cell, LINE)
         _send({**header, "output": len(output), "report": len(report)}, output, report)
-    cell.leave()
 
 
 def _deepen(stack: int) -> None:
