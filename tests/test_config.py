@@ -125,7 +125,7 @@ UNKNOWN_KEYS = {
     "algorithm.kl_ctrl.kl_coef=0.1": "did you mean 'objective.kl_coef'?",
     "actor_rollout_ref.model.path=x": "did you mean 'model.path' (with model=hf)?",
     "model.path=x": "it comes with model=hf",
-    "data.path=x": "it comes with task=gsm8k",
+    "data.path=x": "it comes with task=apps",
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
@@ -150,7 +150,7 @@ def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None
     assert faults("algo=rl", "objective=zzzz", "task=null", "trainer=5", "experiment=zzzz") == [
         "algo: no such choice 'rl'; did you mean 'rrl'? valid: ppo, rrl",
         "objective: no such choice 'zzzz'; valid: grpo, ppo",
-        "task: no such choice null; valid: gsm8k, trace",
+        f"task: no such choice null; valid: {', '.join(groups()['task'])}",
         "trainer: no such choice 5; valid: default",
         f"experiment: no such choice 'zzzz'; valid: {', '.join(groups()['experiment'])}",
     ]
