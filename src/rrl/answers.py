@@ -43,7 +43,7 @@ def same_text(answer: str, expected: str) -> bool:
     """Whether two answers, neither of them empty, are the same but for their setting; words in letters of any case."""
     if is_words(expected):
         one, other = words(answer), words(expected)
-        return one == other or (_TIME.fullmatch(other) is not None and _without_half(one) == _without_half(other))
+        return one == other or one == _without_half(other) != other or _without_half(one) == other != one
     return plain(answer) == plain(expected) != ""
 
 
@@ -66,7 +66,7 @@ def words(answer: str) -> str:
 
 def _without_half(time: str) -> str:
     """A time without the half of the day; ``8:34`` stands for ``8:34 p.m.`` as 5 does for 5 cm."""
-    return re.sub(r"[ap]m$", "", time)
+    return re.sub(r"(?<=\d)[ap]m$", "", time)
 
 
 _SPACING = re.compile(r"\\[!,;: ]|\\q?quad\b|\\displaystyle\b|~|\\?\$|\s+|(?:\\left|\\right)(?![a-zA-Z])")
@@ -83,7 +83,7 @@ _TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:[ap]\.?m\.?)?", re.IGNORECASE)
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$]+)")
-_ANSWER_IS = re.compile(r"\banswers?(?:\s*(?:is|are|=|:|\*\*))+[ \t]*([^\n]+)", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\banswers?(?:\s*(?:is|are|=|:|\*\*))+[ \t]*", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:\\.|[^$\n\\])+)\$", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
 
@@ -105,12 +105,12 @@ def _after_answer_is(text: str) -> str | None:
     places = list(_ANSWER_IS.finditer(text))
     if not places:
         return None
-    stated = places[-1][1]
+    stated = text[places[-1].end() :].split("\n")[0]
     formula = _FORMULA.search(stated)
     number = _NUMBER.match(stated.lstrip(" *$"))
     if formula is not None and not (number and formula.start() > 0):
         return _content(formula)
-    return number[0] if number else re.split(r"[.;]\s|[.;]?$", stated)[0].strip(" *")
+    return number[0] if number else re.split(r"[.;]\s|[.;]?$", stated)[0].strip(" *") or None
 
 
 def _last_formula(text: str) -> str | None:

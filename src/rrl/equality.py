@@ -29,12 +29,13 @@ def compare(answer: str, expected: str, tell: Tell) -> Finding:
     percents = _is_percentage(expected), _is_percentage(answer)
     letter = bool(_LAST_LETTER.search(_tidy(expected)))
     relation = _RELATION.search(expected) is not None and _RELATION.search(answer) is not None
-    golds = _read_all(_values(expected, relation, percents[0] and not percents[1], letter))
-    if not golds:
+    references = _values(expected, relation, percents[0] and not percents[1], letter)
+    golds = _read_all(references)
+    if references and not golds:
         return "unreadable_reference"
     tell("answer")
     texts = _values(answer, relation, percents[1] and not percents[0], letter)
-    if not texts or _base(answer) not in (None, _base(expected)):
+    if not golds or not texts or _base(answer) not in (None, _base(expected)):
         return "different"
     found = _read_all(texts)
     if not found:
@@ -47,13 +48,15 @@ _NAME = (
     r"(?:\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)|m?\\angle\s*[A-Z]{1,3}|\\text\{[^{}]*\}|[A-Z]{2,4}"
     r"|[A-Za-z]'?(?:_\{?\w+\}?)?(?:\([^()=]*\))?|\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))"
 )
-_NAMED = re.compile(rf"(^|,|\\text\{{ ?and ?\}})\s*(?:{_NAME}\s*(?:=|\\in(?![a-zA-Z]))\s*)+")
-_LAST_LETTER = re.compile(r"(?<=[\d}\s)])([A-Za-z])$")
+_NAMED = re.compile(rf"(^|,)\s*(?:{_NAME}\s*(?:=|\\in(?![a-zA-Z]))\s*)+")
+_LAST_LETTER = re.compile(r"(?<=[\d}\s)])([A-Za-hj-z])$")
 _BASE = re.compile(r"[\da-zA-Z}]_\{?(\d+)\}?$")
 _THOUSANDS = re.compile(r"(?<=\{)\d{1,3}(?:,\d{3})+(?=\})")
 _TIDIED = (
     (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|\S)|^\s*(?:\\approx|=)"), ""),
     (re.compile(r"\\frac\s*\\pi\s*(\w)"), r"\\frac{\\pi}{\1}"),
+    (re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*\}"), ","),
+    (re.compile(r"(?<=[\d)}])i(?![a-zA-Z])"), " i"),  # 6i is read as a symbol, 6 i as the imaginary unit
     (re.compile(r"[\s.,;:]+$"), ""),
 )
 
@@ -106,7 +109,15 @@ def _read(text: str) -> Any:
         fallback_mode="no_fallback",  # its fallback is what is left of the text after units were cut off
         parsing_timeout=None,
     )
-    return parsed[0] if parsed else None
+    return _with_imaginary_unit(parsed[0]) if parsed else None
+
+
+def _with_imaginary_unit(value: Any) -> Any:
+    """With i as a number: math-verify knows that it is not real, and leaves it a symbol."""
+    import sympy
+
+    symbol = sympy.Symbol("i", real=False)
+    return value.subs(symbol, sympy.I) if symbol in value.free_symbols else value
 
 
 def _equal(gold: Any, other: Any) -> bool:
@@ -133,7 +144,7 @@ def load() -> Work:
     logging.disable(logging.CRITICAL)
     for text in WARM_UP:
         compare(text, text, lambda phase: None)
-    return lambda item, tell: compare(*item, tell)
+    return lambda item, tell: compare(item[0], item[1], tell)
 
 
 if __name__ == "__main__":
