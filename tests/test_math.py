@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -197,6 +198,7 @@ PAIRS = [
     (r"1 \text{ and } 2", "1,2", RIGHT),
     ("10, 8, 6", r"6, 8\text{, and }10", RIGHT),
     (r"x = 1 \text{ or } x = 2", "1,2", RIGHT),
+    ("4, 3, 2", r"2, 3, \text{ and } 4", RIGHT),
     ("1,2,3", "1,2", WRONG),
     (r"\pm 3", "3,-3", RIGHT),
     ("(2,1)", "(1,2)", WRONG),
@@ -537,6 +539,16 @@ def test_the_yaml_states_every_field() -> None:
     assert stated.pop("_target_") == "rrl.tasks.math.MATH"
     assert stated.keys() == MATH.__dataclass_fields__.keys()
     assert stated["judge"].keys() - {"_target_"} == {f.name for f in fields(MathJudge) if f.init}
+
+
+def test_the_documented_defaults_are_those_of_the_yaml() -> None:
+    stated = yaml.safe_load((HERE.parent / "conf/task/math.yaml").read_text(encoding="utf-8"))["task"]
+    leaves = {f"task.{key}": value for key, value in stated.items()} | {"task.path": None}
+    leaves |= {f"task.judge.{key}": value for key, value in leaves.pop("task.judge").items()}
+    text = (HERE.parent / "docs" / "math.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(task\.[\w.]+)` \|.*\| `([^`]+)` \|$", text, re.MULTILINE)
+    expected = {key: value for key, value in leaves.items() if not key.endswith("_target_")}
+    assert {key: yaml.safe_load(value) for key, value in told} == expected
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ _THOUSANDS = re.compile(r"(?<=\{)\d{1,3}(?:,\d{3})+(?=\})")
 _TIDIED = (
     (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|\S)|^\s*(?:\\approx|=)"), ""),
     (re.compile(r"\\frac\s*\\pi\s*(\w)"), r"\\frac{\\pi}{\1}"),
-    (re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*\}"), ","),
+    (re.compile(r",?\s*\\text\{\s*,?\s*(?:and|or)\s*\}"), ","),
     (re.compile(r"(?<=[\d)}])i(?![a-zA-Z])"), " i"),  # 6i is read as a symbol, 6 i as the imaginary unit
     (re.compile(r"[\s.,;:]+$"), ""),
 )
