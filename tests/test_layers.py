@@ -16,16 +16,17 @@ PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines"
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
     ),
-    ("interfaces", "records", "memory", "surroundings", "logs"),
+    ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
+        "mathjudge",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "sweep_records",
+        "sweep_records", "rescore",
     ),
     ("trainer", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),
@@ -40,6 +41,7 @@ PLACES = {
     "peft": {"policy_settings.py"},
     "wandb": {"wandb_process.py"},
     "matplotlib": {"plots.py"},
+    "math_verify": {"equality.py"},
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
     "hydra": {"overrides.py", "jobs.py", "sweeps.py"},
