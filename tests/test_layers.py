@@ -17,6 +17,7 @@ LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
+        "codematch", "spans",
     ),
     ("interfaces", "records", "memory", "surroundings", "logs"),
     (

@@ -1,6 +1,7 @@
 """Where tokens stand in a text: exact under byte-level, sentencepiece-like and word-level tokenizers."""
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from rrl.spans import token_spans, tokens_over
 
 TEXTS = [
     "def f(x):\n    return x ** 2\n\nprint(f(3))\n", "a = 'naïve café'  # 漢字 and 😀😀\nb = \"\t\"\r\nprint(a, b)",
-    "   indented", "\n\n\n", "x", "👩‍👩‍👧 zwj", "a  b   c    d", "if a:\n\tb\nelse :\n  c . d , e ! n't 's\n", "éé漢é😀é",
+    "   indented", "\n\n\n", "x", "👩‍👩‍👧 zwj", "a  b   c    d",
+    "if a:\n\tb\nelse :\n  c . d , e ! n't 's\n", "éé漢é😀é",
 ]  # fmt: skip
 
 
@@ -67,7 +69,9 @@ def by_prefixes(tokens: list[int], text: str, decode: Any) -> list[tuple[int, in
     spans, reached = [], 0
     for count in range(1, len(tokens) + 1):
         so_far = decode(tokens[:count])
-        agreed = next((i for i, (a, b) in enumerate(zip(so_far, text)) if a != b), min(len(so_far), len(text)))
+        agreed = next(
+            (i for i, (a, b) in enumerate(zip(so_far, text, strict=False)) if a != b), min(len(so_far), len(text))
+        )
         end = max(reached, agreed)
         spans.append((reached, end if agreed == len(so_far) else min(end + 1, len(text))))
         reached = end
@@ -82,7 +86,7 @@ def check(tokens: list[int], name: str) -> None:
     if name != "sentencepiece" or "\ufffd" not in text:
         assert spans == by_prefixes(tokens, text, decode)
     assert covered == set(range(len(text))), "every character has a token"
-    assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in zip(spans, spans[1:])), "in order"
+    assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in pairwise(spans)), "in order"
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
