@@ -18,6 +18,7 @@ MAX_CHARACTERS = 32_768
 MAX_EDGES = 100_000
 """A program with more edges has no structure to compare: ``a = b = ... = x + y + ...`` has the product of both."""
 
+_Branches = list[tuple[str, list[ast.AST]]]
 _Binding = tuple[ast.AST | None, ast.AST | None]
 
 
@@ -85,27 +86,29 @@ def _subtrees(tree: ast.AST) -> Iterator[bytes]:
     Names and values are left out. Names, constants and operators count within what holds them, not by themselves.
     """
     digests: dict[ast.AST, bytes] = {}
-    for node in _children_first(tree):
-        branches = [(field, [digests[child] for child in children]) for field, children in _branches(node)]
-        digests[node] = hashlib.blake2b(repr((_kind(node), branches)).encode(), digest_size=8).digest()
-        if any(children for _, children in branches):
+    for node, branches in _children_first(tree):
+        hanging = [(field, [digests[child] for child in children]) for field, children in branches]
+        digests[node] = hashlib.blake2b(repr((_kind(node), hanging)).encode(), digest_size=8).digest()
+        if hanging:
             yield digests[node]
 
 
-def _children_first(tree: ast.AST) -> list[ast.AST]:
-    """Every node after all that hang from it, found without recursion: trees may be thousands of nodes deep."""
+def _children_first(tree: ast.AST) -> list[tuple[ast.AST, _Branches]]:
+    """Every node, with its branches, after all that hang from it; without recursion, for trees may be very deep."""
     order, waiting = [], [tree]
     while waiting:
         node = waiting.pop()
-        order.append(node)
-        waiting += [child for _, children in _branches(node) for child in children]
+        branches = _branches(node)
+        order.append((node, branches))
+        waiting += [child for _, children in branches for child in children]
     return order[::-1]
 
 
-def _branches(node: ast.AST) -> list[tuple[str, list[ast.AST]]]:
+def _branches(node: ast.AST) -> _Branches:
     """The nodes that hang from a node, by field, without documentation strings and contexts."""
     fields = [(name, value if isinstance(value, list) else [value]) for name, value in ast.iter_fields(node)]
-    return [(name, [v for v in values if isinstance(v, ast.AST) and not _silent(v)]) for name, values in fields]
+    held = [(name, [v for v in values if isinstance(v, ast.AST) and not _silent(v)]) for name, values in fields]
+    return [(name, nodes) for name, nodes in held if nodes]
 
 
 def _silent(node: ast.AST) -> bool:
