@@ -5,8 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fixtures_training import make_trainer, tokenizer
 from rrl.interfaces import Task
+from rrl.objectives.rltf import RLTF
 from rrl.programs import Outcome, ProgramEvidence, TestResult, find_program
+from rrl.rewards.outcomes import Pay
+from rrl.rewards.rltf import RLTF as RLTFReward
+from rrl.trainer import Trainer
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 
 PASSED, WRONG, RUNTIME, COMPILE, TIMED_OUT, NONE, BROKEN = Outcome
@@ -88,3 +93,15 @@ def judge(response: str) -> Feedback:
 def result(outcome: Outcome, line: int | None = None, error: str | None = None) -> TestResult:
     """A test's result."""
     return TestResult(outcome, error, line)
+
+
+def rltf_trainer() -> Trainer:
+    """One that learns by RLTF's own loss from outcomes by chance; its buffer holds twelve."""
+    pay = Pay(passed=1.0, wrong_answer=-0.3, runtime_error=-0.6, compile_error=-1.0)
+    reward = RLTFReward(pay=pay, adaptive=True, relative=True, paid_on="every", penalty=0.3, penalty_on="token")
+    objective = RLTF(capacity=12, max_reference_length=50, seed=0)
+    trainer = make_trainer(
+        objective=objective, reward=reward, task=FakePrograms(), ppo_epochs=1, aggregate="sequence"
+    )  # fmt: skip
+    reward.start(tokenizer(), trainer.decode)
+    return trainer

@@ -7,13 +7,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fixtures_programs import FakePrograms
+from fixtures_programs import rltf_trainer
 from fixtures_ranks import on_ranks
-from fixtures_training import PAD, by_hand, make_trainer, poison, problem, tokenizer, weights
+from fixtures_training import PAD, by_hand, poison, problem, weights
 from rrl.collate import collate
 from rrl.objectives.rltf import RLTF
-from rrl.rewards.outcomes import Pay
-from rrl.rewards.rltf import RLTF as RLTFReward
 from rrl.types import Batch, PolicyOutput, Rollout, State
 
 
@@ -172,21 +170,9 @@ def test_it_refuses_numbers_out_of_range(name: str) -> None:
 
 # --- whole steps ------------------------------------------------------------------------------------------------------
 
-PAY = Pay(passed=1.0, wrong_answer=-0.3, runtime_error=-0.6, compile_error=-1.0)
-
-
-def trainer(**changes: Any) -> Any:
-    """One that learns by RLTF's own loss from outcomes by chance."""
-    reward = RLTFReward(pay=PAY, adaptive=True, relative=True, paid_on="every", penalty=0.3, penalty_on="token")
-    made = make_trainer(
-        objective=rltf(capacity=12), reward=reward, task=FakePrograms(), ppo_epochs=1, aggregate="sequence", **changes
-    )
-    reward.start(tokenizer(), made.decode)
-    return made
-
 
 def test_a_step_learns_and_counts_what_it_learnt_from() -> None:
-    trained = trainer()
+    trained = rltf_trainer()
     before = weights(trained.policy)
     metrics = [trained.step() for _ in range(3)]
     assert any(not torch.equal(a, b) for a, b in zip(before.values(), weights(trained.policy).values(), strict=True))
@@ -197,14 +183,14 @@ def test_a_step_learns_and_counts_what_it_learnt_from() -> None:
 
 
 def test_greedy_responses_count_as_generated() -> None:
-    trained = trainer()
+    trained = rltf_trainer()
     trained.step()
     drawn = sum(len(rollout.actions) for rollout, _ in trained.last_rollouts)
     assert trained.tokens_generated > drawn
 
 
 def test_what_could_not_be_judged_is_never_priced() -> None:
-    trained = trainer()
+    trained = rltf_trainer()
     verdicts = []
     for _ in range(3):
         trained.step()
@@ -213,7 +199,7 @@ def test_what_could_not_be_judged_is_never_priced() -> None:
 
 
 def _two_steps() -> Any:
-    trained = trainer()
+    trained = rltf_trainer()
     rows = [trained.step() for _ in range(2)]
     kept = [{k: v for k, v in row.items() if not k.startswith(("timing_s/", "perf/"))} for row in rows]
     return kept, trained.objective.state_dict()["samples"]
