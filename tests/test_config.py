@@ -14,7 +14,13 @@ from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES, closest, nearest
 
-NEEDS = {"model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"]}
+PROGRAMS = "task={_target_: fixtures_programs.FakePrograms}"
+NEEDS = {
+    "model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"],
+    "objective=rltf": ["policy.critic=none"],
+    **{f"algo={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
+    **{f"reward={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
+}  # fmt: skip
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 
 
@@ -34,7 +40,7 @@ def test_every_choice_of_every_group_binds(choice: str) -> None:
     assert {slot for slot in SLOTS if config[slot] is not None} == {s for s in SLOTS if getattr(parts, s) is not None}
 
 
-@pytest.mark.parametrize("algo", groups()["algo"])
+@pytest.mark.parametrize("algo", [algo for algo in groups()["algo"] if f"algo={algo}" not in NEEDS])
 @pytest.mark.parametrize("model", [["model=tiny"], ["model=hf", "model.path=somewhere"]])
 def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, model: list[str]) -> None:
     _, parts = load("train", [f"algo={algo}", "task=gsm8k", "template=chat", *model])
@@ -125,7 +131,7 @@ UNKNOWN_KEYS = {
     "algorithm.kl_ctrl.kl_coef=0.1": "did you mean 'objective.kl_coef'?",
     "actor_rollout_ref.model.path=x": "did you mean 'model.path' (with model=hf)?",
     "model.path=x": "it comes with model=hf",
-    "data.path=x": "it comes with task=apps",
+    "data.path=x": "it comes with task=gsm8k",
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
@@ -148,8 +154,8 @@ def test_every_alias_leads_to_a_key_that_is_there() -> None:
 
 def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None:
     assert faults("algo=rl", "objective=zzzz", "task=null", "trainer=5", "experiment=zzzz") == [
-        "algo: no such choice 'rl'; did you mean 'rrl'? valid: ppo, rrl",
-        "objective: no such choice 'zzzz'; valid: grpo, ppo",
+        f"algo: no such choice 'rl'; did you mean 'rrl'? valid: {', '.join(groups()['algo'])}",
+        f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}",
         f"task: no such choice null; valid: {', '.join(groups()['task'])}",
         "trainer: no such choice 5; valid: default",
         f"experiment: no such choice 'zzzz'; valid: {', '.join(groups()['experiment'])}",
@@ -306,7 +312,9 @@ def test_a_fault_is_not_told_of_a_value_that_only_stands_in_for_a_faulty_one() -
     assert faults("trainer.train_batch_size=abc", "trainer.ppo_mini_batch_size=48") == [
         "trainer.train_batch_size: expected int, got 'abc'"
     ]
-    assert faults("objective=zzzz", "objective.anything=1") == ["objective: no such choice 'zzzz'; valid: grpo, ppo"]
+    assert faults("objective=zzzz", "objective.anything=1") == [
+        f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}"
+    ]
 
 
 def test_a_part_that_a_run_needs_cannot_be_emptied_or_replaced_by_a_value() -> None:

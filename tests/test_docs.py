@@ -276,7 +276,7 @@ def _rows(*names: str) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _key_rows() -> Iterator[tuple[str, dict[str, str]]]:
-    for header, cells in _rows("ppo.md", "rrl.md", "records.md", "apps.md"):
+    for header, cells in _rows("ppo.md", "rrl.md", "records.md", "apps.md", "code-baselines.md"):
         if header[0] == "key":
             yield cells[0].strip("`"), dict(zip(header, cells, strict=True))
 

@@ -17,6 +17,8 @@ LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
+        "codematch", "spans",
     ),
     ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality"),
     (
