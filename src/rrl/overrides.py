@@ -37,9 +37,10 @@ class Composed(NamedTuple):
         return fault
 
 
-def compose(name: str, overrides: Sequence[str]) -> Composed:
+def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = None) -> Composed:
     """``conf/<name>.yaml`` under ``overrides``: ``group=choice`` and ``key=value``; a mapping replaces the old one.
 
+    Of what its choices bring, ``only`` these keys of the top level are taken (null: all).
     A choice or key that is not there is left out and told. Raises ConfigError when nothing can be composed.
     """
     import hydra
@@ -50,7 +51,14 @@ def compose(name: str, overrides: Sequence[str]) -> Composed:
         choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
         chosen, lost = _choose(choices, faults)
         values = [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
-        return _settle(hydra.compose(name, [search_path(), *chosen]), values, faults)
+        config = hydra.compose(name, [search_path(), *chosen])
+        return _settle(config if only is None else _masked(config, only), values, faults)
+
+
+def _masked(config: Any, keys: Sequence[str]) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(config, list(keys))
 
 
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
