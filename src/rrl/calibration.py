@@ -49,5 +49,5 @@ def share_chosen(difference: float) -> float:
 
 def expected_calibration_error(table: Sequence[dict[str, Any]]) -> float:
     """Mean distance of predicted from chosen over a reliability table, weighted by pairs (Guo et al., 1706.04599)."""
-    pairs = sum(row["pairs"] for row in table)
+    pairs: int = sum(row["pairs"] for row in table)
     return math.fsum(row["pairs"] * abs(row["predicted"] - row["chosen"]) for row in table) / pairs

@@ -41,8 +41,8 @@ class PairChoice:
         apart = [pair for pair in train if pair.prompt not in held_out]
         if not apart:
             raise DataError(
-                f"pairs.train, pairs.test: every prompt of {self.train!r} is also in {self.test!r}; expected splits that "
-                "differ"
+                f"pairs.train, pairs.test: every prompt of {self.train!r} is also in {self.test!r}; expected splits "
+                "that differ"
             )
         return self._some(apart, self.train_limit), self._some(test, self.test_limit), len(train) - len(apart)
 

@@ -26,9 +26,9 @@ from rrl.types import Pair
 class SequenceFit(Fit):
     """AdamW on a new head, which begins at zero, and all weights of the language model below it.
 
-    ``epochs`` passes over the pairs in batches of ``batch_size``, in micro-batches of ``micro_batch_size`` pairs; ``lr``
-    rises linearly over the share ``warmup`` of the steps and then stays; ``grad_clip`` 0 is off. ``dtype`` bfloat16
-    computes in it over float32 weights. ``reading`` says how prompt and response become one text.
+    ``epochs`` passes over the pairs in batches of ``batch_size``, in micro-batches of ``micro_batch_size`` pairs;
+    ``lr`` rises linearly over the share ``warmup`` of the steps and then stays; ``grad_clip`` 0 is off. ``dtype``
+    bfloat16 computes in it over float32 weights. ``reading`` says how prompt and response become one text.
     """
 
     lr: float

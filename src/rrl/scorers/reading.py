@@ -40,7 +40,7 @@ class Reading:
         limit = min(self.max_length, context)
         special = self.layout == "plain"  # a chat template writes its own
         tokenizer.truncation_side = "left"
-        whole: Rows = tokenizer(texts, add_special_tokens=special).input_ids
+        whole: Rows = tokenizer(texts, add_special_tokens=special, verbose=False).input_ids
         long = [i for i, row in enumerate(whole) if len(row) > limit]
         for i in long:
             whole[i] = tokenizer(texts[i], add_special_tokens=special, truncation=True, max_length=limit).input_ids
@@ -57,7 +57,7 @@ class Reading:
 
 def context_of(model: Any, tokenizer: Any) -> int:
     """How many tokens a model can take."""
-    return min(getattr(model.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
+    return int(min(getattr(model.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length))
 
 
 def batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
@@ -91,4 +91,6 @@ class Count:
 
 def unreadable(key: str, path: object, reason: object, expected: str) -> DataError:
     """What to say of a folder or hub id that is not what was expected."""
-    return DataError(f"{key}: {str(path)!r} cannot be used ({' '.join(str(reason).split())[:300]}); expected {expected}")
+    return DataError(
+        f"{key}: {str(path)!r} cannot be used ({' '.join(str(reason).split())[:300]}); expected {expected}"
+    )
