@@ -149,7 +149,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     text, _, loaded = done.stdout.rpartition("loaded:")
-    assert f"rrl-{command}" in text
+    assert f"rrl-{command.replace('_', '-')}" in text
     assert not set(loaded.split()) & set(HEAVY)
 
 

@@ -178,9 +178,10 @@ def test_embeddings_keep_the_epoch_with_the_lowest_held_out_loss(tmp_path: Path)
 
 def test_training_on_embeddings_ends_when_patience_does(tmp_path: Path) -> None:
     encoder, losses = saved_encoder(tmp_path / "encoder"), list[float]()
-    fit = embeddings_fit(encoder, lr=1e-9, epochs=40, patience=3)
-    fit.fit(None, None, TRAIN[:20], tmp_path / "head", 0, lambda _, metrics: losses.extend(metrics.values()))
-    assert len(losses) < 40 or losses.index(min(losses)) > 36
+    noise = [replace(p, chosen=p.rejected, rejected=p.chosen) if i % 2 else p for i, p in enumerate(TRAIN[:60])]
+    fit = embeddings_fit(encoder, lr=0.05, epochs=50, patience=2)
+    fit.fit(None, None, noise, tmp_path / "head", 0, lambda _, metrics: losses.extend(metrics.values()))
+    assert len(losses) == losses.index(min(losses)) + 1 + 2 < 50
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
