@@ -40,6 +40,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         writable(output.parent, "output")
     config, parts = load("train", rest, run=run)
     parts.run.limit_threads()
+    parts.task.start()
     prepared = prepare_evaluation(parts, lambda progress, metrics: None)
     parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
     result = {"task": config["data"]["name"], "model": config["model"], **measure(parts, prepared)}
