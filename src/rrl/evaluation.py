@@ -1,19 +1,17 @@
 """How good a model is on held-out problems: one code path inside training and from the command line."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from rrl.distributed import spread
 from rrl.interfaces import RolloutEngine, Task
+from rrl.intervals import normal, wilson
 from rrl.ranges import between
 from rrl.types import Metrics, Problem, Rollout, Sampling, State, Verdict
-
-Z95 = 1.959964  # the normal distribution's 97.5 % quantile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +92,9 @@ def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     means = [fmean(row) for row in scores]
     n, mean = len(means), fmean(means)
     if all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n:
-        centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
+        interval = wilson(mean, n)
     else:
-        centre, half = mean, Z95 * math.sqrt(variance(means) / n) if n > 1 else 1.0
-    interval = [max(0.0, centre - half), min(1.0, centre + half)]
+        interval = normal(means)
     return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": len(scores[0])}
 
 

@@ -13,7 +13,20 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Generator, Tensor
 
-from rrl.types import Batch, Example, Feedback, Metrics, PolicyOutput, Problem, Rollout, Sampling, Scored, State
+from rrl.types import (
+    Batch,
+    Comparison,
+    Example,
+    Feedback,
+    Judgement,
+    Metrics,
+    PolicyOutput,
+    Problem,
+    Rollout,
+    Sampling,
+    Scored,
+    State,
+)
 
 StateDict = dict[str, Any]
 Inspect = Callable[[Sequence[State]], list[Scored]]
@@ -22,6 +35,8 @@ Written = Callable[[Sequence[Rollout]], None]
 """Is told of rollouts as soon as they are written."""
 Decode = Callable[[Sequence[State]], list[Feedback]]
 """One greedy response from each state, judged; its tokens count as generated."""
+Progress = Callable[[float], None]
+"""Is told how much of a long piece of work is done, from 0 to 1."""
 
 
 class Task(Protocol):
@@ -182,6 +197,19 @@ class Objective(Protocol):
 
     def load_state_dict(self, state: StateDict) -> None:
         """Go back to a saved state."""
+
+
+class Judge(Protocol):
+    """Says which of two answers to a question is better."""
+
+    def start(self) -> None:
+        """Look whether what it needs is at hand, before answers are written. Raises UsageError when it is not."""
+
+    def judge(self, comparisons: Sequence[Comparison], progress: Progress) -> list[Judgement]:
+        """One judgement per comparison, in order. Its own failures are judgements too, unless none could succeed."""
+
+    def account(self) -> dict[str, Any]:
+        """Who it is and what it has cost so far, as plain data without secrets."""
 
 
 class Policy(WeightSource, Protocol):
