@@ -22,7 +22,8 @@ class Example:
 
     ``reference`` is a whole canonical response ("" when there is none); ``answer`` is what the
     verifier compares with; ``level`` names the stratum that results are reported by, ``strata`` further
-    ones by kind, as in {"subject": "algebra"}.
+    ones by kind, as in {"subject": "algebra"}. Where the question is a conversation, ``turns`` has it as chat messages
+    ({"role": "user" or "assistant", "content": text}); empty, the question is the user's only turn.
     """
 
     id: str
@@ -30,6 +31,19 @@ class Example:
     question: str
     reference: str
     answer: str
+    strata: Mapping[str, str] = field(default_factory=dict)
+    turns: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to one prompt, of which one was preferred; ``level`` and ``strata`` as in ``Example``."""
+
+    id: str
+    level: str
+    prompt: str
+    chosen: str
+    rejected: str
     strata: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rrl.interfaces import Judge, Progress, Scorer
+from rrl.interfaces import Judge, Scorer, Show
 from rrl.ranges import not_negative
 from rrl.types import Comparison, Judgement, Preference
 
@@ -24,18 +24,18 @@ class RewardModelJudge(Judge):
         not_negative(self, "tie_margin")
 
     def start(self) -> None:
-        """Nothing: the scorer looks after itself."""
+        """Nothing yet: the scorer loads its model when the writing ones are gone."""
 
-    def judge(self, comparisons: Sequence[Comparison], progress: Progress) -> list[Judgement]:
+    def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
         """By the difference of two scores; a score that is no number is the judge's own failure."""
         pairs = list(dict.fromkeys(pair for c in comparisons for pair in ((c.question, c.first), (c.question, c.second))))
         scores = dict(zip(pairs, self.scorer.score(pairs), strict=True))
-        progress(1.0)
+        show(1.0, {})
         return [self._compare(scores[c.question, c.first], scores[c.question, c.second]) for c in comparisons]
 
     def account(self) -> dict[str, Any]:
         """The scorer and the margin; it costs nothing but time."""
-        return {"judge": "reward_model", "scorer": str(self.scorer), "tie_margin": self.tie_margin}
+        return {"judge": "reward_model", "scorer": self.scorer.described(), "tie_margin": self.tie_margin}
 
     def _compare(self, first: float, second: float) -> Judgement:
         reason = f"scores {first:.6g} and {second:.6g}"
