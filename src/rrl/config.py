@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from rrl.choices import targets
 from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
-from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.interfaces import Judge, Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.launch import Launcher
 from rrl.models import Model
 from rrl.overrides import Composed, compose, compose_run
@@ -49,10 +49,11 @@ class Parts:
     logger: Sink | None
     launcher: Launcher
     run: RunSettings
+    judge: Judge | None
 
 
 SLOTS = tuple(field.name for field in fields(Parts))
-OPTIONAL = ("warmstart", "logger")
+OPTIONAL = ("warmstart", "logger", "judge")
 BROKEN = object()
 """Stands for a part that could not be constructed: told already, so it fits everywhere."""
 

@@ -50,6 +50,11 @@ class Evaluation:
                 chosen.append(problem)
         return chosen
 
+    def one_answer(self, sampling: Sampling) -> Sampling:
+        """How the one response a problem is drawn that a comparison takes: greedily, or as a sample with greedy off."""
+        temperature = 0.0 if self.greedy else self.temperature
+        return replace(sampling, temperature=temperature, top_p=self.top_p, top_k=self.top_k)
+
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
         """Accuracy overall and by level with 95 % intervals; starts from prompts alone, always."""
         shape = replace(engine.sampling, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
@@ -91,10 +96,8 @@ def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """
     means = [fmean(row) for row in scores]
     n, mean = len(means), fmean(means)
-    if all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n:
-        interval = wilson(mean, n)
-    else:
-        interval = normal(means)
+    of_shares = all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n
+    interval = wilson(mean, n) if of_shares else normal(means)
     return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": len(scores[0])}
 
 

@@ -14,6 +14,8 @@ from rrl.errors import ConfigError, shown
 from rrl.spelling import closest, likeliest_key
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+ANEW = ("judge", "scorer")
+"""Groups that are chosen when a run is evaluated, whatever it was trained with."""
 EXAMPLE = "\"template.text='Q: {question}'\""
 
 
@@ -46,15 +48,16 @@ def compose(name: str, overrides: Sequence[str]) -> Composed:
 
     faults = take_own_parts()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
-        given, known = _read(overrides, faults), groups()
-        choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
-        chosen, lost = _choose(choices, faults)
-        values = [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
+        chosen, values = _divide(_read(overrides, faults), _groups_of(name), faults)
         return _settle(hydra.compose(name, [search_path(), *chosen]), values, faults)
 
 
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
-    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``."""
+    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``.
+
+    What is in ``ANEW`` can be chosen as for a new run; ``judge``, which no run has, is as it is without a choice.
+    """
+    import hydra
 
     if not (folder / "config.yaml").is_file() or not (folder / "actor").is_dir():
         raise ConfigError(
@@ -62,11 +65,15 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
             "give the run.dir of a run that came to its end"
         )
     faults = take_own_parts()
-    with _told(faults):
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
         config = _linked(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.models.HuggingFace", **actor}, None
-        return _settle(config, _read(overrides, faults), faults)
+        chosen, values = _divide(_read(overrides, faults), ANEW, faults)
+        fresh = hydra.compose("evaluate", [search_path(), *chosen])
+        for group in dict.fromkeys(["judge", *(choice.partition("=")[0] for choice in chosen)]):
+            config[group] = fresh._get_node(group)  # with its references as they stand
+        return _settle(config, values, faults)
 
 
 def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
@@ -132,6 +139,18 @@ def _parse(text: str) -> Any:
     return override
 
 
+def _groups_of(name: str) -> list[str]:
+    """The groups that ``conf/<name>.yaml`` has choices of."""
+    return [group for group in groups() if group != "judge" or name == "evaluate"]
+
+
+def _divide(given: Sequence[Any], known: Sequence[str], faults: list[str]) -> tuple[list[str], list[Any]]:
+    """Of the overrides, the choices of ``known`` groups for Hydra, and the values that are set after them."""
+    choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
+    chosen, lost = _choose(choices, faults)
+    return chosen, [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
+
+
 def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
     """The choices for Hydra, a misspelt one replaced by the nearest, and the groups for which there is none near."""
     chosen, lost = [], []
@@ -174,6 +193,8 @@ def _settle(config: Any, values: Sequence[Any], faults: list[str]) -> Composed:
 
 def _suggest(key: str, keys: Sequence[str]) -> str:
     """What a key that is not among ``keys`` probably meant."""
+    if key.split(".")[0] == "judge" and "judge" not in keys:
+        return "; nothing is judged here: judges belong to rrl-evaluate"
     brought = [(name, choice) for choice, name, _ in _contents(folders()) if choice and name not in keys]
     elsewhere = dict(reversed(brought))  # the first choice wins
     if key in elsewhere:

@@ -17,10 +17,12 @@ class RewardModelJudge(Judge):
     The order cannot matter: each answer to a question is scored once.
     """
 
-    scorer: Scorer
+    scorer: Scorer | None
     tie_margin: float
 
     def __post_init__(self) -> None:
+        if self.scorer is None:
+            raise ValueError("scorer: missing; choose a reward model, as in scorer=sequence scorer.path=FOLDER_OR_ID")
         not_negative(self, "tie_margin")
 
     def start(self) -> None:
@@ -28,14 +30,17 @@ class RewardModelJudge(Judge):
 
     def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
         """By the difference of two scores; a score that is no number is the judge's own failure."""
-        pairs = list(dict.fromkeys(pair for c in comparisons for pair in ((c.question, c.first), (c.question, c.second))))
+        assert self.scorer is not None, "the constructor refuses that"
+        both = [pair for c in comparisons for pair in ((c.question, c.first), (c.question, c.second))]
+        pairs = list(dict.fromkeys(both))
         scores = dict(zip(pairs, self.scorer.score(pairs), strict=True))
         show(1.0, {})
         return [self._compare(scores[c.question, c.first], scores[c.question, c.second]) for c in comparisons]
 
     def account(self) -> dict[str, Any]:
         """The scorer and the margin; it costs nothing but time."""
-        return {"judge": "reward_model", "scorer": self.scorer.described(), "tie_margin": self.tie_margin}
+        about = None if self.scorer is None else self.scorer.described()
+        return {"judge": "reward_model", "scorer": about, "tie_margin": self.tie_margin}
 
     def _compare(self, first: float, second: float) -> Judgement:
         reason = f"scores {first:.6g} and {second:.6g}"
