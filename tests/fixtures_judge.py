@@ -63,8 +63,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None:
             fault(self)
             return
-        prompt = body["messages"][-1]["content"]
-        first, second = re.findall(r"(?:FIRST|SECOND):(.*)", prompt)
+        first, second = answers_in(body["messages"][-1]["content"])
         self.chat(f"Thinking of it.\nVerdict: {self.server.verdict(first, second)}\n")
 
     def chat(self, text: str) -> None:
@@ -83,6 +82,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
+
+
+def answers_in(prompt: str) -> tuple[str, str]:
+    """Both answers, from a prompt by our template or by the shipped one."""
+    ours, shipped = r"FIRST:(.*)\nSECOND:(.*)", r"\[Answer A\]\n(.*)\n\[End of.*\[Answer B\]\n(.*)\n\[End of"
+    found = re.search(ours, prompt) or re.search(shipped, prompt, re.DOTALL)
+    assert found is not None, prompt
+    return found[1], found[2]
 
 
 def larger(first: str, second: str) -> str:

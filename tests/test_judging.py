@@ -105,7 +105,7 @@ def test_shares_are_of_what_was_judged_and_errors_are_counted_apart() -> None:
 
 
 def test_half_ties_have_the_interval_of_as_many_questions() -> None:
-    """8 of 10 by Newcombe's method 3, as published for evaluation.py: ties do not make a sample smaller."""
+    """Of 8 of 10 by scipy 1.17, binomtest(8, 10).proportion_ci(method="wilson"): half a win is no smaller sample."""
     result = tally([WIN] * 7 + [EVEN] * 2 + [LOSE])
     assert result["win_rate_ties_half"]["share"] == 0.8
     assert result["win_rate_ties_half"]["interval95"] == pytest.approx([0.4902, 0.9433], abs=5e-5)
@@ -144,8 +144,7 @@ def test_bias_is_of_what_the_judge_saw_and_could_judge() -> None:
 
 def test_the_table_has_a_row_for_each_level_and_one_for_all() -> None:
     result = tally([WIN] * 10 + [match(ERROR, ERROR, "harmless")])
-    full = "1.000 [0.722, 1.000]"  # 10 of 10: from .7225, Newcombe as above
-    none = "0.000 [0.000, 0.278]"
+    full, none = "1.000 [0.722, 1.000]", "0.000 [0.000, 0.278]"  # 10 and 0 of 10, by scipy as above
     lines = [line.split("  ") for line in table(result).splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert cells == [

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rrl.errors import ServiceError
-from rrl.judges.pace import Pace
+from rrl.judges.pace import Pace, Stopped
 from rrl.judges.replies import Reply, read_reply
 
 RETRIED = (408, 409, 425, 429)
@@ -77,15 +77,17 @@ class Endpoint:
         import httpx
 
         self._address, self._patience, self._pace, self._rng, self._clock = address, patience, pace, rng, clock
-        self._reached = threading.Event()
+        self._reached, self._final = threading.Event(), threading.Event()
         headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
         limits = httpx.Limits(max_connections=None)  # the judge's threads are the limit
         self._client = httpx.Client(timeout=patience.timeout, headers=headers, limits=limits)
 
     def ask(self, body: Mapping[str, Any]) -> Reply:
-        """The reply. Raises Unanswered, ServiceError when no question can be answered, Stopped."""
+        """The reply. Raises Unanswered, ServiceError when no question can be answered, Stopped, also after that."""
         for attempt in range(self._patience.retries + 1):
             self._pace.turn()
+            if self._final.is_set():  # another thread has been told, and tells
+                raise Stopped
             try:
                 return self._once(body)
             except _Passing as failure:
@@ -95,6 +97,7 @@ class Endpoint:
                     break
                 self._rest(failure.wait, attempt)
         if not self._reached.is_set():
+            self._final.set()
             raise ServiceError(self._unreachable(reason))
         raise Unanswered(reason)
 
@@ -111,6 +114,7 @@ class Endpoint:
     def _once(self, body: Mapping[str, Any]) -> Reply:
         status, headers, content = self._post(body)
         if status in REMEDIES:
+            self._final.set()
             raise ServiceError(self._refused(status, content))
         if status in RETRIED or status >= 500:
             raise _Passing(f"status {status}", seconds_asked(headers.get("retry-after"), time.time()))

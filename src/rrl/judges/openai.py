@@ -17,7 +17,7 @@ from rrl.fingerprints import fingerprint
 from rrl.interfaces import Judge, Show
 from rrl.judges.endpoint import Address, Endpoint, Patience, Unanswered
 from rrl.judges.ledger import Ledger, Prices
-from rrl.judges.pace import Pace
+from rrl.judges.pace import Pace, Stopped
 from rrl.judges.replies import Reply, ReplyCache
 from rrl.judges.wording import check_template, fill, read_verdict
 from rrl.ranges import at_least_one, between, not_negative
@@ -110,6 +110,8 @@ class OpenAIJudge(Judge):
         with self._workers() as (pool, endpoint):
             names = {pool.submit(self._reply, endpoint, body): name for name, body in bodies.items()}
             for done in as_completed(names):
+                if isinstance(done.exception(), Stopped):  # because of a failure that is told by its own thread
+                    continue
                 judgement = judged[names[done]] = self._judgement(done)
                 in_a_row = in_a_row + 1 if judgement.preference is Preference.ERROR else 0
                 if in_a_row == self.stop_after:
