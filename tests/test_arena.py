@@ -20,10 +20,18 @@ from rrl.errors import ConfigError, DataError, ServiceError, UsageError
 from rrl.rundir import write_config
 
 TINY = {
-    "run.threads": 1, "task.test_per_level": 5, "evaluation.n": 0, "model.hidden_size": 16,
+    "run.threads": 1, "task.train_per_level": 5, "task.test_per_level": 5, "evaluation.n": 0, "model.hidden_size": 16,
     "model.intermediate_size": 32, "model.num_hidden_layers": 1, "model.num_attention_heads": 2,
     "model.initializer_range": 1.0,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """What is imported is not looked at again by each collection of garbage, which would take most of the time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

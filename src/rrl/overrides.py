@@ -55,25 +55,34 @@ def compose(name: str, overrides: Sequence[str]) -> Composed:
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
     """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``.
 
-    What is in ``ANEW`` can be chosen as for a new run; ``judge``, which no run has, is as it is without a choice.
+    What is in ``ANEW`` can be chosen as for a new run; the rest is the run's.
     """
-    import hydra
-
     if not (folder / "config.yaml").is_file() or not (folder / "actor").is_dir():
         raise ConfigError(
             f"from_run: {str(folder)!r} holds no finished run; expected a folder with config.yaml and actor/; "
             "give the run.dir of a run that came to its end"
         )
     faults = take_own_parts()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
+    with _told(faults):
         config = _linked(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.models.HuggingFace", **actor}, None
         chosen, values = _divide(_read(overrides, faults), ANEW, faults)
-        fresh = hydra.compose("evaluate", [search_path(), *chosen])
-        for group in dict.fromkeys(["judge", *(choice.partition("=")[0] for choice in chosen)]):
-            config[group] = fresh._get_node(group)  # with its references as they stand
+        _put_in(config, chosen)
         return _settle(config, values, faults)
+
+
+def _put_in(config: Any, chosen: Sequence[str]) -> None:
+    """What these choices bring, with its references as they stand; without a choice of ``judge`` there is none."""
+    import hydra
+
+    config.judge = None
+    if chosen:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            fresh = hydra.compose("evaluate", [search_path(), *chosen])
+        for choice in chosen:
+            group = choice.partition("=")[0]
+            config[group] = fresh._get_node(group)
 
 
 def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
