@@ -14,7 +14,7 @@ from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES, closest, nearest
 
-NEEDS = {"model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"]}
+NEEDS = {"judge=openai": ["judge.model=x"], "model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"]}
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 
 
@@ -29,7 +29,7 @@ def faults(*overrides: str, run: Path | None = None) -> list[str]:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_binds(choice: str) -> None:
-    config, parts = load("train", [choice, *NEEDS.get(choice, [])])
+    config, parts = load("evaluate", [choice, *NEEDS.get(choice, [])])
     assert isinstance(parts, Parts)
     assert {slot for slot in SLOTS if config[slot] is not None} == {s for s in SLOTS if getattr(parts, s) is not None}
 
@@ -43,7 +43,7 @@ def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, 
 
 def test_every_file_is_a_choice() -> None:
     files = {str(file.relative_to(conf_dir()).with_suffix("")) for file in conf_dir().rglob("*.yaml")}
-    assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {"train"}
+    assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {"train", "evaluate"}
 
 
 def test_the_default_is_replay_on_the_embedded_task() -> None:

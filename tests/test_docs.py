@@ -238,7 +238,7 @@ def _told(*names: str) -> str:
 @cache
 def _flat(*overrides: str) -> dict[str, Any]:
     """The leaves of a composed configuration, by dotted name."""
-    return dict(_leaves(compose("train", overrides)[0], ""))
+    return dict(_leaves(compose("evaluate", overrides)[0], ""))
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -276,16 +276,16 @@ def _rows(*names: str) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _key_rows() -> Iterator[tuple[str, dict[str, str]]]:
-    for header, cells in _rows("ppo.md", "rrl.md", "records.md"):
+    for header, cells in _rows("ppo.md", "rrl.md", "records.md", "judging.md"):
         if header[0] == "key":
             yield cells[0].strip("`"), dict(zip(header, cells, strict=True))
 
 
 def test_every_key_is_explained() -> None:
     told = {key for key, _ in _key_rows()} | {"warmstart"}
-    elsewhere = ("task.", "sampler.selection", "prompts.template")  # in the tasks themselves; under their own names
+    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.scorer")  # in the tasks themselves; under their own names
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
-    assert not missing, f"explain these keys in docs/ppo.md, docs/rrl.md or docs/records.md: {missing}"
+    assert not missing, f"explain these keys in docs/ppo.md, docs/rrl.md, docs/records.md or docs/judging.md: {missing}"
 
 
 def test_no_key_is_explained_that_does_not_exist() -> None:

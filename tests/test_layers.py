@@ -12,16 +12,16 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 
-PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines")
+PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "judges")
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "intervals",
     ),
     ("interfaces", "records", "memory", "surroundings", "logs"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "judging",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
@@ -30,7 +30,7 @@ LAYERS = (
     ("trainer", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),
     ("assemble", "resume", "sweeps", "budget"),
-    ("experiment", "plan"),
+    ("experiment", "plan", "arena"),
     ("cli",),
 )  # fmt: skip
 """From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""
@@ -42,6 +42,7 @@ PLACES = {
     "matplotlib": {"plots.py"},
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
+    "httpx": {"judges/endpoint.py"},
     "hydra": {"overrides.py", "jobs.py", "sweeps.py"},
     "omegaconf": {"overrides.py", "rundir.py"},
     "tokenizers": {"models.py"},
