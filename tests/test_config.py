@@ -7,15 +7,26 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from rrl.config import SLOTS, Parts, check, load
+from rrl.config import SLOTS, Parts, RewardModelParts, check, load
 from rrl.errors import ConfigError
 from rrl.interfaces import Selection
 from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES, closest, nearest
 
-NEEDS = {"judge=openai": ["judge.model=x"], "model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"]}
+NEEDS = {
+    "model=hf": ["model.path=somewhere"],
+    "objective=grpo": ["policy.critic=none", "trainer.n=8"],
+    "task=hh": ["scorer=sequence", "scorer.path=somewhere"],
+    "reward=preference": ["task=hh", "scorer=sequence", "scorer.path=somewhere"],
+    "scorer=sequence": ["scorer.path=somewhere"],
+    "scorer=embeddings": ["scorer.path=somewhere"],
+    "kind=embeddings": ["kind.embedder.path=somewhere"],
+    "judge=openai": ["judge.model=some-model"],
+    "judge=reward_model": ["scorer=sequence", "scorer.path=somewhere"],
+}
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
+OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("kind=")]
 
 
 def faults(*overrides: str, run: Path | None = None) -> list[str]:
@@ -27,11 +38,54 @@ def faults(*overrides: str, run: Path | None = None) -> list[str]:
 # --- every file -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in OF_REWARD_MODELS])
 def test_every_choice_of_every_group_binds(choice: str) -> None:
     config, parts = load("evaluate", [choice, *NEEDS.get(choice, [])])
     assert isinstance(parts, Parts)
     assert {slot for slot in SLOTS if config[slot] is not None} == {s for s in SLOTS if getattr(parts, s) is not None}
+
+
+@pytest.mark.parametrize("choice", OF_REWARD_MODELS)
+def test_every_kind_of_reward_model_binds(choice: str) -> None:
+    _, parts = load("reward_model", [choice, *NEEDS.get(choice, [])], judging=False)
+    assert isinstance(parts, RewardModelParts)
+    assert parts.kind.needs_model == ("sequence" in choice)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("policy.actor_lr=1", "policy.actor_lr: no such key; --cfg prints all keys"),
+        ("algo=ppo", "algo: no such key; valid: seed, pairs, run, scorer, kind, task, data, model"),
+        ("kind.lrr=1", "kind.lrr: no such key; did you mean 'kind.lr'?"),
+        ("kind.hidden=[1]", "kind.hidden: no such key; it comes with kind=embeddings"),
+    ],
+)
+def test_a_reward_model_has_no_keys_of_reinforcement_learning(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("reward_model", [override], judging=False)
+    assert caught.value.faults == (expected,)
+
+
+def test_the_choice_of_an_algorithm_wins_over_a_tasks_natural_reward_and_the_command_line_over_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "algo").mkdir()
+    defaults = "# @package _global_\ndefaults:\n  - override /reward: verdict\nalgo: mine\n"
+    (tmp_path / "algo" / "mine.yaml").write_text(defaults)
+    monkeypatch.setenv("RRL_PARTS", str(tmp_path))
+
+    def chosen(*overrides: str) -> str:
+        target: str = compose("train", overrides).config["reward"]["_target_"]
+        return target.rpartition(".")[2]
+
+    assert [chosen("task=trace"), chosen("task=hh"), chosen("task=hh", "algo=ppo")] == [
+        "Verdict", "Preference", "Preference",
+    ]  # fmt: skip
+    assert [chosen("task=hh", "algo=mine"), chosen("task=hh", "algo=mine", "reward=preference")] == [
+        "Verdict", "Preference",
+    ]  # fmt: skip
+    assert chosen("task=hh", "reward=verdict") == "Verdict"
 
 
 @pytest.mark.parametrize("algo", groups()["algo"])
@@ -43,7 +97,9 @@ def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, 
 
 def test_every_file_is_a_choice() -> None:
     files = {str(file.relative_to(conf_dir()).with_suffix("")) for file in conf_dir().rglob("*.yaml")}
-    assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {"train", "evaluate"}
+    assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {
+        "train", "evaluate", "reward_model",
+    }  # fmt: skip
 
 
 def test_the_default_is_replay_on_the_embedded_task() -> None:
@@ -132,7 +188,7 @@ UNKNOWN_KEYS = {
     "sampler.schedule.zzz=1": (
         "valid: collect_from, collect_until, share, ramp_from, ramp_until, decay_from, decay_until"
     ),
-    "zzz.zzz=1": "rrl-train --cfg prints all keys",
+    "zzz.zzz=1": "--cfg prints all keys",
 }
 
 

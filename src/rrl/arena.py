@@ -45,7 +45,7 @@ def opponent(parts: Parts, against: str | None, run: str | None) -> Side:
     if not (folder / "actor").is_dir():
         raise ConfigError(f"against: {against!r} is a run without actor/; expected one that came to its end")
     with _told(against):
-        _, other = load("evaluate", [], run=str(folder))
+        _, other = load("evaluate", [], run=str(folder), judging=False)
     return Side(name=against, parts=replace(parts, model=other.model, prompts=other.prompts, warmstart=None))
 
 

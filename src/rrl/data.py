@@ -19,18 +19,29 @@ SHOWN_CHARACTERS = 60
 
 
 def load_split(
-    path: str | None, *, hub_id: str, hub_config: str | None, split: str, fields: Sequence[str]
+    path: str | None,
+    *,
+    hub_id: str,
+    hub_config: str | None,
+    split: str,
+    fields: Sequence[str],
+    data_dir: str | None = None,
 ) -> list[Row]:
     """Every row of a split, in order, each with at least the string ``fields``.
 
     ``path`` is a folder that holds ``<split>.jsonl`` or, failing that, ``<split>.jsonl.gz``. Without it the rows come
-    from the hub's ``hub_id`` (which may also be a local folder in the hub's layout). Raises DataError.
+    from the hub's ``hub_id`` (which may also be a local folder in the hub's layout). ``data_dir`` is a folder within
+    either. Raises DataError.
     """
     if path is None:
-        return _hub_rows(hub_id, hub_config, split, fields)
-    folder = Path(path).expanduser()
+        return _hub_rows(hub_id, hub_config, split, fields, data_dir)
+    return read_rows(split_file(Path(path).expanduser() / (data_dir or ""), split), fields)
+
+
+def split_file(folder: Path, split: str) -> Path:
+    """Where a split lies in a folder, or should lie."""
     plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz"
-    return read_rows(packed if packed.is_file() and not plain.is_file() else plain, fields)
+    return packed if packed.is_file() and not plain.is_file() else plain
 
 
 def read_rows(path: Path, fields: Sequence[str]) -> list[Row]:
@@ -120,12 +131,15 @@ def _shown(value: Any) -> str:
     return f"{short} ({type(value).__name__})"
 
 
-def _hub_rows(hub_id: str, hub_config: str | None, split: str, fields: Sequence[str]) -> list[Row]:
+def _hub_rows(
+    hub_id: str, hub_config: str | None, split: str, fields: Sequence[str], data_dir: str | None
+) -> list[Row]:  # fmt: skip
     import datasets  # seconds to import, and only needed here
 
-    origin = f"{hub_id} (config {hub_config}), split {split}"
+    within = "" if data_dir is None else f", folder {data_dir}"
+    origin = f"{hub_id} (config {hub_config}{within}), split {split}"
     try:
-        rows: list[Row] = datasets.load_dataset(hub_id, hub_config, split=split).to_list()
+        rows: list[Row] = datasets.load_dataset(hub_id, hub_config, data_dir=data_dir, split=split).to_list()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{origin}: could not be loaded from the Hugging Face hub, received {type(error).__name__}: {error}",

@@ -152,3 +152,11 @@ def group_advantages(scores: Tensor, group: Tensor) -> Tensor:
     centred = scores - mean[member]
     variance = torch.zeros_like(size).index_add(0, member, centred.square()) / size
     return centred / (variance.sqrt()[member] + 1e-6)
+
+
+def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Mean negative log-likelihood (nats) of the preferences: - log sigmoid(r_chosen - r_rejected).
+
+    Both are [batch] rewards of pairs (Bradley and Terry, Biometrika 1952; Ouyang et al., arXiv 2203.02155, eq. 1).
+    """
+    return -torch.nn.functional.logsigmoid(chosen - rejected).mean()

@@ -87,6 +87,7 @@ def _measured(parts: "Parts") -> dict[str, Any]:
     from rrl.assemble import FrozenSource, measure, prepare_evaluation
     from rrl.distributed import device
 
+    parts.task.start()
     prepared = prepare_evaluation(parts, lambda progress, metrics: None)
     parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
     return measure(parts, prepared)
