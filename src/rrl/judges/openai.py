@@ -33,7 +33,7 @@ class OpenAIJudge(Judge):
 
     The key is read from the environment variable ``api_key_env`` and from nowhere else; without it none is sent.
     ``template`` is the question, with ``{question}``, ``{first}``, ``{second}`` and the form of the verdict;
-    ``temperature`` and ``max_tokens`` go into the request (null: left out), and so does everything in ``extra``.
+    ``temperature`` and ``max_tokens`` go into the request (null: left out), and so does all in ``extra``.
 
     ``parallel`` requests are under way at once, at most ``requests_per_minute`` begin in a minute (null: no limit).
     A request may last ``timeout`` seconds; a failure that may pass is tried ``retries`` times more, see ``Patience``
@@ -50,7 +50,7 @@ class OpenAIJudge(Judge):
     template: str
     temperature: float | None
     max_tokens: int | None
-    extra: dict[str, Any]
+    extra: dict[str, Any] | None
     parallel: int
     requests_per_minute: float | None
     timeout: float
@@ -101,7 +101,7 @@ class OpenAIJudge(Judge):
         """The request, which is all that a reply depends on beside the endpoint."""
         asked = {"model": self.model, "messages": [{"role": "user", "content": fill(self.template, comparison)}]}
         limits = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        return {**asked, **{name: value for name, value in limits.items() if value is not None}, **self.extra}
+        return {**asked, **{name: value for name, value in limits.items() if value is not None}, **(self.extra or {})}
 
     def _ask_all(self, bodies: Mapping[str, Body], show: Show) -> dict[str, Judgement]:
         """A judgement for each request, by its name, in whatever order the replies come."""
