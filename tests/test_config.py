@@ -25,6 +25,8 @@ NEEDS = {
     "scorer=sequence": ["scorer.path=somewhere"],
     "scorer=embeddings": ["scorer.path=somewhere"],
     "kind=embeddings": ["kind.embedder.path=somewhere"],
+    "judge=openai": ["judge.model=some-model"],
+    "judge=reward_model": ["scorer=sequence", "scorer.path=somewhere"],
 }  # fmt: skip
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("kind=")]
@@ -41,7 +43,7 @@ def faults(*overrides: str, run: Path | None = None) -> list[str]:
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in OF_REWARD_MODELS])
 def test_every_choice_of_every_group_binds(choice: str) -> None:
-    config, parts = load("train", [choice, *NEEDS.get(choice, [])])
+    config, parts = load("evaluate", [choice, *NEEDS.get(choice, [])])
     assert isinstance(parts, Parts)
     assert {slot for slot in SLOTS if config[slot] is not None} == {s for s in SLOTS if getattr(parts, s) is not None}
 
@@ -99,7 +101,7 @@ def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, 
 def test_every_file_is_a_choice() -> None:
     files = {str(file.relative_to(conf_dir()).with_suffix("")) for file in conf_dir().rglob("*.yaml")}
     assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {
-        "train", "reward_model",
+        "train", "evaluate", "reward_model",
     }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ EXAMPLES = DOCS / "examples"
 TINY = ("model=tiny",)
 HF = ("task=gsm8k", "model=hf")
 SFT = ("warmstart=sft",)
-KEYS = ("apps.md", "code-baselines.md", "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md")
+KEYS = ("apps.md", "judging.md", "code-baselines.md", "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md")
 """Where keys are explained."""
 KINDS = ("sequence", "embeddings")
 """Of reward models."""
@@ -243,7 +243,7 @@ def _told(*names: str) -> str:
 @cache
 def _flat(*overrides: str) -> dict[str, Any]:
     """The leaves of a composed configuration, by dotted name; with a kind, that of rrl-reward-model."""
-    name = "reward_model" if any(override.startswith("kind=") for override in overrides) else "train"
+    name = "reward_model" if any(override.startswith("kind=") for override in overrides) else "evaluate"
     return dict(_leaves(compose(name, overrides)[0], ""))
 
 
@@ -288,8 +288,9 @@ def _key_rows() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def test_every_key_is_explained() -> None:
-    told = {key for key, _ in _key_rows()} | {"warmstart"}
-    elsewhere = ("task.", "sampler.selection", "prompts.template")  # in the tasks themselves; under their own names
+    told = {key for key, _ in _key_rows()} | {"warmstart", "judge"}
+    # in the tasks themselves; under their own names
+    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.scorer")
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
     assert not missing, f"explain these keys in one of {KEYS} in docs/: {missing}"
 

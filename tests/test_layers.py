@@ -12,7 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 
-PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "scorers")
+PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "scorers", "judges")
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
@@ -26,12 +26,13 @@ LAYERS = (
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
         "mathjudge",
         "dialogue", "calibration",
+        "dialogue", "calibration", "intervals",
     ),
     ("interfaces", "records", "memory", "surroundings", "logs", "binding"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
-        "preferences",
+        "preferences", "judging",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
@@ -40,7 +41,7 @@ LAYERS = (
     ("trainer", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),
     ("assemble", "resume", "sweeps", "budget", "reward_training"),
-    ("experiment", "plan"),
+    ("experiment", "plan", "arena"),
     ("cli",),
 )  # fmt: skip
 """From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""
@@ -53,6 +54,7 @@ PLACES = {
     "math_verify": {"equality.py"},
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
+    "httpx": {"judges/endpoint.py"},
     "hydra": {"overrides.py", "jobs.py", "sweeps.py"},
     "omegaconf": {"overrides.py", "rundir.py"},
     "tokenizers": {"models.py"},

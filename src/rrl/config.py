@@ -13,7 +13,7 @@ from rrl.binding import BROKEN, load_class, make
 from rrl.choices import targets
 from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
-from rrl.interfaces import Fit, Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.interfaces import Fit, Judge, Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.launch import Launcher
 from rrl.models import Model
 from rrl.overrides import Composed, compose, compose_run
@@ -44,6 +44,7 @@ class Parts:
     logger: Sink | None
     launcher: Launcher
     run: RunSettings
+    judge: Judge | None
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class RewardModelParts:
     run: Place
 
 
-PARTS: dict[str, type[Any]] = {"train": Parts, "reward_model": RewardModelParts}
+PARTS: dict[str, type[Any]] = {"train": Parts, "evaluate": Parts, "reward_model": RewardModelParts}
 """By the name of the configuration."""
 SLOTS = tuple(field.name for field in fields(Parts))
 SHARED = ("data", "scorer", "seed")
 """Keys of a configuration that are no part of their own but go into parts."""
-OPTIONAL = ("warmstart", "logger")
+OPTIONAL = ("warmstart", "logger", "judge")
 
 
 def load(
@@ -106,7 +107,7 @@ def check(
     parts = kind(**made)
     if kind is Parts:
         faults += _misfits(parts)
-    if judging and parts.task is not None:
+    if judging and config.get("judge") is None and parts.task is not None:  # a judge takes the task's place
         faults += parts.task.faults()
     if faults:
         raise ConfigError(*faults)

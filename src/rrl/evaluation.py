@@ -1,20 +1,18 @@
 """How good a model is on held-out problems: one code path inside training and from the command line."""
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from rrl.distributed import spread
 from rrl.interfaces import RolloutEngine, Task
+from rrl.intervals import normal, wilson
 from rrl.ranges import between
 from rrl.types import Metrics, Problem, Rollout, Sampling, State, Verdict
-
-Z95 = 1.959964  # the normal distribution's 97.5 % quantile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +55,11 @@ class Evaluation:
         chosen = [number for level in levels.values() for _, number in sorted(level)[: self.limit]]
         return [problems[number] for number in sorted(chosen)]
 
+    def one_answer(self, sampling: Sampling) -> Sampling:
+        """How the one response a problem is drawn that a comparison takes: greedily, or as a sample with greedy off."""
+        temperature = 0.0 if self.greedy else self.temperature
+        return replace(sampling, temperature=temperature, top_p=self.top_p, top_k=self.top_k)
+
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
         """Accuracy overall, by level and by stratum with 95 % intervals; starts from prompts alone, always."""
         shape = replace(engine.sampling, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
@@ -97,12 +100,8 @@ def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """
     means = [fmean(row) for row in scores]
     n, mean = len(means), fmean(means)
-    if all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n:
-        centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
-    else:
-        centre, half = mean, Z95 * math.sqrt(variance(means) / n) if n > 1 else 1.0
-    interval = [max(0.0, centre - half), min(1.0, centre + half)]
+    of_shares = all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n
+    interval = wilson(mean, n) if of_shares else normal(means)
     return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": len(scores[0])}
 
 

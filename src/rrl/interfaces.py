@@ -15,8 +15,10 @@ from torch import Generator, Tensor
 
 from rrl.types import (
     Batch,
+    Comparison,
     Example,
     Feedback,
+    Judgement,
     Metrics,
     Pair,
     PolicyOutput,
@@ -229,6 +231,19 @@ class Objective(Protocol):
 
     def load_state_dict(self, state: StateDict) -> None:
         """Go back to a saved state."""
+
+
+class Judge(Protocol):
+    """Says which of two answers to a question is better."""
+
+    def start(self) -> None:
+        """Look whether what it needs is at hand, before answers are written. Raises UsageError when it is not."""
+
+    def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
+        """One judgement per comparison, in order. Its own failures are judgements too, unless none could succeed."""
+
+    def account(self) -> dict[str, Any]:
+        """Who it is and what it has cost so far, as plain data without secrets."""
 
 
 class Policy(WeightSource, Protocol):

@@ -1,7 +1,7 @@
 """Composing a configuration from the command line, with every misspelt key and group told at once."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,8 @@ from rrl.errors import ConfigError, shown
 from rrl.spelling import closest, likeliest_key
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+ANEW = ("judge", "scorer")
+"""Groups that are chosen when a run is evaluated, whatever it was trained with."""
 EXAMPLE = "\"template.text='Q: {question}'\""
 
 
@@ -47,10 +49,7 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
 
     faults = take_own_parts()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
-        given, known = _read(overrides, faults), _groups_of(name, only)
-        choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
-        chosen, lost = _choose(choices, faults)
-        values = [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
+        chosen, values = _divide(_read(overrides, faults), _groups_of(name, only), faults)
         config = hydra.compose(name, [search_path(), *chosen])
         return _settle(config if only is None else _masked(config, only), values, faults, only)
 
@@ -61,7 +60,9 @@ def _groups_of(name: str, only: Sequence[str] | None) -> set[str]:
 
     entries = _plain(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)["defaults"]
     named = {group for entry in entries if isinstance(entry, Mapping) for group in entry}
-    return {group for group in named & groups().keys() if only is None or group in only}
+    files = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
+    taken = {group for group in named & groups().keys() if only is None or group in only}
+    return taken.union(*(_groups_of(file, only) for file in files))
 
 
 def _masked(config: Any, keys: Sequence[str]) -> Any:
@@ -71,8 +72,10 @@ def _masked(config: Any, keys: Sequence[str]) -> Any:
 
 
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
-    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``."""
+    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``.
 
+    What is in ``ANEW`` can be chosen as for a new run; the rest is the run's.
+    """
     if not (folder / "config.yaml").is_file() or not (folder / "actor").is_dir():
         raise ConfigError(
             f"from_run: {str(folder)!r} holds no finished run; expected a folder with config.yaml and actor/; "
@@ -83,7 +86,22 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
         config = _linked(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.models.HuggingFace", **actor}, None
-        return _settle(config, _read(overrides, faults), faults)
+        chosen, values = _divide(_read(overrides, faults), ANEW, faults)
+        _put_in(config, chosen)
+        return _settle(config, values, faults)
+
+
+def _put_in(config: Any, chosen: Sequence[str]) -> None:
+    """What these choices bring, with its references as they stand; without a choice of ``judge`` there is none."""
+    import hydra
+
+    config.judge = None
+    if chosen:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            fresh = hydra.compose("evaluate", [search_path(), *chosen])
+        for choice in chosen:
+            group = choice.partition("=")[0]
+            config[group] = fresh._get_node(group)
 
 
 def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
@@ -149,6 +167,13 @@ def _parse(text: str) -> Any:
     return override
 
 
+def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> tuple[list[str], list[Any]]:
+    """Of the overrides, the choices of ``known`` groups for Hydra, and the values that are set after them."""
+    choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
+    chosen, lost = _choose(choices, faults)
+    return chosen, [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
+
+
 def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
     """The choices for Hydra, a misspelt one replaced by the nearest, and the groups for which there is none near."""
     chosen, lost = [], []
@@ -193,6 +218,8 @@ def _settle(
 
 def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     """What a key that is not among ``keys`` probably meant; ``only`` are the top-level keys there can be."""
+    if key.split(".")[0] == "judge" and "judge" not in keys:
+        return "; nothing is judged here: judges belong to rrl-evaluate"
     brought = [
         (name, choice)
         for choice, name, _ in _contents(folders())

@@ -136,6 +136,32 @@ class Feedback:
         return self.verdict is Verdict.RIGHT
 
 
+class Preference(str, Enum):
+    """Which of two answers a judge prefers. ``ERROR`` is the judge's own failure, never an answer's."""
+
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to a question, in the order in which a judge sees them."""
+
+    question: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge says of a comparison; ``reason`` is its own words or numbers, or what went wrong."""
+
+    preference: Preference
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What the current policy thinks of a token sequence that follows a prompt.
