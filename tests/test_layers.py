@@ -17,21 +17,12 @@ LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
-        "codematch", "spans",
+        "codematch", "spans", "dialogue", "calibration", "intervals",
     ),
-    ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality"),
+    ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality", "binding"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
-        "mathjudge",
-        "dialogue", "calibration",
-        "dialogue", "calibration", "intervals",
-    ),
-    ("interfaces", "records", "memory", "surroundings", "logs", "binding"),
-    (
-        "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge",
         "preferences", "judging",
     ),
     (
