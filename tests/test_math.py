@@ -263,6 +263,7 @@ PAIRS = [
     ("+", "5", UNPARSEABLE),
     (r"\frac{1}{", "5", UNPARSEABLE),
     ("))((", "5", UNPARSEABLE),
+    (r"))(( \text{ cm}", "))((", WRONG),  # not even when nothing but the unit is another
 ]
 
 
