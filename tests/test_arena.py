@@ -232,17 +232,18 @@ DATA = Path(os.environ.get("RRL_DATA", Path(__file__).resolve().parents[2] / "sh
 def test_dialogues_are_judged_on_real_rows_helpful_and_harmless_apart(
     server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.verdict = lambda first, second: "A" if "assist" in first else "B" if "assist" in second else "tie"
+    server.verdict = lambda first, second: "A" if "you" in first else "B" if "you" in second else "tie"
     lines = tmp_path / "lines.jsonl"
     sizes = [f"{key}={value}" for key, value in TINY.items() if key.startswith(("model.", "run.", "evaluation."))]
     data = ["task=hh", f"data.path={DATA}", "task.split_rows=9", "data.max_prompt_length=150", "evaluation.limit=30"]
     short = ["data.max_response_length=2", "warmstart=none", "against=reference", f"judgements={lines}"]
     result = compared(capsys, *asked(server, tmp_path, *sizes, *data, *short))
-    told = {row["id"]: row["theirs"] for row in rows(lines)}
-    assert (len(told), result["n"]) == (60, 60)
-    assert {level: part["n"] for level, part in result["levels"].items()} == {"harmless": 30, "helpful": 30}
-    lost = sum("assist" in answer for answer in told.values())
-    assert result["lose"]["count"] == lost
+    # Of the first 30 of every tenth row that fit, counted by a few lines of their own on the files.
+    counts = {
+        level: (part["n"], part["lose"]["count"], part["win"]["count"]) for level, part in result["levels"].items()
+    }
+    assert counts == {"harmless": (30, 24, 0), "helpful": (30, 22, 0)}
+    assert rows(lines)[0]["id"] == "hh/helpful-base/test/9"
     assert "\n\nHuman:" in server.seen[0]["messages"][0]["content"]
 
 
