@@ -243,7 +243,7 @@ def test_dialogues_are_judged_on_real_rows_helpful_and_harmless_apart(
         level: (part["n"], part["lose"]["count"], part["win"]["count"]) for level, part in result["levels"].items()
     }
     assert counts == {"harmless": (30, 24, 0), "helpful": (30, 22, 0)}
-    assert rows(lines)[0]["id"] == "hh/helpful-base/test/9"
+    assert rows(lines)[0]["id"] == "hh/helpful-base/test/19"
     assert "\n\nHuman:" in server.seen[0]["messages"][0]["content"]
 
 
