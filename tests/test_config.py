@@ -14,9 +14,12 @@ from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES, closest, nearest
 
+PROGRAMS = "task={_target_: fixtures_programs.FakePrograms}"
 NEEDS = {
-    "model=hf": ["model.path=somewhere"],
-    "objective=grpo": ["policy.critic=none", "trainer.n=8"],
+    "model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"],
+    "objective=rltf": ["policy.critic=none"],
+    **{f"algo={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
+    **{f"reward={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
     "task=hh": ["scorer=sequence", "scorer.path=somewhere"],
     "reward=preference": ["task=hh", "scorer=sequence", "scorer.path=somewhere"],
     "scorer=sequence": ["scorer.path=somewhere"],
@@ -24,7 +27,7 @@ NEEDS = {
     "kind=embeddings": ["kind.embedder.path=somewhere"],
     "judge=openai": ["judge.model=some-model"],
     "judge=reward_model": ["scorer=sequence", "scorer.path=somewhere"],
-}
+}  # fmt: skip
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("kind=")]
 
@@ -88,7 +91,7 @@ def test_the_choice_of_an_algorithm_wins_over_a_tasks_natural_reward_and_the_com
     assert chosen("task=hh", "reward=verdict") == "Verdict"
 
 
-@pytest.mark.parametrize("algo", groups()["algo"])
+@pytest.mark.parametrize("algo", [algo for algo in groups()["algo"] if f"algo={algo}" not in NEEDS])
 @pytest.mark.parametrize("model", [["model=tiny"], ["model=hf", "model.path=somewhere"]])
 def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, model: list[str]) -> None:
     _, parts = load("train", [f"algo={algo}", "task=gsm8k", "template=chat", *model])
@@ -204,9 +207,9 @@ def test_every_alias_leads_to_a_key_that_is_there() -> None:
 
 def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None:
     assert faults("algo=rl", "objective=zzzz", "task=null", "trainer=5", "experiment=zzzz") == [
-        "algo: no such choice 'rl'; did you mean 'rrl'? valid: ppo, rrl",
-        "objective: no such choice 'zzzz'; valid: grpo, ppo",
-        "task: no such choice null; valid: gsm8k, trace",
+        f"algo: no such choice 'rl'; did you mean 'rrl'? valid: {', '.join(groups()['algo'])}",
+        f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}",
+        f"task: no such choice null; valid: {', '.join(groups()['task'])}",
         "trainer: no such choice 5; valid: default",
         f"experiment: no such choice 'zzzz'; valid: {', '.join(groups()['experiment'])}",
     ]
@@ -362,7 +365,9 @@ def test_a_fault_is_not_told_of_a_value_that_only_stands_in_for_a_faulty_one() -
     assert faults("trainer.train_batch_size=abc", "trainer.ppo_mini_batch_size=48") == [
         "trainer.train_batch_size: expected int, got 'abc'"
     ]
-    assert faults("objective=zzzz", "objective.anything=1") == ["objective: no such choice 'zzzz'; valid: grpo, ppo"]
+    assert faults("objective=zzzz", "objective.anything=1") == [
+        f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}"
+    ]
 
 
 def test_a_part_that_a_run_needs_cannot_be_emptied_or_replaced_by_a_value() -> None:

@@ -5,6 +5,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fixtures_replay import BOS, EOS, WORDS, chain, engine, ids, problem, tiny
+from rrl.engines import hf
 from rrl.engines.hf import draw, end_tokens
 from rrl.models import LoadedModel
 from rrl.types import Rollout, Sampling, State
@@ -363,3 +365,18 @@ def test_a_rollout_carries_the_version_it_was_written_by():
 def test_an_impossible_setting_is_refused_by_name(loaded, key, value):
     with pytest.raises(ValueError, match=key):
         engine(loaded, **{key: value})
+
+
+def test_a_rank_writes_what_it_will_verify(
+    loaded: LoadedModel, states: list[State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spread(items: Sequence[Any], work: Callable[[Sequence[Any]], list[Rollout]]) -> list[Rollout]:
+        shares = [work(items[rank::2]) for rank in range(2)]
+        return [shares[i % 2][i // 2] for i in range(len(items))]
+
+    told: list[Rollout] = []
+    one = engine(loaded).generate(states)
+    monkeypatch.setattr(hf, "spread", spread)
+    two = engine(loaded).generate(states, written=told.extend)
+    assert actions(two) == actions(one)
+    assert {r.state.problem.id for r in told[:10]} == {state.problem.id for state in states[::2]}

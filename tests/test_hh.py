@@ -11,8 +11,8 @@ from typing import Any
 import datasets
 import pytest
 import yaml
-from fixtures_scorers import Table
 
+from fixtures_scorers import Table
 from rrl.dialogue import first_answer, split_answer, turns
 from rrl.errors import ConfigError, DataError
 from rrl.tasks.hh import HH, SUBSETS
@@ -140,13 +140,13 @@ def test_splits_by_row_number_are_disjoint_and_keep_their_numbers(tmp_path: Path
 
 
 def test_a_missing_train_file_is_told_with_the_key_that_splits(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="set task.split_rows=8") as caught:
+    with pytest.raises(DataError, match=r"set task\.split_rows=8") as caught:
         task(write(tmp_path, GOOD, split="test")).examples("train")
     assert caught.value.faults[0].endswith("helpful-base/train.jsonl: no such file, but there is test.jsonl")
 
 
 def test_a_split_that_is_not_made_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="split: 'dev'; task.split_rows makes train and test"):
+    with pytest.raises(DataError, match=r"split: 'dev'; task\.split_rows makes train and test"):
         task(write(tmp_path, GOOD, split="test"), split_rows=8).examples("dev")
 
 
@@ -212,10 +212,11 @@ def test_oddities_of_the_real_files_are_those_of_their_readme(folder: Path) -> N
 
 def test_pairs_and_prompts_of_the_real_files(folder: Path) -> None:
     hh = task(folder, subsets=SUBSETS)
-    pairs, examples = (Counter(x.strata["subset"] for x in found) for found in (hh.pairs("test"), hh.examples("test")))
-    assert [pairs[subset] for subset in SUBSETS] == [2339, 2303, 1131, 2714]
+    found = hh.pairs("test")
+    pairs, examples = (Counter(x.strata["subset"] for x in items) for items in (found, hh.examples("test")))
+    assert [pairs[subset] for subset in SUBSETS] == [2339, 2303, 1130, 2714]
     assert [examples[subset] for subset in SUBSETS] == [2354, 2308, 1137, 2749]  # 4 chosen answers are empty
-    assert all(pair.chosen and pair.rejected and pair.chosen != pair.rejected for pair in hh.pairs("test"))
+    assert all(pair.chosen and pair.rejected and pair.chosen != pair.rejected for pair in found)
 
 
 def test_every_real_dialogue_comes_back_from_its_parts(folder: Path) -> None:

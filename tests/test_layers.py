@@ -16,7 +16,16 @@ PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines"
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
+        "codematch", "spans",
+    ),
+    ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality"),
+    (
+        "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
+        "mathjudge",
+        "dialogue", "calibration",
         "dialogue", "calibration", "intervals",
     ),
     ("interfaces", "records", "memory", "surroundings", "logs", "binding"),
@@ -27,7 +36,7 @@ LAYERS = (
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "sweep_records",
+        "sweep_records", "rescore",
     ),
     ("trainer", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),
@@ -42,6 +51,7 @@ PLACES = {
     "peft": {"policy_settings.py"},
     "wandb": {"wandb_process.py"},
     "matplotlib": {"plots.py"},
+    "math_verify": {"equality.py"},
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
     "httpx": {"judges/endpoint.py"},
@@ -150,7 +160,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     text, _, loaded = done.stdout.rpartition("loaded:")
-    assert f"rrl-{command}" in text
+    assert f"rrl-{command.replace('_', '-')}" in text
     assert not set(loaded.split()) & set(HEAVY)
 
 

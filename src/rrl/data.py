@@ -2,6 +2,7 @@
 
 import difflib
 import gzip
+import hashlib
 import json
 import random
 import zlib
@@ -16,6 +17,8 @@ Item = TypeVar("Item")
 
 SHOWN_FAULTS = 10
 SHOWN_CHARACTERS = 60
+LONGEST_INTEGER = 4300
+"""Digits; Python's own limit for turning text into integers and back."""
 
 
 def load_split(
@@ -34,14 +37,27 @@ def load_split(
     either. Raises DataError.
     """
     if path is None:
-        return _hub_rows(hub_id, hub_config, split, fields, data_dir)
+        return _hub_rows(hub_id, {"name": hub_config, "data_dir": data_dir}, split, fields)
     return read_rows(split_file(Path(path).expanduser() / (data_dir or ""), split), fields)
 
 
+def load_hub_file(hub_id: str, split: str, fields: Sequence[str]) -> list[Row]:
+    """The same from the hub's file ``<split>.jsonl``: what has a loading script is refused by ``datasets``."""
+    local = Path(hub_id).expanduser()
+    root = str(local) if local.is_dir() else f"hf://datasets/{hub_id}"
+    return _hub_rows("json", {"data_files": {split: f"{root}/{split}.jsonl"}}, split, fields)
+
+
 def split_file(folder: Path, split: str) -> Path:
-    """Where a split lies in a folder, or should lie."""
+    """The file of a split in a folder: ``<split>.jsonl`` or, where only that is there, ``<split>.jsonl.gz``."""
     plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz"
     return packed if packed.is_file() and not plain.is_file() else plain
+
+
+def held_out(name: str, share: float) -> bool:
+    """Whether an item is among the ``share`` of a data set that is held out: by the hash of its name, so for good."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def read_rows(path: Path, fields: Sequence[str]) -> list[Row]:
@@ -61,6 +77,28 @@ def read_rows(path: Path, fields: Sequence[str]) -> list[Row]:
         faults.append(f"{path}: empty, expected one JSON object per line")
     refuse(faults, "mend or replace the file, or give another data.path")
     return rows
+
+
+def read_objects(path: Path) -> list[Row]:
+    """The objects of a UTF-8 ``.json`` or ``.json.gz`` file that holds one list of them. Raises DataError."""
+    try:
+        rows = parse_json(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: malformed JSON, {error}", "remedy: fetch the file anew") from error
+    if not isinstance(rows, list) or not rows:
+        raise DataError(
+            f"{path}: expected a list of objects, received {_shown(rows)}", "remedy: give another data.path"
+        )
+    faults = [
+        f"{path}, item {i}: expected an object, received {_shown(r)}" for i, r in enumerate(rows) if type(r) is not dict
+    ]
+    refuse(faults, "mend or replace the file, or give another data.path")
+    return rows
+
+
+def parse_json(text: str) -> Any:
+    """JSON data; integers that are too long for Python to read become infinite. Raises JSONDecodeError."""
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= LONGEST_INTEGER else float(digits))
 
 
 def refuse(faults: Sequence[str], remedy: str) -> None:
@@ -131,15 +169,14 @@ def _shown(value: Any) -> str:
     return f"{short} ({type(value).__name__})"
 
 
-def _hub_rows(
-    hub_id: str, hub_config: str | None, split: str, fields: Sequence[str], data_dir: str | None
-) -> list[Row]:  # fmt: skip
+def _hub_rows(source: str, arguments: dict[str, Any], split: str, fields: Sequence[str]) -> list[Row]:
     import datasets  # seconds to import, and only needed here
 
-    within = "" if data_dir is None else f", folder {data_dir}"
-    origin = f"{hub_id} (config {hub_config}{within}), split {split}"
+    named = {"name": "config", "data_dir": "folder"}
+    told = ", ".join(f"{named.get(key, key)} {value}" for key, value in arguments.items() if value is not None)
+    origin = f"{source} ({told}), split {split}"
     try:
-        rows: list[Row] = datasets.load_dataset(hub_id, hub_config, data_dir=data_dir, split=split).to_list()
+        rows: list[Row] = datasets.load_dataset(source, split=split, **arguments).to_list()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{origin}: could not be loaded from the Hugging Face hub, received {type(error).__name__}: {error}",

@@ -98,6 +98,14 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KLEstimator) -> Te
     return log_r.expm1() - log_r
 
 
+def policy_gradient_loss(logprobs: Tensor, advantages: Tensor, weight: Tensor) -> Tensor:
+    """The policy gradient without a ratio to an older policy (Williams, 1992): L = - sum_t w_t A_t logp_t.
+
+    With advantages of 1 it is the cross-entropy of supervised training.
+    """
+    return -weighted_sum(torch.where(weight != 0, logprobs, 0.0) * advantages, weight)
+
+
 def clipped_policy_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weight: Tensor, *, clip_ratio: float
 ) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,13 @@
 """Programs in responses: where one stands in the text, and what came of running it on a task's tests."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(?:python|py)?[0-9]*[ \t]*\r?\n", re.MULTILINE | re.IGNORECASE)
-_FENCE_END = re.compile(r"^[ \t]*```", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*(?P<mark>`{3,}|~{3,})(?P<info>(?![`~])[^`\n]*)$", re.MULTILINE)
+_PYTHON = re.compile(r"(py|python)[0-9.]*", re.IGNORECASE)
 
 
 class Outcome(str, Enum):
@@ -72,16 +72,50 @@ class ProgramEvidence:
 
 
 def find_program(response: str) -> Program | None:
-    """The program in a response: the last fenced block or, where there is none, all of the text; None for a blank.
+    """The program in a response; None when there is none.
 
-    A block that is still open at the end (a response cut off by the length limit) counts.
+    It is the last fenced block that is marked as Python and not blank; failing that, the last one without a mark;
+    where nothing is fenced, all of the text. A block that is still open at the end
+    (a response cut off by the length limit) counts.
     """
-    fences = []
-    position = 0
-    while fence := _FENCE.search(response, position):
-        end = _FENCE_END.search(response, fence.end())
-        fences.append((fence.end(), end.start() if end else len(response)))
-        position = end.end() if end else len(response)
-    start, stop = fences[-1] if fences else (0, len(response))
-    source = response[start:stop]
-    return Program(source, start) if source.strip() else None
+    blocks = list(_blocks(response))
+    filled = [block for block in blocks if response[block.start : block.stop].strip()]
+    python = [block for block in filled if _PYTHON.fullmatch(block.language)]
+    unmarked = [block for block in filled if not block.language]
+    chosen = [(block.start, block.stop) for block in (python or unmarked)[-1:]] or _bare(response, blocks)
+    return Program(response[slice(*chosen[0])], chosen[0][0]) if chosen else None
+
+
+class _Block(NamedTuple):
+    language: str
+    start: int
+    stop: int
+
+
+def _blocks(response: str) -> Iterator[_Block]:
+    """Every fenced block. A fence with a language opens one, wherever it stands."""
+    opened = None
+    for fence in _FENCE.finditer(response):
+        info = fence["info"].strip()
+        if opened is not None and (info or fence["mark"].startswith(opened["mark"])):
+            yield _block(response, opened, fence.start())
+            opened = fence if info else None
+        elif opened is None:
+            opened = fence
+    if opened is not None:
+        yield _block(response, opened, len(response))
+
+
+def _block(response: str, opened: re.Match[str], stop: int) -> _Block:
+    language = opened["info"].strip("{} \t\r").lstrip(".").partition(" ")[0]
+    return _Block(language, min(opened.end() + 1, len(response)), stop)
+
+
+def _bare(response: str, blocks: Sequence[_Block]) -> list[tuple[int, int]]:
+    """Where plain code stands that has no fence, or a closing one only, as where the prompt has opened the block."""
+    stop = len(response)
+    if blocks:
+        fence = _FENCE.search(response)
+        stray = fence is not None and not fence["info"].strip() and not response[fence.end() :].strip()
+        stop = fence.start() if fence is not None and stray else 0
+    return [(0, stop)] if response[:stop].strip() else []

@@ -31,8 +31,8 @@ class Example:
     question: str
     reference: str
     answer: str
-    strata: Mapping[str, str] = field(default_factory=dict)
-    turns: tuple[Mapping[str, str], ...] = ()
+    strata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    turns: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
 
 
 @dataclass(frozen=True, slots=True)

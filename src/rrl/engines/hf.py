@@ -69,12 +69,9 @@ class HFEngine(RolloutEngine):
         """One rollout per state, in order and on every rank; each rank writes its share of them."""
         sampling = sampling or self.sampling
         noise = torch.rand(len(states), sampling.max_new_tokens, generator=generator or self._generator)
-        order = sorted(range(len(states)), key=lambda i: len(states[i].problem.prompt) + len(states[i].prefix))
-        rows = [(states[i], noise[i]) for i in order]
         with self._model() as model:
-            sorted_rollouts = spread(rows, lambda mine: self._write(model, mine, sampling, written))
-        rollouts = dict(zip(order, sorted_rollouts, strict=True))
-        return [rollouts[i] for i in range(len(states))]
+            rows = list(zip(states, noise, strict=True))
+            return spread(rows, lambda mine: self._write_sorted(model, mine, sampling, written))
 
     def state_dict(self) -> StateDict:
         """The random state."""
@@ -83,6 +80,17 @@ class HFEngine(RolloutEngine):
     def load_state_dict(self, state: StateDict) -> None:
         """Go back to a saved random state."""
         self._generator.set_state(state["generator"])
+
+    def _write_sorted(
+        self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
+    ) -> list[Rollout]:
+        """Rollouts in the order of the rows, written in the order of their lengths.
+
+        Who writes what does not depend on lengths, so that each rank verifies what it has written itself.
+        """
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].problem.prompt) + len(rows[i][0].prefix))
+        rollouts = dict(zip(order, self._write(model, [rows[i] for i in order], sampling, written), strict=True))
+        return [rollouts[i] for i in range(len(rows))]
 
     def _write(
         self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None

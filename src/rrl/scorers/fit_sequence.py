@@ -54,10 +54,10 @@ class SequenceFit(Fit):
         self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show
     ) -> SequenceScorer:
         """Train, and save model and tokenizer."""
-        scoring = with_head(model, tokenizer).to(device()).train()
-        rows = self._rows(scoring, tokenizer, pairs)
-        with torch.random.fork_rng():  # dropout draws from the global state
+        with torch.random.fork_rng():  # dropout draws from the global state, and so does transformers for a new model
             torch.manual_seed(seed)
+            scoring = with_head(model, tokenizer).to(device()).train()
+            rows = self._rows(scoring, tokenizer, pairs)
             self._descend(scoring, rows, tokenizer.pad_token_id, Random(f"reward model/{seed}"), show)
         scoring.eval().save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -69,21 +69,17 @@ class HH(Task):
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs without oddities, of which the counts go into the log."""
-        for subset, counts in self.oddities(split).items():
+        rows = self._rows(split)
+        for subset, counts in self._count(rows).items():
             told = ", ".join(f"{ODDITIES[name]}: {count}" for name, count in counts.items() if count and name != "rows")
             log.info("%s, %s: %d rows; left out: %s", subset, split, counts["rows"], told or "none")
         return [
-            _pair(f"hh/{subset}/{split}/{number}", subset, row)
-            for subset, number, row in self._rows(split)
-            if not oddities(row)
+            _pair(f"hh/{subset}/{split}/{number}", subset, row) for subset, number, row in rows if not oddities(row)
         ]
 
     def oddities(self, split: str) -> dict[str, dict[str, int]]:
         """How many rows each subset has and, by name, how many have each of ``ODDITIES``; a row may have several."""
-        counts = {subset: Counter(dict.fromkeys(("rows", *ODDITIES), 0)) for subset in self.subsets}
-        for subset, _, row in self._rows(split):
-            counts[subset].update(("rows", *oddities(row)))
-        return {subset: dict(found) for subset, found in counts.items()}
+        return self._count(self._rows(split))
 
     def demonstrations(self, count: int, seed: int) -> list[Example]:
         """``count`` training prompts with their chosen answers; none is repeated before all have been drawn."""
@@ -129,6 +125,12 @@ class HH(Task):
         if self.scorer is None:
             raise ConfigError(*self.faults())
         return self.scorer
+
+    def _count(self, rows: Sequence[tuple[str, int, Row]]) -> dict[str, dict[str, int]]:
+        counts = {subset: Counter(dict.fromkeys(("rows", *ODDITIES), 0)) for subset in self.subsets}
+        for subset, _, row in rows:
+            counts[subset].update(("rows", *oddities(row)))
+        return {subset: dict(found) for subset, found in counts.items()}
 
     def _rows(self, split: str) -> list[tuple[str, int, Row]]:
         """Subset, number in its file, and content of every row of a split."""

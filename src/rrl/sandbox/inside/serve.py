@@ -1,0 +1,120 @@
+"""The warm server: one interpreter that forks a process for each run. Standard library only, started as a file.
+
+It reads requests from the socket on its standard input and answers on it, one at a time; it ends when that closes.
+What it has loaded is paid for at each fork, so that neither it nor the modules beside it import more than they need.
+"""
+
+import gc
+import json
+import os
+import resource
+import struct
+import sys
+from typing import Any
+
+sys.path[:] = [path for path in sys.path if not path.endswith("/inside")]
+HOME = os.path.dirname(os.path.abspath(__file__)).removesuffix("/rrl/sandbox/inside")
+sys.path.insert(0, HOME)
+# What modules do in each child of a fork costs as much as the fork, and serves processes with threads: this has none.
+os.register_at_fork, _register = lambda **hooks: None, os.register_at_fork
+
+import random  # noqa: E402
+import threading  # noqa: E402
+
+from rrl.sandbox.inside import watch  # noqa: E402
+from rrl.sandbox.inside.cell import Cell  # noqa: E402
+from rrl.sandbox.inside.program import NAME, open_streams, write  # noqa: E402
+
+PRELOADED = (
+    "_strptime array atexit bisect cmath collections.abc copy dataclasses datetime decimal enum fractions functools "
+    "heapq io itertools math operator queue re string threading time typing"
+)
+"""What programs import most; the rest they load themselves."""
+UNREADABLE = (
+    "abc ast base64 calendar cProfile contextlib csv difflib encodings.ascii encodings.idna encodings.latin_1 "
+    "fileinput gc hashlib inspect mmap numbers pprint secrets signal socket statistics tempfile textwrap timeit "
+    "traceback types unicodedata uuid warnings zlib"
+)
+"""More, where the user that programs run as may not read Python's library."""
+THREAD_STACK = 2**23
+"""Bytes; without it each thread would have as much as the first one may grow to."""
+LENGTH = struct.Struct("!I")
+LINE = 100
+"""The descriptor that the parent is at the other end of."""
+
+
+def main() -> None:
+    """Serve until the line closes."""
+    settings = json.loads(sys.argv[1])
+    _deepen(settings["limits"]["memory_mb"] * 2**20 // 2)
+    os.dup2(0, LINE, inheritable=False)
+    cell = Cell(settings)
+    try:
+        _serve(cell)
+    finally:
+        cell.leave()
+
+
+def _serve(cell: Cell) -> None:
+    for name in (PRELOADED if cell.readable(os.__file__) else f"{PRELOADED} {UNREADABLE}").split():
+        __import__(name)
+    _settle()
+    _send({"ready": True})
+    while (request := _receive()) is not None:
+        header, output, report = watch.run(request, cell, LINE)
+        _send({**header, "output": len(output), "report": len(report)}, output, report)
+
+
+def _deepen(stack: int) -> None:
+    """Start again with a deep stack: recursive programs need it, and its place is chosen at the start."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft != stack and (hard == resource.RLIM_INFINITY or stack <= hard):
+        resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
+        os.execv(sys.executable, [sys.executable, "-S", "-s", *sys.argv])
+
+
+def _settle() -> None:
+    """From here on this interpreter looks as one that was started for a program, the same each time."""
+    import _sitebuiltins
+    import builtins
+
+    for name in ("exit", "quit"):  # module ``site``, which is not loaded here, puts them there
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    os.register_at_fork = _register
+    os.environ.clear()
+    sys.path.remove(HOME)
+    sys.argv = [NAME]
+    random.seed(0)
+    threading.stack_size(THREAD_STACK)
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(0)  # many problems print numbers of any length
+    open_streams()
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, all of this memory
+
+
+def _receive() -> Any:
+    """The next request; None when there will be none."""
+    size = _exactly(LENGTH.size)
+    return json.loads(_exactly(LENGTH.unpack(size)[0])) if size else None
+
+
+def _exactly(size: int) -> bytes:
+    """So many bytes, or nothing at the end."""
+    parts = bytearray()
+    while len(parts) < size:
+        part = os.read(LINE, min(size - len(parts), 2**20))
+        if not part:
+            return b""
+        parts += part
+    return bytes(parts)
+
+
+def _send(header: dict[str, Any], *rest: bytes) -> None:
+    """An answer: the length of its header, the header, and bytes whose lengths stand in it."""
+    text = json.dumps(header).encode()
+    write(b"".join((LENGTH.pack(len(text)), text, *rest)), LINE)
+
+
+if __name__ == "__main__":
+    main()

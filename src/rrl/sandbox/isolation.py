@@ -1,0 +1,92 @@
+"""Which isolation works on this machine, found by starting it, and what it keeps from programs, found by trying."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from typing import Literal
+
+from rrl.errors import DataError
+from rrl.sandbox.judge import run_of
+from rrl.sandbox.limits import Limits
+from rrl.sandbox.server import Server, ServerLost
+from rrl.sandbox.start import Level
+
+Isolation = Literal["auto", "bubblewrap", "namespaces", "rlimits"]
+LEVELS: tuple[Level, ...] = ("bubblewrap", "namespaces", "rlimits")
+"""The best first."""
+REMEDY = {
+    "bubblewrap": "apt-get install bubblewrap, in a container that may make namespaces; or isolation=auto",
+    "namespaces": "a container that may make namespaces (sysctl user.max_user_namespaces); or isolation=auto",
+    "rlimits": "see the message",
+}
+TRIAL = """
+import os, socket
+
+def trial(paths, pid, port):
+    def reaches(attempt):
+        try:
+            attempt()
+        except BaseException:
+            return False
+        return True
+    return {
+        "files": any(reaches(lambda: open(path, "rb")) for path in paths),
+        "writing": any(reaches(lambda: open(f"{path}/rrl-trial", "w")) for path in ("/tmp", "/var/tmp", "/dev/shm")),
+        "network": reaches(lambda: socket.create_connection(("127.0.0.1", port), 1)),
+        "processes": reaches(lambda: os.kill(pid, 0)),
+        "forks": reaches(lambda: os.fork() or os._exit(0)),
+    }
+"""
+REACHES = {
+    "files": "the files of this machine that its user may read",
+    "writing": "folders that everybody may write in, such as /tmp",
+    "network": "the network",
+    "processes": "other processes",
+    "forks": "processes of its own, each with the memory limit for itself",
+}
+"""What a program gets at where a trial succeeds."""
+Facts = Mapping[str, bool]
+
+
+def choose(limits: Limits, isolation: Isolation) -> tuple[Level, Mapping[str, str]]:
+    """The best level that works, and why better ones do not; DataError when the one that was asked for does not."""
+    reasons: dict[str, str] = {}
+    for level in LEVELS if isolation == "auto" else (isolation,):
+        try:
+            Server(level, limits).close()
+            return level, reasons
+        except ServerLost as error:
+            reasons[level] = str(error)
+    raise DataError(
+        *(f"sandbox isolation {level!r} does not work: {why}; {REMEDY[level]}" for level, why in reasons.items())
+    )
+
+
+def reached(limits: Limits, level: Level) -> Facts:
+    """What a program gets at, tried by one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        paths = ["/etc/passwd", "/etc/hostname", os.path.abspath(__file__)]
+        given = [paths, os.getpid(), listener.getsockname()[1]]
+        server = Server(level, limits)
+        try:
+            request = json.dumps({"source": TRIAL, "function": "trial", "input": given}).encode()
+            run = run_of(*server.ask(request), limits, prints=False)
+        finally:
+            server.close()
+    if run.status != "ended":
+        raise ServerLost(f"the trial ended with {run.status}: {run.error} {run.message}")
+    facts: Facts = run.value
+    return facts
+
+
+def described(level: Level, reasons: Mapping[str, str], facts: Facts) -> str:
+    """In words."""
+    kept = [words for name, words in REACHES.items() if not facts[name]]
+    open_to = [words for name, words in REACHES.items() if facts[name]]
+    lines = [
+        f"isolation {level}: limits on time, memory, threads, open files, file size and output",
+        f"kept from programs: {'; '.join(kept) or 'nothing'}",
+        f"not kept from programs: {'; '.join([*open_to, 'the kernel itself, the time and the noise of others'])}",
+    ]
+    return "\n".join([*lines, *(f"{better} does not work: {why}" for better, why in reasons.items())])

@@ -1,0 +1,75 @@
+"""How a server is started for each kind of isolation, and what of this machine it may see."""
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from rrl.sandbox.limits import Limits
+
+Level = Literal["bubblewrap", "namespaces", "rlimits"]
+INSIDE = Path(__file__).parent / "inside"
+PLACE = "/harness/rrl/sandbox/inside"
+"""Where bubblewrap shows the server's own files while it starts."""
+LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.so.cache")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+"""All that a server finds in its environment; sets of texts have the same order each time."""
+SPACES = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+OF_ROOT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_KILL")
+"""What the server needs of root's privileges, to make namespaces and to become and end programs; they have none."""
+FIRST_USER, USERS = 2**30, 2**24
+FEW_USERS = (61184, 4000)
+"""Numbers of users that nobody has, in a container that has 65,536 of them."""
+
+
+def command(level: Level, limits: Limits, folder: str, *, filtered: bool) -> list[str]:
+    """The command of a server; ``filtered``: whether system calls of programs are judged."""
+    python = os.path.realpath(sys.executable)
+    visible = _visible(python)
+    settings = {
+        "limits": asdict(limits), "isolation": level, "folder": folder, "user": _user(), "visible": visible,
+        "filtered": filtered,
+    }  # fmt: skip
+    home = PLACE if level == "bubblewrap" else str(INSIDE)
+    serve = [python, "-S", "-s", f"{home}/serve.py", json.dumps(settings)]
+    return [*_bubblewrap(visible), *serve] if level == "bubblewrap" else serve
+
+
+def _visible(python: str) -> list[str]:
+    """What programs may read: this interpreter and the system's libraries."""
+    own = (python, f"{sys.base_prefix}/lib", f"{sys.base_exec_prefix}/lib")
+    return [path for path in dict.fromkeys((*own, *LIBRARIES)) if os.path.exists(path)]
+
+
+def _bubblewrap(visible: list[str]) -> list[str]:
+    """The server is root in it when we are, else a user without a name; either way it may make namespaces."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise FileNotFoundError("bwrap is not installed")
+    words = [bwrap, *SPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    words += [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    for capability in OF_ROOT if os.geteuid() == 0 else OF_ROOT[:1]:
+        words += ["--cap-add", capability]
+    for folder in dict.fromkeys(
+        str(folder) for path in (*visible, *DEVICES) for folder in reversed(Path(path).parents)
+    ):
+        words += ["--perms", "0755", "--dir", folder]  # by itself it would shut folders that others may not enter here
+    for path in visible:
+        words += ["--ro-bind", path, path]
+    for path in DEVICES:
+        words += ["--dev-bind", path, path]
+    return [*words, "--ro-bind", str(INSIDE), PLACE, "--proc", "/proc", "--dir", "/box", "--remount-ro", "/", "--"]
+
+
+def _user() -> int:
+    """Where we are root: a user that nobody is, so that limits on processes count this server's programs alone."""
+    user = FIRST_USER + secrets.randbelow(USERS)
+    ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    if any(first <= user < first + count for first, _, count in ranges):
+        return user
+    return FEW_USERS[0] + secrets.randbelow(FEW_USERS[1])

@@ -1,0 +1,451 @@
+"""The sandbox runs honest programs as an interpreter does, and takes none of the tricks of the others."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fixtures_attacks import FAMILIES, FORGED, GREEDY, LOOPS, NO_ANSWER, REACHING, SEARCH, SLEEPS, TRY
+from fixtures_sandbox import LIMITS, ask, below, other, relatives, run, told, working
+from rrl.errors import DataError
+from rrl.sandbox import sandbox as parent
+from rrl.sandbox.isolation import LEVELS, REACHES, described
+from rrl.sandbox.limits import Limits
+from rrl.sandbox.runs import Job
+from rrl.sandbox.sandbox import Sandbox
+from rrl.sandbox.server import Server, ServerLost
+
+HONEST = "def double(x):\n    return 2 * x\n"
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    made = Sandbox(limits=LIMITS, workers=1, isolation=working(request.param))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def unfiltered(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server whose programs may make any system call: what holds where the kernel has no filter."""
+    made = Server(working(request.param), other(wall_seconds=0.7), filtered=False)
+    yield made
+    made.close()
+
+
+def still_honest(sandbox: Sandbox) -> bool:
+    """The next program finds an empty folder, and its answer is taken."""
+    source = "import os\nprint(os.listdir('.'), int(input()) * 2)"
+    return run(sandbox, source, "21\n").value == "[] 42\n"
+
+
+# --- honest programs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "printed"),
+    [
+        ("print(input(), input())", "a b\n"),
+        ("import sys\nprint(sys.stdin.read().split())", "['a', 'b']\n"),
+        ("import sys\nprint(sys.stdin.buffer.readline())", "b'a\\n'\n"),
+        ("import os\nprint(os.read(0, 99))", "b'a\\nb\\n'\n"),
+        ("print(open(0).read())", "a\nb\n\n"),
+        ("import sys\nfor line in sys.stdin: print(line.strip(), end='')", "ab"),
+        ("if __name__ == '__main__': print(1)", "1\n"),
+        ("import sys\nprint(1)\nsys.exit()", "1\n"),
+        ("print(1)\nexit(0)", "1\n"),
+        ("import threading\nthreading.Thread(target=lambda: print(1)).start()", "1\n"),
+        ("import atexit\natexit.register(print, 1)", "1\n"),
+        ("out = open(1, 'w')\nout.write('1')", "1"),
+        ("import sys, io\nsys.stdout = io.StringIO()\nprint(1)\nsys.__stdout__.write('2')", "2"),
+        ("import os\nos.write(1, b'\\xff')", "\ufffd"),
+        ("print(len(str(10 ** 5000)))", "5001\n"),
+        ("import colorsys_is_not_there_but as x", None),
+    ],
+)
+def test_a_program_reads_prints_and_ends_as_under_an_interpreter(
+    sandbox: Sandbox, source: str, printed: str | None
+) -> None:
+    assert run(sandbox, source, "a\nb\n").value == printed
+
+
+def test_deep_recursion_through_c_works_when_asked_for(sandbox: Sandbox) -> None:
+    source = (
+        "import sys\nfrom functools import lru_cache\nsys.setrecursionlimit(10 ** 6)\n"
+        "@lru_cache(None)\ndef f(n): return n and f(n - 1) + 1\nprint(f(20000))"
+    )
+    assert run(sandbox, source).value == "20000\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "given", "value"),
+    [
+        ("def f(a, b):\n return a, [b, None, 0.5]", "f", [1, "x"], [1, ["x", None, 0.5]]),
+        ("class Solution:\n def f(self, a): return a + 1", "f", [1], 2),
+        ("class Solution:\n def f(self, a): return a + 1", "Solution.f", [1], 2),
+        ("def f(a): return a + 1", "Solution.f", [1], 2),
+        ("class Solution: pass\ndef f(a): return a + 1", "f", [1], 2),
+        ("f = lambda d: {3: d, None: 1}", "f", [{"a": []}], {"3": {"a": []}, "null": 1}),
+        ("def f(): return __name__ == '__main__'", "f", [], False),
+        ("def f(): print('noise')", "f", [], None),
+        ("import collections\ndef f(): return collections.Counter('aab')", "f", [], {"a": 2, "b": 1}),
+        ("import threading\ndef f():\n threading.Thread(target=input).start()\n return 1", "f", [], 1),
+    ],
+)  # fmt: skip
+def test_a_function_is_called_and_what_it_returns_is_plain_data(
+    sandbox: Sandbox, source: str, name: str, given: list[object], value: object
+) -> None:
+    assert run(sandbox, source, given, name).value == value
+
+
+def test_the_same_program_gives_the_same_each_time(sandbox: Sandbox) -> None:
+    source = "import random\nprint(random.random(), list({'a', 'b', 'c', 'd'}), hash('x'))"
+    assert len({found.value for found in sandbox.submit(Job(source, None, ("",) * 4)).result()}) == 1
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "line"),
+    [
+        ("x = 1\nx +\n", "SyntaxError", 2),
+        ("if 1:\nprint(1)", "IndentationError", 2),
+        ("x = '\0'", None, None),
+        ("x = '\ud800'", "UnicodeEncodeError", None),
+        ("(" * 100_000, None, None),
+        ("x = " + "-" * 100_000 + "1", None, None),
+        ("x = " + "a." * 100_000 + "a", None, None),
+        ("x = " + "[" * 5000 + "]" * 5000, None, None),
+        ("return 1", "SyntaxError", 1),
+    ],
+    ids=lambda value: str(value)[:12].encode("ascii", "replace").decode(),
+)
+def test_what_does_not_compile_is_told_with_its_line(
+    sandbox: Sandbox, source: str, error: str | None, line: int | None
+) -> None:
+    found = run(sandbox, source)
+    assert found.status == "compile_error"
+    assert error is None or (found.error, found.line) == (error, line)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "line"),
+    [
+        ("def f(x):\n    return 1 / x\n\nf(0)", "ZeroDivisionError", 2),
+        ("import json\n\njson.loads('[')", "JSONDecodeError", 3),
+        ("def f(): f()\nf()", "RecursionError", 1),
+        ("x = []\nwhile True:\n    x.append('a' * 2 ** 22)", "MemoryError", 3),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", 1),
+        ("class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd", "Odd", 3),
+        ("input()", "EOFError", 1),
+        ("import sys\nsys.exit('bad')", "SystemExit", 2),
+        ("import threading\ndef f(): 1 / 0\nthreading.Thread(target=f).start()", "ZeroDivisionError", 2),
+        ("import ctypes\nctypes.string_at(0)", "SIGSEGV", None),
+        ("import os\nos.abort()", None, None),
+        ("import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): sorted([1], key=lambda x: f())\nf()", None, None),
+        ("exec('1 / 0')", "ZeroDivisionError", 1),
+        ("import sys\nprint(1)\nsys.stdout.close()\nprint(2)", "ValueError", 4),
+        ("import os\nprint(1)\nos.close(1)", "OSError", None),
+    ],
+)
+def test_an_error_is_told_with_the_deepest_line_of_the_program(
+    sandbox: Sandbox, source: str, error: str | None, line: int | None
+) -> None:
+    found = run(sandbox, source)
+    assert found.status == "runtime_error"
+    assert error is None or (found.error, found.line) == (error, line)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error"),
+    [
+        ("{1, 2}", "TypeError"),
+        ("(x for x in 'ab')", "TypeError"),
+        ("10 ** 100000", "ValueError"),
+        ("'x' * 10 ** 6", "OutputLimit"),
+        ("[0] * 10 ** 5", "OutputLimit"),
+        ("nested()", "RecursionError"),
+        ("itself()", "RecursionError"),
+        ("type('L', (), {'__class__': list})()", "TypeError"),
+        ("object", "TypeError"),
+        ("{(1, 2): 3}", "TypeError"),
+    ],
+)
+def test_what_is_not_data_is_an_error(sandbox: Sandbox, returned: str, error: str) -> None:
+    source = (
+        "def nested():\n    x = []\n    for _ in range(10 ** 5): x = [x]\n    return x\n"
+        "def itself():\n    x = []\n    x.append(x)\n    return x\n"
+        f"def f(): return {returned}\n"
+    )
+    assert told(run(sandbox, source, [], "f")) == ("runtime_error", error)
+
+
+def test_objects_that_lie_come_out_as_what_they_are(sandbox: Sandbox) -> None:
+    source = (
+        "class All(list):\n    def __eq__(self, other): return True\n    def __iter__(self): return iter([42])\n"
+        "class Any(int):\n    def __eq__(self, other): return True\n    def __int__(self): return 42\n"
+        "    def __repr__(self): return '42'\n"
+        "class Text(str):\n    def __str__(self): return '42'\n"
+        "def f(): return All([1]), Any(2), Text('3'), float('nan')\n"
+    )
+    value = run(sandbox, source, [], "f").value
+    assert value[:3] == [[1], 2, "3"]
+    assert value[3] != value[3]
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_who_computes_for_ever_is_stopped(sandbox: Sandbox, name: str) -> None:
+    assert told(run(sandbox, LOOPS[name])) == ("time_out", "CpuTime")
+    assert still_honest(sandbox)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_who_waits_for_ever_is_stopped(level: str) -> None:
+    with closing(Sandbox(limits=other(wall_seconds=0.4), workers=5, isolation=working(level))) as made:
+        futures = [made.submit(Job(source, None, ("",))) for source in SLEEPS.values()]
+        assert {told(future.result()[0]) for future in futures} == {("time_out", "WallTime")}
+        assert still_honest(made)
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_who_crosses_a_limit_gets_an_error(sandbox: Sandbox, name: str) -> None:
+    source, error = GREEDY[name]
+    assert told(run(sandbox, source)) == ("runtime_error", error)
+    assert still_honest(sandbox)
+
+
+def test_files_are_gone_and_all_together_they_are_limited(sandbox: Sandbox) -> None:
+    flood = "import os\nfor n in range(99):\n    os.mkdir(f'd{n}', 0)\n    open(f'f{n}', 'w').write('xyz')\nprint(n)"
+    deep = "import os\nfor n in range(150):\n    os.mkdir('d')\n    os.chdir('d')\nprint(n)"
+    assert run(sandbox, flood).value == "98\n"
+    assert still_honest(sandbox)
+    assert run(sandbox, deep).value == "149\n"
+    assert still_honest(sandbox)
+    if sandbox.isolation != "rlimits":
+        whole = "for n in range(9): open(f'f{n}', 'wb').write(b'x' * 2 ** 20)"
+        assert told(run(sandbox, whole)) == ("runtime_error", "OSError")
+
+
+def test_a_huge_source_and_a_huge_input_end_within_the_limits(sandbox: Sandbox) -> None:
+    assert run(sandbox, "#" * 10**7 + "\nprint(1)").value == "1\n"
+    assert run(sandbox, "print(len(input()))", "x" * 10**7).value == "10000000\n"
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NO_ANSWER)
+def test_a_function_that_never_answers_has_not_ended(sandbox: Sandbox, name: str) -> None:
+    found = run(sandbox, f"{NO_ANSWER[name]}\ndef f(): return 42\n", [], "f")
+    if name == "writes a report and goes on":  # then it answers, but what it wrote makes its report unreadable
+        assert told(found) == ("runtime_error", "NoEvidence")
+    assert found.status in ("runtime_error", "time_out")
+    assert found.value is None
+    assert still_honest(sandbox)
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["os._exit(0)", "ctypes.string_at(0)", "os.closerange(3, 2000)", FORGED],
+)
+def test_a_program_that_prints_the_answer_and_does_not_end_has_not_ended(sandbox: Sandbox, end: str) -> None:
+    found = run(sandbox, f"import ctypes, os\nprint(42, flush=True)\n{end}")
+    assert (found.status, found.value) == ("runtime_error", None)
+
+
+def test_neither_environment_nor_other_inputs_are_in_reach(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RRL_SECRET", "hunter2")
+    first, second = sandbox.submit(Job(SEARCH, "f", (["input-one"], ["input" + "-two"]))).result()
+    assert first.value == [False, False, True]
+    assert second.value == [False, True, False]
+
+
+# --- isolation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_a_program_does_not_reach_out(sandbox: Sandbox, name: str) -> None:
+    assert run(sandbox, TRY.format(attempt=REACHING[name])).value == "kept\n"
+    assert not [path for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("rrl-left-behind")]
+
+
+def test_a_description_says_what_was_tried(sandbox: Sandbox) -> None:
+    text = sandbox.describe()
+    assert text.startswith(f"isolation {sandbox.isolation}: ")
+    assert "not kept from programs: the kernel itself" in text
+    facts = {**dict.fromkeys(REACHES, False), "network": True}
+    assert "not kept from programs: the network; the kernel" in described("rlimits", {"bubblewrap": "absent"}, facts)
+
+
+# --- where the kernel has no filter for system calls ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_processes_of_a_program_end_with_it(unfiltered: Server, name: str) -> None:
+    if os.geteuid() != 0 and unfiltered._folder:
+        pytest.skip("without a filter, namespaces or root, programs are the server's equals; docs/sandbox.md says so")
+    before = below(unfiltered)
+    assert ask(unfiltered, FAMILIES[name]).status != "sandbox_failure"
+    assert ask(unfiltered, "import os\nprint(os.listdir('.'), 42)").value == "[] 42\n"
+    assert below(unfiltered) == before
+
+
+# --- the parent's side ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(request: pytest.FixtureRequest) -> Sandbox:
+    made = Sandbox(limits=LIMITS, workers=2, isolation="auto")
+    request.addfinalizer(made.close)
+    return made
+
+
+def test_runs_come_in_the_order_of_the_inputs_from_many_threads(own: Sandbox) -> None:
+    found: dict[int, list[object]] = {}
+
+    def use(number: int) -> None:
+        job = Job(HONEST, "double", tuple([10 * number + n] for n in range(5)))
+        found[number] = [each.value for each in own.submit(job).result()]
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: [20 * number + 2 * n for n in range(5)] for number in range(6)}
+
+
+def test_a_job_is_taken_at_once_and_its_inputs_run_side_by_side(own: Sandbox) -> None:
+    run(own, "")
+    started = time.monotonic()
+    future = own.submit(Job("import time\ntime.sleep(0.6)", None, ("", "")))
+    assert time.monotonic() - started < 0.3
+    assert [each.status for each in future.result()] == ["ended", "ended"]
+    assert time.monotonic() - started < 1.15
+    assert own.submit(Job("", None, ())).result() == []
+
+
+def test_a_server_that_dies_is_replaced(own: Sandbox) -> None:
+    assert run(own, HONEST, [2], "double").value == 4
+    for worker in own._workers:
+        if worker.server is not None:
+            os.killpg(worker.server._process.pid, signal.SIGKILL)
+    assert [run(own, HONEST, [n], "double").value for n in range(4)] == [0, 2, 4, 6]
+
+
+def test_what_breaks_the_sandbox_again_and_again_is_the_programs_fault_if_others_run(
+    own: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Server.ask
+
+    def breaking(server: Server, request: bytes) -> object:
+        if b"evil" in request:
+            raise ServerLost("the server ended")
+        return whole(server, request)
+
+    monkeypatch.setattr(Server, "ask", breaking)
+    assert told(run(own, "evil")) == ("runtime_error", "Killed")
+    monkeypatch.setattr(parent, "CANARY", b"evil")
+    assert told(run(own, "evil")) == ("sandbox_failure", "SandboxFailure")
+    assert run(own, HONEST, [2], "double").value == 4
+
+
+def test_a_server_that_hangs_is_given_up(own: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(own, "")
+    monkeypatch.setattr("rrl.sandbox.server.GRACE", 0.1)
+    for worker in own._workers:
+        if worker.server is not None:
+            os.killpg(worker.server._process.pid, signal.SIGSTOP)
+    assert run(own, HONEST, [2], "double").value == 4
+
+
+def test_closing_cancels_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = Sandbox(limits=other(wall_seconds=60.0), workers=2, isolation="rlimits")
+    futures = [made.submit(Job("import time\ntime.sleep(50)", None, ("", ""))) for _ in range(3)]
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.01)
+    started = time.monotonic()
+    made.close()
+    assert time.monotonic() - started < 20
+    for future in futures:
+        with pytest.raises(CancelledError):
+            future.result()
+    assert not list(tmp_path.iterdir())
+    assert run(made, HONEST, [2], "double").value == 4
+    made.close()
+
+
+SCRIPT = """
+import os, sys, time
+from rrl.sandbox.limits import Limits
+from rrl.sandbox.runs import Job
+from rrl.sandbox.sandbox import Sandbox
+
+def main(isolation, how):
+    limits = Limits(wall_seconds=50, cpu_seconds=50, memory_mb=256, processes=8, open_files=32, file_mb=4, output_kb=64)
+    sandbox = Sandbox(limits=limits, workers=2, isolation=isolation)
+    print(sandbox.submit(Job("print(1)", None, ("",))).result()[0].value, flush=True)
+    if how == "fork":
+        pid = os.fork()
+        print(sandbox.submit(Job("print(2)", None, ("",))).result()[0].value, flush=True)
+        return os.waitpid(pid, 0) if pid else sandbox.close()
+    sandbox.submit(Job("import time\\ntime.sleep(40)", None, ("", "", "")))
+    time.sleep(0.3)
+    if how == "killed":
+        os.kill(os.getpid(), 9)
+    if how == "left":
+        os._exit(0)
+
+main(*sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("how", ["ended", "killed", "left", "fork"])
+@pytest.mark.parametrize("isolation", ["auto", "rlimits"])
+def test_nothing_outlives_the_process_that_made_the_sandbox(tmp_path: Path, isolation: str, how: str) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script, isolation, how], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == (["1", "2", "2"] if how == "fork" else ["1"]), done.stderr
+    deadline = time.monotonic() + 10
+    while (left := _left(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def _left(folder: Path) -> list[str]:
+    """What is in there, and processes in whose command lines it stands."""
+    return [path.name for path in folder.iterdir() if path.name != "script.py"] + relatives(str(folder))
+
+
+def test_an_isolation_that_does_not_work_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    made = Sandbox(limits=LIMITS, workers=1, isolation="bubblewrap")
+    with pytest.raises(DataError, match="apt-get install bubblewrap"):
+        made.submit(Job("", None, ("",)))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"wall_seconds": 0.0}, "wall_seconds"), ({"memory_mb": 8}, "memory_mb"), ({"open_files": 3}, "open_files")],
+)
+def test_limits_out_of_range_are_refused(change: dict[str, float], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Limits(**{**vars(LIMITS), **change})
