@@ -16,7 +16,7 @@ from rrl.models import LoadedModel, TinyLlama
 from rrl.networks import Actor, Critic
 from rrl.phases import Lengths, Need, Rows
 from rrl.policy_settings import PolicySettings
-from rrl.trainer import weigh
+from rrl.loop import weigh
 from rrl.types import State
 
 Mark = Callable[[str], None]

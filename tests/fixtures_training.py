@@ -27,7 +27,8 @@ from rrl.samplers.retrospective import Retrospective
 from rrl.samplers.schedule import Schedule
 from rrl.selections.confidence import Confidence
 from rrl.tasks.trace import Trace
-from rrl.trainer import Trainer, TrainerSettings, weigh
+from rrl.loop import weigh
+from rrl.trainer import Trainer, TrainerSettings
 from rrl.types import Batch, Example, Feedback, Metrics, Problem, Rollout, State, Verdict
 
 torch.set_num_threads(1)

@@ -43,7 +43,8 @@ from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
 from rrl.objectives.ppo import PPO
 from rrl.samplers.problems import Problems
 from rrl.tasks.trace import Trace
-from rrl.trainer import Trainer, weigh
+from rrl.loop import weigh
+from rrl.trainer import Trainer
 from rrl.types import Batch, Feedback, Rollout, State, Verdict
 
 AGGREGATES = pytest.mark.parametrize("aggregate", ["token", "sequence"])
