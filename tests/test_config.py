@@ -14,7 +14,12 @@ from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES, closest, nearest
 
-NEEDS = {"model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"]}
+NEEDS = {
+    "model=hf": ["model.path=somewhere"],
+    "objective=grpo": ["policy.critic=none", "trainer.n=8"],
+    "objective=supervised": ["policy.critic=none"],
+    "trainer=gsi": ["algo=gsi"],
+}
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 
 
@@ -151,7 +156,7 @@ def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None
         "algo: no such choice 'rl'; did you mean 'rrl'? valid: ppo, rrl",
         "objective: no such choice 'zzzz'; valid: grpo, ppo",
         "task: no such choice null; valid: gsm8k, trace",
-        "trainer: no such choice 5; valid: default",
+        "trainer: no such choice 5; valid: default, gsi, tiny",
         f"experiment: no such choice 'zzzz'; valid: {', '.join(groups()['experiment'])}",
     ]
 

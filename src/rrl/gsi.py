@@ -1,4 +1,4 @@
-"""Guided self-improvement: sample, keep what is right, help where little is, fine-tune the first model on it; repeat."""
+"""Guided self-improvement: sample, keep what is right, help where little is, fine-tune the starting model; repeat."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,28 +9,27 @@ from typing import Any, Literal
 
 import torch
 
-from rrl.collate import collate
 from rrl.distributed import agree
 from rrl.errors import DivergenceError
-from rrl.harvest import Answer, Harvest
+from rrl.harvest import Answer, Harvest, as_batch
 from rrl.interfaces import Guidance, StateDict
 from rrl.loop import Aggregate, Loop, Origin
 from rrl.ranges import at_least_one, between, not_negative
-from rrl.types import Batch, Feedback, Metrics, Rollout, State
+from rrl.types import Feedback, Metrics, Rollout, State
 
 
 @dataclass(frozen=True, kw_only=True)
 class GSISettings:
     """The sizes of guided self-improvement (Ding et al., arXiv 2411.00750).
 
-    Each of ``iterations`` writes ``n`` responses at ``temperature`` to each of ``problems_per_iteration`` problems that
-    the sampler draws (null: to every problem), ``train_batch_size`` problems a step. Problems with fewer than ``enough``
-    right ones get up to ``guided_tries`` more, one at a time, each helped by ``guidance`` (null: none). Right responses
-    are kept: of each problem the first ``keep_per_problem`` (null: all), each once if ``distinct``, and none that the
-    length limit cut off unless ``train_on_truncated``. Then the model that the run began with is fine-tuned afresh on
-    them, ``epochs`` times in mini-batches of ``mini_batch_size``, with ``aggregate`` as a token's weight, and writes in
-    the next iteration. ``first: references`` makes the first iteration a fine-tuning on the references instead.
-    When ``total_tokens`` have been generated (null: no limit), what was kept is learnt, and training ends.
+    Each of ``iterations`` writes ``n`` responses at ``temperature`` to each of ``problems_per_iteration`` problems
+    that the sampler draws (null: to every problem), ``train_batch_size`` problems a step. Problems with fewer than
+    ``enough`` right ones get up to ``guided_tries`` more, one at a time, each helped by ``guidance`` (null: none).
+    Right responses are kept: of each problem the first ``keep_per_problem`` (null: all), each once if ``distinct``,
+    and none that the length limit cut off unless ``train_on_truncated``. Then the model that the run began with is
+    fine-tuned afresh on them, ``epochs`` times in mini-batches of ``mini_batch_size``, with ``aggregate`` as a token's
+    weight, and writes in the next iteration. ``first: references`` makes the first iteration a fine-tuning on
+    references instead. When ``total_tokens`` have been generated (null: no limit), what was kept is learnt, and training ends.
     """
 
     iterations: int
@@ -65,6 +64,11 @@ class GSISettings:
         """References, as far as they are used."""
         own = frozenset({"references"} if self.first == "references" else ())
         return own if self.guidance is None else own | self.guidance.needs
+
+    @property
+    def helps(self) -> int:
+        """Guided tries that a problem can get."""
+        return 0 if self.guidance is None else self.guided_tries
 
     @property
     def sequences(self) -> int:
@@ -155,7 +159,7 @@ class GSI(Loop):
         """Go on to what comes next: another iteration, another guided try, fine-tuning."""
         if self._phase == "tune":
             self._begin()
-        while not self._queue and self._round < self.settings.guided_tries and not self._spent:
+        while not self._queue and self._round < self.settings.helps and not self._spent:
             self._round += 1
             self._fill("guide", _split(self._helpable(), self.settings.sequences))
         if not self._queue:
@@ -250,18 +254,10 @@ class GSI(Loop):
         """Optimiser steps on these answers, each to its problem's own prompt."""
         self.last_rollouts = []
         with self.clock.phase("update_actor"):
-            batch = self._as_batch([self._harvest.answers[i] for index in minibatches for i in index])
+            answers = [self._harvest.answers[i] for index in minibatches for i in index]
+            batch = as_batch(answers, self.origin.problems, self.pad)
             rows = torch.arange(len(batch)).split([len(index) for index in minibatches])
-            return self._descend(batch, rows, self.settings.aggregate)
-
-    def _as_batch(self, answers: Sequence[Answer]) -> Batch:
-        """Answers as if the policy had just written all of each, a given prefix too, and earned 1 with it."""
-        zeros = [(0.0,) * len(answer.tokens) for answer in answers]
-        rollouts = [
-            Rollout(State(self.origin.problems[answer.problem]), answer.tokens, zero, zero, True, "", 0)
-            for answer, zero in zip(answers, zeros, strict=True)
-        ]
-        return self.objective.assign_credit(collate(rollouts, [(*zero[1:], 1.0) for zero in zeros], self.pad))
+            return self._descend(self.objective.assign_credit(batch), rows, self.settings.aggregate)
 
     def _state_of_things(self) -> Metrics:
         answers, tried = self._harvest.answers, max(1, self._tried)

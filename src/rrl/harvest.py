@@ -1,9 +1,12 @@
 """Right answers to learn from: which are kept, and how many each problem has."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rrl.collate import collate
 from rrl.interfaces import StateDict
+from rrl.types import Batch, Problem, Rollout, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,16 @@ class Harvest:
         self.right = Counter(state["right"])
         self._texts = {(problem, text) for problem, text in state["texts"]}
         self._kept = Counter(answer.problem for answer in self.answers)
+
+
+def as_batch(answers: Sequence[Answer], problems: Sequence[Problem], pad: int) -> Batch:
+    """Answers as if the policy had just written all of each, a given prefix too, and earned 1 by it.
+
+    Each stands after its problem's own prompt, whatever was shown when it was written.
+    """
+    zeros = [(0.0,) * len(answer.tokens) for answer in answers]
+    rollouts = [
+        Rollout(State(problems[answer.problem]), answer.tokens, zero, zero, True, "", 0)
+        for answer, zero in zip(answers, zeros, strict=True)
+    ]
+    return collate(rollouts, [(*zero[1:], 1.0) for zero in zeros], pad)
