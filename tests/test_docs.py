@@ -30,6 +30,7 @@ EXAMPLES = DOCS / "examples"
 TINY = ("model=tiny",)
 HF = ("task=gsm8k", "model=hf")
 SFT = ("warmstart=sft",)
+GSI = {"gsi tiny": ("algo=gsi",), "gsi hf": ("algo=gsi", *HF)}
 SMALL = (
     "warmstart=none", "run.threads=1", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=8",
     "evaluation.limit=2", "evaluation.n=2",
@@ -276,16 +277,21 @@ def _rows(*names: str) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _key_rows() -> Iterator[tuple[str, dict[str, str]]]:
-    for header, cells in _rows("ppo.md", "rrl.md", "records.md"):
+    for header, cells in _rows("ppo.md", "rrl.md", "records.md", "gsi.md"):
         if header[0] == "key":
             yield cells[0].strip("`"), dict(zip(header, cells, strict=True))
 
 
 def test_every_key_is_explained() -> None:
     told = {key for key, _ in _key_rows()} | {"warmstart"}
-    elsewhere = ("task.", "sampler.selection", "prompts.template")  # in the tasks themselves; under their own names
+    elsewhere = (
+        "task.",
+        "sampler.selection",
+        "prompts.template",
+        "trainer.guidance",
+    )  # in the tasks themselves; under their own names
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
-    assert not missing, f"explain these keys in docs/ppo.md, docs/rrl.md or docs/records.md: {missing}"
+    assert not missing, f"explain these keys in docs/ppo.md, docs/rrl.md, docs/gsi.md or docs/records.md: {missing}"
 
 
 def test_no_key_is_explained_that_does_not_exist() -> None:
@@ -299,6 +305,7 @@ def test_documented_defaults_are_those_of_the_configurations() -> None:
         for column, allowed in (
             ("tiny", [_flat(*TINY).get(key)]), ("hf", [_flat(*HF).get(key)]), ("sft", [_flat(*SFT).get(key)]),
             ("default", _every_key().get(key, [])),
+            *((column, [_flat(*choices).get(key)]) for column, choices in GSI.items()),
         ):  # fmt: skip
             if row.get(column, "-") != "-" and _value(row[column]) not in allowed:
                 wrong.append(f"{key} ({column}): {row[column]}, but the configuration says {allowed}")
@@ -329,12 +336,30 @@ def test_every_logged_metric_is_explained(algo: str, documents: tuple[str, ...],
     assert not missing, f"explain these metrics in docs/{documents[-1]}: {missing}"
 
 
+ITERATIONS = (
+    "task.train_per_level=20", "warmstart=none", "run.threads=1", "evaluation.limit=2", "trainer.first=references",
+    "trainer.iterations=2", "trainer.train_batch_size=20", "trainer.epochs=12", "trainer.mini_batch_size=8",
+    "policy.actor_lr=3e-3",
+)  # fmt: skip
+
+
+def test_every_logged_metric_of_guided_self_improvement_is_explained(tmp_path: Path) -> None:
+    _copy_of_the_project(tmp_path)
+    folder = _train(tmp_path, "algo=gsi", *ITERATIONS)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged = {_general(name) for row in rows for name in row if name != "step"}
+    assert {"gsi/guided_success/<stage>", "actor/sft_loss"} <= logged
+    missing = sorted(name for name in logged if f"`{name}`" not in _told("ppo.md", "gsi.md"))
+    assert not missing, f"explain these metrics in docs/gsi.md: {missing}"
+
+
 def _general(name: str) -> str:
     """A metric's name with its variable parts named."""
     for pattern, general in (
         (r"val-core/[^/]+/acc/.+", "val-core/<source>/acc/<mode>"),
         (r"val/[^/]+/[^/]+/acc/.+", "val/<source>/<level>/acc/<mode>"),
         (r"data/level_share/.+", "data/level_share/<level>"),
+        (r"gsi/guided_success/.+", "gsi/guided_success/<stage>"),
         (r"data/level_score/.+/(fresh|replayed)", r"data/level_score/<level>/\1"),
     ):
         name = re.sub(f"^{pattern}$", general, name)

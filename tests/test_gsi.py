@@ -1,5 +1,6 @@
 """Guided self-improvement: what is kept, how help is given, what is learnt, and that it goes on where it was."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch.testing import assert_close
 
 from fixtures_gsi import MostlyEven, Thirds, like, make_gsi, reset, thirds
 from fixtures_ranks import on_ranks
+from fixtures_runs import finish, history, kill_when, start, step_of
 from fixtures_training import PAD, apart, by_hand, make_engine, problem, problems, weights
 from rrl.checkpoint import Checkpoints
 from rrl.config import load
@@ -408,6 +410,33 @@ def test_two_processes_do_what_one_does(stages):
         assert first["metrics"] == second["metrics"]
         assert one["harvest"] == first["harvest"] == second["harvest"]
         assert_close(first["weights"], one["weights"], rtol=2e-4, atol=2e-5)
+
+
+SMALL = {
+    "algo": "gsi", "seed": 3, "run.threads": 1, "run.save_freq": 1, "run.rollout_freq": 2, "warmstart": "none",
+    "task.train_per_level": 20, "task.test_per_level": 3, "evaluation.limit": 2, "evaluation.n": 2,
+    "model.hidden_size": 16, "model.intermediate_size": 32, "model.num_hidden_layers": 1,
+    "model.num_attention_heads": 2, "policy.actor_lr": 0.01, "policy.lr_schedule": "linear",
+    "trainer.first": "references", "trainer.iterations": 2, "trainer.train_batch_size": 12, "trainer.n": 2,
+    "trainer.epochs": 12, "trainer.mini_batch_size": 8,
+}  # fmt: skip
+
+
+def words(folder: Path) -> list[str]:
+    return [f"{key}={value}" for key, value in {**SMALL, "run.dir": folder}.items()]
+
+
+def test_a_run_that_was_killed_while_it_wrote_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert finish(start(words(whole))) == [0]
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    writing = next(row["step"] for row in rows if row.get("gsi/iteration") == 2) + 1
+    assert kill_when(lambda: step_of(folder) >= writing, start(words(folder)))
+    assert finish(start([f"resume={folder}"])) == [0]
+    assert history(folder) == history(whole)
+    assert [json.loads(line)["step"] for line in (whole / "evaluations.jsonl").read_text().splitlines()] == [
+        0, *(row["step"] for row in rows if row.get("gsi/tuned_frac") == 1.0)
+    ]  # fmt: skip
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ class GSISettings:
     and none that the length limit cut off unless ``train_on_truncated``. Then the model that the run began with is
     fine-tuned afresh on them, ``epochs`` times in mini-batches of ``mini_batch_size``, with ``aggregate`` as a token's
     weight, and writes in the next iteration. ``first: references`` makes the first iteration a fine-tuning on
-    references instead. When ``total_tokens`` have been generated (null: no limit), what was kept is learnt, and training ends.
+    references instead. When ``total_tokens`` have been generated (null: no limit), what was kept is learnt, and
+    training ends.
     """
 
     iterations: int
