@@ -480,8 +480,8 @@ def test_it_composes_with_tasks_and_models(task: str, model: list[str]) -> None:
 )
 def test_what_does_not_fit_is_told(overrides: list[str], told: list[str]) -> None:
     found = faults(*overrides)
-    for start in told:
-        assert any(fault.startswith(start) for fault in found), found
+    for fault in told:
+        assert any(each.startswith(fault) for each in found), found
 
 
 def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
