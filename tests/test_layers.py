@@ -12,7 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 
-PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "scorers", "judges")
+PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "scorers", "judges", "guidance")
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
@@ -27,9 +27,9 @@ LAYERS = (
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "sweep_records", "rescore",
+        "sweep_records", "rescore", "loop", "harvest",
     ),
-    ("trainer", "phases", "jobs", "probes"),
+    ("trainer", "gsi", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),
     ("assemble", "resume", "sweeps", "budget", "reward_training"),
     ("experiment", "plan", "arena"),
