@@ -82,6 +82,7 @@ import os
 try: os.kill(-1, 9)
 except OSError: pass
 os._exit(0)""",
+    "kills its group": "import os\nos.kill(0, 9)\nos._exit(0)",
     "kills itself": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\nos._exit(0)",
     "traces": "import sys\nsys.settrace(lambda *_: 1 / 0)\nraise SystemExit(0)",
     "leaves in a thread": """
@@ -167,7 +168,17 @@ try: {attempt}
 except BaseException: print('kept')
 else: print('reached')
 """
+NAMESPACES_KEEP = (
+    "a file of the system",
+    "the repository",
+    "tmp",
+    "shared memory",
+    "the network",
+    "the trainer",
+    "mount",
+)
 FAMILIES = {
+    "group": "import os, signal\nos.kill(0, signal.SIGKILL)",
     "bomb": """
 import os
 while True:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_attacks import FAMILIES, FORGED, GREEDY, LOOPS, NO_ANSWER, REACHING, SEARCH, SLEEPS, TRY
+from fixtures_attacks import FAMILIES, FORGED, GREEDY, LOOPS, NAMESPACES_KEEP, NO_ANSWER, REACHING, SEARCH, SLEEPS, TRY
 from fixtures_sandbox import LIMITS, ask, family, other, run, told, working
 from rrl.errors import DataError
 from rrl.sandbox import sandbox as parent
@@ -303,6 +303,13 @@ def test_processes_of_a_program_end_with_it(unfiltered: Server, name: str) -> No
     assert len(family(unfiltered._process.pid)) == before
 
 
+@pytest.mark.parametrize("name", NAMESPACES_KEEP)
+@pytest.mark.parametrize("level", ["bubblewrap", "namespaces"])
+def test_namespaces_keep_a_program_in_by_themselves(level: str, name: str) -> None:
+    with closing(Server(working(level), LIMITS, filtered=False)) as made:
+        assert ask(made, TRY.format(attempt=REACHING[name])).value == "kept\n"
+
+
 # --- the parent's side ------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +343,17 @@ def test_a_job_is_taken_at_once_and_its_inputs_run_side_by_side(own: Sandbox) ->
     first, second = ([float(each) for each in found.value.split()] for found in future.result())
     assert max(first[0], second[0]) < min(first[1], second[1])
     assert own.submit(Job("", None, ())).result() == []
+
+
+def test_what_is_cancelled_is_not_run(own: Sandbox) -> None:
+    run(own, "")
+    busy = own.submit(Job("import time\ntime.sleep(1)", None, ("", "")))
+    futures = [own.submit(Job("import time\ntime.sleep(9)", None, ("",))) for _ in range(9)]
+    assert all(future.cancel() for future in futures)
+    started = time.monotonic()
+    assert run(own, HONEST, [2], "double").value == 4
+    assert time.monotonic() - started < 9
+    assert busy.result()
 
 
 def test_a_server_that_dies_is_replaced(own: Sandbox) -> None:

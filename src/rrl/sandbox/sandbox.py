@@ -70,6 +70,8 @@ class _Worker:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
+            if task.pending.future.cancelled():
+                continue
             try:
                 task.pending.put(task.index, self._run(task))
             except Exception as error:  # whoever waits for the job must hear of it, whatever it is
