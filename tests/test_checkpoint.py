@@ -16,6 +16,7 @@ import numpy
 import pytest
 import torch
 
+from fixtures_programs import rltf_trainer
 from fixtures_training import LORA, grpo, make_engine, make_trainer, ppo, replay
 from rrl import checkpoint
 from rrl.checkpoint import Checkpoints, room, state_of
@@ -167,6 +168,7 @@ def leaves(state: Any, path: str) -> list[str]:
 def test_the_documentation_lists_everything_that_is_restored() -> None:
     told = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "resuming.md").read_text(encoding="utf-8"), re.MULTILINE))
     states = [state_of(after(1)), state_of(make_trainer(objective=grpo(), n=2, engine=make_engine()))]
+    states.append(state_of(rltf_trainer()))
     named = {leaf for state in states for leaf in leaves(state, "") if "." in leaf}
     assert named - told == set(), "list these in docs/resuming.md"
     assert told - named == {"networks", "rank"}, "docs/resuming.md lists what is not there"

@@ -7,15 +7,29 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from rrl.config import SLOTS, Parts, check, load
+from rrl.config import SLOTS, Parts, RewardModelParts, check, load
 from rrl.errors import ConfigError
 from rrl.interfaces import Selection
 from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES, closest, nearest
 
-NEEDS = {"model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"]}
+PROGRAMS = "task={_target_: fixtures_programs.FakePrograms}"
+NEEDS = {
+    "model=hf": ["model.path=somewhere"], "objective=grpo": ["policy.critic=none", "trainer.n=8"],
+    "objective=rltf": ["policy.critic=none"],
+    **{f"algo={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
+    **{f"reward={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
+    "task=hh": ["scorer=sequence", "scorer.path=somewhere"],
+    "reward=preference": ["task=hh", "scorer=sequence", "scorer.path=somewhere"],
+    "scorer=sequence": ["scorer.path=somewhere"],
+    "scorer=embeddings": ["scorer.path=somewhere"],
+    "kind=embeddings": ["kind.embedder.path=somewhere"],
+    "judge=openai": ["judge.model=some-model"],
+    "judge=reward_model": ["scorer=sequence", "scorer.path=somewhere"],
+}  # fmt: skip
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
+OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("kind=")]
 
 
 def faults(*overrides: str, run: Path | None = None) -> list[str]:
@@ -27,14 +41,57 @@ def faults(*overrides: str, run: Path | None = None) -> list[str]:
 # --- every file -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in OF_REWARD_MODELS])
 def test_every_choice_of_every_group_binds(choice: str) -> None:
-    config, parts = load("train", [choice, *NEEDS.get(choice, [])])
+    config, parts = load("evaluate", [choice, *NEEDS.get(choice, [])])
     assert isinstance(parts, Parts)
     assert {slot for slot in SLOTS if config[slot] is not None} == {s for s in SLOTS if getattr(parts, s) is not None}
 
 
-@pytest.mark.parametrize("algo", groups()["algo"])
+@pytest.mark.parametrize("choice", OF_REWARD_MODELS)
+def test_every_kind_of_reward_model_binds(choice: str) -> None:
+    _, parts = load("reward_model", [choice, *NEEDS.get(choice, [])], judging=False)
+    assert isinstance(parts, RewardModelParts)
+    assert parts.kind.needs_model == ("sequence" in choice)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("policy.actor_lr=1", "policy.actor_lr: no such key; --cfg prints all keys"),
+        ("algo=ppo", "algo: no such key; valid: seed, pairs, run, scorer, kind, task, data, model"),
+        ("kind.lrr=1", "kind.lrr: no such key; did you mean 'kind.lr'?"),
+        ("kind.hidden=[1]", "kind.hidden: no such key; it comes with kind=embeddings"),
+    ],
+)
+def test_a_reward_model_has_no_keys_of_reinforcement_learning(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("reward_model", [override], judging=False)
+    assert caught.value.faults == (expected,)
+
+
+def test_the_choice_of_an_algorithm_wins_over_a_tasks_natural_reward_and_the_command_line_over_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "algo").mkdir()
+    defaults = "# @package _global_\ndefaults:\n  - override /reward: verdict\nalgo: mine\n"
+    (tmp_path / "algo" / "mine.yaml").write_text(defaults)
+    monkeypatch.setenv("RRL_PARTS", str(tmp_path))
+
+    def chosen(*overrides: str) -> str:
+        target: str = compose("train", overrides).config["reward"]["_target_"]
+        return target.rpartition(".")[2]
+
+    assert [chosen("task=trace"), chosen("task=hh"), chosen("task=hh", "algo=ppo")] == [
+        "Verdict", "Preference", "Preference",
+    ]  # fmt: skip
+    assert [chosen("task=hh", "algo=mine"), chosen("task=hh", "algo=mine", "reward=preference")] == [
+        "Verdict", "Preference",
+    ]  # fmt: skip
+    assert chosen("task=hh", "reward=verdict") == "Verdict"
+
+
+@pytest.mark.parametrize("algo", [algo for algo in groups()["algo"] if f"algo={algo}" not in NEEDS])
 @pytest.mark.parametrize("model", [["model=tiny"], ["model=hf", "model.path=somewhere"]])
 def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, model: list[str]) -> None:
     _, parts = load("train", [f"algo={algo}", "task=gsm8k", "template=chat", *model])
@@ -43,7 +100,9 @@ def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, 
 
 def test_every_file_is_a_choice() -> None:
     files = {str(file.relative_to(conf_dir()).with_suffix("")) for file in conf_dir().rglob("*.yaml")}
-    assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {"train"}
+    assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {
+        "train", "evaluate", "reward_model",
+    }  # fmt: skip
 
 
 def test_the_default_is_replay_on_the_embedded_task() -> None:
@@ -125,14 +184,14 @@ UNKNOWN_KEYS = {
     "algorithm.kl_ctrl.kl_coef=0.1": "did you mean 'objective.kl_coef'?",
     "actor_rollout_ref.model.path=x": "did you mean 'model.path' (with model=hf)?",
     "model.path=x": "it comes with model=hf",
-    "data.path=x": "it comes with task=apps",
+    "data.path=x": "it comes with task=gsm8k",
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
     "sampler.schedule.zzz=1": (
         "valid: collect_from, collect_until, share, ramp_from, ramp_until, decay_from, decay_until"
     ),
-    "zzz.zzz=1": "rrl-train --cfg prints all keys",
+    "zzz.zzz=1": "--cfg prints all keys",
 }
 
 
@@ -148,8 +207,8 @@ def test_every_alias_leads_to_a_key_that_is_there() -> None:
 
 def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None:
     assert faults("algo=rl", "objective=zzzz", "task=null", "trainer=5", "experiment=zzzz") == [
-        "algo: no such choice 'rl'; did you mean 'rrl'? valid: ppo, rrl",
-        "objective: no such choice 'zzzz'; valid: grpo, ppo",
+        f"algo: no such choice 'rl'; did you mean 'rrl'? valid: {', '.join(groups()['algo'])}",
+        f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}",
         f"task: no such choice null; valid: {', '.join(groups()['task'])}",
         "trainer: no such choice 5; valid: default",
         f"experiment: no such choice 'zzzz'; valid: {', '.join(groups()['experiment'])}",
@@ -306,7 +365,9 @@ def test_a_fault_is_not_told_of_a_value_that_only_stands_in_for_a_faulty_one() -
     assert faults("trainer.train_batch_size=abc", "trainer.ppo_mini_batch_size=48") == [
         "trainer.train_batch_size: expected int, got 'abc'"
     ]
-    assert faults("objective=zzzz", "objective.anything=1") == ["objective: no such choice 'zzzz'; valid: grpo, ppo"]
+    assert faults("objective=zzzz", "objective.anything=1") == [
+        f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}"
+    ]
 
 
 def test_a_part_that_a_run_needs_cannot_be_emptied_or_replaced_by_a_value() -> None:

@@ -22,6 +22,7 @@ from rrl.collate import collate, engine_logprobs
 from rrl.interfaces import RolloutEngine
 from rrl.models import TinyLlama
 from rrl.overrides import compose, groups
+from rrl.rewards.preference import Preference
 from rrl.types import Batch, Example, Feedback, PolicyOutput, Problem, Rollout, Sampling, State, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +31,10 @@ EXAMPLES = DOCS / "examples"
 TINY = ("model=tiny",)
 HF = ("task=gsm8k", "model=hf")
 SFT = ("warmstart=sft",)
+KEYS = ("apps.md", "judging.md", "code-baselines.md", "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md")
+"""Where keys are explained."""
+KINDS = ("sequence", "embeddings")
+"""Of reward models."""
 SMALL = (
     "warmstart=none", "run.threads=1", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=8",
     "evaluation.limit=2", "evaluation.n=2",
@@ -237,8 +242,9 @@ def _told(*names: str) -> str:
 
 @cache
 def _flat(*overrides: str) -> dict[str, Any]:
-    """The leaves of a composed configuration, by dotted name."""
-    return dict(_leaves(compose("train", overrides)[0], ""))
+    """The leaves of a composed configuration, by dotted name; with a kind, that of rrl-reward-model."""
+    name = "reward_model" if any(override.startswith("kind=") for override in overrides) else "evaluate"
+    return dict(_leaves(compose(name, overrides)[0], ""))
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -276,16 +282,17 @@ def _rows(*names: str) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _key_rows() -> Iterator[tuple[str, dict[str, str]]]:
-    for header, cells in _rows("ppo.md", "rrl.md", "records.md", "apps.md"):
+    for header, cells in _rows(*KEYS):
         if header[0] == "key":
             yield cells[0].strip("`"), dict(zip(header, cells, strict=True))
 
 
 def test_every_key_is_explained() -> None:
-    told = {key for key, _ in _key_rows()} | {"warmstart"}
-    elsewhere = ("task.", "sampler.selection", "prompts.template")  # in the tasks themselves; under their own names
+    told = {key for key, _ in _key_rows()} | {"warmstart", "judge"}
+    # in the tasks themselves; under their own names
+    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.scorer")
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
-    assert not missing, f"explain these keys in docs/ppo.md, docs/rrl.md, docs/records.md or docs/apps.md: {missing}"
+    assert not missing, f"explain these keys in one of {KEYS} in docs/: {missing}"
 
 
 def test_no_key_is_explained_that_does_not_exist() -> None:
@@ -299,6 +306,7 @@ def test_documented_defaults_are_those_of_the_configurations() -> None:
         for column, allowed in (
             ("tiny", [_flat(*TINY).get(key)]), ("hf", [_flat(*HF).get(key)]), ("sft", [_flat(*SFT).get(key)]),
             ("default", _every_key().get(key, [])),
+            *((kind, [_flat(f"{group}={kind}").get(key) for group in ("kind", "scorer")]) for kind in KINDS),
         ):  # fmt: skip
             if row.get(column, "-") != "-" and _value(row[column]) not in allowed:
                 wrong.append(f"{key} ({column}): {row[column]}, but the configuration says {allowed}")
@@ -327,6 +335,12 @@ def test_every_logged_metric_is_explained(algo: str, documents: tuple[str, ...],
     assert ("critic/score/replayed/mean" in logged) == (algo == "rrl")
     missing = sorted(name for name in logged if f"`{name}`" not in _told(*documents))
     assert not missing, f"explain these metrics in docs/{documents[-1]}: {missing}"
+
+
+def test_every_metric_of_preferences_is_explained() -> None:
+    part = Preference(subtract_mean=False, clip=1.0, unparseable=0.0, truncation_penalty=0.0)
+    logged = part.observe([_rollout()], [Feedback(0.5, Verdict.WRONG, {"reward": 1.0})])
+    assert not [name for name in logged if f"`{name}`" not in _told("hh.md")]
 
 
 def _general(name: str) -> str:

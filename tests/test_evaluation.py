@@ -1,6 +1,6 @@
 """Evaluation: intervals from the literature, what is measured by level, and that it disturbs nothing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -162,6 +162,51 @@ def test_the_limit_is_of_each_level(limit, expected):
     assert chosen == [p for p in taken if p in chosen]  # in their order
     firsts = [p for p in taken if p.level == "L10"][:limit]
     assert [p for p in chosen if p.level == "L10"] == firsts
+
+
+def stratified() -> list[Problem]:
+    """Level by level and subject by subject, as the MATH files are: 4 algebra and 2 geometry problems of each level."""
+    rows = [
+        (level, subject) for level in ("L1", "L2") for subject, n in (("algebra", 4), ("geometry", 2)) for _ in range(n)
+    ]
+    made = [problem((1, 20, 31), level=level, name=f"{level}{i}") for i, (level, _) in enumerate(rows)]
+    return [
+        replace(p, example=replace(p.example, strata={"subject": subject}))
+        for p, (_, subject) in zip(made, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "algebra", "geometry"), [(1, 1, 0), (2, 1, 1), (3, 2, 1), (4, 2, 2), (5, 3, 2), (9, 4, 2), (None, 4, 2)]
+)
+def test_the_strata_of_a_level_take_turns_under_the_limit(limit, algebra, geometry):
+    taken = stratified()
+    chosen = evaluation(limit=limit).choose(taken)
+    assert chosen == [p for p in taken if p in chosen]
+    for level in ("L1", "L2"):
+        here = [p for p in chosen if p.level == level]
+        own = {name: [p for p in here if p.example.strata["subject"] == name] for name in ("algebra", "geometry")}
+        assert (len(own["algebra"]), len(own["geometry"])) == (algebra, geometry)
+        assert own["algebra"] == [p for p in taken if p.level == level][:algebra]
+
+
+def test_accuracy_is_told_by_stratum():
+    rows = [replace(p, example=replace(p.example, strata=s)) for p, s in zip(three(), KINDS, strict=True)]
+    result = evaluation(n=0).measure(rows, marked(1.0, 0.0, 1.0), engine())
+    strata = result["greedy"]["strata"]
+    assert {kind: {name: x["accuracy"] for name, x in part.items()} for kind, part in strata.items()} == {
+        "source": {"a": 1.0},
+        "subject": {"algebra": 0.5, "number_theory": 1.0},
+    }
+    assert strata["subject"]["algebra"]["n_problems"] == 2
+    metrics = evaluation_metrics(result, "math")
+    assert metrics["val/math/subject:algebra/acc/greedy"] == 0.5
+    assert {name for name in metrics if ":" in name} == {
+        f"val/math/{name}/acc/greedy" for name in ("source:a", "subject:algebra", "subject:number_theory")
+    }
+
+
+KINDS = ({"subject": "algebra"}, {"subject": "algebra"}, {"subject": "number_theory", "source": "a"})
 
 
 # --- what it leaves alone ---------------------------------------------------------------------------------------------

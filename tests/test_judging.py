@@ -1,272 +1,160 @@
-"""Judging by tests: every outcome with its line and type, in the real sandbox; and what is submitted when."""
+"""Verdicts in both orders: outcomes by hand, shares and Wilson's intervals from the literature, position bias."""
 
-import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
-from typing import Any
+from itertools import product
 
 import pytest
 
-from rrl.programs import Outcome, ProgramEvidence
-from rrl.sandbox.limits import Limits
-from rrl.sandbox.runs import Job, Run
-from rrl.sandbox.sandbox import Sandbox
-from rrl.tasks.judging import PRELUDE, Judge, Suite
-from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
+from rrl.intervals import wilson
+from rrl.judging import Answered, Match, Outcome, matches, table, tally
+from rrl.types import Comparison, Judgement, Preference
 
-LIMITS = Limits(
-    wall_seconds=20.0, cpu_seconds=20.0, memory_mb=512, processes=64, open_files=32, file_mb=1, output_kb=64
-)  # fmt: skip
-ADD = Suite(function=None, entry=None, inputs=("1 2\n", "3 4\n"), outputs=("3\n", "7\n"))
-CALL = Suite(function="add", entry=None, inputs=([1, 2], [3, 4]), outputs=(3, 7))
+FIRST, SECOND, TIE, ERROR = Preference
 
 
-@pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    sandbox = Sandbox(limits=LIMITS, workers=2, isolation="auto")
-    yield Judge(sandbox=sandbox, tolerance=1e-6)
-    sandbox.close()
+def match(forward: Preference, backward: Preference, level: str = "helpful", ours: str = "x") -> Match:
+    """A question judged with ours first, then with ours second."""
+    return Match(Answered("id", level, "q", ours, "y"), Judgement(forward, ""), Judgement(backward, ""))
 
 
-def rollout(response: str, suite: Suite = ADD) -> Rollout:
-    example = Example(id="p", level="l", question="?", reference="", answer=suite.as_text())
-    return Rollout(State(Problem(example, (), ())), (), (), (), True, response, 0)
+WIN, LOSE = match(FIRST, SECOND), match(SECOND, FIRST)
+EVEN, FAILED = match(TIE, TIE), match(ERROR, SECOND)
+
+# --- one question -----------------------------------------------------------------------------------------------------
+
+OUTCOMES = {
+    (FIRST, FIRST): "tie", (FIRST, SECOND): "win", (FIRST, TIE): "tie", (FIRST, ERROR): "error",
+    (SECOND, FIRST): "lose", (SECOND, SECOND): "tie", (SECOND, TIE): "tie", (SECOND, ERROR): "error",
+    (TIE, FIRST): "tie", (TIE, SECOND): "tie", (TIE, TIE): "tie", (TIE, ERROR): "error",
+    (ERROR, FIRST): "error", (ERROR, SECOND): "error", (ERROR, TIE): "error", (ERROR, ERROR): "error",
+}  # fmt: skip
+"""By the verdict with ours first and the one with ours second."""
 
 
-def told(judge: Judge, response: str, suite: Suite = ADD) -> ProgramEvidence:
-    return ProgramEvidence.of(judge.verify([rollout(response, suite)])[0].evidence)
+@pytest.mark.parametrize("verdicts", product(Preference, Preference))
+def test_an_answer_wins_or_loses_only_in_both_orders(verdicts: tuple[Preference, Preference]) -> None:
+    assert match(*verdicts).outcome.value == OUTCOMES[verdicts]
 
 
-# Every outcome
-
-READ = "a, b = map(int, input().split())\n"
-OUTCOMES = [
-    # program, outcome, tests passed, error, line
-    (READ + "print(a + b)", "passed", 2, None, None),
-    (READ + "print(a * b + 1)", "wrong_answer", 1, None, None),
-    (READ + "print(a - b)", "wrong_answer", 0, None, None),
-    (READ + "print(a + b)\nx = [][0]", "runtime_error", 0, "IndexError", 3),
-    (READ + "print(7)\nif a == 1:\n    1 // 0", "runtime_error", 1, "ZeroDivisionError", 4),
-    ("def f():\n    return g()\ndef g():\n    raise KeyError\nf()\n", "runtime_error", 0, "KeyError", 4),
-    ("import nowhere", "runtime_error", 0, "ModuleNotFoundError", 1),
-    ("print(1\n", "compile_error", 0, "SyntaxError", 1),
-    ("x = 1\nfor\n", "compile_error", 0, "SyntaxError", 2),
-    ("if 1:\n  x = 1\n y = 2\n", "compile_error", 0, "IndentationError", 3),
-    ("return 1", "compile_error", 0, "SyntaxError", 1),
-    ("def f(): f()\nf()", "runtime_error", 0, "RecursionError", 1),
-    ("print('x' * 10**6)", "runtime_error", 0, "OutputLimit", None),
-    ("raise SystemExit(0)", "wrong_answer", 0, None, None),
-]
+@pytest.mark.parametrize("verdicts", product(Preference, Preference))
+def test_only_the_same_side_twice_follows_the_position(verdicts: tuple[Preference, Preference]) -> None:
+    expected = {(FIRST, FIRST): FIRST, (SECOND, SECOND): SECOND}.get(verdicts)
+    assert match(*verdicts).followed is expected
 
 
-@pytest.mark.parametrize(("program", "outcome", "passed", "error", "line"), OUTCOMES)
-def test_every_outcome_has_its_type_and_line(
-    judge: Judge, program: str, outcome: str, passed: int, error: str | None, line: int | None
-) -> None:
-    found = told(judge, f"Here:\n```python\n{program}\n```")
-    assert (found.outcome.value, found.passed, found.total) == (outcome, passed, 2)
-    assert (found.error, found.line) == (error, line)
-    assert (found.program, found.start) == (f"{program}\n", len("Here:\n```python\n"))
-    assert len(found.tests) == 2
+def test_ours_stands_first_in_the_first_comparison_and_second_in_the_next() -> None:
+    asked: list[Comparison] = []
+
+    def judge(comparisons: list[Comparison]) -> list[Judgement]:
+        asked.extend(comparisons)
+        return [Judgement(preference, str(i)) for i, preference in enumerate((FIRST, SECOND, SECOND, FIRST))]
+
+    played = matches([Answered("1", "a", "q", "x", "y"), Answered("2", "b", "r", "v", "w")], judge)
+    assert asked == [Comparison("q", "x", "y"), Comparison("q", "y", "x"), Comparison("r", "v", "w"),
+                     Comparison("r", "w", "v")]  # fmt: skip
+    assert [m.outcome for m in played] == [Outcome.WIN, Outcome.LOSE]
+    assert (played[1].forward.reason, played[1].backward.reason) == ("2", "3")
 
 
-def test_a_program_that_does_not_end_is_a_time_out() -> None:
-    sandbox = Sandbox(limits=replace(LIMITS, wall_seconds=0.5), workers=2, isolation="auto")
-    found = told(Judge(sandbox=sandbox, tolerance=0.0), "while True: pass")
-    sandbox.close()
-    assert (found.outcome, found.passed, found.error, found.line) == (Outcome.TIME_OUT, 0, "WallTime", None)
+def test_equal_answers_are_a_tie_without_a_judge() -> None:
+    asked: list[Comparison] = []
+
+    def judge(comparisons: list[Comparison]) -> list[Judgement]:
+        asked.extend(comparisons)
+        return [Judgement(FIRST, ""), Judgement(SECOND, "")]
+
+    same, other = Answered("1", "a", "q", "x ", "\nx"), Answered("2", "a", "q", "x", "y")
+    assert [m.outcome for m in matches([same, other], judge)] == [Outcome.TIE, Outcome.WIN]
+    assert len(asked) == 2
 
 
-CALLS = [
-    ("def add(a, b):\n    return a + b", "passed", 2, None, None),
-    ("class Solution:\n    def add(self, a: int, b: int) -> List[int]:\n        return a + b", "passed", 2, None, None),
-    ("def add(a, b):\n    return [a + b]", "wrong_answer", 0, None, None),
-    ("def add(a, b):\n    return str(a + b)", "wrong_answer", 0, None, None),
-    ("def add(a, b):\n    print(a + b)", "wrong_answer", 0, None, None),
-    ("def add(a, b):\n    return a + c", "runtime_error", 0, "NameError", 2),
-    ("def add(a):\n    return a", "runtime_error", 0, "TypeError", None),
-    ("def plus(a, b):\n    return a + b", "runtime_error", 0, "NameError", None),
-    ("def add(a, b):\n    return a + b\nx = (1", "compile_error", 0, "SyntaxError", 3),
-    ("from __future__ import annotations\ndef add(a, b):\n    raise OSError", "runtime_error", 0, "OSError", 3),
-]
+def test_a_row_tells_question_answers_and_both_verdicts() -> None:
+    played = Match(Answered("id", "a", "q", "x", "y"), Judgement(FIRST, "why"), Judgement(TIE, "hm"))
+    assert played.row() == {
+        "id": "id", "level": "a", "question": "q", "ours": "x", "theirs": "y", "outcome": "tie",
+        "ours_first": {"preference": "first", "reason": "why"}, "theirs_first": {"preference": "tie", "reason": "hm"},
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize(("program", "outcome", "passed", "error", "line"), CALLS)
-def test_functions_are_called_and_lines_are_those_of_the_program_itself(
-    judge: Judge, program: str, outcome: str, passed: int, error: str | None, line: int | None
-) -> None:
-    found = told(judge, program, CALL)
-    assert (found.outcome.value, found.passed, found.error, found.line) == (outcome, passed, error, line)
-
-
-def test_messages_name_the_programs_own_lines_too(judge: Judge) -> None:
-    found = told(judge, "def add(a, b):\nreturn a", CALL)
-    assert (found.error, found.line) == ("IndentationError", 2)
-    assert "line 1" in found.message
-    assert "line 3" not in found.message
-
-
-def test_the_prelude_is_one_line_and_only_for_functions() -> None:
-    assert PRELUDE.count("\n") == 1
-    assert ADD.job("x").source == "x"
-    assert CALL.job("x").source == PRELUDE + "x"
+# --- many -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("outputs", "returned", "passed"),
+    ("count", "of", "low", "high"),
     [
-        (([3], [7]), "a + b", 2),  # every expected value wraps the value itself, as in row 4184 of APPS
-        (([3], [7]), "[a + b]", 2),
-        (([3], [7, 7]), "a + b", 0),
-        (([3], 7), "a + b", 1),
-        (([3, 1], [7, 1]), "(a + b, 1)", 2),
-        (({"3": 1}, {"7": 1}), "{a + b: 1}", 2),
-        ((3.0000001, 7), "a + b", 2),
-        ((None, None), "None", 2),
-        ((True, False), "a == 1", 2),
+        # Newcombe, "Two-sided confidence intervals for the single proportion", Stat. Med. 1998, table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_what_a_function_returns_is_compared_as_json(
-    judge: Judge, outputs: tuple[Any, ...], returned: str, passed: int
-) -> None:
-    suite = Suite(function="add", entry=None, inputs=CALL.inputs, outputs=outputs)
-    assert told(judge, f"def add(a, b):\n    return {returned}", suite).passed == passed
+def test_wins_have_wilsons_interval(count: int, of: int, low: float, high: float) -> None:
+    result = tally([WIN] * count + [LOSE] * (of - count))
+    assert result["win"] == {
+        "count": count, "of": of, "share": pytest.approx(count / of), "interval95": pytest.approx([low, high], abs=5e-5)
+    }  # fmt: skip
+    assert result["win_rate_decided"] == result["win"]
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        "def solve():\n    a, b = map(int, input().split())\n    print(a + b)",
-        "def solve():\n    a, b = map(int, input().split())\n    print(a + b)\n\nsolve()",
-        "def solve():\n    a, b = map(int, input().split())\n    print(a + b)\nif __name__ == '__main__':\n    solve()",
-    ],
-)
-def test_a_script_that_defines_its_entry_is_run_once_whether_it_calls_it_or_not(judge: Judge, program: str) -> None:
-    suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
-    assert told(judge, program, suite).outcome is Outcome.PASSED
+def test_shares_are_of_what_was_judged_and_errors_are_counted_apart() -> None:
+    result = tally([WIN] * 5 + [EVEN] * 3 + [LOSE] * 2 + [FAILED] * 7)
+    assert (result["n"], result["errors"]) == (10, 7)
+    assert [result[end]["share"] for end in ("win", "tie", "lose")] == [0.5, 0.3, 0.2]
+    assert result["win_rate_ties_half"]["share"] == 0.65  # (5 + 3 / 2) / 10
+    assert (result["win_rate_decided"]["share"], result["win_rate_decided"]["of"]) == (5 / 7, 7)
 
 
-def test_an_error_below_the_program_has_no_line(judge: Judge) -> None:
-    suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
-    found = told(judge, "x = 1", suite)
-    assert (found.error, found.line) == ("NameError", None)
+def test_half_ties_have_the_interval_of_as_many_questions() -> None:
+    """Of 8 of 10 by scipy 1.17, binomtest(8, 10).proportion_ci(method="wilson"): half a win is no smaller sample."""
+    result = tally([WIN] * 7 + [EVEN] * 2 + [LOSE])
+    assert result["win_rate_ties_half"]["share"] == 0.8
+    assert result["win_rate_ties_half"]["interval95"] == pytest.approx([0.4902, 0.9433], abs=5e-5)
 
 
-# Verdicts
+def test_levels_are_kept_apart() -> None:
+    helpful, harmless = [match(FIRST, SECOND)] * 3, [match(SECOND, FIRST, "harmless"), match(TIE, ERROR, "harmless")]
+    result = tally([*helpful, *harmless])
+    assert {level: (part["n"], part["win"]["count"], part["errors"]) for level, part in result["levels"].items()} == {
+        "harmless": (1, 0, 1),
+        "helpful": (3, 3, 0),
+    }
+    assert (result["n"], result["win"]["count"]) == (4, 3)
 
 
-@pytest.mark.parametrize(
-    ("response", "verdict", "score"),
-    [
-        ("a, b = map(int, input().split())\nprint(a + b)", Verdict.RIGHT, 1.0),
-        ("print(3)", Verdict.WRONG, 0.0),
-        ("for", Verdict.WRONG, 0.0),
-        ("```java\nint x;\n```", Verdict.UNPARSEABLE, 0.0),
-        ("", Verdict.UNPARSEABLE, 0.0),
-    ],
-)
-def test_a_response_is_right_when_all_tests_are_passed(
-    judge: Judge, response: str, verdict: Verdict, score: float
-) -> None:
-    feedback = judge.verify([rollout(response)])[0]
-    assert (feedback.verdict, feedback.score) == (verdict, score)
+def test_where_nothing_could_be_judged_there_is_no_share() -> None:
+    result = tally([FAILED] * 3)
+    assert (result["n"], result["errors"]) == (0, 3)
+    assert result["win"] == {"count": 0, "of": 0, "share": None, "interval95": None}
 
 
-def test_no_program_is_told_with_the_number_of_tests(judge: Judge) -> None:
-    found = told(judge, "```\n```")
-    assert (found.outcome, found.program, found.passed, found.total) == (Outcome.NO_PROGRAM, None, 0, 2)
+def test_a_judge_that_always_takes_the_first_ties_everything_with_a_bias_of_one() -> None:
+    result = tally([match(FIRST, FIRST)] * 4)
+    assert (result["tie"]["share"], result["win"]["count"], result["lose"]["count"]) == (1.0, 0, 0)
+    bias = result["position_bias"]
+    assert (bias["share"], bias["first"], bias["second"]) == (1.0, 4, 0)
 
 
-class Recorder:
-    """In the place of the sandbox: keeps jobs, and answers when it is told to."""
-
-    def __init__(self, *statuses: str) -> None:
-        self.jobs: list[Job] = []
-        self.futures: list[Future[list[Run]]] = []
-        self._statuses = statuses
-
-    def submit(self, job: Job) -> "Future[list[Run]]":
-        self.jobs.append(job)
-        self.futures.append(Future())
-        if self._statuses:
-            self.answer(-1)
-        return self.futures[-1]
-
-    def answer(self, number: int) -> None:
-        statuses = self._statuses or ("ended",) * len(self.jobs[number].inputs)
-        runs = [Run(s, "3" if s == "ended" else None, None, None, "", 0.0) for s in statuses]  # type: ignore[arg-type]
-        self.futures[number].set_result(runs)
+def test_bias_is_of_what_the_judge_saw_and_could_judge() -> None:
+    equal = match(TIE, TIE, ours="y")
+    result = tally([match(FIRST, FIRST), match(SECOND, SECOND), WIN, match(FIRST, TIE), equal, equal, FAILED])
+    bias = result["position_bias"]
+    assert (bias["count"], bias["of"], bias["first"], bias["second"]) == (2, 4, 1, 1)
+    assert (result["equal"], result["n"]) == (2, 6)
 
 
-def recorded(*statuses: str) -> tuple[Recorder, Judge]:
-    recorder = Recorder(*statuses)
-    return recorder, Judge(sandbox=recorder, tolerance=0.0)  # type: ignore[arg-type]
+def test_the_table_has_a_row_for_each_level_and_one_for_all() -> None:
+    result = tally([WIN] * 10 + [match(ERROR, ERROR, "harmless")])
+    full, none = "1.000 [0.722, 1.000]", "0.000 [0.000, 0.278]"  # 10 and 0 of 10, by scipy as above
+    lines = [line.split("  ") for line in table(result).splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells == [
+        ["n", "win", "tie", "lose", "ties half", "of decided", "position bias", "errors"],
+        ["harmless", "0", "-", "-", "-", "-", "-", "-", "1"],
+        ["helpful", "10", full, none, none, full, full, none, "0"],
+        ["all", "10", full, none, none, full, full, none, "1"],
+    ]
 
 
-def outcome(feedback: Feedback) -> tuple[str, str]:
-    return feedback.verdict.value, feedback.evidence["outcome"]
-
-
-FAILURES: list[tuple[Sequence[str], tuple[str, str]]] = [
-    (("ended", "sandbox_failure"), ("error", "sandbox_failure")),
-    (("runtime_error", "sandbox_failure"), ("error", "sandbox_failure")),
-    (("sandbox_failure", "sandbox_failure"), ("error", "sandbox_failure")),
-    (("runtime_error", "time_out"), ("wrong", "runtime_error")),
-    (("time_out", "runtime_error"), ("wrong", "time_out")),
-    (("ended", "time_out"), ("wrong", "time_out")),
-]
-
-
-@pytest.mark.parametrize(("statuses", "expected"), FAILURES)
-def test_the_first_failure_tells_the_outcome_and_the_sandboxs_own_goes_before_all(
-    statuses: Sequence[str], expected: tuple[str, str]
-) -> None:
-    feedback = recorded(*statuses)[1].verify([rollout("x")])[0]
-    assert (outcome(feedback), feedback.score) == (expected, 0.0)
-
-
-def test_programs_run_as_soon_as_they_are_written_and_are_collected_later() -> None:
-    recorder, judge = recorded()
-    judge.begin([rollout("x"), rollout("y")])
-    assert [job.source for job in recorder.jobs] == ["x", "y"]
-    judge.begin([rollout("z")])
-    for number in range(3):
-        recorder.answer(number)
-    feedback = judge.verify([rollout("z"), rollout("x"), rollout("y")])
-    assert len(recorder.jobs) == 3
-    assert [f.evidence["program"] for f in feedback] == ["z", "x", "y"]
-
-
-def test_equal_programs_for_equal_tests_run_once() -> None:
-    recorder, judge = recorded("ended", "ended")
-    same = [rollout("x"), rollout("Or so:\n```python\nx\n```"), rollout("```\nx\n```"), rollout("x")]
-    feedback = judge.verify([*same, rollout("x", CALL)])
-    assert [job.source for job in recorder.jobs] == ["x", "x\n", PRELUDE + "x"]
-    assert [f.evidence["start"] for f in feedback] == [0, 17, 4, 0, 0]
-
-
-def test_verify_alone_submits_and_a_new_batch_is_judged_anew() -> None:
-    recorder, judge = recorded("ended", "ended")
-    judge.begin([rollout("of another rank")])
-    judge.verify([rollout("x")])
-    judge.verify([rollout("x")])
-    assert [job.source for job in recorder.jobs] == ["of another rank", "x", "x"]
-    assert not judge._pending
-
-
-def test_expected_outputs_do_not_enter_the_sandbox() -> None:
-    recorder, judge = recorded("ended")
-    judge.begin([rollout("x", Suite(function=None, entry=None, inputs=("in",), outputs=("secret",)))])
-    assert "secret" not in repr(recorder.jobs)
-
-
-def test_tests_survive_as_text() -> None:
-    for suite in (ADD, CALL, Suite(function=None, entry="f", inputs=('é"\n',), outputs=("",))):
-        assert Suite.of(suite.as_text()) == suite
-        assert json.loads(suite.as_text())["inputs"] == list(suite.inputs)
-
-
-def test_a_negative_tolerance_is_refused() -> None:
-    with pytest.raises(ValueError, match="tolerance: expected a number >= 0, got -1"):
-        Judge(sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1)
+def test_an_interval_stays_within_zero_and_one() -> None:
+    assert wilson(0.0, 1)[0] == 0.0
+    assert wilson(1.0, 1)[1] == 1.0

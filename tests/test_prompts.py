@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 from rrl.errors import DataError
 from rrl.models import TinyLlama
-from rrl.prompts import Chat, Plain, Prompts
+from rrl.prompts import Chat, Plain, Prompts, Template
 from rrl.types import Example, Problem
 
 SIZES: dict[str, Any] = {
@@ -54,14 +54,14 @@ def refusal(*examples: Example, **changes: Any) -> str:
 
 
 def test_the_question_stands_in_the_text_after_one_bos_and_without_eos() -> None:
-    (row,) = Plain(text="Q: {question}\nA:").render(["1+1?"], BYTES)
+    (row,) = Plain(text="Q: {question}\nA:").render([example("1+1?")], BYTES)
     assert BYTES.decode(row) == "<bos>Q: 1+1?\nA:"
     assert list(row).count(BYTES.bos_token_id) == 1
 
 
 @pytest.mark.parametrize("question", ["{question}", "{0} {x}", "%s \\n", "<eos>", "", " \n"])
 def test_a_question_is_not_read_as_anything_but_text(question: str) -> None:
-    (row,) = Plain(text="Q: {question}.").render([question], BYTES)
+    (row,) = Plain(text="Q: {question}.").render([example(question)], BYTES)
     assert BYTES.decode(row[1:]) == f"Q: {question}."
     assert BYTES.eos_token_id not in row
 
@@ -71,7 +71,9 @@ def test_an_end_token_that_the_tokenizer_adds_is_taken_off() -> None:
     specials = [("<bos>", 1), ("<eos>", 2)]
     closing.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A <eos>", special_tokens=specials)
     assert closing("x").input_ids[-1] == 2
-    assert Plain(text="{question}").render(["x"], closing) == Plain(text="{question}").render(["x"], BYTES)
+    assert Plain(text="{question}").render([example("x")], closing) == Plain(text="{question}").render(
+        [example("x")], BYTES
+    )
     assert Plain(text="{question}").describe(closing) == "<bos>{question}"
 
 
@@ -97,14 +99,30 @@ def test_the_text_with_its_special_tokens_is_the_description() -> None:
     ],
 )
 def test_a_conversation_goes_up_to_where_the_assistant_begins(system: str | None, expected: str) -> None:
-    (row,) = Chat(system=system).render(["1+1?"], CHAT)
+    (row,) = Chat(system=system).render([example("1+1?")], CHAT)
     assert CHAT.decode(row) == expected  # and no BOS: a template writes its own
     assert Chat(system=system).describe(CHAT) == expected.replace("1+1?", "{question}")
 
 
+def test_turns_of_a_conversation_become_turns_of_the_template_and_a_plain_text_has_the_question() -> None:
+    said = [("user", "Hi"), ("assistant", "Hello."), ("user", "1+1?")]
+    turns = tuple({"role": role, "content": content} for role, content in said)
+    conversation = Example("p", "level", "raw", " 2", "2", turns=turns)
+    (row,) = Chat(system="Be brief.").render([conversation], CHAT)
+    assert CHAT.decode(row) == "[system]Be brief.[user]Hi[assistant]Hello.[user]1+1?[assistant]"
+    assert BYTES.decode(Plain(text="{question}").render([conversation], BYTES)[0]) == "<bos>raw"
+
+
+@pytest.mark.parametrize(("template", "expected"), [(Plain(text="{question}"), " 2"), (Chat(system=None), "2")])
+def test_a_reference_follows_a_chat_template_without_the_blank_that_follows_plain_text(
+    template: Template, expected: str
+) -> None:
+    assert template.continuation(" 2") == expected
+
+
 def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
     with pytest.raises(DataError) as caught:
-        Chat(system=None).render(["1+1?"], BYTES)
+        Chat(system=None).render([example("1+1?")], BYTES)
     assert caught.value.faults == ("template: the tokenizer has no chat template; use template=plain or another model",)
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,16 +17,14 @@ from rrl.config import Parts
 from rrl.distributed import first_on_each_machine
 from rrl.errors import DataError, DivergenceError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
-from rrl.interfaces import WeightSource
+from rrl.interfaces import Show, WeightSource
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
 from rrl.sft import WarmStart
 from rrl.trainer import Trainer
-from rrl.types import Example, Metrics, Problem
+from rrl.types import Example, Problem
 
 log = logging.getLogger(__name__)
-Show = Callable[[float, Metrics], None]
-"""Is told how far a warm start is, from 0 to 1, and its loss."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +143,7 @@ def _keep(loaded: LoadedModel, folder: Path) -> None:
 def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Trainer:
     """Policy, sampler and engine, started on the prepared data; the trainer that drives them."""
     seed = parts.run.seed
+    parts.task.start()
     policy = DeepSpeedPolicy(
         prepared.model,
         prepared.tokenizer,

@@ -22,16 +22,23 @@ LONGEST_INTEGER = 4300
 
 
 def load_split(
-    path: str | None, *, hub_id: str, hub_config: str | None, split: str, fields: Sequence[str]
+    path: str | None,
+    *,
+    hub_id: str,
+    hub_config: str | None,
+    split: str,
+    fields: Sequence[str],
+    data_dir: str | None = None,
 ) -> list[Row]:
     """Every row of a split, in order, each with at least the string ``fields``.
 
     ``path`` is a folder that holds ``<split>.jsonl`` or, failing that, ``<split>.jsonl.gz``. Without it the rows come
-    from the hub's ``hub_id`` (which may also be a local folder in the hub's layout). Raises DataError.
+    from the hub's ``hub_id`` (which may also be a local folder in the hub's layout). ``data_dir`` is a folder within
+    either. Raises DataError.
     """
     if path is None:
-        return _hub_rows(hub_id, {"name": hub_config}, split, fields)
-    return read_rows(split_file(path, split), fields)
+        return _hub_rows(hub_id, {"name": hub_config, "data_dir": data_dir}, split, fields)
+    return read_rows(split_file(Path(path).expanduser() / (data_dir or ""), split), fields)
 
 
 def load_hub_file(hub_id: str, split: str, fields: Sequence[str]) -> list[Row]:
@@ -41,9 +48,9 @@ def load_hub_file(hub_id: str, split: str, fields: Sequence[str]) -> list[Row]:
     return _hub_rows("json", {"data_files": {split: f"{root}/{split}.jsonl"}}, split, fields)
 
 
-def split_file(path: str, split: str) -> Path:
+def split_file(folder: Path, split: str) -> Path:
     """The file of a split in a folder: ``<split>.jsonl`` or, where only that is there, ``<split>.jsonl.gz``."""
-    plain, packed = (Path(path).expanduser() / f"{split}.jsonl{packing}" for packing in ("", ".gz"))
+    plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz"
     return packed if packed.is_file() and not plain.is_file() else plain
 
 
@@ -165,7 +172,8 @@ def _shown(value: Any) -> str:
 def _hub_rows(source: str, arguments: dict[str, Any], split: str, fields: Sequence[str]) -> list[Row]:
     import datasets  # seconds to import, and only needed here
 
-    told = ", ".join(f"{key} {value}" for key, value in arguments.items()).replace("name ", "config ")
+    named = {"name": "config", "data_dir": "folder"}
+    told = ", ".join(f"{named.get(key, key)} {value}" for key, value in arguments.items() if value is not None)
     origin = f"{source} ({told}), split {split}"
     try:
         rows: list[Row] = datasets.load_dataset(source, split=split, **arguments).to_list()

@@ -35,6 +35,12 @@ class DivergenceError(UsageError):
     heading = "training stopped"
 
 
+class ServiceError(UsageError):
+    """A service that was asked over the network will not answer, whoever asks how often. What it answered stays."""
+
+    heading = "a service cannot be used"
+
+
 class StorageError(UsageError):
     """There is no room to write. What was saved before stays."""
 

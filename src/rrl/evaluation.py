@@ -1,26 +1,26 @@
 """How good a model is on held-out problems: one code path inside training and from the command line."""
 
-import math
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from rrl.distributed import spread
 from rrl.interfaces import RolloutEngine, Task
+from rrl.intervals import normal, wilson
 from rrl.ranges import between
 from rrl.types import Metrics, Problem, Rollout, Sampling, State, Verdict
-
-Z95 = 1.959964  # the normal distribution's 97.5 % quantile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What is measured: one greedy response a problem, and ``n`` sampled ones.
 
-    ``split`` names the task's problems, of which ``limit`` of each level are used (null: all); ``temperature``,
+    ``split`` names the task's problems, of which ``limit`` of each level are used (null: all), evenly from what further
+    strata they have; ``temperature``,
     ``top_p`` and ``top_k`` shape the samples; ``seed`` fixes them, the same at every evaluation.
     """
 
@@ -43,17 +43,25 @@ class Evaluation:
         between(self, 0, 10**9, "top_k")
 
     def choose(self, problems: Sequence[Problem]) -> list[Problem]:
-        """The first ``limit`` problems of each level."""
-        taken: dict[str, int] = {}
-        chosen = []
-        for problem in problems:
-            taken[problem.level] = taken.get(problem.level, 0) + 1
-            if self.limit is None or taken[problem.level] <= self.limit:
-                chosen.append(problem)
-        return chosen
+        """The first ``limit`` problems of each level, its strata taking turns; in their order."""
+        if self.limit is None:
+            return list(problems)
+        turns = Counter[tuple[Any, ...]]()
+        levels = defaultdict[str, list[tuple[int, int]]](list)
+        for number, problem in enumerate(problems):
+            stratum = (problem.level, *problem.example.strata.items())
+            levels[problem.level].append((turns[stratum], number))
+            turns[stratum] += 1
+        chosen = [number for level in levels.values() for _, number in sorted(level)[: self.limit]]
+        return [problems[number] for number in sorted(chosen)]
+
+    def one_answer(self, sampling: Sampling) -> Sampling:
+        """How the one response a problem is drawn that a comparison takes: greedily, or as a sample with greedy off."""
+        temperature = 0.0 if self.greedy else self.temperature
+        return replace(sampling, temperature=temperature, top_p=self.top_p, top_k=self.top_k)
 
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
-        """Accuracy overall and by level with 95 % intervals; starts from prompts alone, always."""
+        """Accuracy overall, by level and by stratum with 95 % intervals; starts from prompts alone, always."""
         shape = replace(engine.sampling, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
         result: dict[str, Any] = {"split": self.split, "seed": self.seed, "problems": len(problems)}
         if self.greedy:
@@ -70,13 +78,12 @@ class Evaluation:
         rollouts = engine.generate(states, sampling, generator, task.begin)
         feedback = spread(rollouts, task.verify)
         scores = [[f.score for f in feedback[i : i + n]] for i in range(0, len(feedback), n)]
-        levels = sorted({problem.level for problem in problems}, key=_natural)
-        by_level = {
-            level: accuracy([s for s, p in zip(scores, problems, strict=True) if p.level == level]) for level in levels
-        }
+        strata = [problem.example.strata for problem in problems]
+        kinds = sorted({kind for row in strata for kind in row})
         return {
             **accuracy(scores),
-            "levels": by_level,
+            "levels": _by([problem.level for problem in problems], scores, _natural),
+            "strata": {kind: _by([row.get(kind) for row in strata], scores, str) for kind in kinds},
             "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
             "truncated": fmean(not r.finished for r in rollouts),
             "sampling": asdict(sampling),
@@ -93,22 +100,29 @@ def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """
     means = [fmean(row) for row in scores]
     n, mean = len(means), fmean(means)
-    if all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n:
-        centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
-    else:
-        centre, half = mean, Z95 * math.sqrt(variance(means) / n) if n > 1 else 1.0
-    interval = [max(0.0, centre - half), min(1.0, centre + half)]
+    of_shares = all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n
+    interval = wilson(mean, n) if of_shares else normal(means)
     return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": len(scores[0])}
 
 
+def _by(names: Sequence[str | None], scores: Sequence[Sequence[float]], order: Callable[[str], Any]) -> dict[str, Any]:
+    """Accuracy of the problems of each name; those without one are left out."""
+    found = sorted({name for name in names if name is not None}, key=order)
+    return {name: accuracy([row for row, own in zip(scores, names, strict=True) if own == name]) for name in found}
+
+
 def evaluation_metrics(result: dict[str, Any], source: str) -> Metrics:
-    """The result as flat metrics: ``val-core/<source>/acc/<mode>`` and ``val/<source>/<level>/acc/<mode>``."""
+    """The result as flat metrics.
+
+    ``val-core/<source>/acc/<mode>``, ``val/<source>/<level>/acc/<mode>``, ``val/<source>/<kind>:<stratum>/acc/<mode>``.
+    """
     metrics: Metrics = {}
     for mode, part in result.items():
         if isinstance(part, dict):
             metrics[f"val-core/{source}/acc/{mode}"] = part["accuracy"]
             metrics |= {f"val/{source}/{level}/acc/{mode}": x["accuracy"] for level, x in part["levels"].items()}
+            for kind, strata in part["strata"].items():
+                metrics |= {f"val/{source}/{kind}:{name}/acc/{mode}": x["accuracy"] for name, x in strata.items()}
     return metrics
 
 

@@ -98,6 +98,14 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KLEstimator) -> Te
     return log_r.expm1() - log_r
 
 
+def policy_gradient_loss(logprobs: Tensor, advantages: Tensor, weight: Tensor) -> Tensor:
+    """The policy gradient without a ratio to an older policy (Williams, 1992): L = - sum_t w_t A_t logp_t.
+
+    With advantages of 1 it is the cross-entropy of supervised training.
+    """
+    return -weighted_sum(torch.where(weight != 0, logprobs, 0.0) * advantages, weight)
+
+
 def clipped_policy_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weight: Tensor, *, clip_ratio: float
 ) -> tuple[Tensor, Tensor]:
@@ -152,3 +160,11 @@ def group_advantages(scores: Tensor, group: Tensor) -> Tensor:
     centred = scores - mean[member]
     variance = torch.zeros_like(size).index_add(0, member, centred.square()) / size
     return centred / (variance.sqrt()[member] + 1e-6)
+
+
+def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Mean negative log-likelihood (nats) of the preferences: - log sigmoid(r_chosen - r_rejected).
+
+    Both are [batch] rewards of pairs (Bradley and Terry, Biometrika 1952; Ouyang et al., arXiv 2203.02155, eq. 1).
+    """
+    return -torch.nn.functional.logsigmoid(chosen - rejected).mean()

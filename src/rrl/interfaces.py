@@ -13,7 +13,21 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Generator, Tensor
 
-from rrl.types import Batch, Example, Feedback, Metrics, PolicyOutput, Problem, Rollout, Sampling, Scored, State
+from rrl.types import (
+    Batch,
+    Comparison,
+    Example,
+    Feedback,
+    Judgement,
+    Metrics,
+    Pair,
+    PolicyOutput,
+    Problem,
+    Rollout,
+    Sampling,
+    Scored,
+    State,
+)
 
 StateDict = dict[str, Any]
 Inspect = Callable[[Sequence[State]], list[Scored]]
@@ -22,6 +36,8 @@ Written = Callable[[Sequence[Rollout]], None]
 """Is told of rollouts as soon as they are written."""
 Decode = Callable[[Sequence[State]], list[Feedback]]
 """One greedy response from each state, judged; its tokens count as generated."""
+Show = Callable[[float, Metrics], None]
+"""Is told how far a piece of work is, from 0 to 1, and the latest metrics."""
 
 
 class Task(Protocol):
@@ -42,11 +58,44 @@ class Task(Protocol):
     def vocabulary(self) -> tuple[str, ...] | None:
         """The words of a closed language, for a tokenizer of the task's own; None for free text."""
 
+    def pairs(self, split: str) -> list[Pair]:
+        """Pairs of responses of which one was preferred, to train a reward model on; by default none."""
+        return []
+
+    def faults(self) -> list[str]:
+        """What keeps this task from judging, for the report on a configuration; loads nothing."""
+        return []
+
+    def start(self) -> None:
+        """Load what judging needs, before a run or an evaluation begins. Raises DataError where that does not fit."""
+
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Start to judge these in the background, for a ``verify`` to come; where that gains nothing, do nothing."""
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """One feedback per rollout, in order. Its own failures are verdicts, not exceptions."""
+
+
+class Scorer(Protocol):
+    """A reward model: one number for each response, of which the higher is the better."""
+
+    def start(self) -> None:
+        """Load it onto this process's device, unless that is done. Raises DataError for a model that is none."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """One number for each (prompt, response), in order; a batch at a time, loading at its first use."""
+
+    def described(self) -> dict[str, Any]:
+        """What goes into a report: where it is from, how many texts it has read and how many of them it had to cut."""
+
+
+class Fit(Protocol):
+    """Trains a reward model on pairs; ``needs_model`` is true when it begins with the language model of the run."""
+
+    needs_model: ClassVar[bool]
+
+    def fit(self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show) -> Scorer:
+        """Train, write the reward model to ``folder``, and return it as it is read from there."""
 
 
 class Reward(Protocol):
@@ -182,6 +231,19 @@ class Objective(Protocol):
 
     def load_state_dict(self, state: StateDict) -> None:
         """Go back to a saved state."""
+
+
+class Judge(Protocol):
+    """Says which of two answers to a question is better."""
+
+    def start(self) -> None:
+        """Look whether what it needs is at hand, before answers are written. Raises UsageError when it is not."""
+
+    def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
+        """One judgement per comparison, in order. Its own failures are judgements too, unless none could succeed."""
+
+    def account(self) -> dict[str, Any]:
+        """Who it is and what it has cost so far, as plain data without secrets."""
 
 
 class Policy(WeightSource, Protocol):

@@ -1,7 +1,7 @@
 """Composing a configuration from the command line, with every misspelt key and group told at once."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,8 @@ from rrl.errors import ConfigError, shown
 from rrl.spelling import closest, likeliest_key
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+ANEW = ("judge", "scorer")
+"""Groups that are chosen when a run is evaluated, whatever it was trained with."""
 EXAMPLE = "\"template.text='Q: {question}'\""
 
 
@@ -37,25 +39,43 @@ class Composed(NamedTuple):
         return fault
 
 
-def compose(name: str, overrides: Sequence[str]) -> Composed:
+def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = None) -> Composed:
     """``conf/<name>.yaml`` under ``overrides``: ``group=choice`` and ``key=value``; a mapping replaces the old one.
 
+    Of what its choices bring, ``only`` these keys of the top level are taken (null: all).
     A choice or key that is not there is left out and told. Raises ConfigError when nothing can be composed.
     """
     import hydra
 
     faults = take_own_parts()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
-        given, known = _read(overrides, faults), groups()
-        choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
-        chosen, lost = _choose(choices, faults)
-        values = [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
-        return _settle(hydra.compose(name, [search_path(), *chosen]), values, faults)
+        chosen, values = _divide(_read(overrides, faults), _groups_of(name, only), faults)
+        config = hydra.compose(name, [search_path(), *chosen])
+        return _settle(config if only is None else _masked(config, only), values, faults, only)
+
+
+def _groups_of(name: str, only: Sequence[str] | None) -> set[str]:
+    """The groups among which ``conf/<name>.yaml`` chooses and whose keys are taken."""
+    from omegaconf import OmegaConf
+
+    entries = _plain(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)["defaults"]
+    named = {group for entry in entries if isinstance(entry, Mapping) for group in entry}
+    files = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
+    taken = {group for group in named & groups().keys() if only is None or group in only}
+    return taken.union(*(_groups_of(file, only) for file in files))
+
+
+def _masked(config: Any, keys: Sequence[str]) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(config, list(keys))
 
 
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
-    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``."""
+    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``.
 
+    What is in ``ANEW`` can be chosen as for a new run; the rest is the run's.
+    """
     if not (folder / "config.yaml").is_file() or not (folder / "actor").is_dir():
         raise ConfigError(
             f"from_run: {str(folder)!r} holds no finished run; expected a folder with config.yaml and actor/; "
@@ -66,7 +86,22 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
         config = _linked(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.models.HuggingFace", **actor}, None
-        return _settle(config, _read(overrides, faults), faults)
+        chosen, values = _divide(_read(overrides, faults), ANEW, faults)
+        _put_in(config, chosen)
+        return _settle(config, values, faults)
+
+
+def _put_in(config: Any, chosen: Sequence[str]) -> None:
+    """What these choices bring, with its references as they stand; without a choice of ``judge`` there is none."""
+    import hydra
+
+    config.judge = None
+    if chosen:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            fresh = hydra.compose("evaluate", [search_path(), *chosen])
+        for choice in chosen:
+            group = choice.partition("=")[0]
+            config[group] = fresh._get_node(group)
 
 
 def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
@@ -132,6 +167,13 @@ def _parse(text: str) -> Any:
     return override
 
 
+def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> tuple[list[str], list[Any]]:
+    """Of the overrides, the choices of ``known`` groups for Hydra, and the values that are set after them."""
+    choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
+    chosen, lost = _choose(choices, faults)
+    return chosen, [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
+
+
 def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
     """The choices for Hydra, a misspelt one replaced by the nearest, and the groups for which there is none near."""
     chosen, lost = [], []
@@ -152,7 +194,9 @@ def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[
     return chosen, lost
 
 
-def _settle(config: Any, values: Sequence[Any], faults: list[str]) -> Composed:
+def _settle(
+    config: Any, values: Sequence[Any], faults: list[str], only: Sequence[str] | None = None
+) -> Composed:  # fmt: skip
     """Set the values whose keys ``config`` has (or that add one by ``+``), with a fault for each other one."""
     from omegaconf import OmegaConf
 
@@ -162,7 +206,7 @@ def _settle(config: Any, values: Sequence[Any], faults: list[str]) -> Composed:
     for o in values:
         key, value = o.key_or_group, o.value()
         if key not in keys and not o.is_add() and not o.is_force_add():
-            faults.append(f"{key}: no such key{_suggest(key, keys)}")
+            faults.append(f"{key}: no such key{_suggest(key, keys, only)}")
         elif isinstance(sound.get(key), Mapping) and not isinstance(value, Mapping):
             example = next(k for k in keys if k.startswith(f"{key}.") and not k.endswith("_target_"))
             faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...")
@@ -172,18 +216,24 @@ def _settle(config: Any, values: Sequence[Any], faults: list[str]) -> Composed:
     return Composed(_plain(config), faults, sound, {key: source[1] for key, source in taken if source})
 
 
-def _suggest(key: str, keys: Sequence[str]) -> str:
-    """What a key that is not among ``keys`` probably meant."""
-    brought = [(name, choice) for choice, name, _ in _contents(folders()) if choice and name not in keys]
+def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
+    """What a key that is not among ``keys`` probably meant; ``only`` are the top-level keys there can be."""
+    if key.split(".")[0] == "judge" and "judge" not in keys:
+        return "; nothing is judged here: judges belong to rrl-evaluate"
+    brought = [
+        (name, choice)
+        for choice, name, _ in _contents(folders())
+        if choice and name not in keys and (only is None or name.split(".")[0] in only)
+    ]
     elsewhere = dict(reversed(brought))  # the first choice wins
     if key in elsewhere:
         return f"; it comes with {elsewhere[key]}"
     meant = likeliest_key(key, keys, elsewhere)
-    if meant:
+    if meant in keys or meant in elsewhere:
         return f"; did you mean {meant!r}" + (f" (with {elsewhere[meant]})?" if meant in elsewhere else "?")
     split = [name.rpartition(".")[::2] for name in keys if not name.endswith("_target_")]
     siblings = [leaf for parent, leaf in split if parent == key.rpartition(".")[0]]
-    return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; rrl-train --cfg prints all keys"
+    return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; --cfg prints all keys"
 
 
 @cache

@@ -41,6 +41,31 @@ def learning_curves(
     pyplot.close(figure)
 
 
+def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: Path) -> None:
+    """Predicted probability against share chosen, with the diagonal of perfect calibration; a dot's area is its pairs.
+
+    ``table`` is that of ``calibration.reliability``. Writes a PNG to ``target``.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(4.2, 3.8))
+    axis.plot([0.5, 1], [0.5, 1], color="grey", linestyle="--", label="perfect")
+    predicted, chosen = [row["predicted"] for row in table], [row["chosen"] for row in table]
+    most = max(row["pairs"] for row in table)
+    axis.plot(predicted, chosen, color=COLOURS[0])
+    axis.scatter(predicted, chosen, [10 + 90 * row["pairs"] / most for row in table], COLOURS[0], label="reward model")
+    axis.set(xlabel="predicted probability of the favourite", ylabel="share of pairs that chose it", title=title)
+    axis.set(xlim=(0.48, 1.02), ylim=(-0.02, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+    pyplot.close(figure)
+
+
 def _curve(folder: Path, mode: str, level: str) -> list[tuple[float, float, float, float]]:
     points = []
     for row in read_jsonl(folder / "evaluations.jsonl"):

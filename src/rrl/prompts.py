@@ -1,7 +1,7 @@
 """From text to tokens: the template a question is put in, and what happens to prompts that are too long."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,8 +15,12 @@ log = logging.getLogger(__name__)
 class Template(Protocol):
     """Puts a question into the words a model expects."""
 
-    def render(self, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
+    def render(self, examples: Sequence[Example], tokenizer: Any) -> list[tuple[int, ...]]:
         """Each prompt's token ids."""
+
+    def continuation(self, reference: str) -> str:
+        """The reference as it follows the prompt."""
+        return reference
 
     def describe(self, tokenizer: Any) -> str:
         """What stands around a question, as text: recorded with every result."""
@@ -32,9 +36,9 @@ class Plain(Template):
         if self.text.count("{question}") != 1:
             raise ValueError(f"text: expected {{question}} exactly once, got {self.text!r}")
 
-    def render(self, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
+    def render(self, examples: Sequence[Example], tokenizer: Any) -> list[tuple[int, ...]]:
         """The filled texts' token ids, without an end token."""
-        texts = [self.text.replace("{question}", question) for question in questions]
+        texts = [self.text.replace("{question}", example.question) for example in examples]
         return [_without_end(row, tokenizer.eos_token_id) for row in tokenizer(texts).input_ids]
 
     def describe(self, tokenizer: Any) -> str:
@@ -44,26 +48,30 @@ class Plain(Template):
 
 @dataclass(frozen=True, kw_only=True)
 class Chat(Template):
-    """The tokenizer's chat template: an optional system message, then the question as the user's turn."""
+    """The tokenizer's chat template: an optional system message, then the question as the user's turn, or its turns."""
 
     system: str | None
 
-    def render(self, questions: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
+    def render(self, examples: Sequence[Example], tokenizer: Any) -> list[tuple[int, ...]]:
         """The conversations' token ids up to where the assistant begins."""
-        texts = [self._text(question, tokenizer) for question in questions]
+        texts = [self._text(example.turns or _only(example.question), tokenizer) for example in examples]
         return [tuple(row) for row in tokenizer(texts, add_special_tokens=False).input_ids]
+
+    def continuation(self, reference: str) -> str:
+        """Without a blank before it: the template itself separates."""
+        return reference.lstrip()
 
     def describe(self, tokenizer: Any) -> str:
         """The conversation around ``{question}``."""
-        return self._text("{question}", tokenizer)
+        return self._text(_only("{question}"), tokenizer)
 
-    def _text(self, question: str, tokenizer: Any) -> str:
+    def _text(self, conversation: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
         from jinja2 import TemplateError
 
         if not tokenizer.chat_template:
             raise DataError("template: the tokenizer has no chat template; use template=plain or another model")
         turns = [{"role": "system", "content": self.system}] if self.system else []
-        turns.append({"role": "user", "content": question})
+        turns += map(dict, conversation)
         try:
             return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         except TemplateError as error:
@@ -71,6 +79,10 @@ class Chat(Template):
                 f"template: the tokenizer's chat template cannot take this conversation ({error}); set "
                 "template.system=null or use template=plain"
             ) from error
+
+
+def _only(question: str) -> tuple[Mapping[str, str], ...]:
+    return ({"role": "user", "content": question},)
 
 
 def _without_end(tokens: Sequence[int], end: int) -> tuple[int, ...]:
@@ -112,8 +124,9 @@ class Prompts:
         return kept
 
     def _problems(self, examples: Sequence[Example], tokenizer: Any) -> list[Problem]:
-        prompts = self.template.render([example.question for example in examples], tokenizer)
-        references = tokenizer([example.reference for example in examples], add_special_tokens=False).input_ids
+        prompts = self.template.render(examples, tokenizer)
+        texts = [self.template.continuation(example.reference) for example in examples]
+        references = tokenizer(texts, add_special_tokens=False).input_ids
         return [
             Problem(example, prompt, (*ids, tokenizer.eos_token_id) if example.reference else ())
             for example, prompt, ids in zip(examples, prompts, references, strict=True)

@@ -23,36 +23,16 @@ PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegacon
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Where a run is written and how often.
-
-    ``dir`` is the run's directory (null: one is made under ``runs/``); warm starts are cached under ``cache_dir``;
-    ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
-    checkpoints, evaluations and rollout dumps (null: never in between). The last ``keep_last`` checkpoints are kept
-    and, of those at whose step there was an evaluation, the ``keep_best`` with the highest accuracy. A phase that lasts
-    longer than ``phase_limit`` seconds ends the run (null: it may).
-    """
+class Place:
+    """Where something is written and by how many threads; ``dir`` null makes a folder under ``runs/``."""
 
     seed: int
     dir: str | None
-    cache_dir: str
     threads: int | None
-    save_freq: int | None
-    keep_last: int
-    keep_best: int
-    phase_limit: float | None
-    test_freq: int | None
-    rollout_freq: int | None
 
     def __post_init__(self) -> None:
-        for name in ("threads", "save_freq", "test_freq", "rollout_freq"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1 or null, got {value}")
-        at_least_one(self, "keep_last")
-        not_negative(self, "keep_best")
-        if self.phase_limit is not None and self.phase_limit <= 0:
-            raise ValueError(f"phase_limit: expected a number > 0 or null, got {self.phase_limit}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads: expected at least 1 or null, got {self.threads}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a number from 0 to below 2**63, got {self.seed}")
 
@@ -74,16 +54,47 @@ class RunSettings:
             )
         return writable(folder, "run.dir")
 
-    def cache(self) -> Path:
-        """The folder of warm starts, not yet made; refuses one that cannot be written to."""
-        return writable(Path(self.cache_dir).expanduser(), "run.cache_dir")
-
     def limit_threads(self) -> None:
         """Keep torch to ``threads``."""
         import torch
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Place):
+    """Where a run is written and how often.
+
+    ``dir`` is the run's directory (null: one is made under ``runs/``); warm starts are cached under ``cache_dir``;
+    ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
+    checkpoints, evaluations and rollout dumps (null: never in between). The last ``keep_last`` checkpoints are kept
+    and, of those at whose step there was an evaluation, the ``keep_best`` with the highest accuracy. A phase that lasts
+    longer than ``phase_limit`` seconds ends the run (null: it may).
+    """
+
+    cache_dir: str
+    save_freq: int | None
+    keep_last: int
+    keep_best: int
+    phase_limit: float | None
+    test_freq: int | None
+    rollout_freq: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("save_freq", "test_freq", "rollout_freq"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1 or null, got {value}")
+        at_least_one(self, "keep_last")
+        not_negative(self, "keep_best")
+        if self.phase_limit is not None and self.phase_limit <= 0:
+            raise ValueError(f"phase_limit: expected a number > 0 or null, got {self.phase_limit}")
+
+    def cache(self) -> Path:
+        """The folder of warm starts, not yet made; refuses one that cannot be written to."""
+        return writable(Path(self.cache_dir).expanduser(), "run.cache_dir")
 
 
 def writable(folder: Path, key: str) -> Path:

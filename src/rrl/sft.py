@@ -1,7 +1,7 @@
 """Supervised fine-tuning on references: the warm start before reinforcement learning."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from rrl.collate import padded
 from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
+from rrl.interfaces import Show
 from rrl.ranges import at_least_one, not_negative
-from rrl.types import Metrics, Problem
+from rrl.types import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,7 @@ class WarmStart:
         """How many demonstrations are drawn."""
         return self.demonstrations or self.steps * self.batch_size
 
-    def train(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Callable[[float, Metrics], None]
-    ) -> float:
+    def train(self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Show) -> float:
         """Train ``model`` in place; ``show`` is told progress and loss (nats a token) each step. Returns the last."""
         problems = [problem for problem in problems if problem.reference]
         if not problems:
@@ -58,9 +57,7 @@ class WarmStart:
             torch.manual_seed(self.seed)
             return self._descend(model, tokenizer, problems, show)
 
-    def _descend(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Callable[[float, Metrics], None]
-    ) -> float:
+    def _descend(self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Show) -> float:
         optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         order = self._order(len(problems))
         loss = float("nan")

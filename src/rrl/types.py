@@ -22,7 +22,8 @@ class Example:
 
     ``reference`` is a whole canonical response ("" when there is none); ``answer`` is what the
     verifier compares with; ``level`` names the stratum that results are reported by, ``strata`` further
-    ones by kind, as in {"subject": "algebra"}.
+    ones by kind, as in {"subject": "algebra"}. Where the question is a conversation, ``turns`` has it as chat messages
+    ({"role": "user" or "assistant", "content": text}); empty, the question is the user's only turn.
     """
 
     id: str
@@ -31,6 +32,19 @@ class Example:
     reference: str
     answer: str
     strata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    turns: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to one prompt, of which one was preferred; ``level`` and ``strata`` as in ``Example``."""
+
+    id: str
+    level: str
+    prompt: str
+    chosen: str
+    rejected: str
+    strata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +134,32 @@ class Feedback:
     def solved(self) -> bool:
         """Whether the verifier found it right."""
         return self.verdict is Verdict.RIGHT
+
+
+class Preference(str, Enum):
+    """Which of two answers a judge prefers. ``ERROR`` is the judge's own failure, never an answer's."""
+
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to a question, in the order in which a judge sees them."""
+
+    question: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge says of a comparison; ``reason`` is its own words or numbers, or what went wrong."""
+
+    preference: Preference
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

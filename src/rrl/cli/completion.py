@@ -10,7 +10,7 @@ from rrl.errors import ConfigError
 WORDS = {
     "rrl-train": ("--help", "--cfg", "--completion", "--multirun", "resume=", "dry_run=true"),
     "rrl-sft": ("--help",),
-    "rrl-evaluate": ("--help", "from_run=", "output="),
+    "rrl-evaluate": ("--help", "from_run=", "against=", "output=", "judgements="),
     "rrl-demo": ("--help",),
 }
 """The commands that are completed, and what each takes beside the keys of the configuration."""
@@ -99,9 +99,9 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     from rrl.overrides import compose
 
     try:
-        return compose("train", overrides).config
+        return compose("evaluate", overrides).config  # which has all that training has
     except ConfigError:  # somebody is still typing, and is told when the command runs
-        return compose("train", []).config
+        return compose("evaluate", []).config
 
 
 def _find(key: str, config: Mapping[str, Any]) -> Any:

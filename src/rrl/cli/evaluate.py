@@ -1,10 +1,15 @@
-"""rrl-evaluate: measure a run's actor, or any model, on a task's held-out problems."""
+"""rrl-evaluate: measure a run's actor, or any model, on a task's held-out problems; or have a judge compare two."""
 
-import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rrl.cli import shell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rrl.config import Parts
 
 HELP = """
 rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n, seed, interval, template, sampling).
@@ -13,7 +18,17 @@ rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n,
   rrl-evaluate from_run=DIR evaluation.n=8      with other settings
   rrl-evaluate task=gsm8k data.path=DIR model=hf model.path=FOLDER_OR_ID
   ... output=result.json                        writes the result to a new file
+
+With a judge it compares two sides instead: one answer of each to every problem, judged in both orders, and prints how
+often the first side wins, ties and loses, by level. Judges: a reward model, or a language model behind an
+OpenAI-compatible endpoint, whose replies are kept, so that the same command goes on where it was interrupted.
+
+  rrl-evaluate from_run=RUN against=OTHER_RUN judge=openai judge.model=NAME
+  rrl-evaluate from_run=RUN against=sft judge=reward_model scorer=sequence scorer.path=FOLDER_OR_ID
+  against=OTHER_RUN | sft (the run's own warm start) | reference (the data set's answers) | a model's folder or id
+  ... judgements=judgements.jsonl               writes every question, both answers and both verdicts to a new file
 """
+OPTIONS = ("from_run", "against", "output", "judgements")
 
 
 def main() -> None:
@@ -22,30 +37,78 @@ def main() -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    from pathlib import Path
+    import json
 
-    from rrl.assemble import FrozenSource, measure, prepare_evaluation
     from rrl.config import load
-    from rrl.distributed import device
-    from rrl.errors import ConfigError
-    from rrl.rundir import writable, write_json
+    from rrl.rundir import write_json
 
-    given = shell.options(arguments, ("from_run", "output"))
-    run, target = given["from_run"], given["output"]
-    rest = [argument for argument in arguments if not argument.startswith(("from_run=", "output="))]
-    output = None if target is None else Path(target).expanduser()
-    if output is not None and output.exists():
-        raise ConfigError(f"output: {str(output)!r} exists; expected a new file; give another name or move it away")
-    if output is not None:
-        writable(output.parent, "output")
-    config, parts = load("train", rest, run=run)
+    given = shell.options(arguments, OPTIONS)
+    rest = [argument for argument in arguments if not argument.startswith(tuple(f"{name}=" for name in OPTIONS))]
+    output, judgements = (_new_file(name, given[name]) for name in ("output", "judgements"))
+    config, parts = load("evaluate", rest, run=given["from_run"])
     parts.run.limit_threads()
-    prepared = prepare_evaluation(parts, lambda progress, metrics: None)
-    parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
-    result = {"task": config["data"]["name"], "model": config["model"], **measure(parts, prepared)}
+    about = {"task": config["data"]["name"], "model": config["model"]}
+    if parts.judge is None:
+        _refuse_without_judge(given)
+        result = {**about, **_measured(parts)}
+    else:
+        result = {**about, **_compared(parts, given, judgements)}
     print(json.dumps(result, indent=2))
     if output is not None:
         write_json(output, result)
+
+
+def _new_file(name: str, value: str | None) -> "Path | None":
+    """The file that an option names; raises ConfigError unless it can be made."""
+    from pathlib import Path
+
+    from rrl.errors import ConfigError
+    from rrl.rundir import writable
+
+    if value is None:
+        return None
+    file = Path(value).expanduser()
+    if file.exists():
+        raise ConfigError(f"{name}: {str(file)!r} exists; expected a new file; give another name or move it away")
+    writable(file.parent, name)
+    return file
+
+
+def _refuse_without_judge(given: dict[str, str | None]) -> None:
+    from rrl.errors import ConfigError
+
+    names = [name for name in ("against", "judgements") if given[name] is not None]
+    if names:
+        raise ConfigError(*(f"{name}: nobody judges; expected a judge, as in judge=openai, with it" for name in names))
+
+
+def _measured(parts: "Parts") -> dict[str, Any]:
+    """Accuracy."""
+    from rrl.assemble import FrozenSource, measure, prepare_evaluation
+    from rrl.distributed import device
+
+    parts.task.start()
+    prepared = prepare_evaluation(parts, lambda progress, metrics: None)
+    parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
+    return measure(parts, prepared)
+
+
+def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | None") -> dict[str, Any]:
+    """Wins, ties and losses; the table for people goes to standard error, where it leaves the JSON alone."""
+    from rrl.arena import compare, opponent
+    from rrl.display import display
+    from rrl.judging import table
+    from rrl.rundir import dump_rollouts
+
+    theirs = opponent(parts, given["against"], given["from_run"])
+    bar = display("judge")
+    bar.begin(f"against {theirs.name}")
+    result, played = compare(parts, theirs, bar.advance)
+    bar.close()
+    if judgements is not None:
+        dump_rollouts(judgements, [match.row() for match in played])
+    print(table(result), result["rule"], sep="\n", file=sys.stderr)
+    return result
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def _sft(arguments: Sequence[str]) -> None:
     from rrl.config import load
     from rrl.display import display
 
-    config, parts = load("train", _with_warm_start(arguments))
+    config, parts = load("train", _with_warm_start(arguments), judging=False)
     parts.run.cache()
     parts.run.limit_threads()
     target = None if parts.run.dir is None else parts.run.choose("sft")

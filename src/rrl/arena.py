@@ -1,0 +1,176 @@
+"""Two sides answer the same held-out problems, and a judge compares the answers."""
+
+import copy
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from rrl.assemble import FrozenSource, encode, prepare_evaluation
+from rrl.config import Parts, load
+from rrl.distributed import device
+from rrl.errors import ConfigError, DataError
+from rrl.interfaces import Show
+from rrl.judging import RULE, Answered, Match, matches, tally
+from rrl.models import HuggingFace
+from rrl.types import Example, Problem, Rollout, Sampling, State
+
+SIDES = "another run's directory, sft (the run's own warm start), reference (the data set's answers), or a model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Who answers: ``parts`` have the model and its prompts; None stands for the data set's own answers."""
+
+    name: str
+    parts: Parts | None
+
+
+def opponent(parts: Parts, against: str | None, run: str | None) -> Side:
+    """The other side that ``against`` names, seen from ``parts``, those of ``run`` if there is one. Loads no model."""
+    if not against:
+        raise ConfigError(f"against: missing; a judge compares two sides; expected {SIDES}")
+    folder = Path(against).expanduser()
+    if against == "reference":
+        return Side(name=against, parts=None)
+    if against == "sft":
+        return Side(name=against, parts=_with_model(parts, _warm_start_of(run)))
+    if not (folder / "config.yaml").is_file():
+        return Side(name=against, parts=_with_model(parts, against))
+    if not (folder / "actor").is_dir():
+        raise ConfigError(f"against: {against!r} is a run without actor/; expected one that came to its end")
+    with _told(against):
+        _, other = load("evaluate", [], run=str(folder), judging=False)
+    return Side(name=against, parts=replace(parts, model=other.model, prompts=other.prompts, warmstart=None))
+
+
+def compare(parts: Parts, theirs: Side, show: Show) -> tuple[dict[str, Any], list[Match]]:
+    """Both sides' answers to the same problems, judged in both orders: what it comes to, and every match.
+
+    One model is in memory at a time: ours, theirs, the judge's.
+    """
+    judge = parts.judge
+    assert judge is not None, "who compares has a judge"
+    judge.start()
+    examples, left_out = _in_common(parts, theirs)
+    our_texts, about_ours = _answers(Side(name="ours", parts=parts), examples, show)
+    with _told(theirs.name):
+        their_texts, about_theirs = _answers(theirs, examples, show)
+    answered = [
+        Answered(id=e.id, level=e.level, question=e.question, ours=our_texts[e.id], theirs=their_texts[e.id])
+        for e in examples
+    ]
+    played = matches(answered, lambda comparisons: judge.judge(comparisons, show))
+    result = {
+        "split": parts.evaluation.split,
+        "problems": len(examples),
+        "left_out": left_out,
+        "seed": parts.evaluation.seed,
+        "sampling": asdict(_sampling(parts)),
+        "ours": about_ours,
+        "against": {"name": theirs.name, **about_theirs},
+        "rule": RULE,
+        **tally(played),
+        "judge": judge.account(),
+    }
+    return result, played
+
+
+def _warm_start_of(run: str | None) -> str:
+    if run is None:
+        raise ConfigError("against: sft is the warm start of a run, and no run is given; expected from_run=RUN with it")
+    folder = Path(run).expanduser() / "start"
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"against: sft, but {str(folder)!r} is not there: the run had no warm start; expected one; give the model "
+            "that it began with, as in against=FOLDER_OR_ID"
+        )
+    return str(folder)
+
+
+def _with_model(parts: Parts, path: str) -> Parts:
+    """The same with a model from a folder or the hub, in our model's attention and trust where it has these."""
+    attention, trust = getattr(parts.model, "attention", "sdpa"), getattr(parts.model, "trust_remote_code", False)
+    model = HuggingFace(path=path, revision=None, attention=attention, trust_remote_code=trust)
+    return replace(parts, model=model, warmstart=None)
+
+
+@contextmanager
+def _told(against: str) -> Iterator[None]:
+    """Faults of the other side are told as such: their keys are not those of this command line."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        raise type(error)(*(f"against={against}: {fault}" for fault in error.faults)) from error
+
+
+def _in_common(parts: Parts, theirs: Side) -> tuple[list[Example], int]:
+    """The problems that both sides can answer, as many of each level as are wanted, and how many one of them cannot.
+
+    No weights are loaded for it, so that a model that is not there is told before the other one begins to write.
+    """
+    examples = parts.task.examples(parts.evaluation.split)
+    mine = _can_answer(parts, examples)
+    if theirs.parts is None:
+        others = {example.id for example in examples if example.reference.strip()}
+    else:
+        with _told(theirs.name):
+            others = {problem.id for problem in _can_answer(theirs.parts, examples)}
+    both = [problem for problem in mine if problem.id in others]
+    if not both:
+        raise DataError(
+            f"against: {theirs.name!r} answers none of the {len(mine)} problems that our side does (split "
+            f"{parts.evaluation.split!r}); expected some in common; give another side, or allow longer prompts"
+        )
+    return [problem.example for problem in parts.evaluation.choose(both)], len(examples) - len(both)
+
+
+def _can_answer(parts: Parts, examples: Sequence[Example]) -> list[Problem]:
+    return encode(examples, parts.model.outline(parts.task.vocabulary()), parts)
+
+
+def _answers(side: Side, examples: Sequence[Example], show: Show) -> tuple[dict[str, str], dict[str, Any]]:
+    """The side's answer to each example, by its id, and how it came about. Its model is gone afterwards."""
+    if side.parts is None:
+        return {example.id: example.reference.strip() for example in examples}, {"model": None}
+    wanted = {example.id for example in examples}
+    rollouts, template = _written(side.parts, wanted, show)
+    gc.collect()  # of the model, whose modules know each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    stop = side.parts.engine.sampling.stop
+    texts = {rollout.state.problem.id: _without_stop(rollout.response, stop) for rollout in rollouts}
+    truncated = fmean(not rollout.finished for rollout in rollouts)
+    return texts, {"model": _described(side.parts.model), "template": template, "truncated": truncated}
+
+
+def _written(parts: Parts, wanted: set[str], show: Show) -> tuple[list[Rollout], str]:
+    """One response to each wanted problem, by an engine of its own, which would keep the model alive; the template."""
+    every = replace(parts, evaluation=replace(parts.evaluation, limit=None))
+    prepared = prepare_evaluation(every, show)
+    engine = copy.deepcopy(parts.engine)
+    engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
+    states = [State(problem) for problem in prepared.test if problem.id in wanted]
+    generator = torch.Generator().manual_seed(parts.evaluation.seed)
+    rollouts = engine.generate(states, _sampling(parts), generator)
+    return rollouts, parts.prompts.template.describe(prepared.tokenizer)
+
+
+def _sampling(parts: Parts) -> Sampling:
+    return parts.evaluation.one_answer(parts.engine.sampling)
+
+
+def _without_stop(response: str, stop: Sequence[str]) -> str:
+    """The response up to the text that ended it, which is not part of the answer."""
+    for text in stop:
+        response = response.partition(text)[0]
+    return response.strip()
+
+
+def _described(model: Any) -> dict[str, Any]:
+    return {"class": type(model).__name__, **vars(model)}

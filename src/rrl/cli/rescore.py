@@ -1,0 +1,88 @@
+"""rrl-rescore: judge dumped rollouts again by the present verifier, and show what changed."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrl.cli import shell
+
+HELP = """
+rrl-rescore judges the rollouts that a run has dumped again, by the verifier as it is now, and shows what changed.
+
+  rrl-rescore from_run=RUN                          all dumps of a run, by the run's own configuration
+  rrl-rescore from_run=RUN dump=RUN/rollouts/step-000050.jsonl
+  rrl-rescore task=math dump=FOLDER_OR_FILE         without a run; dump may be a pattern, as in 'runs/*/rollouts'
+  ... task.answer_format=flexible                   what would another verifier have said
+  ... shown=50                                      rows that changed on the terminal (20); all are in the JSON
+  ... json=true   output=result.json                JSON on the terminal; in a new file
+
+It ends with 0 whether or not anything changed; lines that cannot be read are told and left out.
+"""
+OPTIONS = ("from_run", "dump", "output", "json", "shown")
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(shell.run(_rescore, HELP))
+
+
+def _rescore(arguments: Sequence[str]) -> None:
+    from rrl.config import load
+    from rrl.rescore import as_table, rescore
+    from rrl.rundir import write_json
+
+    given = shell.options(arguments, OPTIONS)
+    files, output, shown = _files(given["from_run"], given["dump"]), _output(given["output"]), _shown(given["shown"])
+    as_json = shell.is_true("json", given["json"])
+    names = tuple(f"{name}=" for name in OPTIONS)
+    rest = [argument for argument in arguments if not argument.startswith(names)]
+    _, parts = load("train", rest, run=given["from_run"])
+    result = rescore(parts.task, files)
+    if output is not None:
+        write_json(output, result.as_mapping())
+    print(json.dumps(result.as_mapping(), indent=2, default=str) if as_json else as_table(result, shown))
+
+
+def _files(run: str | None, dump: str | None) -> list[Path]:
+    """The dumps; of a folder all that lie in it, in the order of their names."""
+    import glob
+
+    from rrl.errors import ConfigError
+
+    if run is None and dump is None:
+        raise ConfigError(
+            "dump: missing; expected a file, a folder or a pattern, or from_run=RUN for all dumps of a run"
+        )
+    pattern = str(Path(run or "").expanduser() / "rollouts") if dump is None else str(Path(dump).expanduser())
+    found = sorted(map(Path, glob.glob(pattern)))
+    files = [file for path in found for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    if not files:
+        remedy = "give another dump" if dump else "dumps are written at run.rollout_freq; or give dump=FILE"
+        raise ConfigError(f"{'dump' if dump else 'from_run'}: no dump of rollouts in {pattern!r}; {remedy}")
+    return files
+
+
+def _output(target: str | None) -> Path | None:
+    from rrl.errors import ConfigError
+    from rrl.rundir import writable
+
+    if target is None:
+        return None
+    output = Path(target).expanduser()
+    if output.exists():
+        raise ConfigError(f"output: {str(output)!r} exists; expected a new file; give another name or move it away")
+    writable(output.parent, "output")
+    return output
+
+
+def _shown(text: str | None) -> int:
+    from rrl.errors import ConfigError
+
+    if text is not None and not text.isdigit():
+        raise ConfigError(f"shown: expected a whole number, got {text!r}")
+    return 20 if text is None else int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""95 % intervals of shares and means in [0, 1]."""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, variance
+
+Z95 = 1.959964  # the normal distribution's 97.5 % quantile
+
+
+def wilson(share: float, n: int) -> list[float]:
+    """Wilson's score interval (Wilson, JASA 1927, 22:209) of a share of ``n`` >= 1 independent units.
+
+    ``share`` may also be the mean of ``n`` values from 0 to 1: their variance is at most share * (1 - share), so that
+    the interval is then too wide rather than too narrow.
+    """
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
+    return _within(centre, half)
+
+
+def normal(values: Sequence[float]) -> list[float]:
+    """The normal interval of the mean of values from 0 to 1; one value says nothing."""
+    half = Z95 * math.sqrt(variance(values) / len(values)) if len(values) > 1 else 1.0
+    return _within(fmean(values), half)
+
+
+def _within(centre: float, half: float) -> list[float]:
+    return [max(0.0, centre - half), min(1.0, centre + half)]

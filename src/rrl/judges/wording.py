@@ -1,0 +1,26 @@
+"""The words between us and a judge that reads: the question it is asked, the verdict it ends with."""
+
+import re
+
+from rrl.types import Comparison, Preference
+
+_PLACES = re.compile(r"\{(question|first|second)\}")
+_VERDICTS = {"Verdict: A": Preference.FIRST, "Verdict: B": Preference.SECOND, "Verdict: tie": Preference.TIE}
+
+
+def fill(template: str, comparison: Comparison) -> str:
+    """The template with its places filled, all at once: braces within an answer are nothing but text."""
+    return _PLACES.sub(lambda place: str(getattr(comparison, place[1])), template)
+
+
+def check_template(template: str) -> None:
+    """Raise ValueError unless question, both answers and the form of the verdict stand in it."""
+    missing = [word for word in ("{question}", "{first}", "{second}", *_VERDICTS) if word not in template]
+    if missing:
+        raise ValueError(f"template: expected {', '.join(map(repr, missing))} in it, got {template!r}")
+
+
+def read_verdict(reply: str) -> Preference:
+    """What the last line says that holds anything; ``ERROR`` unless it is a verdict and nothing else."""
+    lines = [line.strip() for line in reply.splitlines() if line.strip()]
+    return _VERDICTS.get(lines[-1], Preference.ERROR) if lines else Preference.ERROR

@@ -1,0 +1,121 @@
+"""RLTF's own loss: a policy gradient on recent samples, and as much supervised training on references."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rrl.collate import collate
+from rrl.functional import policy_gradient_loss, weighted_sum
+from rrl.interfaces import Objective, StateDict
+from rrl.ranges import at_least_one
+from rrl.types import Batch, Example, Metrics, PolicyOutput, Problem, Rollout, State
+
+_SUPERVISED = -1
+"""The group of rows that hold references."""
+
+
+class Sample(NamedTuple):
+    """A rollout in the buffer, as plain data: what it began with, what was written, and each written token's pay."""
+
+    problem: str
+    level: str
+    prompt: tuple[int, ...]
+    prefix: tuple[int, ...]
+    actions: tuple[int, ...]
+    pay: tuple[float, ...]
+    reference: tuple[int, ...]
+
+
+@dataclass(kw_only=True)
+class RLTF(Objective):
+    """The original loss of RLTF (Liu et al., arXiv 2307.04349): L = - sum_t w_t A_t log pi_t, without a ratio.
+
+    The buffer holds the latest ``capacity`` rollouts. A step on n rollouts puts them in and then learns from n rows:
+    one half are samples drawn from the buffer, whose advantages are what their tokens were paid when they were written;
+    the other half are the references of the same problems, cut to ``max_reference_length`` tokens, with advantage 1.
+    ``seed`` is that of the drawing.
+    """
+
+    capacity: int
+    max_reference_length: int
+    seed: int
+    _samples: list[Sample] = field(init=False, default_factory=list)
+    _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
+
+    needs: ClassVar[frozenset[str]] = frozenset({"references"})
+    needs_critic = False
+    needs_siblings = False
+    needs_reference = False
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "capacity", "max_reference_length")
+        self._generator.manual_seed(self.seed)
+
+    def assign_credit(self, batch: Batch) -> Batch:
+        """A token's advantage is its pay."""
+        return batch.with_(advantages=torch.where(batch.mask, batch.rewards, 0.0))
+
+    def experience(self, rollouts: Sequence[Rollout], batch: Batch) -> Batch:
+        """As many rows as there are rollouts: samples from the buffer, and references."""
+        pays = [row[acted].tolist() for row, acted in zip(batch.advantages, batch.mask, strict=True)]
+        fresh = [_sample(rollout, pay) for rollout, pay in zip(rollouts, pays, strict=True)]
+        self._samples = [*self._samples, *fresh][-self.capacity :]
+        drawn = self._draw((len(batch) + 1) // 2)
+        taught = [sample for sample in drawn if sample.reference][: len(batch) - len(drawn)]
+        rows = [_rollout(s, s.prefix, s.actions) for s in drawn]
+        rows += [_rollout(s, (), s.reference[: self.max_reference_length]) for s in taught]
+        pays = [list(s.pay) for s in drawn] + [[1.0] * len(row.actions) for row in rows[len(drawn) :]]
+        learnt = collate(rows, pays, pad=0)  # any token serves as padding, which nothing attends to
+        group = torch.where(torch.arange(len(rows)) < len(drawn), learnt.group, _SUPERVISED)
+        return learnt.with_(advantages=learnt.rewards, group=group)
+
+    def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
+        """The policy gradient over both kinds of rows; there is no critic."""
+        supervised = (batch.group == _SUPERVISED).unsqueeze(1)
+        taught, sampled = (torch.where(rows, batch.weight, 0.0) for rows in (supervised, ~supervised))
+        pg_loss, sl_loss = (policy_gradient_loss(output.logprobs, batch.advantages, w) for w in (sampled, taught))
+        metrics = {
+            "actor/pg_loss": pg_loss,
+            "actor/sl_loss": sl_loss,
+            "actor/entropy": weighted_sum(output.entropy, batch.weight),
+            "rltf/supervised_frac": taught.sum(),
+            "rltf/buffer_size": len(self._samples) * batch.weight.sum(),
+        }
+        loss = pg_loss + sl_loss
+        return loss, torch.zeros_like(loss), {name: float(value.detach()) for name, value in metrics.items()}
+
+    def state_dict(self) -> StateDict:
+        """The buffer, oldest first, and the random state."""
+        return {"samples": [tuple(sample) for sample in self._samples], "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
+        self._samples = [Sample(*sample) for sample in state["samples"]]
+        self._generator.set_state(state["generator"])
+
+    def _draw(self, count: int) -> list[Sample]:
+        """So many different samples."""
+        order = torch.randperm(len(self._samples), generator=self._generator)
+        return [self._samples[index] for index in order[:count].tolist()]
+
+
+def _sample(rollout: Rollout, pay: Sequence[float]) -> Sample:
+    state = rollout.state
+    return Sample(
+        problem=state.problem.id,
+        level=state.problem.level,
+        prompt=state.problem.prompt,
+        prefix=state.prefix,
+        actions=rollout.actions,
+        pay=tuple(pay),
+        reference=state.problem.reference,
+    )
+
+
+def _rollout(sample: Sample, prefix: tuple[int, ...], written: tuple[int, ...]) -> Rollout:
+    """A row to collate: of a sample's problem, what was written after ``prefix``."""
+    problem = Problem(Example(sample.problem, sample.level, "", "", ""), sample.prompt, sample.reference)
+    return Rollout(State(problem, prefix), written, (), (), True, "", 0)

@@ -1,0 +1,101 @@
+"""The natural reward of preferences: a reward model's number on the last token, in running standard deviations."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rrl.interfaces import Reward, StateDict
+from rrl.ranges import not_negative
+from rrl.types import Feedback, Metrics, Rollout, Verdict
+
+
+@dataclass(kw_only=True)
+class Preference(Reward):
+    """Pays on the last token
+
+        clip((r - m) / s, -clip, clip) - truncation_penalty [the length limit cut the response off]
+
+    where r is the evidence ``reward``, s the standard deviation of all rewards so far, this step's included
+    (``Moments``; 1 while they do not vary), and m their mean with ``subtract_mean``, else 0. ``clip`` null clips
+    nothing. An empty response, which has no reward, is paid ``unparseable`` and counts in no moment.
+    """
+
+    subtract_mean: bool
+    clip: float | None
+    unparseable: float
+    truncation_penalty: float
+    _moments: "Moments" = field(init=False, default_factory=lambda: Moments())
+
+    needs = frozenset({"preferences"})
+
+    def __post_init__(self) -> None:
+        not_negative(self, "truncation_penalty")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip: expected a number > 0 or null, got {self.clip}")
+
+    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+        """Take this step's rewards into the moments; tells them as they are."""
+        rewards = [_reward(judged) for judged in feedback if judged.verdict is not Verdict.UNPARSEABLE]
+        for reward in rewards:
+            self._moments.add(reward)
+        metrics = {"reward/running_mean": self._moments.mean, "reward/running_std": self._moments.deviation}
+        if rewards:
+            metrics |= {"reward/raw/mean": math.fsum(rewards) / len(rewards)}
+            metrics |= {"reward/raw/max": max(rewards), "reward/raw/min": min(rewards)}
+            metrics["reward/clip_ratio"] = sum(self._clipped(r) != self._scaled(r) for r in rewards) / len(rewards)
+        return metrics
+
+    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+        """Zero on every token but the last."""
+        empty = feedback.verdict is Verdict.UNPARSEABLE
+        pay = self.unparseable if empty else self._clipped(_reward(feedback))
+        last = pay - (0.0 if rollout.finished else self.truncation_penalty)
+        return [0.0] * (len(rollout.actions) - 1) + [last]
+
+    def state_dict(self) -> StateDict:
+        """The moments."""
+        return {"count": self._moments.count, "mean": self._moments.mean, "squares": self._moments.squares}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to saved moments."""
+        self._moments = Moments(**state)
+
+    def _scaled(self, reward: float) -> float:
+        return (reward - (self._moments.mean if self.subtract_mean else 0.0)) / self._moments.deviation
+
+    def _clipped(self, reward: float) -> float:
+        limit = math.inf if self.clip is None else self.clip
+        return max(-limit, min(limit, self._scaled(reward)))
+
+
+@dataclass
+class Moments:
+    """Running mean and standard deviation of numbers that are seen once (Welford, Technometrics 1962).
+
+    mean_n = mean_{n-1} + (x_n - mean_{n-1}) / n        squares_n = squares_{n-1} + (x_n - mean_{n-1}) (x_n - mean_n)
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, number: float) -> None:
+        """One number more."""
+        self.count += 1
+        before = number - self.mean
+        self.mean += before / self.count
+        self.squares += before * (number - self.mean)
+
+    @property
+    def deviation(self) -> float:
+        """sqrt(squares / n), the population's; 1 where that is too small to divide by."""
+        deviation = math.sqrt(self.squares / self.count) if self.count else 0.0
+        return deviation if deviation > 1e-8 else 1.0
+
+
+def _reward(feedback: Feedback) -> float:
+    """The reward model's number, which a task that gives preferences must tell."""
+    reward = feedback.evidence.get("reward")
+    if not isinstance(reward, float | int):
+        raise TypeError(f"evidence['reward']: expected the reward model's number, got {reward!r}")
+    return float(reward)

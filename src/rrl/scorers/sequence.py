@@ -1,0 +1,124 @@
+"""A reward model in the format of transformers: a sequence-classification model with one output."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rrl.distributed import device
+from rrl.errors import DataError
+from rrl.interfaces import Scorer
+from rrl.ranges import at_least_one
+from rrl.scorers.reading import Count, Reading, batches, context_of, unreadable
+
+ABOUT = "reward_model.json"
+"""What rrl-reward-model writes beside the weights: how the model was taught to read."""
+EXPECTED = "a folder or hub id of a sequence-classification model with one output, as rrl-reward-model makes"
+
+
+@dataclass(kw_only=True)
+class SequenceScorer(Scorer):
+    """Any such model, by local folder or hub id ``path`` (and ``revision``).
+
+    ``reading`` says how prompt and response become one text; ``batch_size`` texts go through the model together, in
+    ``dtype``. Padding is on the right and changes no number beyond rounding.
+    """
+
+    path: str | None
+    revision: str | None
+    reading: Reading
+    batch_size: int
+    dtype: Literal["float32", "bfloat16"]
+    trust_remote_code: bool
+    _loaded: tuple[Any, Any] | None = field(init=False, default=None)
+    _count: Count = field(init=False, default_factory=Count)
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "batch_size")
+        if not self.path:
+            raise ValueError("path: missing; give a folder or hub id, as in scorer.path=runs/reward-model")
+
+    def start(self) -> None:
+        """Load model and tokenizer."""
+        if self._loaded is None:
+            path = os.path.expanduser(str(self.path))
+            _refuse_other_layout(Path(path), self.reading)
+            common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+            model, tokenizer = load_sequence_model(path, getattr(torch, self.dtype), common)
+            self._loaded = model.to(device()).eval(), tokenizer
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The model's single logit for each pair."""
+        self.start()
+        assert self._loaded is not None, "it is loaded now"
+        model, tokenizer = self._loaded
+        context = context_of(model, tokenizer)
+        rows, cut = self.reading.tokens(pairs, tokenizer, context)
+        self._count.add(len(rows), cut, min(self.reading.max_length, context))
+        scores = [0.0] * len(rows)
+        with torch.no_grad():
+            for places, tokens, attention in batches(rows, self.batch_size, tokenizer.pad_token_id):
+                logits = model(input_ids=tokens, attention_mask=attention).logits[:, 0].float()
+                for place, score in zip(places, logits.tolist(), strict=True):
+                    scores[place] = score
+        return scores
+
+    def described(self) -> dict[str, Any]:
+        """Path, reading and counts."""
+        about = {"kind": "sequence", "path": self.path, "revision": self.revision, "reading": asdict(self.reading)}
+        return {**about, "texts": self._count.texts, "cut": self._count.cut}
+
+
+def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -> tuple[Any, Any]:
+    """Model and tokenizer. Raises DataError for anything but a trained head with one output."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **common)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, **common
+        )
+    except Exception as error:  # a broken folder can raise nearly anything
+        raise unreadable("scorer.path", path, error, EXPECTED) from error
+    if missing := sorted(report["missing_keys"]):
+        fault = f"it has no weights for {', '.join(missing[:3])}: a model without a reward head"
+        raise unreadable("scorer.path", path, fault, EXPECTED)
+    if model.config.num_labels != 1:
+        raise unreadable("scorer.path", path, f"its head has {model.config.num_labels} outputs, not 1", EXPECTED)
+    _check_padding(model, tokenizer, path)
+    return model, tokenizer
+
+
+def _check_padding(model: Any, tokenizer: Any, path: str) -> None:
+    """The model must know where a padded text ends."""
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise unreadable("scorer.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    if model.config.pad_token_id != tokenizer.pad_token_id:
+        raise unreadable(
+            "scorer.path",
+            path,
+            f"its pad token is {model.config.pad_token_id}, its tokenizer's {tokenizer.pad_token_id}",
+            EXPECTED,
+        )
+
+
+def _refuse_other_layout(folder: Path, reading: Reading) -> None:
+    """A model that was taught one layout says nothing of texts in another."""
+    if not (folder / ABOUT).is_file():
+        return
+    taught = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    if taught.get("kind") != "sequence":
+        raise unreadable("scorer.path", folder, f"it is of kind {taught.get('kind')}", f"scorer={taught.get('kind')}")
+    if taught["reading"]["layout"] != reading.layout:
+        raise DataError(
+            f"scorer.reading.layout: {reading.layout!r}, but the reward model in {str(folder)!r} was trained on "
+            f"{taught['reading']['layout']!r}; expected the same"
+        )

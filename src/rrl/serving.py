@@ -1,0 +1,81 @@
+"""What a worker process does: takes one item after another, each within limits, and answers; see ``workers.py``.
+
+Needs nothing but the standard library, so that a worker loads no more than its own work asks for.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Tell = Callable[[str], None]
+Work = Callable[[Any, Tell], Any]
+"""Turns an item into a result, both plain data; tells which phase it is in, in case it does not survive it."""
+
+ORPHANED = 5.0
+"""Seconds between two looks at whether the parent is still there, for a worker that has nothing to do."""
+
+
+def serve(load: Callable[[], Work]) -> None:
+    """Be a worker: ``python -m module SECONDS MEMORY_MB``, items as lines of JSON on stdin, answers on stdout.
+
+    A worker that uses more than SECONDS of processor time for an item is ended by the operating system, even inside
+    compiled code and even when its parent is gone. Memory beyond MEMORY_MB raises MemoryError, after which it leaves.
+    """
+    seconds, memory_mb = float(sys.argv[1]), int(sys.argv[2])
+    channel = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
+    try:
+        work = load()
+    except Exception as error:
+        _say(channel, {"failed": f"{type(error).__name__}: {error}"})
+        return
+    _limit(memory_mb)
+    _say(channel, {"ready": True})
+    for line in _lines():
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF, which nobody handles, ends the process
+        answer = _answer(work, line, lambda phase: _say(channel, {"phase": phase}))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _say(channel, answer)
+        if answer["end"] == "memory":
+            return
+
+
+def _answer(work: Work, line: bytes, tell: Tell) -> dict[str, Any]:
+    try:
+        return {"end": "done", "value": work(json.loads(line), tell)}
+    except MemoryError:
+        return {"end": "memory"}
+    except Exception as error:  # of whatever kind: the parent decides whose fault it is
+        return {"end": "raised", "message": f"{type(error).__name__}: {str(error)[:200]}"}
+
+
+def _limit(memory_mb: int) -> None:
+    size = memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write to disk
+
+
+def _lines() -> Iterator[bytes]:
+    """Lines of stdin until its end, or until the parent is another process than at the start."""
+    parent, waiting = os.getppid(), b""
+    while True:
+        ready, _, _ = select.select([0], [], [], ORPHANED)
+        if not ready and os.getppid() != parent:
+            return
+        chunk = os.read(0, 2**16) if ready else b""
+        if ready and not chunk:
+            return
+        *lines, waiting = (waiting + chunk).split(b"\n")
+        yield from lines
+
+
+def _say(channel: int, message: dict[str, Any]) -> None:
+    data = (json.dumps(message) + "\n").encode()
+    while data:
+        data = data[os.write(channel, data) :]

@@ -1,0 +1,272 @@
+"""Judging by tests: every outcome with its line and type, in the real sandbox; and what is submitted when."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rrl.programs import Outcome, ProgramEvidence
+from rrl.sandbox.limits import Limits
+from rrl.sandbox.runs import Job, Run
+from rrl.sandbox.sandbox import Sandbox
+from rrl.tasks.judging import PRELUDE, Judge, Suite
+from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
+
+LIMITS = Limits(
+    wall_seconds=20.0, cpu_seconds=20.0, memory_mb=512, processes=64, open_files=32, file_mb=1, output_kb=64
+)  # fmt: skip
+ADD = Suite(function=None, entry=None, inputs=("1 2\n", "3 4\n"), outputs=("3\n", "7\n"))
+CALL = Suite(function="add", entry=None, inputs=([1, 2], [3, 4]), outputs=(3, 7))
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    sandbox = Sandbox(limits=LIMITS, workers=2, isolation="auto")
+    yield Judge(sandbox=sandbox, tolerance=1e-6)
+    sandbox.close()
+
+
+def rollout(response: str, suite: Suite = ADD) -> Rollout:
+    example = Example(id="p", level="l", question="?", reference="", answer=suite.as_text())
+    return Rollout(State(Problem(example, (), ())), (), (), (), True, response, 0)
+
+
+def told(judge: Judge, response: str, suite: Suite = ADD) -> ProgramEvidence:
+    return ProgramEvidence.of(judge.verify([rollout(response, suite)])[0].evidence)
+
+
+# Every outcome
+
+READ = "a, b = map(int, input().split())\n"
+OUTCOMES = [
+    # program, outcome, tests passed, error, line
+    (READ + "print(a + b)", "passed", 2, None, None),
+    (READ + "print(a * b + 1)", "wrong_answer", 1, None, None),
+    (READ + "print(a - b)", "wrong_answer", 0, None, None),
+    (READ + "print(a + b)\nx = [][0]", "runtime_error", 0, "IndexError", 3),
+    (READ + "print(7)\nif a == 1:\n    1 // 0", "runtime_error", 1, "ZeroDivisionError", 4),
+    ("def f():\n    return g()\ndef g():\n    raise KeyError\nf()\n", "runtime_error", 0, "KeyError", 4),
+    ("import nowhere", "runtime_error", 0, "ModuleNotFoundError", 1),
+    ("print(1\n", "compile_error", 0, "SyntaxError", 1),
+    ("x = 1\nfor\n", "compile_error", 0, "SyntaxError", 2),
+    ("if 1:\n  x = 1\n y = 2\n", "compile_error", 0, "IndentationError", 3),
+    ("return 1", "compile_error", 0, "SyntaxError", 1),
+    ("def f(): f()\nf()", "runtime_error", 0, "RecursionError", 1),
+    ("print('x' * 10**6)", "runtime_error", 0, "OutputLimit", None),
+    ("raise SystemExit(0)", "wrong_answer", 0, None, None),
+]
+
+
+@pytest.mark.parametrize(("program", "outcome", "passed", "error", "line"), OUTCOMES)
+def test_every_outcome_has_its_type_and_line(
+    judge: Judge, program: str, outcome: str, passed: int, error: str | None, line: int | None
+) -> None:
+    found = told(judge, f"Here:\n```python\n{program}\n```")
+    assert (found.outcome.value, found.passed, found.total) == (outcome, passed, 2)
+    assert (found.error, found.line) == (error, line)
+    assert (found.program, found.start) == (f"{program}\n", len("Here:\n```python\n"))
+    assert len(found.tests) == 2
+
+
+def test_a_program_that_does_not_end_is_a_time_out() -> None:
+    sandbox = Sandbox(limits=replace(LIMITS, wall_seconds=0.5), workers=2, isolation="auto")
+    found = told(Judge(sandbox=sandbox, tolerance=0.0), "while True: pass")
+    sandbox.close()
+    assert (found.outcome, found.passed, found.error, found.line) == (Outcome.TIME_OUT, 0, "WallTime", None)
+
+
+CALLS = [
+    ("def add(a, b):\n    return a + b", "passed", 2, None, None),
+    ("class Solution:\n    def add(self, a: int, b: int) -> List[int]:\n        return a + b", "passed", 2, None, None),
+    ("def add(a, b):\n    return [a + b]", "wrong_answer", 0, None, None),
+    ("def add(a, b):\n    return str(a + b)", "wrong_answer", 0, None, None),
+    ("def add(a, b):\n    print(a + b)", "wrong_answer", 0, None, None),
+    ("def add(a, b):\n    return a + c", "runtime_error", 0, "NameError", 2),
+    ("def add(a):\n    return a", "runtime_error", 0, "TypeError", None),
+    ("def plus(a, b):\n    return a + b", "runtime_error", 0, "NameError", None),
+    ("def add(a, b):\n    return a + b\nx = (1", "compile_error", 0, "SyntaxError", 3),
+    ("from __future__ import annotations\ndef add(a, b):\n    raise OSError", "runtime_error", 0, "OSError", 3),
+]
+
+
+@pytest.mark.parametrize(("program", "outcome", "passed", "error", "line"), CALLS)
+def test_functions_are_called_and_lines_are_those_of_the_program_itself(
+    judge: Judge, program: str, outcome: str, passed: int, error: str | None, line: int | None
+) -> None:
+    found = told(judge, program, CALL)
+    assert (found.outcome.value, found.passed, found.error, found.line) == (outcome, passed, error, line)
+
+
+def test_messages_name_the_programs_own_lines_too(judge: Judge) -> None:
+    found = told(judge, "def add(a, b):\nreturn a", CALL)
+    assert (found.error, found.line) == ("IndentationError", 2)
+    assert "line 1" in found.message
+    assert "line 3" not in found.message
+
+
+def test_the_prelude_is_one_line_and_only_for_functions() -> None:
+    assert PRELUDE.count("\n") == 1
+    assert ADD.job("x").source == "x"
+    assert CALL.job("x").source == PRELUDE + "x"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "returned", "passed"),
+    [
+        (([3], [7]), "a + b", 2),  # every expected value wraps the value itself, as in row 4184 of APPS
+        (([3], [7]), "[a + b]", 2),
+        (([3], [7, 7]), "a + b", 0),
+        (([3], 7), "a + b", 1),
+        (([3, 1], [7, 1]), "(a + b, 1)", 2),
+        (({"3": 1}, {"7": 1}), "{a + b: 1}", 2),
+        ((3.0000001, 7), "a + b", 2),
+        ((None, None), "None", 2),
+        ((True, False), "a == 1", 2),
+    ],
+)
+def test_what_a_function_returns_is_compared_as_json(
+    judge: Judge, outputs: tuple[Any, ...], returned: str, passed: int
+) -> None:
+    suite = Suite(function="add", entry=None, inputs=CALL.inputs, outputs=outputs)
+    assert told(judge, f"def add(a, b):\n    return {returned}", suite).passed == passed
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def solve():\n    a, b = map(int, input().split())\n    print(a + b)",
+        "def solve():\n    a, b = map(int, input().split())\n    print(a + b)\n\nsolve()",
+        "def solve():\n    a, b = map(int, input().split())\n    print(a + b)\nif __name__ == '__main__':\n    solve()",
+    ],
+)
+def test_a_script_that_defines_its_entry_is_run_once_whether_it_calls_it_or_not(judge: Judge, program: str) -> None:
+    suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
+    assert told(judge, program, suite).outcome is Outcome.PASSED
+
+
+def test_an_error_below_the_program_has_no_line(judge: Judge) -> None:
+    suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
+    found = told(judge, "x = 1", suite)
+    assert (found.error, found.line) == ("NameError", None)
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict", "score"),
+    [
+        ("a, b = map(int, input().split())\nprint(a + b)", Verdict.RIGHT, 1.0),
+        ("print(3)", Verdict.WRONG, 0.0),
+        ("for", Verdict.WRONG, 0.0),
+        ("```java\nint x;\n```", Verdict.UNPARSEABLE, 0.0),
+        ("", Verdict.UNPARSEABLE, 0.0),
+    ],
+)
+def test_a_response_is_right_when_all_tests_are_passed(
+    judge: Judge, response: str, verdict: Verdict, score: float
+) -> None:
+    feedback = judge.verify([rollout(response)])[0]
+    assert (feedback.verdict, feedback.score) == (verdict, score)
+
+
+def test_no_program_is_told_with_the_number_of_tests(judge: Judge) -> None:
+    found = told(judge, "```\n```")
+    assert (found.outcome, found.program, found.passed, found.total) == (Outcome.NO_PROGRAM, None, 0, 2)
+
+
+class Recorder:
+    """In the place of the sandbox: keeps jobs, and answers when it is told to."""
+
+    def __init__(self, *statuses: str) -> None:
+        self.jobs: list[Job] = []
+        self.futures: list[Future[list[Run]]] = []
+        self._statuses = statuses
+
+    def submit(self, job: Job) -> "Future[list[Run]]":
+        self.jobs.append(job)
+        self.futures.append(Future())
+        if self._statuses:
+            self.answer(-1)
+        return self.futures[-1]
+
+    def answer(self, number: int) -> None:
+        statuses = self._statuses or ("ended",) * len(self.jobs[number].inputs)
+        runs = [Run(s, "3" if s == "ended" else None, None, None, "", 0.0) for s in statuses]  # type: ignore[arg-type]
+        self.futures[number].set_result(runs)
+
+
+def recorded(*statuses: str) -> tuple[Recorder, Judge]:
+    recorder = Recorder(*statuses)
+    return recorder, Judge(sandbox=recorder, tolerance=0.0)  # type: ignore[arg-type]
+
+
+def outcome(feedback: Feedback) -> tuple[str, str]:
+    return feedback.verdict.value, feedback.evidence["outcome"]
+
+
+FAILURES: list[tuple[Sequence[str], tuple[str, str]]] = [
+    (("ended", "sandbox_failure"), ("error", "sandbox_failure")),
+    (("runtime_error", "sandbox_failure"), ("error", "sandbox_failure")),
+    (("sandbox_failure", "sandbox_failure"), ("error", "sandbox_failure")),
+    (("runtime_error", "time_out"), ("wrong", "runtime_error")),
+    (("time_out", "runtime_error"), ("wrong", "time_out")),
+    (("ended", "time_out"), ("wrong", "time_out")),
+]
+
+
+@pytest.mark.parametrize(("statuses", "expected"), FAILURES)
+def test_the_first_failure_tells_the_outcome_and_the_sandboxs_own_goes_before_all(
+    statuses: Sequence[str], expected: tuple[str, str]
+) -> None:
+    feedback = recorded(*statuses)[1].verify([rollout("x")])[0]
+    assert (outcome(feedback), feedback.score) == (expected, 0.0)
+
+
+def test_programs_run_as_soon_as_they_are_written_and_are_collected_later() -> None:
+    recorder, judge = recorded()
+    judge.begin([rollout("x"), rollout("y")])
+    assert [job.source for job in recorder.jobs] == ["x", "y"]
+    judge.begin([rollout("z")])
+    for number in range(3):
+        recorder.answer(number)
+    feedback = judge.verify([rollout("z"), rollout("x"), rollout("y")])
+    assert len(recorder.jobs) == 3
+    assert [f.evidence["program"] for f in feedback] == ["z", "x", "y"]
+
+
+def test_equal_programs_for_equal_tests_run_once() -> None:
+    recorder, judge = recorded("ended", "ended")
+    same = [rollout("x"), rollout("Or so:\n```python\nx\n```"), rollout("```\nx\n```"), rollout("x")]
+    feedback = judge.verify([*same, rollout("x", CALL)])
+    assert [job.source for job in recorder.jobs] == ["x", "x\n", PRELUDE + "x"]
+    assert [f.evidence["start"] for f in feedback] == [0, 17, 4, 0, 0]
+
+
+def test_verify_alone_submits_and_a_new_batch_is_judged_anew() -> None:
+    recorder, judge = recorded("ended", "ended")
+    judge.begin([rollout("of another rank")])
+    judge.verify([rollout("x")])
+    judge.verify([rollout("x")])
+    assert [job.source for job in recorder.jobs] == ["of another rank", "x", "x"]
+    assert not judge._pending
+
+
+def test_expected_outputs_do_not_enter_the_sandbox() -> None:
+    recorder, judge = recorded("ended")
+    judge.begin([rollout("x", Suite(function=None, entry=None, inputs=("in",), outputs=("secret",)))])
+    assert "secret" not in repr(recorder.jobs)
+
+
+def test_tests_survive_as_text() -> None:
+    for suite in (ADD, CALL, Suite(function=None, entry="f", inputs=('é"\n',), outputs=("",))):
+        assert Suite.of(suite.as_text()) == suite
+        assert json.loads(suite.as_text())["inputs"] == list(suite.inputs)
+
+
+def test_a_negative_tolerance_is_refused() -> None:
+    with pytest.raises(ValueError, match="tolerance: expected a number >= 0, got -1"):
+        Judge(sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1)
