@@ -2,9 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help install demo study-trace study-apps test test-slow check clean
-.PHONY: help install demo study-trace study-math test test-slow check clean
-.PHONY: help install demo study-trace bench-sandbox test test-slow check clean
+.PHONY: help install demo study-trace study-apps study-math bench-sandbox test test-slow check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
