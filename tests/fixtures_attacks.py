@@ -46,7 +46,8 @@ GREEDY = {
     "a big file": ("open('big', 'wb').write(b'x' * 10 ** 7)", "OSError"),
     "open files": ("kept = [open('f', 'w') for _ in range(99)]", "OSError"),
     "threads": (
-        "import threading, time\nfor _ in range(99): threading.Thread(target=time.sleep, args=(9,)).start()",
+        "import threading, time\nthreading.stack_size(2 ** 16)\n"
+        "for _ in range(99): threading.Thread(target=time.sleep, args=(9,)).start()",
         "RuntimeError",
     ),
 }

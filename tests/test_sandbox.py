@@ -223,6 +223,8 @@ def test_who_waits_for_ever_is_stopped(level: str) -> None:
 
 @pytest.mark.parametrize("name", GREEDY)
 def test_who_crosses_a_limit_gets_an_error(sandbox: Sandbox, name: str) -> None:
+    if (name, sandbox.isolation) == ("threads", "rlimits") and os.geteuid() != 0:
+        pytest.skip("limited by memory alone; docs/sandbox.md says so")
     source, error = GREEDY[name]
     assert told(run(sandbox, source)) == ("runtime_error", error)
     assert still_honest(sandbox)
