@@ -133,8 +133,8 @@ def test_training_climbs_a_reward_model_that_was_itself_trained(algo: str, tmp_p
     changes = {
         "data.path": folder.parent, "task.subsets": "[helpful-base]", "scorer": "sequence", "algo": algo,
         "scorer.path": tmp_path / "scorer", "run.dir": tmp_path / "run", "run.cache_dir": tmp_path / "cache",
-        "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3, "trainer.train_batch_size": 64, "trainer.ppo_mini_batch_size": 32,
-        "run.save_freq": "null", "run.rollout_freq": "null",
+        "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3, "trainer.train_batch_size": 64,
+        "trainer.ppo_mini_batch_size": 32, "run.save_freq": "null", "run.rollout_freq": "null",
     }  # fmt: skip
     train._train([f"{key}={value}" for key, value in {**BASE, **changes}.items()])
     raw = [row["reward/raw/mean"] for row in rows(tmp_path / "run" / "metrics.jsonl")[1:]]

@@ -19,7 +19,7 @@ LAYERS = (
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
         "codematch", "spans", "dialogue", "calibration", "intervals",
     ),
-    ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality", "binding"),
+    ("interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "equality", "binding"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge",

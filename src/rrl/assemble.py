@@ -17,12 +17,12 @@ from rrl.config import Parts
 from rrl.distributed import first_on_each_machine
 from rrl.errors import DataError, DivergenceError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
-from rrl.interfaces import Show, WeightSource
+from rrl.interfaces import WeightSource
 from rrl.loop import Loop, Origin
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
 from rrl.sft import WarmStart
-from rrl.types import Example, Problem
+from rrl.types import Example, Problem, Show
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from rrl.binding import BROKEN, load_class, make
 from rrl.choices import targets
 from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
-from rrl.interfaces import Fit, Judge, Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.launch import Launcher
 from rrl.loop import LoopSettings
 from rrl.models import Model
@@ -22,6 +22,7 @@ from rrl.policy_settings import PolicySettings
 from rrl.preferences import PairChoice
 from rrl.prompts import Prompts
 from rrl.rundir import Place, RunSettings
+from rrl.scoring import Fit, Judge
 from rrl.sft import WarmStart
 from rrl.tracking import Sink
 

@@ -11,9 +11,9 @@ import torch
 
 from rrl.distributed import device
 from rrl.errors import DataError
-from rrl.interfaces import Scorer
 from rrl.ranges import at_least_one
 from rrl.scorers.reading import Count, Reading, batches, context_of, unreadable
+from rrl.scoring import Scorer
 
 ABOUT = "reward_model.json"
 """What rrl-reward-model writes beside the weights: how the model was taught to read."""
