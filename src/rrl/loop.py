@@ -118,7 +118,7 @@ class Loop(ABC):
     def decode(self, states: Sequence[State]) -> list[Feedback]:
         """One greedy response from each state, judged; its tokens count as generated."""
         sampling = replace(self.engine.sampling, temperature=0.0)
-        rollouts = self.engine.generate(states, sampling, written=self.task.begin)
+        rollouts = self.engine.generate(states, sampling, torch.Generator(), self.task.begin)
         self.tokens_generated += sum(len(rollout.actions) for rollout in rollouts)
         return spread(rollouts, self.task.verify)
 
