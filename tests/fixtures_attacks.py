@@ -1,6 +1,10 @@
 """Programs that cross limits or reach for what is not theirs, by name."""
 
 import os
+import socket
+
+LISTENER = socket.create_server(("127.0.0.1", 0))
+"""Somebody who would answer."""
 
 LOOPS = {
     "forever": "while True: pass",
@@ -142,7 +146,7 @@ REACHING = {
     "the folder above": "os.mkdir('../rrl-left-behind')",
     "the library": "open(os.__file__, 'a')",
     "installed packages": "sys.path.append(os.path.dirname(os.__file__) + '/site-packages') or __import__('pip')",
-    "the network": "socket.create_connection(('127.0.0.1', 22), 1)",
+    "the network": f"socket.create_connection(('127.0.0.1', {LISTENER.getsockname()[1]}), 1)",
     "sockets": "socket.socket(socket.AF_UNIX)",
     "fork": "os.fork()",
     "a shell": "os.execv('/bin/sh', ['sh'])",

@@ -111,11 +111,6 @@ def test_a_function_is_called_and_what_it_returns_is_plain_data(
     assert run(sandbox, source, given, name).value == value
 
 
-def test_the_same_program_gives_the_same_each_time(sandbox: Sandbox) -> None:
-    source = "import random\nprint(random.random(), list({'a', 'b', 'c', 'd'}), hash('x'))"
-    assert len({found.value for found in sandbox.submit(Job(source, None, ("",) * 4)).result()}) == 1
-
-
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +349,13 @@ def test_a_job_is_taken_at_once_and_its_inputs_run_side_by_side(own: Sandbox) ->
     first, second = ([float(each) for each in found.value.split()] for found in future.result())
     assert max(first[0], second[0]) < min(first[1], second[1])
     assert own.submit(Job("", None, ())).result() == []
+
+
+def test_the_same_program_gives_the_same_on_every_server(own: Sandbox) -> None:
+    source = "import random, time\ntime.sleep(0.3)\nprint(random.random(), list({'a', 'b', 'c', 'd'}), hash('x'))"
+    own.submit(Job(source, None, ("",) * 4)).result()
+    assert len({found.value for found in own.submit(Job(source, None, ("",) * 6)).result()}) == 1
+    assert all(worker.server for worker in own._workers)
 
 
 def test_what_is_cancelled_is_not_run(own: Sandbox) -> None:
