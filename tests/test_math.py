@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -120,6 +121,13 @@ FLEXIBLE = [
 def test_without_a_box_a_flexible_reader_takes_the_most_explicit_place(response: str, answer: str | None) -> None:
     assert final_answer(response, "flexible") == answer
     assert final_answer(response, "boxed") is None
+
+
+def test_boxes_in_boxes_cost_no_more_than_their_length() -> None:
+    tracemalloc.start()
+    assert last_box("\\boxed{" * 20_000 + "7" + "}" * 20_000) == "7"
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20  # bytes; the contents of all boxes together have 1.6 GB
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("text", ["\\boxed{" * 150_000, "{" * 10**6, "\\boxed{" + "x" * 10**6, "$" * 10**6])

@@ -22,7 +22,15 @@ RIGHT, WRONG = Feedback(1.0, Verdict.RIGHT), Feedback(0.0, Verdict.WRONG)
 def judged(response: str, feedback: Feedback, *, name: str = "p", finished: bool = True) -> tuple[Rollout, Feedback]:
     """A response to a trace problem whose answer is 1 2."""
     made = problem((1, 20, 31), name=name)
-    state = State(replace(made, example=Example(name, "L3", "0 add1 add1 =", "1 2", "1 2", {"kind": "easy"})), (5,))
+    state = State(
+        replace(
+            made,
+            example=Example(
+                name, "L3", "0 add1 add1 =", "1 2", "1 2", {"kind": "easy"}, ({"role": "user", "content": "?"},)
+            ),
+        ),
+        (5,),
+    )
     return Rollout(state, (6, 7), (-1.0, -2.0), (0.0, 0.0), finished, response, 3), feedback
 
 

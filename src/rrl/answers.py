@@ -28,8 +28,8 @@ def final_answer(response: str, answer_format: AnswerFormat) -> str | None:
 
 def last_box(text: str) -> str | None:
     r"""The content of the box that begins last, among those that are complete; ``\boxed 9$`` is one too."""
-    boxes = [*_braced_boxes(text), *((found.end(), found[1]) for found in _BARE_BOX.finditer(text))]
-    return max(boxes)[1] if boxes else None
+    boxes = [*_braced_boxes(text), *(found.span(1) for found in _BARE_BOX.finditer(text))]
+    return text[slice(*max(boxes))] if boxes else None
 
 
 def plain(text: str) -> str:
@@ -88,8 +88,8 @@ _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:\
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
 
 
-def _braced_boxes(text: str) -> Iterator[tuple[int, str]]:
-    """Where the content of each complete box begins, and the content; one pass, however deep the braces are."""
+def _braced_boxes(text: str) -> Iterator[tuple[int, int]]:
+    """Where the content of each complete box begins and ends; one pass, however deep the braces are."""
     open_braces: list[tuple[int, bool]] = []
     for found in _BRACES.finditer(text):
         if found[0].endswith("{") and found[0] != r"\{":
@@ -97,7 +97,7 @@ def _braced_boxes(text: str) -> Iterator[tuple[int, str]]:
         elif found[0] == "}" and open_braces:
             start, is_box = open_braces.pop()
             if is_box:
-                yield start, text[start : found.start()]
+                yield start, found.start()
 
 
 def _after_answer_is(text: str) -> str | None:

@@ -109,7 +109,7 @@ def _dumped(row: Any, place: str) -> Dumped:
     if not isinstance(row, Mapping):
         raise ValueError(f"expected an object, got {type(row).__name__}")
     known = {field.name for field in fields(Example)}
-    example = Example(**{name: value for name, value in row["problem"].items() if name in known})
+    example = Example(**{name: _plain(value) for name, value in row["problem"].items() if name in known})
     actions = (0,) * int(row.get("tokens", 1))  # no verifier reads the tokens, but their number counts
     nothing = (0.0,) * len(actions)
     prefix = tuple(row.get("prefix_tokens", ()))
@@ -117,6 +117,11 @@ def _dumped(row: Any, place: str) -> Dumped:
     finished, version = bool(row["finished"]), int(row.get("version", 0))
     rollout = Rollout(state, actions, nothing, nothing, finished, _string(row["response"]), version)
     return Dumped(place=place, rollout=rollout, verdict=Verdict(row["verdict"]), score=float(row["score"]))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON made of a tuple, as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _string(value: Any) -> str:
