@@ -1,9 +1,11 @@
 """Study: how well a small network on frozen sentence embeddings predicts the preferences of HH-RLHF.
 
-    python experiments/hh/embeddings.py DATA MODEL OUT       DATA the folder hh-rlhf, MODEL a model of transformers
+    python experiments/hh/embeddings.py DATA MODEL OUT joint,apart
 
-Expected: accuracy well above a coin and near or above "longer is better", far below large reward models. Cost: about
-half an hour of one core for all embeddings of a small encoder (kept in OUT/*.pt), then a minute for all fits.
+DATA is the folder hh-rlhf, MODEL a folder or hub id of an encoder; the last word names the features to try.
+
+Expected: accuracy well above a coin and near or above "longer is better", far below large reward models. Cost: some
+minutes of one core for all embeddings of a small encoder (kept in OUT/*.pt), then a minute for all fits.
 The splits are made by row number from the test files: the figures do not compare with published ones.
 """
 
@@ -45,18 +47,18 @@ class Remembering(Embedder):
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self.known]
         if new:
             self.known |= zip(new, super()._vectors(new, batch_size), strict=True)
-            if len(self.known) // 2000 > (len(self.known) - len(new)) // 2000:
+            if len(self.known) // 500 > (len(self.known) - len(new)) // 500:
                 torch.save(self.known, self.file)
         return torch.stack([self.known[pair] for pair in pairs])
 
 
-def study(data: str, model: str, out: Path) -> dict:
+def study(data: str, model: str, out: Path, kinds: list[str]) -> dict:
     """Every arm over the seeds; the means and deviations of its accuracies, and each report."""
     task = HH(path=data, hub_id="", subsets=SUBSETS, split_rows=8, scorer=None)
     choice = PairChoice(train="train", test="test", train_limit=None, test_limit=None, seed=0)
     train, test, _ = choice.choose(task)
     arms = {}
-    for features in ("joint", "apart"):
+    for features in kinds:
         embedder = Remembering(
             path=model, revision=None, pooling="mean", features=features, trust_remote_code=False,
             reading=Reading(layout="plain", max_length=256), file=out / f"{features}.pt",
@@ -93,5 +95,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     target = Path(sys.argv[3])
     target.mkdir(parents=True, exist_ok=True)
-    result = study(sys.argv[1], sys.argv[2], target)
+    result = study(sys.argv[1], sys.argv[2], target, sys.argv[4].split(","))
     (target / "embeddings.json").write_text(json.dumps(result, indent=1) + "\n")
