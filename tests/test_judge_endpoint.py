@@ -195,6 +195,12 @@ def test_a_judge_that_breaks_down_ends_the_judging_after_so_many_errors_in_a_row
     assert len(server.seen) <= 6  # the fifth ends it, while the sixth may be under way
 
 
+def test_errors_with_answers_between_them_do_not_end_the_judging(server: ChatServer, tmp_path: Path) -> None:
+    server.faults = [None, status(500)] * 3
+    judge = judge_of(server.url, tmp_path, retries=0, stop_after=2)
+    assert preferences(judge, *[(i, 0) for i in range(1, 7)]) == [FIRST, ERROR] * 3
+
+
 def test_null_never_gives_up(server: ChatServer, tmp_path: Path) -> None:
     server.faults = [status(500)] * 3
     judge = judge_of(server.url, tmp_path, retries=0, stop_after=None)
