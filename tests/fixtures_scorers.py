@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from rrl.interfaces import Scorer
 from rrl.models import LoadedModel, TinyLlama
 from rrl.scorers.embedder import Embedder
 from rrl.scorers.fit_embeddings import EmbeddingsFit
 from rrl.scorers.fit_sequence import SequenceFit, with_head
 from rrl.scorers.reading import Reading
 from rrl.scorers.sequence import SequenceScorer
+from rrl.scoring import Scorer
 from rrl.types import Metrics, Pair
 
 WORDS = ("red", "green", "blue", "warm", "cold", "soft", "loud", "fast")

@@ -49,16 +49,23 @@ def once(path: str) -> str:
     return "never"
 
 
+def torn(_: Any) -> None:
+    """Say half an answer, on the channel that ``serve`` has opened, and then nothing."""
+    os.write(3, b'{"end": "do')
+    time.sleep(60)
+
+
 DEEDS: dict[str, Any] = {
     "echo": lambda argument: argument,
     "pid": lambda argument: os.getpid(),
     "environment": lambda argument: sorted(os.environ),
     "modules": lambda argument: argument in __import__("sys").modules,
-    "print": print,
+    "print": lambda text: print(text, flush=True),
     "spin": spin,
     "burn": burn,
     "power": lambda exponent: 7**exponent % 10,  # compiled code that never lets go of the interpreter
     "sleep": time.sleep,
+    "torn": torn,
     "hog": hog,
     "fail": fail,
     "exit": os._exit,

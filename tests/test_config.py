@@ -25,6 +25,8 @@ NEEDS = {
     "scorer=sequence": ["scorer.path=somewhere"],
     "scorer=embeddings": ["scorer.path=somewhere"],
     "kind=embeddings": ["kind.embedder.path=somewhere"],
+    "objective=supervised": ["policy.critic=none"],
+    "trainer=gsi": ["algo=gsi"],
     "judge=openai": ["judge.model=some-model"],
     "judge=reward_model": ["scorer=sequence", "scorer.path=somewhere"],
 }  # fmt: skip
@@ -184,7 +186,7 @@ UNKNOWN_KEYS = {
     "algorithm.kl_ctrl.kl_coef=0.1": "did you mean 'objective.kl_coef'?",
     "actor_rollout_ref.model.path=x": "did you mean 'model.path' (with model=hf)?",
     "model.path=x": "it comes with model=hf",
-    "data.path=x": "it comes with task=gsm8k",
+    "data.path=x": "it comes with task=apps",
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
@@ -210,7 +212,7 @@ def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None
         f"algo: no such choice 'rl'; did you mean 'rrl'? valid: {', '.join(groups()['algo'])}",
         f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}",
         f"task: no such choice null; valid: {', '.join(groups()['task'])}",
-        "trainer: no such choice 5; valid: default",
+        f"trainer: no such choice 5; valid: {', '.join(groups()['trainer'])}",
         f"experiment: no such choice 'zzzz'; valid: {', '.join(groups()['experiment'])}",
     ]
 

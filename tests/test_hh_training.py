@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 
-from fixtures_scorers import embedder, saved_encoder, saved_model
+from fixtures_scorers import embedder, planted_pairs, saved_encoder, saved_model, sequence_fit, silent, tiny
 from rrl.cli import sft, train
 from rrl.errors import ConfigError, DataError
 from rrl.scorers.embeddings import Head, save_head
@@ -117,3 +118,25 @@ def test_supervised_training_needs_no_reward_model(
         sft.main()
     assert not caught.value.code
     assert (Path(capsys.readouterr().out.strip()) / "config.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "rrl"])
+def test_training_climbs_a_reward_model_that_was_itself_trained(algo: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "helpful-base"
+    folder.mkdir(parents=True)
+    pairs = planted_pairs(320, seed=0)
+    for split, part in (("train", pairs[:256]), ("test", pairs[256:])):
+        rows_ = [{"chosen": f"{p.prompt} {p.chosen}", "rejected": f"{p.prompt} {p.rejected}"} for p in part]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    sequence_fit().fit(*tiny(), pairs[:256], tmp_path / "scorer", 0, silent)
+    changes = {
+        "data.path": folder.parent, "task.subsets": "[helpful-base]", "scorer": "sequence", "algo": algo,
+        "scorer.path": tmp_path / "scorer", "run.dir": tmp_path / "run", "run.cache_dir": tmp_path / "cache",
+        "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3, "trainer.train_batch_size": 64,
+        "trainer.ppo_mini_batch_size": 32, "run.save_freq": "null", "run.rollout_freq": "null",
+    }  # fmt: skip
+    train._train([f"{key}={value}" for key, value in {**BASE, **changes}.items()])
+    raw = [row["reward/raw/mean"] for row in rows(tmp_path / "run" / "metrics.jsonl")[1:]]
+    spread = rows(tmp_path / "run" / "metrics.jsonl")[1]["reward/running_std"]
+    assert fmean(raw[-5:]) > fmean(raw[:5]) + spread

@@ -12,12 +12,12 @@ from fixtures_judge import (
     judge_of,
 )
 from rrl.errors import UsageError
-from rrl.interfaces import Scorer
 from rrl.judges.endpoint import Patience, seconds_asked
 from rrl.judges.pace import Pace, Stopped
 from rrl.judges.replies import Reply, read_reply
 from rrl.judges.reward_model import RewardModelJudge
 from rrl.judges.wording import check_template, fill, read_verdict
+from rrl.scoring import Scorer
 from rrl.types import Comparison, Judgement, Preference
 
 FIRST, SECOND, TIE, ERROR = Preference

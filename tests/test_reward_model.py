@@ -26,10 +26,11 @@ from rrl.cli.reward_model import main
 from rrl.display import Silent
 from rrl.errors import DataError, DivergenceError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import Scorer, Task
+from rrl.interfaces import Task
 from rrl.preferences import PairChoice
 from rrl.reward_training import measure
 from rrl.scorers.fit_sequence import with_head
+from rrl.scoring import Scorer
 from rrl.types import Pair
 
 # --- kernels ----------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_attacks import FAMILIES, FORGED, GREEDY, LOOPS, NO_ANSWER, REACHING, SEARCH, SLEEPS, TRY
-from fixtures_sandbox import LIMITS, ask, below, other, relatives, run, told, working
+from fixtures_attacks import FAMILIES, FORGED, GREEDY, LOOPS, NAMESPACES_KEEP, NO_ANSWER, REACHING, SEARCH, SLEEPS, TRY
+from fixtures_sandbox import LIMITS, ask, family, other, run, told, working
 from rrl.errors import DataError
 from rrl.sandbox import sandbox as parent
 from rrl.sandbox.isolation import LEVELS, REACHES, described
@@ -79,11 +79,12 @@ def test_a_program_reads_prints_and_ends_as_under_an_interpreter(
 
 
 def test_deep_recursion_through_c_works_when_asked_for(sandbox: Sandbox) -> None:
+    deep = 20_000 if sys.version_info < (3, 12) else 2_000  # later interpreters have a limit of their own
     source = (
         "import sys\nfrom functools import lru_cache\nsys.setrecursionlimit(10 ** 6)\n"
-        "@lru_cache(None)\ndef f(n): return n and f(n - 1) + 1\nprint(f(20000))"
+        f"@lru_cache(None)\ndef f(n): return n and f(n - 1) + 1\nprint(f({deep}))"
     )
-    assert run(sandbox, source).value == "20000\n"
+    assert run(sandbox, source).value == f"{deep}\n"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +223,8 @@ def test_who_waits_for_ever_is_stopped(level: str) -> None:
 
 @pytest.mark.parametrize("name", GREEDY)
 def test_who_crosses_a_limit_gets_an_error(sandbox: Sandbox, name: str) -> None:
+    if (name, sandbox.isolation) == ("threads", "rlimits") and os.geteuid() != 0:
+        pytest.skip("limited by memory alone; docs/sandbox.md says so")
     source, error = GREEDY[name]
     assert told(run(sandbox, source)) == ("runtime_error", error)
     assert still_honest(sandbox)
@@ -297,10 +300,17 @@ def test_a_description_says_what_was_tried(sandbox: Sandbox) -> None:
 def test_processes_of_a_program_end_with_it(unfiltered: Server, name: str) -> None:
     if os.geteuid() != 0 and unfiltered._folder:
         pytest.skip("without a filter, namespaces or root, programs are the server's equals; docs/sandbox.md says so")
-    before = below(unfiltered)
+    before = len(family(unfiltered._process.pid))
     assert ask(unfiltered, FAMILIES[name]).status != "sandbox_failure"
     assert ask(unfiltered, "import os\nprint(os.listdir('.'), 42)").value == "[] 42\n"
-    assert below(unfiltered) == before
+    assert len(family(unfiltered._process.pid)) == before
+
+
+@pytest.mark.parametrize("name", NAMESPACES_KEEP)
+@pytest.mark.parametrize("level", ["bubblewrap", "namespaces"])
+def test_namespaces_keep_a_program_in_by_themselves(level: str, name: str) -> None:
+    with closing(Server(working(level), LIMITS, filtered=False)) as made:
+        assert ask(made, TRY.format(attempt=REACHING[name])).value == "kept\n"
 
 
 # --- the parent's side ------------------------------------------------------------------------------------------------
@@ -329,13 +339,24 @@ def test_runs_come_in_the_order_of_the_inputs_from_many_threads(own: Sandbox) ->
 
 
 def test_a_job_is_taken_at_once_and_its_inputs_run_side_by_side(own: Sandbox) -> None:
-    run(own, "")
-    started = time.monotonic()
-    future = own.submit(Job("import time\ntime.sleep(0.6)", None, ("", "")))
-    assert time.monotonic() - started < 0.3
-    assert [each.status for each in future.result()] == ["ended", "ended"]
-    assert time.monotonic() - started < 1.15
+    source = "import time\nprint(time.monotonic())\ntime.sleep(1)\nprint(time.monotonic())"
+    own.submit(Job(source, None, ("", ""))).result()  # both servers are warm
+    future = own.submit(Job(source, None, ("", "")))
+    assert not future.done()
+    first, second = ([float(each) for each in found.value.split()] for found in future.result())
+    assert max(first[0], second[0]) < min(first[1], second[1])
     assert own.submit(Job("", None, ())).result() == []
+
+
+def test_what_is_cancelled_is_not_run(own: Sandbox) -> None:
+    run(own, "")
+    busy = own.submit(Job("import time\ntime.sleep(1)", None, ("", "")))
+    futures = [own.submit(Job("import time\ntime.sleep(9)", None, ("",))) for _ in range(9)]
+    assert all(future.cancel() for future in futures)
+    started = time.monotonic()
+    assert run(own, HONEST, [2], "double").value == 4
+    assert time.monotonic() - started < 9
+    assert busy.result()
 
 
 def test_a_server_that_dies_is_replaced(own: Sandbox) -> None:
@@ -391,6 +412,7 @@ def test_closing_cancels_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
 
 SCRIPT = """
 import os, sys, time
+from fixtures_sandbox import family
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Job
 from rrl.sandbox.sandbox import Sandbox
@@ -405,6 +427,7 @@ def main(isolation, how):
         return os.waitpid(pid, 0) if pid else sandbox.close()
     sandbox.submit(Job("import time\\ntime.sleep(40)", None, ("", "", "")))
     time.sleep(0.3)
+    print(*family(os.getpid()), flush=True)
     if how == "killed":
         os.kill(os.getpid(), 9)
     if how == "left":
@@ -423,16 +446,22 @@ def test_nothing_outlives_the_process_that_made_the_sandbox(tmp_path: Path, isol
     done = subprocess.run(
         [sys.executable, script, isolation, how], env=environment, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.split() == (["1", "2", "2"] if how == "fork" else ["1"]), done.stderr
+    printed = done.stdout.split()
+    if how == "fork":
+        assert printed == ["1", "2", "2"], done.stderr
+    else:
+        assert printed[0] == "1", done.stderr
+        assert len(printed) > 3
     deadline = time.monotonic() + 10
-    while (left := _left(tmp_path)) and time.monotonic() < deadline:
+    while (left := _left(tmp_path, printed)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
 
 
-def _left(folder: Path) -> list[str]:
-    """What is in there, and processes in whose command lines it stands."""
-    return [path.name for path in folder.iterdir() if path.name != "script.py"] + relatives(str(folder))
+def _left(folder: Path, pids: list[str]) -> list[str]:
+    """What is in there, and which of these processes live."""
+    living = [pid for pid in pids if pid not in ("1", "2") and Path(f"/proc/{pid}").exists()]
+    return [path.name for path in folder.iterdir() if path.name != "script.py"] + living
 
 
 def test_an_isolation_that_does_not_work_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,12 @@ def test_a_sleeping_or_stopped_worker_is_stalled_and_not_timed_out(pool: Callabl
     assert ask(workers, "echo", 1).value == 1
 
 
+def test_half_an_answer_is_none_and_does_not_spoil_the_next(pool: Callable[..., Workers]) -> None:
+    workers = pool(seconds=0.2, patience=0.5)
+    assert ask(workers, "torn").end == "stalled"
+    assert ask(workers, "echo", 1).value == 1
+
+
 def test_a_memory_hog_gets_no_more_than_its_limit_and_its_worker_is_replaced(pool: Callable[..., Workers]) -> None:
     workers = pool(memory_mb=300)
     first = ask(workers, "pid").value

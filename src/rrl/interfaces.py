@@ -15,10 +15,8 @@ from torch import Generator, Tensor
 
 from rrl.types import (
     Batch,
-    Comparison,
     Example,
     Feedback,
-    Judgement,
     Metrics,
     Pair,
     PolicyOutput,
@@ -36,8 +34,8 @@ Written = Callable[[Sequence[Rollout]], None]
 """Is told of rollouts as soon as they are written."""
 Decode = Callable[[Sequence[State]], list[Feedback]]
 """One greedy response from each state, judged; its tokens count as generated."""
-Show = Callable[[float, Metrics], None]
-"""Is told how far a piece of work is, from 0 to 1, and the latest metrics."""
+Render = Callable[[Sequence[str]], list[tuple[int, ...]]]
+"""The prompts of questions, as token ids."""
 
 
 class Task(Protocol):
@@ -76,28 +74,6 @@ class Task(Protocol):
         """One feedback per rollout, in order. Its own failures are verdicts, not exceptions."""
 
 
-class Scorer(Protocol):
-    """A reward model: one number for each response, of which the higher is the better."""
-
-    def start(self) -> None:
-        """Load it onto this process's device, unless that is done. Raises DataError for a model that is none."""
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """One number for each (prompt, response), in order; a batch at a time, loading at its first use."""
-
-    def described(self) -> dict[str, Any]:
-        """What goes into a report: where it is from, how many texts it has read and how many of them it had to cut."""
-
-
-class Fit(Protocol):
-    """Trains a reward model on pairs; ``needs_model`` is true when it begins with the language model of the run."""
-
-    needs_model: ClassVar[bool]
-
-    def fit(self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show) -> Scorer:
-        """Train, write the reward model to ``folder``, and return it as it is read from there."""
-
-
 class Reward(Protocol):
     """Turns a verdict into pay. All but the pricing itself can be left out.
 
@@ -125,7 +101,12 @@ class Reward(Protocol):
 
 
 class StateSampler(Protocol):
-    """Decides where rollouts start, and learns from how they went."""
+    """Decides where rollouts start, and learns from how they went.
+
+    ``needs_annotation`` says that it learns from what the policy thought of its rollouts.
+    """
+
+    needs_annotation: ClassVar[bool] = False
 
     @property
     def needs_critic(self) -> bool:
@@ -159,6 +140,21 @@ class Selection(Protocol):
 
     def score(self, response: Scored, cut: int) -> float:
         """How promising the state after the first ``cut`` tokens is; for ranking and reporting."""
+
+
+class Guidance(Protocol):
+    """Helps the policy where it seldom succeeds. ``needs`` is what a task must give for it (see ``Task``)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
+        """Begin with this tokenizer, this way to make prompts, and these limits in tokens."""
+
+    def state(self, problem: Problem, attempt: int) -> State | None:
+        """Where guided try number ``attempt``, from 0, starts; its ``origin`` names the kind of help.
+
+        None where there is no way to help.
+        """
 
 
 class WeightSource(Protocol):
@@ -200,9 +196,13 @@ class RolloutEngine(Protocol):
 
 
 class Objective(Protocol):
-    """Credit assignment and loss. ``needs`` is what a task must give for it (see ``Task``)."""
+    """Credit assignment and loss. ``needs`` is what a task must give for it (see ``Task``).
+
+    ``needs_annotation`` says that it reads what policy, critic or reference thought of the rollouts.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    needs_annotation: ClassVar[bool] = True
 
     @property
     def needs_critic(self) -> bool:
@@ -233,21 +233,10 @@ class Objective(Protocol):
         """Go back to a saved state."""
 
 
-class Judge(Protocol):
-    """Says which of two answers to a question is better."""
-
-    def start(self) -> None:
-        """Look whether what it needs is at hand, before answers are written. Raises UsageError when it is not."""
-
-    def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
-        """One judgement per comparison, in order. Its own failures are judgements too, unless none could succeed."""
-
-    def account(self) -> dict[str, Any]:
-        """Who it is and what it has cost so far, as plain data without secrets."""
-
-
 class Policy(WeightSource, Protocol):
-    """Actor, critic and reference with their optimisers."""
+    """Actor, critic and reference with their optimisers, which take ``optimiser_steps`` (None: not known)."""
+
+    optimiser_steps: int | None
 
     def annotate(self, batch: Batch) -> Batch:
         """Fill ``old_logprobs``, ``ref_logprobs`` and ``values`` without gradient."""
@@ -263,6 +252,9 @@ class Policy(WeightSource, Protocol):
 
     def train_critic_only(self, only: bool) -> None:
         """Whether the actor stays as it is until told otherwise."""
+
+    def reset(self, model: Any, optimiser_steps: int) -> None:
+        """Begin anew from these weights, with fresh optimisers and schedules for so many steps."""
 
     def save(self, folder: Path) -> None:
         """Write the actor and its tokenizer in Hugging Face format."""

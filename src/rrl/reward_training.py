@@ -12,9 +12,9 @@ from rrl.config import RewardModelParts
 from rrl.display import Display
 from rrl.errors import DivergenceError
 from rrl.evaluation import accuracy
-from rrl.interfaces import Scorer
 from rrl.plots import reliability_diagram
 from rrl.rundir import write_config, write_json
+from rrl.scoring import Scorer
 from rrl.types import Pair
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,8 @@ from rrl.collate import padded
 from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
-from rrl.interfaces import Show
 from rrl.ranges import at_least_one, not_negative
-from rrl.types import Problem
+from rrl.types import Problem, Show
 
 
 @dataclass(frozen=True, kw_only=True)

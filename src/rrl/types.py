@@ -5,7 +5,7 @@ Index convention: position ``t`` of every [batch, time] tensor holds a fact abou
 which token t was chosen; ``mask[b, t]`` is true where the policy chose token t in this rollout.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 Metrics = dict[str, float]
+Show = Callable[[float, Metrics], None]
+"""Is told how far a piece of work is, from 0 to 1, and the latest metrics."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 from rrl.errors import ConfigError, ServiceError
 from rrl.fingerprints import fingerprint
-from rrl.interfaces import Judge, Show
 from rrl.judges.endpoint import Address, Endpoint, Patience, Unanswered
 from rrl.judges.ledger import Ledger, Prices
 from rrl.judges.pace import Pace, Stopped
@@ -22,7 +21,8 @@ from rrl.judges.replies import Reply, ReplyCache
 from rrl.judges.wording import check_template, fill, read_verdict
 from rrl.ranges import at_least_one, between, not_negative
 from rrl.rundir import writable
-from rrl.types import Comparison, Judgement, Preference
+from rrl.scoring import Judge
+from rrl.types import Comparison, Judgement, Preference, Show
 
 Body = dict[str, Any]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rrl.interfaces import Judge, Scorer, Show
 from rrl.ranges import not_negative
-from rrl.types import Comparison, Judgement, Preference
+from rrl.scoring import Judge, Scorer
+from rrl.types import Comparison, Judgement, Preference, Show
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rrl.errors import DataError
-from rrl.interfaces import Scorer
 from rrl.ranges import at_least_one
 from rrl.rundir import write_json
 from rrl.scorers.embedder import Embedder
 from rrl.scorers.reading import Reading, unreadable
+from rrl.scoring import Scorer
 
 ABOUT, HEAD = "reward_model.json", "head.safetensors"
 EXPECTED = "a folder that rrl-reward-model kind=embeddings has written"

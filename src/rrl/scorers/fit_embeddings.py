@@ -13,11 +13,11 @@ from torch import Tensor
 
 from rrl.errors import DataError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import Fit, Show
 from rrl.ranges import at_least_one, between, not_negative
 from rrl.scorers.embedder import Embedder
 from rrl.scorers.embeddings import EmbeddingsScorer, Head, save_head
-from rrl.types import Pair
+from rrl.scoring import Fit
+from rrl.types import Pair, Show
 
 CHUNK = 64
 """Pairs that are embedded between two signs of progress."""

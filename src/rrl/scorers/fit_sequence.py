@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from rrl.distributed import device
 from rrl.errors import DataError, DivergenceError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import Fit, Show
 from rrl.ranges import at_least_one, between, not_negative
 from rrl.rundir import write_json
 from rrl.scorers.reading import Count, Reading, Rows, context_of, padded
 from rrl.scorers.sequence import ABOUT, SequenceScorer
-from rrl.types import Pair
+from rrl.scoring import Fit
+from rrl.types import Pair, Show
 
 
 @dataclass(frozen=True, kw_only=True)

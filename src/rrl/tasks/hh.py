@@ -15,7 +15,8 @@ from rrl.calibration import preference
 from rrl.data import Row, load_split, refuse, shuffled_epochs, split_file
 from rrl.dialogue import ASSISTANT, HUMAN, first_answer, split_answer, turns
 from rrl.errors import ConfigError, DataError
-from rrl.interfaces import Scorer, Task
+from rrl.interfaces import Task
+from rrl.scoring import Scorer
 from rrl.types import Example, Feedback, Pair, Rollout, Verdict
 
 log = logging.getLogger(__name__)
