@@ -11,8 +11,9 @@ import pytest
 
 from fixtures_judge import KEY, ChatServer, comparisons, drip, hang, judge_of, larger, reset, says, serving, status
 from rrl.errors import ConfigError, ServiceError
+from rrl.judges.endpoint import Endpoint
 from rrl.judges.openai import OpenAIJudge
-from rrl.judges.pace import Pace
+from rrl.judges.pace import Pace, Stopped
 from rrl.types import Comparison, Judgement, Preference
 
 FIRST, SECOND, TIE, ERROR = Preference
@@ -170,6 +171,18 @@ def test_a_refusal_is_told_once_however_many_ask(server: ChatServer, tmp_path: P
     told = refused(judge_of(server.url, tmp_path, parallel=4), *[(i, 0) for i in range(40)])
     assert "got status 401" in told
     assert len(server.seen) <= 4
+
+
+def test_a_thread_that_gives_up_first_does_not_hide_the_reason(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter([Stopped(), ServiceError("the reason")])
+
+    def ask(self: Endpoint, body: Any) -> Any:
+        raise next(ends)
+
+    monkeypatch.setattr(Endpoint, "ask", ask)
+    assert refused(judge_of(server.url, tmp_path), (1, 0), (2, 0)) == "the reason"
 
 
 def test_a_judge_that_is_down_is_told_before_the_second_question(server: ChatServer, tmp_path: Path) -> None:
