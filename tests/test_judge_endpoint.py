@@ -11,8 +11,9 @@ import pytest
 
 from fixtures_judge import KEY, ChatServer, comparisons, drip, hang, judge_of, larger, reset, says, serving, status
 from rrl.errors import ConfigError, ServiceError
+from rrl.judges.endpoint import Endpoint
 from rrl.judges.openai import OpenAIJudge
-from rrl.judges.pace import Pace
+from rrl.judges.pace import Pace, Stopped
 from rrl.types import Comparison, Judgement, Preference
 
 FIRST, SECOND, TIE, ERROR = Preference
@@ -172,6 +173,18 @@ def test_a_refusal_is_told_once_however_many_ask(server: ChatServer, tmp_path: P
     assert len(server.seen) <= 4
 
 
+def test_a_thread_that_gives_up_first_does_not_hide_the_reason(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter([Stopped(), ServiceError("the reason")])
+
+    def ask(self: Endpoint, body: Any) -> Any:
+        raise next(ends)
+
+    monkeypatch.setattr(Endpoint, "ask", ask)
+    assert refused(judge_of(server.url, tmp_path), (1, 0), (2, 0)) == "the reason"
+
+
 def test_a_judge_that_is_down_is_told_before_the_second_question(server: ChatServer, tmp_path: Path) -> None:
     url = server.url
     server.shutdown()
@@ -193,6 +206,12 @@ def test_a_judge_that_breaks_down_ends_the_judging_after_so_many_errors_in_a_row
         "from what was answered"
     )
     assert len(server.seen) <= 6  # the fifth ends it, while the sixth may be under way
+
+
+def test_errors_with_answers_between_them_do_not_end_the_judging(server: ChatServer, tmp_path: Path) -> None:
+    server.faults = [None, status(500)] * 3
+    judge = judge_of(server.url, tmp_path, retries=0, stop_after=2)
+    assert preferences(judge, *[(i, 0) for i in range(1, 7)]) == [FIRST, ERROR] * 3
 
 
 def test_null_never_gives_up(server: ChatServer, tmp_path: Path) -> None:
