@@ -92,9 +92,9 @@ class MiniCode(Task):
         return [self._demonstration(rng, number) for number in range(count)]
 
     def vocabulary(self) -> tuple[str, ...]:
-        """Words of questions, tokens of Python (a line's end is one), digits; ``y``, which no function has."""
+        """Words of questions, tokens of Python (a line's end is one), digits, a colon; ``y``, which no function has."""
         lines = [token for word in WORDS.values() for token in word.line.format("").split()]
-        return tuple(dict.fromkeys(("def", "f(x):", "\n", "return", *lines, "y", *map(str, range(10)), *WORDS)))
+        return tuple(dict.fromkeys(("def", "f(x):", "\n", "return", *lines, "y", *map(str, range(10)), *WORDS, ":")))
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Start to run their programs."""
