@@ -2,8 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help install demo study-trace study-apps test test-slow check clean
-.PHONY: help install demo study-trace study-math test test-slow check clean
+.PHONY: help install demo study-trace study-apps study-math bench-sandbox test test-slow check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +28,8 @@ study-apps: install ## the judge of APPS against the data's own solutions and mu
 	$(VENV)/bin/python experiments/apps/references.py $(DATA) sandbox.limits.cpu_seconds=3
 study-math: install ## the verifier of MATH on all canonical solutions: DATA=<folder of train.jsonl.gz> (about 10 minutes)
 	$(VENV)/bin/python experiments/math/verifier.py $(DATA) experiments/results/math
+bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
+	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
 
 test-slow: install ## run the tests that take minutes each
 	$(RUN) pytest -m slow

@@ -16,7 +16,6 @@ import os
 os.closerange(0, 2000)
 while True: pass""",
     "within C": "x = 9 ** 9 ** 9",
-    "compiling": "x = [" + "1," * 3_000_000 + "]",
     "at the end": """
 class Endless:
     def __del__(self):
@@ -117,7 +116,7 @@ print(1)""",
 SEARCH = """
 import gc, os, sys
 def f(x):
-    seen = [dict(os.environ), sys.argv, sys.orig_argv, [list(each.__dict__) for each in sys.modules.values()]]
+    seen = [dict(os.environ), sys.argv, sys.orig_argv]
     frame = sys._getframe()
     while frame:
         seen.append({**frame.f_locals, 'seen': 0})

@@ -12,11 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 from fixtures_training import LORA, grpo, improve, make_engine, make_policy, ppo, problem, raw_batch, rollout
 from rrl import footprint
 from rrl.footprint import World
+from rrl.loop import weigh
 from rrl.models import LoadedModel, TinyLlama
 from rrl.networks import Actor, Critic
 from rrl.phases import Lengths, Need, Rows
 from rrl.policy_settings import PolicySettings
-from rrl.trainer import weigh
 from rrl.types import State
 
 Mark = Callable[[str], None]

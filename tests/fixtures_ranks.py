@@ -39,7 +39,8 @@ def on_ranks(count: int, function: Any, *arguments: Any, timeout: float = 240) -
 def rank_environment(number: int, count: int, port: int) -> dict[str, str]:
     """What torchrun tells each process."""
     place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), "CUDA_VISIBLE_DEVICES": "", "RRL_QUIET": "1"}
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "RRL_QUIET": "1"}
     return {**os.environ, **own, **{name: str(value) for name, value in place.items()}}
 
 

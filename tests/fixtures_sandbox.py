@@ -1,7 +1,6 @@
 """Sandboxes for tests: small limits, one for each isolation that works here."""
 
 import json
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from rrl.sandbox.sandbox import Sandbox
 from rrl.sandbox.server import Server
 
 LIMITS = Limits(
-    wall_seconds=10.0, cpu_seconds=0.4, memory_mb=256, processes=8, open_files=32, file_mb=4, output_kb=64
+    wall_seconds=10.0, cpu_seconds=0.4, memory_mb=128, processes=8, open_files=32, file_mb=4, output_kb=64
 )  # fmt: skip
 """Little time to compute and, so that a busy machine changes no verdict, much time to do it in."""
 
@@ -52,21 +51,8 @@ def told(found: Run) -> tuple[str, str | None]:
     return found.status, found.error
 
 
-def relatives(marker: str) -> list[str]:
-    """Command lines of all processes that have this word in theirs."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if marker in line and path.parent.name != str(os.getpid()):
-            found.append(line)
-    return found
-
-
-def below(server: Server) -> int:
-    """How many processes descend from a server, and itself."""
+def family(pid: int) -> list[int]:
+    """The process and all that descend from it."""
     tree: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -74,8 +60,8 @@ def below(server: Server) -> int:
         except OSError:
             continue
         tree.setdefault(parent, []).append(int(path.parent.name))
-    count, left = 0, [server._process.pid]
+    found, left = [], [pid]
     while left:
-        count += 1
-        left += tree.get(left.pop(), [])
-    return count
+        found.append(left.pop())
+        left += tree.get(found[-1], [])
+    return found

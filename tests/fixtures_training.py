@@ -16,6 +16,7 @@ from rrl.collate import collate, micro_batches
 from rrl.engines.hf import HFEngine
 from rrl.evaluation import Evaluation
 from rrl.interfaces import Objective, Reward, StateSampler
+from rrl.loop import weigh
 from rrl.models import LoadedModel, TinyLlama
 from rrl.objectives.grpo import GRPO
 from rrl.objectives.ppo import PPO
@@ -27,7 +28,7 @@ from rrl.samplers.retrospective import Retrospective
 from rrl.samplers.schedule import Schedule
 from rrl.selections.confidence import Confidence
 from rrl.tasks.trace import Trace
-from rrl.trainer import Trainer, TrainerSettings, weigh
+from rrl.trainer import Trainer, TrainerSettings
 from rrl.types import Batch, Example, Feedback, Metrics, Problem, Rollout, State, Verdict
 
 torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import re
 import sys
 import weakref
@@ -17,6 +18,7 @@ from rrl.cli import evaluate
 from rrl.config import load
 from rrl.engines.hf import HFEngine
 from rrl.errors import ConfigError, DataError, ServiceError, UsageError
+from rrl.models import HuggingFace, LoadedModel
 from rrl.rundir import write_config
 
 TINY = {
@@ -223,6 +225,28 @@ def test_a_run_is_judged_by_a_reward_model_that_it_was_not_trained_with(
     assert result["position_bias"]["count"] == 0
 
 
+DATA = Path(os.environ.get("RRL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "hh-rlhf"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"HH-RLHF is absent: no {DATA}; set RRL_DATA to the folder above it")
+def test_dialogues_are_judged_on_real_rows_helpful_and_harmless_apart(
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.verdict = lambda first, second: "A" if "you" in first else "B" if "you" in second else "tie"
+    lines = tmp_path / "lines.jsonl"
+    sizes = [f"{key}={value}" for key, value in TINY.items() if key.startswith(("model.", "run.", "evaluation."))]
+    data = ["task=hh", f"data.path={DATA}", "task.split_rows=9", "data.max_prompt_length=150", "evaluation.limit=30"]
+    short = ["data.max_response_length=2", "warmstart=none", "against=reference", f"judgements={lines}"]
+    result = compared(capsys, *asked(server, tmp_path, *sizes, *data, *short))
+    # Of the first 30 of every tenth row that fit, counted by a few lines of their own on the files.
+    counts = {
+        level: (part["n"], part["lose"]["count"], part["win"]["count"]) for level, part in result["levels"].items()
+    }
+    assert counts == {"harmless": (30, 24, 0), "helpful": (30, 22, 0)}
+    assert rows(lines)[0]["id"] == "hh/helpful-base/test/19"
+    assert "\n\nHuman:" in server.seen[0]["messages"][0]["content"]
+
+
 # --- the same problems for both ---------------------------------------------------------------------------------------
 
 
@@ -248,16 +272,15 @@ def test_only_what_both_sides_can_read_is_asked_and_the_rest_is_counted(
 def test_one_model_is_in_memory_at_a_time(
     run: Path, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, models = arena.prepare_evaluation, list[weakref.ref[Any]]()
+    original, models = HuggingFace.load, list[weakref.ref[Any]]()
 
-    def watched(*given: Any) -> Any:
-        gc.collect()
+    def watched(self: HuggingFace, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         assert not [model for model in models if model() is not None]
-        prepared = original(*given)
-        models.append(weakref.ref(prepared.model))
-        return prepared
+        loaded = original(self, vocabulary)
+        models.append(weakref.ref(loaded.model))
+        return loaded
 
-    monkeypatch.setattr(arena, "prepare_evaluation", watched)
+    monkeypatch.setattr(HuggingFace, "load", watched)
     compared(capsys, *asked(server, tmp_path, f"from_run={run}", "against=sft"))
     assert len(models) == 2
 

@@ -16,11 +16,13 @@ import numpy
 import pytest
 import torch
 
+from fixtures_gsi import make_gsi
 from fixtures_programs import rltf_trainer
 from fixtures_training import LORA, grpo, make_engine, make_trainer, ppo, replay
 from rrl import checkpoint
 from rrl.checkpoint import Checkpoints, room, state_of
 from rrl.errors import ConfigError, DataError, StorageError
+from rrl.loop import Loop
 from rrl.trainer import Trainer
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -82,6 +84,8 @@ NOT_RESTORED = {
     "trainer.engine._copy": "a copy of the actor's weights, refreshed when their version moves",
     "trainer.engine._copied_version": "of that copy",
     "trainer.sampler._inspect": "a method of the policy",
+    "trainer.origin": "what the run begins with",
+    "trainer.settings": "of the configuration",
 }
 """Attributes that differ after a resume, and why that does not matter."""
 
@@ -113,7 +117,7 @@ def parts_of(thing: Any, path: str) -> list[tuple[str, Any]]:
     return [(f"{path}.{name}", getattr(thing, name)) for name in sorted(names)]
 
 
-def networks(trained: Trainer) -> dict[str, Any]:
+def networks(trained: Loop) -> dict[str, Any]:
     """Weights, optimiser states and schedules."""
     found: dict[str, Any] = {}
     for name, engine in trained.policy._engines.items():
@@ -131,6 +135,17 @@ def test_nothing_that_changes_is_left_out(policy: dict[str, Any], tmp_path: Path
     assert sum(before.get(name) != value for name, value in now.items()) > 50, "it sees what changes"
     checkpoints.save(trained, None)
     assert checkpoints.restore(fresh) == 3
+    assert facts(fresh, "trainer", set()) == facts(trained, "trainer", set())
+    assert networks(fresh) == networks(trained)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 7, 8])
+def test_nothing_of_guided_self_improvement_is_left_out(steps: int, tmp_path: Path) -> None:
+    trained, fresh = make_gsi(), make_gsi()
+    for _ in range(steps):
+        trained.step()
+    Checkpoints(tmp_path, keep_last=1, keep_best=0).save(trained, None)
+    assert Checkpoints(tmp_path, keep_last=1, keep_best=0).restore(fresh) == steps
     assert facts(fresh, "trainer", set()) == facts(trained, "trainer", set())
     assert networks(fresh) == networks(trained)
 
@@ -167,7 +182,8 @@ def leaves(state: Any, path: str) -> list[str]:
 
 def test_the_documentation_lists_everything_that_is_restored() -> None:
     told = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "resuming.md").read_text(encoding="utf-8"), re.MULTILINE))
-    states = [state_of(after(1)), state_of(make_trainer(objective=grpo(), n=2, engine=make_engine()))]
+    loops = [after(1), make_trainer(objective=grpo(), n=2, engine=make_engine()), make_gsi()]
+    states = [state_of(loop) for loop in loops]
     states.append(state_of(rltf_trainer()))
     named = {leaf for state in states for leaf in leaves(state, "") if "." in leaf}
     assert named - told == set(), "list these in docs/resuming.md"

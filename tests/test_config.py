@@ -25,6 +25,8 @@ NEEDS = {
     "scorer=sequence": ["scorer.path=somewhere"],
     "scorer=embeddings": ["scorer.path=somewhere"],
     "kind=embeddings": ["kind.embedder.path=somewhere"],
+    "objective=supervised": ["policy.critic=none"],
+    "trainer=gsi": ["algo=gsi"],
     "judge=openai": ["judge.model=some-model"],
     "judge=reward_model": ["scorer=sequence", "scorer.path=somewhere"],
 }  # fmt: skip
@@ -210,7 +212,7 @@ def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None
         f"algo: no such choice 'rl'; did you mean 'rrl'? valid: {', '.join(groups()['algo'])}",
         f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}",
         f"task: no such choice null; valid: {', '.join(groups()['task'])}",
-        "trainer: no such choice 5; valid: default",
+        f"trainer: no such choice 5; valid: {', '.join(groups()['trainer'])}",
         f"experiment: no such choice 'zzzz'; valid: {', '.join(groups()['experiment'])}",
     ]
 

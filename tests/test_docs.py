@@ -31,10 +31,14 @@ EXAMPLES = DOCS / "examples"
 TINY = ("model=tiny",)
 HF = ("task=gsm8k", "model=hf")
 SFT = ("warmstart=sft",)
-KEYS = ("apps.md", "judging.md", "code-baselines.md", "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md")
+KEYS = (
+    "apps.md", "gsi.md", "judging.md", "code-baselines.md",
+    "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md",
+)  # fmt: skip
 """Where keys are explained."""
 KINDS = ("sequence", "embeddings")
 """Of reward models."""
+GSI = {"gsi tiny": ("algo=gsi",), "gsi hf": ("algo=gsi", *HF)}
 SMALL = (
     "warmstart=none", "run.threads=1", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=8",
     "evaluation.limit=2", "evaluation.n=2",
@@ -290,7 +294,7 @@ def _key_rows() -> Iterator[tuple[str, dict[str, str]]]:
 def test_every_key_is_explained() -> None:
     told = {key for key, _ in _key_rows()} | {"warmstart", "judge"}
     # in the tasks themselves; under their own names
-    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.scorer")
+    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.scorer", "trainer.guidance")
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
     assert not missing, f"explain these keys in one of {KEYS} in docs/: {missing}"
 
@@ -307,6 +311,7 @@ def test_documented_defaults_are_those_of_the_configurations() -> None:
             ("tiny", [_flat(*TINY).get(key)]), ("hf", [_flat(*HF).get(key)]), ("sft", [_flat(*SFT).get(key)]),
             ("default", _every_key().get(key, [])),
             *((kind, [_flat(f"{group}={kind}").get(key) for group in ("kind", "scorer")]) for kind in KINDS),
+            *((column, [_flat(*choices).get(key)]) for column, choices in GSI.items()),
         ):  # fmt: skip
             if row.get(column, "-") != "-" and _value(row[column]) not in allowed:
                 wrong.append(f"{key} ({column}): {row[column]}, but the configuration says {allowed}")
@@ -343,12 +348,30 @@ def test_every_metric_of_preferences_is_explained() -> None:
     assert not [name for name in logged if f"`{name}`" not in _told("hh.md")]
 
 
+ITERATIONS = (
+    "task.train_per_level=20", "warmstart=none", "run.threads=1", "evaluation.limit=2", "trainer.first=references",
+    "trainer.iterations=2", "trainer.train_batch_size=20", "trainer.epochs=12", "trainer.mini_batch_size=8",
+    "policy.actor_lr=3e-3",
+)  # fmt: skip
+
+
+def test_every_logged_metric_of_guided_self_improvement_is_explained(tmp_path: Path) -> None:
+    _copy_of_the_project(tmp_path)
+    folder = _train(tmp_path, "algo=gsi", *ITERATIONS)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged = {_general(name) for row in rows for name in row if name != "step"}
+    assert {"gsi/guided_success/<stage>", "actor/sft_loss"} <= logged
+    missing = sorted(name for name in logged if f"`{name}`" not in _told("ppo.md", "gsi.md"))
+    assert not missing, f"explain these metrics in docs/gsi.md: {missing}"
+
+
 def _general(name: str) -> str:
     """A metric's name with its variable parts named."""
     for pattern, general in (
         (r"val-core/[^/]+/acc/.+", "val-core/<source>/acc/<mode>"),
         (r"val/[^/]+/[^/]+/acc/.+", "val/<source>/<level>/acc/<mode>"),
         (r"data/level_share/.+", "data/level_share/<level>"),
+        (r"gsi/guided_success/.+", "gsi/guided_success/<stage>"),
         (r"data/level_score/.+/(fresh|replayed)", r"data/level_score/<level>/\1"),
     ):
         name = re.sub(f"^{pattern}$", general, name)

@@ -12,33 +12,24 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 
-PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "scorers", "judges")
+PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "scorers", "judges", "guidance")
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs",
-        "codematch", "spans",
+        "codematch", "spans", "dialogue", "calibration", "intervals",
     ),
-    ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality"),
+    ("interfaces", "records", "memory", "surroundings", "logs", "workers", "equality", "binding"),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
-        "mathjudge",
-        "dialogue", "calibration",
-        "dialogue", "calibration", "intervals",
-    ),
-    ("interfaces", "records", "memory", "surroundings", "logs", "binding"),
-    (
-        "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge",
         "preferences", "judging",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "sweep_records", "rescore",
+        "sweep_records", "rescore", "loop", "harvest",
     ),
-    ("trainer", "phases", "jobs", "probes"),
+    ("trainer", "gsi", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),
     ("assemble", "resume", "sweeps", "budget", "reward_training"),
     ("experiment", "plan", "arena"),

@@ -160,8 +160,19 @@ def test_what_is_not_the_same_text_is_not(answer: str, expected: str) -> None:
 
 
 def test_words_and_times_are_no_formulas() -> None:
-    words = [r"\text{odd}", "CBAD", r"(\text{H})", "D, E", r"\text{A,B}", "19:60", r"\text{4:30 p.m.}"]
-    formulas = ["x", "B", "ab", r"\text{13}", r"5 \text{ cm}", "1:2", r"\sin x", r"\frac{1}{N+1}", r"\text{A5}_{11}"]
+    words = [r"\text{odd}", "CBAD", r"(\text{H})", "D, E", r"\text{A,B}", "9:24", r"\text{4:30 p.m.}"]
+    formulas = [
+        "x",
+        "B",
+        "ab",
+        r"\text{13}",
+        r"5 \text{ cm}",
+        "1:2",
+        "19:60",
+        r"\sin x",
+        r"\frac{1}{N+1}",
+        r"\text{A5}_{11}",
+    ]
     assert [text for text in words + formulas if is_words(text)] == words
 
 
@@ -212,6 +223,9 @@ PAIRS = [
     (r"(-\infty, 1) \cup (2, \infty)", r"(-\infty,1)\cup(2,\infty)", RIGHT),
     (r"(2, \infty) \cup (-\infty, 1)", r"(-\infty,1)\cup(2,\infty)", RIGHT),
     (r"(-\infty, 1]", r"(-\infty,1)", WRONG),
+    (r"(-\infty, 3)", "x < 3", RIGHT),
+    ("x < 3", r"(-\infty, 3)", WRONG),
+    ("3 > x", "x < 3", RIGHT),
     # matrices
     (r"\begin{bmatrix} 1 \\ 0.5 \end{bmatrix}", r"\begin{pmatrix} 1 \\ 1/2 \end{pmatrix}", RIGHT),
     (r"\begin{pmatrix} 0.5 \\ 1 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 1/2 \end{pmatrix}", WRONG),
@@ -241,6 +255,7 @@ PAIRS = [
     ("10_2", "10", WRONG),
     ("2:4", "1:2", RIGHT),
     ("2:5", "1:2", WRONG),
+    (r"\frac{19}{60}", "19:60", RIGHT),
     # equations
     ("x = 5", "5", RIGHT),
     ("AB = 5", "5", RIGHT),
@@ -263,6 +278,7 @@ PAIRS = [
     ("+", "5", UNPARSEABLE),
     (r"\frac{1}{", "5", UNPARSEABLE),
     ("))((", "5", UNPARSEABLE),
+    (r"))(( \text{ cm}", "))((", WRONG),  # not even when nothing but the unit is another
 ]
 
 

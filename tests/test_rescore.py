@@ -159,6 +159,12 @@ def test_a_dump_without_a_readable_line_is_refused(tmp_path: Path) -> None:
         rescore(TASK, [tmp_path / "a.jsonl"])
 
 
+def test_the_table_begins_with_the_greatest_changes(tmp_path: Path) -> None:
+    rows = [judged("1 2", Feedback(score, Verdict.WRONG), name=str(score)) for score in (0.75, 0.25, 0.5)]
+    table = as_table(rescore(TASK, [dump(tmp_path / "d.jsonl", *rows)]), 2).splitlines()
+    assert [line.split(":")[0] for line in table[-3:]] == ["0.25", "0.5", "... and 1 more"]
+
+
 def test_the_table_has_counts_scores_and_the_first_changes(dumped: Path) -> None:
     assert as_table(rescore(TASK, [dumped]), 1).splitlines() == [
         "was \\ is           right        wrong  unparseable        error",

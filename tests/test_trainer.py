@@ -39,11 +39,12 @@ from fixtures_training import (
 from rrl.collate import micro_batches
 from rrl.errors import DivergenceError
 from rrl.interfaces import Reward
+from rrl.loop import weigh
 from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
 from rrl.objectives.ppo import PPO
 from rrl.samplers.problems import Problems
 from rrl.tasks.trace import Trace
-from rrl.trainer import Trainer, weigh
+from rrl.trainer import Trainer
 from rrl.types import Batch, Feedback, Rollout, State, Verdict
 
 AGGREGATES = pytest.mark.parametrize("aggregate", ["token", "sequence"])

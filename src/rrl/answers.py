@@ -79,7 +79,7 @@ _MARKUP = (
     (re.compile(r"\\%"), "%"),
 )
 _WORDS = re.compile(r"\(?[A-Za-z][A-Za-z0-9,.'-]*\)?")
-_TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:[ap]\.?m\.?)?", re.IGNORECASE)
+_TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:[ap]\.?m\.?)?", re.IGNORECASE)
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$]+)")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rrl.assemble import FrozenSource, encode, prepare_evaluation
+from rrl.assemble import FrozenSource, encode, warm_start
 from rrl.config import Parts, load
 from rrl.distributed import device
 from rrl.errors import ConfigError, DataError
@@ -57,18 +57,20 @@ def compare(parts: Parts, theirs: Side, show: Show) -> tuple[dict[str, Any], lis
     judge = parts.judge
     assert judge is not None, "who compares has a judge"
     judge.start()
-    examples, left_out = _in_common(parts, theirs)
-    our_texts, about_ours = _answers(Side(name="ours", parts=parts), examples, show)
+    if parts.warmstart is not None:
+        parts.run.cache()
+    mine, others, left_out = _in_common(parts, theirs)
+    our_texts, about_ours = _answers(Side(name="ours", parts=parts), mine, show)
     with _told(theirs.name):
-        their_texts, about_theirs = _answers(theirs, examples, show)
+        their_texts, about_theirs = _answers(theirs, others, show)
     answered = [
         Answered(id=e.id, level=e.level, question=e.question, ours=our_texts[e.id], theirs=their_texts[e.id])
-        for e in examples
+        for e in (problem.example for problem in mine)
     ]
     played = matches(answered, lambda comparisons: judge.judge(comparisons, show))
     result = {
         "split": parts.evaluation.split,
-        "problems": len(examples),
+        "problems": len(mine),
         "left_out": left_out,
         "seed": parts.evaluation.seed,
         "sampling": asdict(_sampling(parts)),
@@ -109,56 +111,58 @@ def _told(against: str) -> Iterator[None]:
         raise type(error)(*(f"against={against}: {fault}" for fault in error.faults)) from error
 
 
-def _in_common(parts: Parts, theirs: Side) -> tuple[list[Example], int]:
-    """The problems that both sides can answer, as many of each level as are wanted, and how many one of them cannot.
+def _in_common(parts: Parts, theirs: Side) -> tuple[list[Problem], list[Problem], int]:
+    """The problems that both sides can answer, as many of each level as are wanted: as ours, as theirs, in one order.
 
-    No weights are loaded for it, so that a model that is not there is told before the other one begins to write.
+    And how many one of them cannot. No weights are loaded for it, so that a model that is not there is told before the
+    other one begins to write.
     """
     examples = parts.task.examples(parts.evaluation.split)
-    mine = _can_answer(parts, examples)
+    mine = _read(parts, examples)
     if theirs.parts is None:
-        others = {example.id for example in examples if example.reference.strip()}
+        others = {problem.id: problem for problem in mine if problem.example.reference.strip()}
     else:
         with _told(theirs.name):
-            others = {problem.id for problem in _can_answer(theirs.parts, examples)}
+            others = {problem.id: problem for problem in _read(theirs.parts, examples)}
     both = [problem for problem in mine if problem.id in others]
     if not both:
         raise DataError(
             f"against: {theirs.name!r} answers none of the {len(mine)} problems that our side does (split "
             f"{parts.evaluation.split!r}); expected some in common; give another side, or allow longer prompts"
         )
-    return [problem.example for problem in parts.evaluation.choose(both)], len(examples) - len(both)
+    chosen = parts.evaluation.choose(both)
+    return chosen, [others[problem.id] for problem in chosen], len(examples) - len(both)
 
 
-def _can_answer(parts: Parts, examples: Sequence[Example]) -> list[Problem]:
+def _read(parts: Parts, examples: Sequence[Example]) -> list[Problem]:
+    """The examples that fit the side's model, as its tokenizer reads them."""
     return encode(examples, parts.model.outline(parts.task.vocabulary()), parts)
 
 
-def _answers(side: Side, examples: Sequence[Example], show: Show) -> tuple[dict[str, str], dict[str, Any]]:
-    """The side's answer to each example, by its id, and how it came about. Its model is gone afterwards."""
+def _answers(side: Side, problems: Sequence[Problem], show: Show) -> tuple[dict[str, str], dict[str, Any]]:
+    """The side's answer to each problem, by its id, and how it came about. Its model is gone afterwards."""
     if side.parts is None:
-        return {example.id: example.reference.strip() for example in examples}, {"model": None}
-    wanted = {example.id for example in examples}
-    rollouts, template = _written(side.parts, wanted, show)
-    gc.collect()  # of the model, whose modules know each other
+        return {problem.id: problem.example.reference.strip() for problem in problems}, {"model": None}
+    rollouts, template = _write(side.parts, problems, show)
+    gc.collect()  # of the model, whose modules may know each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     stop = side.parts.engine.sampling.stop
     texts = {rollout.state.problem.id: _without_stop(rollout.response, stop) for rollout in rollouts}
     truncated = fmean(not rollout.finished for rollout in rollouts)
-    return texts, {"model": _described(side.parts.model), "template": template, "truncated": truncated}
+    about = {"class": type(side.parts.model).__name__, **vars(side.parts.model)}
+    return texts, {"model": about, "template": template, "truncated": truncated}
 
 
-def _written(parts: Parts, wanted: set[str], show: Show) -> tuple[list[Rollout], str]:
-    """One response to each wanted problem, by an engine of its own, which would keep the model alive; the template."""
-    every = replace(parts, evaluation=replace(parts.evaluation, limit=None))
-    prepared = prepare_evaluation(every, show)
+def _write(parts: Parts, problems: Sequence[Problem], show: Show) -> tuple[list[Rollout], str]:
+    """One response to each problem, by an engine of its own, which would keep the model alive; and the template."""
+    loaded = parts.model.load(parts.task.vocabulary())
+    model = loaded.model if parts.warmstart is None else warm_start(loaded, parts, show)[0]
     engine = copy.deepcopy(parts.engine)
-    engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
-    states = [State(problem) for problem in prepared.test if problem.id in wanted]
+    engine.start(FrozenSource(model.to(device())), loaded.tokenizer, parts.run.seed)
     generator = torch.Generator().manual_seed(parts.evaluation.seed)
-    rollouts = engine.generate(states, _sampling(parts), generator)
-    return rollouts, parts.prompts.template.describe(prepared.tokenizer)
+    rollouts = engine.generate([State(problem) for problem in problems], _sampling(parts), generator)
+    return rollouts, parts.prompts.template.describe(loaded.tokenizer)
 
 
 def _sampling(parts: Parts) -> Sampling:
@@ -170,7 +174,3 @@ def _without_stop(response: str, stop: Sequence[str]) -> str:
     for text in stop:
         response = response.partition(text)[0]
     return response.strip()
-
-
-def _described(model: Any) -> dict[str, Any]:
-    return {"class": type(model).__name__, **vars(model)}

@@ -18,10 +18,10 @@ from rrl.distributed import first_on_each_machine
 from rrl.errors import DataError, DivergenceError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
 from rrl.interfaces import Show, WeightSource
+from rrl.loop import Loop, Origin
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
 from rrl.sft import WarmStart
-from rrl.trainer import Trainer
 from rrl.types import Example, Problem
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training and evaluation start from."""
+    """What training and evaluation start from.
+
+    ``warmstart`` is the folder that a warm start was taken from, ``kept`` the one that it will be found in later.
+    """
 
     model: Any
     tokenizer: Any
     train: list[Problem]
     test: list[Problem]
     warmstart: Path | None
+    kept: Path | None
 
 
 class FrozenSource(WeightSource):
@@ -74,7 +78,7 @@ def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Pr
     loaded = parts.model.load(parts.task.vocabulary())
     test = parts.evaluation.choose(encode(examples, loaded, parts))
     model, folder = (loaded.model, None) if parts.warmstart is None else _warm(loaded, parts, show, keep)
-    return Prepared(model, loaded.tokenizer, [], test, folder)
+    return Prepared(model, loaded.tokenizer, [], test, folder, folder and (keep or folder))
 
 
 def check_levels(examples: Sequence[Example], weights: Mapping[str, float] | None) -> None:
@@ -89,9 +93,13 @@ def check_levels(examples: Sequence[Example], weights: Mapping[str, float] | Non
 
 def encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> list[Problem]:
     """Examples as problems that fit the model's context."""
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or 10**9
     longest = parts.engine.sampling.max_new_tokens
-    return parts.prompts.encode(examples, loaded.tokenizer, context=context, response=longest)
+    return parts.prompts.encode(examples, loaded.tokenizer, context=_context(loaded.model), response=longest)
+
+
+def _context(model: Any) -> int:
+    """The longest row that the model can read, in tokens."""
+    return getattr(model.config, "max_position_embeddings", None) or 10**9
 
 
 def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> tuple[Any, Path]:
@@ -140,35 +148,56 @@ def _keep(loaded: LoadedModel, folder: Path) -> None:
         aside.rename(folder)
 
 
-def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Trainer:
-    """Policy, sampler and engine, started on the prepared data; the trainer that drives them."""
-    seed = parts.run.seed
+def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
+    """Policy, sampler and engine, started on the prepared data; the loop that drives them."""
+    seed, tokenizer = parts.run.seed, prepared.tokenizer
     parts.task.start()
     policy = DeepSpeedPolicy(
         prepared.model,
-        prepared.tokenizer,
+        tokenizer,
         parts.policy,
         reference=parts.objective.needs_reference,
         temperature=parts.engine.sampling.temperature,
-        optimiser_steps=_optimiser_steps(parts),
+        optimiser_steps=parts.trainer.optimiser_steps,
     )
-    parts.sampler.start(prepared.train, seed, policy.inspect, prepared.tokenizer)
-    parts.engine.start(policy, prepared.tokenizer, seed)
-    trainer = Trainer(
-        settings=parts.trainer,
+    parts.sampler.start(prepared.train, seed, policy.inspect, tokenizer)
+    parts.engine.start(policy, tokenizer, seed)
+    trainer = parts.trainer.make(
+        _origin(parts, prepared),
         task=parts.task,
         sampler=parts.sampler,
         engine=parts.engine,
         reward=parts.reward,
         objective=parts.objective,
         policy=policy,
-        pad=prepared.tokenizer.pad_token_id,
+        pad=tokenizer.pad_token_id,
         micro_batch_size=parts.policy.micro_batch_size,
         seed=seed,
         clock=clock,
     )
-    parts.reward.start(prepared.tokenizer, trainer.decode)
+    parts.reward.start(tokenizer, trainer.decode)
     return trainer
+
+
+def _origin(parts: Parts, prepared: Prepared) -> Origin:
+    """What the run begins with; the model is loaded anew whenever it is asked for, and held nowhere."""
+    folder, tokenizer = prepared.kept, prepared.tokenizer
+
+    def model() -> Any:
+        loaded = parts.model.load(parts.task.vocabulary())
+        return loaded.model if folder is None else _from_folder(folder, loaded)
+
+    def render(questions: Sequence[str]) -> list[tuple[int, ...]]:
+        examples = [Example(id="", level="", question=question, reference="", answer="") for question in questions]
+        return parts.prompts.template.render(examples, tokenizer)
+
+    return Origin(
+        problems=prepared.train,
+        tokenizer=tokenizer,
+        model=model,
+        render=render,
+        longest_prompt=_context(prepared.model) - parts.engine.sampling.max_new_tokens,
+    )
 
 
 def measure(parts: Parts, prepared: Prepared) -> dict[str, Any]:
@@ -197,12 +226,3 @@ def _architecture(model: Any) -> dict[str, Any]:
     """The model's configuration: equal weights make another model with another number of heads."""
     changing = ("_name_or_path", "architectures", "dtype", "transformers_version")
     return {name: value for name, value in model.config.to_dict().items() if name not in changing}
-
-
-def _optimiser_steps(parts: Parts) -> int | None:
-    """How many optimiser steps training takes, when the number of steps is given."""
-    trainer = parts.trainer
-    if trainer.total_training_steps is None:
-        return None
-    per_step = trainer.ppo_epochs * trainer.train_batch_size * trainer.n // trainer.ppo_mini_batch_size
-    return trainer.total_training_steps * per_step

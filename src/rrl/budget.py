@@ -64,7 +64,7 @@ def need(config: Mapping[str, Any], parts: Parts, model: Any, lengths: Lengths, 
     trainer, policy = parts.trainer, parts.policy
     processes = max(parts.launcher.processes, world_size())  # torchrun and srun start several without a key
     whole, shape = sum(p.numel() for p in model.parameters()), footprint.shape(model.config)
-    sequences = trainer.train_batch_size * trainer.n
+    sequences = trainer.sequences
     warm = 0 if parts.warmstart is None else min(parts.warmstart.micro_batch_size, parts.warmstart.batch_size)
     batch = config["engine"].get("batch_size")  # not every engine has one
     return Need(
@@ -77,8 +77,8 @@ def need(config: Mapping[str, Any], parts: Parts, model: Any, lengths: Lengths, 
         lengths=lengths,
         rows=Rows(
             writing=share(max(sequences, responses), processes, batch),
-            annotating=share(sequences, processes, policy.micro_batch_size),
-            learning=share(trainer.ppo_mini_batch_size, processes, policy.micro_batch_size),
+            annotating=share(sequences, processes, policy.micro_batch_size) if trainer.annotates else 0,
+            learning=share(trainer.mini_batch, processes, policy.micro_batch_size),
             warm=warm,
         ),
         world=World(processes, lazy=not torch.cuda.is_available()),
@@ -101,7 +101,9 @@ def phases(need: Need, here: int) -> list[Phase]:
     room = main if need.world.lazy else min(accelerators(), key=lambda each: each.free)
     program = {"this program": peaks()[0].size} if need.world.lazy else {}
     parts = {"warm start": need.warm_start()} if need.rows.warm else {}
-    parts |= {"gen": need.gen(), "old_log_prob": need.old_log_prob(), "update_actor": need.update_actor()}
+    parts |= {"gen": need.gen()}
+    parts |= {"old_log_prob": need.old_log_prob()} if need.rows.annotating else {}
+    parts |= {"update_actor": need.update_actor()}
     return [
         Phase("loading", {**need.loading(), **program}, main),
         *(Phase(name, {**sizes, **program}, room) for name, sizes in parts.items()),

@@ -17,9 +17,9 @@ import torch
 
 from rrl.distributed import from_first, gathered, rank, spread, world_size
 from rrl.errors import ConfigError, DataError, StorageError
+from rrl.loop import Loop
 from rrl.records import read_object, sync, write_whole
 from rrl.rundir import unused
-from rrl.trainer import Trainer
 
 log = logging.getLogger(__name__)
 ABOUT = "checkpoint.json"
@@ -43,7 +43,7 @@ class Checkpoints:
         """Where they are: one folder ``step-000050`` each."""
         return self.run / "checkpoints"
 
-    def save(self, trainer: Trainer, score: float | None) -> None:
+    def save(self, trainer: Loop, score: float | None) -> None:
         """Write the trainer's state, then remove what need not be kept. Raises StorageError when the disk is full."""
         target = self.folder / f"step-{trainer.global_step:06d}"
         aside = self.folder / f".{target.name}.tmp"
@@ -56,7 +56,7 @@ class Checkpoints:
             names = [path.relative_to(aside).as_posix() for path in files]
             from_first(lambda: self._finish(aside, target, {**about, "files": dict(zip(names, sums, strict=True))}))
 
-    def restore(self, trainer: Trainer) -> int | None:
+    def restore(self, trainer: Loop) -> int | None:
         """Bring the trainer to the last good checkpoint; returns its step, or None where there is none at all.
 
         One that is damaged is said and put aside. Raises DataError when all of them are, ConfigError when it was
@@ -82,7 +82,7 @@ class Checkpoints:
         found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
         return sorted(found, key=_number)
 
-    def _make_room(self, trainer: Trainer, aside: Path) -> None:
+    def _make_room(self, trainer: Loop, aside: Path) -> None:
         """Begin with an empty folder on a disk with enough space."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".*.tmp"):
@@ -159,7 +159,7 @@ def _go_on(run: Path) -> str:
     return f"then go on from the last good checkpoint: rrl-train resume={run}"
 
 
-def _write(trainer: Trainer, folder: Path) -> None:
+def _write(trainer: Loop, folder: Path) -> None:
     """Every rank its part: networks and optimisers (DeepSpeed's format), random state; the first rank the rest."""
     trainer.policy.save_state(folder / "networks")
     torch.save(_random_state(), folder / f"rank-{rank():05d}.pt")
@@ -169,7 +169,7 @@ def _write(trainer: Trainer, folder: Path) -> None:
     gathered(None)
 
 
-def _read(trainer: Trainer, folder: Path) -> None:
+def _read(trainer: Loop, folder: Path) -> None:
     trainer.policy.load_state(folder / "networks")
     state = torch.load(folder / "state.pt", weights_only=False)
     for name, part in _parts(trainer).items():
@@ -177,12 +177,12 @@ def _read(trainer: Trainer, folder: Path) -> None:
     _restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
 
 
-def state_of(trainer: Trainer) -> dict[str, Any]:
+def state_of(trainer: Loop) -> dict[str, Any]:
     """What every rank has alike: the state of each part by name."""
     return {name: part.state_dict() for name, part in _parts(trainer).items()}
 
 
-def _parts(trainer: Trainer) -> dict[str, Any]:
+def _parts(trainer: Loop) -> dict[str, Any]:
     named = ("sampler", "engine", "reward", "objective", "policy")
     return {"trainer": trainer} | {name: getattr(trainer, name) for name in named}
 

@@ -15,6 +15,7 @@ from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
 from rrl.interfaces import Fit, Judge, Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.launch import Launcher
+from rrl.loop import LoopSettings
 from rrl.models import Model
 from rrl.overrides import Composed, compose, compose_run
 from rrl.policy_settings import PolicySettings
@@ -23,7 +24,6 @@ from rrl.prompts import Prompts
 from rrl.rundir import Place, RunSettings
 from rrl.sft import WarmStart
 from rrl.tracking import Sink
-from rrl.trainer import TrainerSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Parts:
     warmstart: WarmStart | None
     policy: PolicySettings
     engine: RolloutEngine
-    trainer: TrainerSettings
+    trainer: LoopSettings
     evaluation: Evaluation
     sampler: StateSampler
     reward: Reward
@@ -143,13 +143,26 @@ def _misfits(parts: Parts) -> list[str]:
         faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
     if parts.logger is not None:
         faults += parts.logger.check()
-    return faults + _needs(parts) + _length_misfits(parts)
+    return faults + _needs(parts) + _unannotated(parts) + _length_misfits(parts)
+
+
+def _unannotated(parts: Parts) -> list[str]:
+    """Faults of parts that learn from what a policy thought of its rollouts, under a loop that does not ask it."""
+    if parts.trainer is None or parts.trainer.annotates:
+        return []
+    made = [(slot, getattr(parts, slot)) for slot in ("sampler", "objective")]
+    return [
+        f"{slot}: {type(part).__name__} learns from what the policy thought of its rollouts, which "
+        f"{type(parts.trainer).__name__} does not ask; expected {slot}={fitting}, or another trainer"
+        for (slot, part), fitting in zip(made, ("problems", "supervised"), strict=True)
+        if part is not None and part.needs_annotation
+    ]
 
 
 def _needs(parts: Parts) -> list[str]:
     """Faults of parts that count on more than the task gives, with the tasks that would do."""
     faults = []
-    for slot in ("reward", "objective"):
+    for slot in ("reward", "objective", "trainer"):
         part = getattr(parts, slot)
         if part is not None and parts.task is not None and not part.needs <= parts.task.gives:
             lacking = " and ".join(sorted(part.needs - parts.task.gives))
@@ -175,7 +188,7 @@ def _length_misfits(parts: Parts) -> list[str]:
     if parts.objective is not None and parts.objective.needs_siblings and parts.trainer.n == 1:
         faults.append("trainer.n: 1, but this objective compares rollouts of one start; expected 2 or more, as in 8")
     schedule = "constant" if parts.policy is None else parts.policy.lr_schedule
-    if schedule != "constant" and parts.trainer.total_training_steps is None:
+    if schedule != "constant" and not parts.trainer.knows_length:
         faults.append(
             f"policy.lr_schedule: {schedule!r} falls to zero over trainer.total_training_steps, which is null; "
             "give a number of steps, or use constant"

@@ -6,7 +6,7 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,13 +29,13 @@ from rrl.errors import ConfigError, DataError, UsageError
 from rrl.evaluation import evaluation_metrics
 from rrl.fingerprints import weights_fingerprint
 from rrl.logs import open_log
+from rrl.loop import Loop
 from rrl.memory import explained
 from rrl.records import last_rows, read_object, redacted, rewind
 from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
 from rrl.runstate import hold, write_state
 from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw
 from rrl.tracking import Tracker
-from rrl.trainer import Trainer
 from rrl.types import Metrics
 from rrl.watchdog import Watchdog
 
@@ -136,6 +136,7 @@ def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, 
         log.info("run directory: %s%s", folder, "" if step is None else f" (goes on from step {step})")
     tracker = Tracker(folder, parts.logger, config, step) if rank() == 0 else None
     display.begin("training")
+    prepared = replace(prepared, model=None)  # the policy has it, and may let go of it
     return Run(folder, config["data"]["name"], parts, prepared, trainer, checkpoints, tracker)
 
 
@@ -194,7 +195,7 @@ class Run:
     source: str
     parts: Parts
     prepared: Prepared
-    trainer: Trainer
+    trainer: Loop
     checkpoints: Checkpoints
     tracker: Tracker | None
 
@@ -205,15 +206,15 @@ class Run:
             if trainer.global_step == 0:
                 self._log(self._evaluate()[0])
             for metrics in trainer.run():
-                step, last = trainer.global_step, trainer.progress >= 1
-                measured, score = self._evaluate() if _due(step, settings.test_freq) or last else ({}, None)
+                step, last, marked = trainer.global_step, trainer.progress >= 1, trainer.milestone
+                measured, score = self._evaluate() if _due(step, settings.test_freq) or marked or last else ({}, None)
                 asked = anywhere(stop.asked)
                 if _due(step, settings.rollout_freq):
                     self._dump()
                 metrics |= measured | _timing(trainer)
                 self._log(metrics)
                 display.advance(trainer.progress, metrics)
-                if _due(step, settings.save_freq) or asked or last:
+                if _due(step, settings.save_freq) or marked or asked or last:
                     with trainer.clock.phase("save_checkpoint"):
                         self.checkpoints.save(trainer, score)
                 if asked and not last:
@@ -249,7 +250,7 @@ class Run:
 
     def _dump(self) -> None:
         """Write the last step's rollouts."""
-        if self.tracker is None:
+        if self.tracker is None or not self.trainer.last_rollouts:
             return
         step = self.trainer.global_step
         rows = rollout_rows(step, self.trainer.last_rollouts, self.prepared.tokenizer)
@@ -280,7 +281,7 @@ def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _timing(trainer: Trainer) -> Metrics:
+def _timing(trainer: Loop) -> Metrics:
     """Seconds by phase, their sum without evaluation and saving, and the tokens written in a second of it."""
     seconds = trainer.clock.take()
     aside = ("timing_s/testing", "timing_s/save_checkpoint")

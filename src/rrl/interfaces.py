@@ -36,6 +36,8 @@ Written = Callable[[Sequence[Rollout]], None]
 """Is told of rollouts as soon as they are written."""
 Decode = Callable[[Sequence[State]], list[Feedback]]
 """One greedy response from each state, judged; its tokens count as generated."""
+Render = Callable[[Sequence[str]], list[tuple[int, ...]]]
+"""The prompts of questions, as token ids."""
 Show = Callable[[float, Metrics], None]
 """Is told how far a piece of work is, from 0 to 1, and the latest metrics."""
 
@@ -125,7 +127,12 @@ class Reward(Protocol):
 
 
 class StateSampler(Protocol):
-    """Decides where rollouts start, and learns from how they went."""
+    """Decides where rollouts start, and learns from how they went.
+
+    ``needs_annotation`` says that it learns from what the policy thought of its rollouts.
+    """
+
+    needs_annotation: ClassVar[bool] = False
 
     @property
     def needs_critic(self) -> bool:
@@ -159,6 +166,21 @@ class Selection(Protocol):
 
     def score(self, response: Scored, cut: int) -> float:
         """How promising the state after the first ``cut`` tokens is; for ranking and reporting."""
+
+
+class Guidance(Protocol):
+    """Helps the policy where it seldom succeeds. ``needs`` is what a task must give for it (see ``Task``)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
+        """Begin with this tokenizer, this way to make prompts, and these limits in tokens."""
+
+    def state(self, problem: Problem, attempt: int) -> State | None:
+        """Where guided try number ``attempt``, from 0, starts; its ``origin`` names the kind of help.
+
+        None where there is no way to help.
+        """
 
 
 class WeightSource(Protocol):
@@ -200,9 +222,13 @@ class RolloutEngine(Protocol):
 
 
 class Objective(Protocol):
-    """Credit assignment and loss. ``needs`` is what a task must give for it (see ``Task``)."""
+    """Credit assignment and loss. ``needs`` is what a task must give for it (see ``Task``).
+
+    ``needs_annotation`` says that it reads what policy, critic or reference thought of the rollouts.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    needs_annotation: ClassVar[bool] = True
 
     @property
     def needs_critic(self) -> bool:
@@ -247,7 +273,9 @@ class Judge(Protocol):
 
 
 class Policy(WeightSource, Protocol):
-    """Actor, critic and reference with their optimisers."""
+    """Actor, critic and reference with their optimisers, which take ``optimiser_steps`` (None: not known)."""
+
+    optimiser_steps: int | None
 
     def annotate(self, batch: Batch) -> Batch:
         """Fill ``old_logprobs``, ``ref_logprobs`` and ``values`` without gradient."""
@@ -263,6 +291,9 @@ class Policy(WeightSource, Protocol):
 
     def train_critic_only(self, only: bool) -> None:
         """Whether the actor stays as it is until told otherwise."""
+
+    def reset(self, model: Any, optimiser_steps: int) -> None:
+        """Begin anew from these weights, with fresh optimisers and schedules for so many steps."""
 
     def save(self, folder: Path) -> None:
         """Write the actor and its tokenizer in Hugging Face format."""

@@ -34,7 +34,10 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Rows:
-    """How many rows go through the networks at once, on each process; ``warm`` is 0 without a warm start."""
+    """How many rows go through the networks at once, on each process.
+
+    ``warm`` is 0 without a warm start, ``annotating`` where rollouts are not annotated.
+    """
 
     writing: int
     annotating: int

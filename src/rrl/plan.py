@@ -11,7 +11,7 @@ from rrl import budget, forecast
 from rrl.assemble import check_levels, encode
 from rrl.budget import Disk, Phase, Stage
 from rrl.config import Parts
-from rrl.forecast import Between, Step
+from rrl.forecast import Between, Course, Setting, some
 from rrl.machine import in_words
 from rrl.phases import Lengths, Need
 from rrl.types import Problem
@@ -34,9 +34,7 @@ class Plan:
     folder: str
     train: Problems
     test: Problems
-    step: Step
-    steps: Between
-    tokens: int
+    course: Course
     evaluations: Between
     responses: int
     need: Need
@@ -62,20 +60,20 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     examples = parts.task.examples(parts.evaluation.split)
     test = _about(parts.evaluation.split, parts.evaluation.choose(encode(examples, loaded, parts)))
     longest = parts.engine.sampling.max_new_tokens
-    steps = forecast.training_steps(parts.trainer, longest, fmean(train.references))
     responses = forecast.responses(parts.evaluation, len(test.prompts))
     need = budget.need(config, parts, loaded.model, _lengths(train, test, longest), responses)
     phases = budget.phases(need, parts.launcher.num_processes)
-    checkpoints = steps.over(lambda n: forecast.checkpoints(n, parts.run.save_freq))
+    likely = fmean(train.references)
+    setting = Setting(parts.policy, need.world.processes, len(train.prompts), longest, likely)
+    course, every = forecast.course(parts.trainer, setting), parts.run
+    checkpoints = course.steps.over(lambda n: forecast.checkpoints(n, every.save_freq, course.milestones))
     disk = budget.disk(parts, need, checkpoints.most, folder)
     return Plan(
         folder=str(folder),
         train=train,
         test=test,
-        step=forecast.step(parts.trainer, parts.policy, need.world.processes),
-        steps=steps,
-        tokens=forecast.most_tokens(parts.trainer, steps, longest),
-        evaluations=steps.over(lambda n: forecast.evaluations(n, parts.run.test_freq)),
+        course=course,
+        evaluations=course.steps.over(lambda n: forecast.evaluations(n, every.test_freq, course.milestones)),
         responses=responses,
         need=need,
         checkpoints=checkpoints,
@@ -112,7 +110,7 @@ def as_text(plan: Plan) -> str:
     """The plan for a person."""
     rows = [
         *_told("problems", _of_problems(plan)),
-        *_told("a step", _of_a_step(plan.step)),
+        *_told("a step", plan.course.of_a_step),
         *_told("training", _of_training(plan)),
         *_told("parameters", _of_parameters(plan.need)),
         *_told("memory", _of_memory(plan)),
@@ -136,25 +134,14 @@ def _of_problems(plan: Plan) -> list[str]:
     ]
 
 
-def _of_a_step(step: Step) -> list[str]:
-    return [
-        f"{step.starts:,} starts x {step.n} = {_some(step.sequences, 'sequence')} -> "
-        f"{_some(step.mini_batches, 'mini-batch')} x {_some(step.epochs, 'epoch')} = "
-        f"{_some(step.optimiser_steps, 'optimiser step')}",
-        f"mini-batch: {_some(step.mini_batch, 'sequence')} = {_some(step.processes, 'process')} x "
-        f"{_some(step.micro_batches, 'micro-batch')} of at most {_some(step.micro_rows, 'row')}",
-    ]
-
-
 def _of_training(plan: Plan) -> list[str]:
     """Steps, tokens, evaluations, checkpoints; bounds where only tokens are limited."""
-    steps, disk = plan.steps, plan.disk
-    optimised = steps.over(lambda n: n * plan.step.optimiser_steps)
+    steps, disk = plan.course.steps, plan.disk
     return [
-        f"{_between(steps)} steps -> {_between(optimised)} optimiser steps",
+        f"{_between(steps)} steps -> {_between(plan.course.optimised)} optimiser steps",
         *(["in brackets: when responses are as long as references"] if "(" in _between(steps) else []),
-        f"{plan.tokens:,} new tokens at most; a response has {plan.need.lengths.response} at most",
-        f"{_between(plan.evaluations)} evaluations of {_some(plan.responses, 'response')}",
+        f"{plan.course.tokens:,} new tokens at most; a response has {plan.need.lengths.response} at most",
+        f"{_between(plan.evaluations)} evaluations of {some(plan.responses, 'response')}",
         f"{_between(plan.checkpoints)} checkpoints of {in_words(disk.size)}, of which {disk.kept} stay: on disk "
         f"{in_words(disk.total)} at most, of {in_words(disk.free)} that are free",
     ]
@@ -165,11 +152,6 @@ def _between(number: Between) -> str:
         return f"{number.least:,}"
     likely = "" if number.likely is None else f" ({number.likely:,})"
     return f"{number.least:,} to {number.most:,}{likely}"
-
-
-def _some(count: int, thing: str) -> str:
-    plural = f"{thing}es" if thing.endswith(("batch", "process")) else f"{thing}s"
-    return f"{count:,} {thing if count == 1 else plural}"
 
 
 def _of_parameters(need: Need) -> list[str]:
@@ -195,7 +177,7 @@ def _of_memory(plan: Plan) -> list[str]:
 def _of_stages(plan: Plan) -> list[str]:
     """A table of what each stage would need."""
     processes, dtype = plan.need.world.processes, plan.need.settings.dtype
-    lines = [f"{_some(processes, 'process')} in {dtype}: states at rest, update; states while stepping (DeepSpeed)"]
+    lines = [f"{some(processes, 'process')} in {dtype}: states at rest, update; states while stepping (DeepSpeed)"]
     for stage in plan.stages:
         own = "" if stage.deepspeed is None else in_words(stage.deepspeed)
         chosen = "chosen" if stage.number == plan.need.settings.zero_stage else ""

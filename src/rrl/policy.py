@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rrl.collate import context_batch, micro_batches
+from rrl.collate import context_batch, micro_batches, stacked
 from rrl.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import Policy, StateDict
@@ -40,13 +40,19 @@ class DeepSpeedPolicy(Policy):
     ) -> None:
         start_process_group()
         dropout_off(model)
-        self.version = 0
-        self._settings, self._tokenizer = settings, tokenizer
+        self.version, self.optimiser_steps = 0, optimiser_steps
+        self._settings, self._tokenizer, self._temperature = settings, tokenizer, temperature
         self._train_actor = True
         self._reference = None
         if reference and settings.lora is None:
             frozen = Actor(copy.deepcopy(model), temperature, head_size=None, trunk_gradient=0.0)
             self._reference = in_precision(frozen.to(device()), settings.dtype).eval().requires_grad_(False)
+        self._reads_base = reference and settings.lora is not None
+        self._build(model)
+
+    def _build(self, model: Any) -> None:
+        """Networks and optimisers that begin with the weights of ``model``."""
+        settings = self._settings
         critic = Critic(model, settings.head_size) if settings.critic == "own" else None
         if critic is not None and settings.gradient_checkpointing:
             critic.trunk.train()
@@ -57,11 +63,25 @@ class DeepSpeedPolicy(Policy):
             model.gradient_checkpointing_enable()
         self._bare = skeleton(model, device()) if settings.zero_stage == 3 else None
         head = settings.head_size if settings.critic == "shared" else None
-        actor = Actor(model, temperature, head_size=head, trunk_gradient=settings.trunk_gradient)
-        self._reads_base = reference and settings.lora is not None
-        self._engines = {"actor": _engine(actor, settings, optimiser_steps)}
+        actor = Actor(model, self._temperature, head_size=head, trunk_gradient=settings.trunk_gradient)
+        self._engines = {"actor": _engine(actor, settings, self._factor)}
         if critic is not None:
-            self._engines["critic"] = _engine(critic, settings, optimiser_steps)
+            self._engines["critic"] = _engine(critic, settings, self._factor)
+
+    def _factor(self, step: int) -> float:
+        return self._settings.lr_factor(step, self.optimiser_steps)
+
+    def reset(self, model: Any, optimiser_steps: int) -> None:
+        """Begin anew from these weights: fresh moments, a schedule of its own; what is known of the old ones is lost.
+
+        The frozen reference stays.
+        """
+        dropout_off(model)
+        for engine in self._engines.values():
+            engine.destroy()
+        self._engines, self.optimiser_steps = {}, optimiser_steps
+        self._build(model)
+        self.version += 1
 
     @property
     def actor(self) -> Actor:
@@ -91,7 +111,7 @@ class DeepSpeedPolicy(Policy):
         mine = share(batch)
         parts = [self._annotate(rows) for rows in micro_batches(mine, self._settings.micro_batch_size)]
         shape = torch.Size([len(mine), batch.tokens.shape[1]])
-        columns = torch.stack([_stack(column, shape) for column in zip(*parts, strict=True)])
+        columns = torch.stack([stacked(column, shape) for column in zip(*parts, strict=True)])
         old, ref, values = unshare(columns, len(batch))
         return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
 
@@ -228,17 +248,7 @@ def _count(parameter: Tensor) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def _stack(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
-    """Put [rows, width] parts below one another in a tensor of ``shape``, zero where they are narrower."""
-    whole = torch.zeros(shape)
-    row = 0
-    for part in parts:
-        whole[row : row + len(part), : part.shape[1]] = part
-        row += len(part)
-    return whole
-
-
-def _engine(module: torch.nn.Module, settings: PolicySettings, steps: int | None) -> Any:
+def _engine(module: torch.nn.Module, settings: PolicySettings, factor: Callable[[int], float]) -> Any:
     import deepspeed
 
     deepspeed.logger.setLevel("WARNING")
@@ -265,7 +275,7 @@ def _engine(module: torch.nn.Module, settings: PolicySettings, steps: int | None
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": settings.dtype == "bfloat16"},
     }
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.lr_factor(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
     return deepspeed.initialize(
         model=module, optimizer=optimiser, lr_scheduler=schedule, config=config, dist_init_required=False
     )[0]

@@ -125,7 +125,27 @@ def _step(model: Any, stage: Any) -> None:
     policy.step()
 
 
-PROBES = {"torch": torch_facts, "deepspeed": deepspeed_facts, "imports": imports, "talk": talk, "zero": zero}
+def sandbox() -> dict[str, Any]:
+    """The isolation that works for programs that a model writes, why no better one does, what they can get at."""
+    from rrl.sandbox.isolation import REACHES, choose, reached
+    from rrl.sandbox.limits import Limits
+
+    limits = Limits(
+        wall_seconds=10.0, cpu_seconds=5.0, memory_mb=256, processes=8, open_files=32, file_mb=1, output_kb=64
+    )  # fmt: skip
+    level, reasons = choose(limits, "auto")
+    facts = reached(limits, level)
+    return {"level": level, "reasons": dict(reasons), "open": [words for name, words in REACHES.items() if facts[name]]}
+
+
+PROBES = {
+    "torch": torch_facts,
+    "deepspeed": deepspeed_facts,
+    "imports": imports,
+    "talk": talk,
+    "zero": zero,
+    "sandbox": sandbox,
+}
 
 
 if __name__ == "__main__":

@@ -80,8 +80,9 @@ def rescore(task: Task, files: Sequence[Path]) -> Rescored:
 
 
 def as_table(result: Rescored, shown: int) -> str:
-    """What a person reads: transitions, the first ``shown`` rows that changed, lines that could not be read."""
-    told, changed = result.as_mapping(), result.changed
+    """What a person reads: transitions, ``shown`` rows whose score changed most, lines that could not be read."""
+    told = result.as_mapping()
+    changed = sorted(told["changed"], key=lambda row: -abs(row["new_score"] - row["old_score"]))
     names = [verdict.value for verdict in Verdict]
     rows = [("was \\ is", *names), *((old, *map(str, told["transitions"][old].values())) for old in names)]
     lines = ["  ".join([row[0].ljust(11), *(cell.rjust(11) for cell in row[1:])]) for row in rows]
@@ -90,7 +91,7 @@ def as_table(result: Rescored, shown: int) -> str:
         "",
         f"{told['rollouts']} rollouts; mean score {score['old']:.4f} -> {score['new']:.4f}; {len(changed)} changed",
     ]
-    lines += [_line(_change(row, new)) for row, new in changed[:shown]]
+    lines += [_line(row) for row in changed[:shown]]
     lines += [f"... and {len(changed) - shown} more"] if len(changed) > shown else []
     lines += [f"unreadable: {fault}" for fault in result.unreadable]
     return "\n".join(lines)

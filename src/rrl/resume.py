@@ -8,7 +8,8 @@ from rrl.config import Parts, checked
 from rrl.errors import ConfigError, shown
 from rrl.overrides import compose_saved, walk
 
-HARMLESS = ("run", "logger", "launcher.hostfile", "trainer.total_training_steps", "trainer.total_tokens")
+LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
+HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS)
 """Keys, with all that is below them, that may change when a run is resumed; but for these:"""
 HARMFUL = ("run.seed",)
 

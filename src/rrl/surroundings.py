@@ -9,7 +9,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from rrl.asking import ask
+from rrl.asking import ask, probe
 from rrl.doctor import Finding, fine, limited, missing
 from rrl.machine import in_words
 
@@ -59,19 +59,16 @@ def slurm() -> list[Finding]:
 
 
 def sandbox() -> list[Finding]:
-    """Whether programs that a model wrote could be kept apart; no task of this version runs any."""
-    limits = "prlimit" if shutil.which("prlimit") else "no prlimit"
-    spaces, why = ask(["unshare", "--user", "--map-root-user", "true"])
-    if spaces is None:
-        why = f"user namespaces cannot be made ({why})"
-        return [missing("sandbox", limits, why, "sysctl user.max_user_namespaces; a container may have to allow them")]
-    if shutil.which("bwrap") is None:
-        why = "a task that runs what a model writes would need bubblewrap; none of this version does"
-        return [missing("sandbox", f"{limits}, user namespaces, no bwrap", why, "apt install bubblewrap")]
-    works, why = ask(["bwrap", "--ro-bind", "/", "/", "--unshare-all", "true"])
-    if works is None:
-        return [missing("sandbox", f"{limits}, user namespaces, bwrap fails", why, "see bwrap's message")]
-    return [fine("sandbox", f"{limits}, user namespaces, bwrap")]
+    """How programs that a model wrote are kept apart: the best isolation is started, and a program tries to get out."""
+    found, why = probe("sandbox")
+    if not found:
+        return [missing("sandbox", "no isolation works", why, "tasks that run programs need Linux and its /proc")]
+    level, reasons, reached = found["level"], found["reasons"], found["open"]
+    detail = f"{level}: {'programs reach ' + ', '.join(reached) if reached else 'no way out was found'}"
+    if level == "bubblewrap" and not reached:
+        return [fine("sandbox", detail)]
+    why = "; ".join(f"{better} does not work: {reason}" for better, reason in reasons.items())
+    return [limited("sandbox", detail, why or "see docs/sandbox.md", "apt-get install bubblewrap")]
 
 
 def disk() -> list[Finding]:

@@ -1,21 +1,19 @@
-"""The loop: choose where to start, write, judge, assign credit, remember, improve."""
+"""The loop of reinforcement learning: choose where to start, write, judge, assign credit, remember, improve."""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
-from rrl.clock import Clock
-from rrl.collate import collate, engine_logprobs, micro_batches
-from rrl.distributed import agree, device, share, spread, summed
+from rrl.collate import collate, engine_logprobs
+from rrl.distributed import agree
 from rrl.errors import DivergenceError
-from rrl.interfaces import Objective, Policy, Reward, RolloutEngine, StateDict, StateSampler, Task
-from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
+from rrl.loop import Aggregate, Loop, Origin
+from rrl.metrics import batch_metrics
 from rrl.ranges import at_least_one, not_negative
-from rrl.types import Batch, Feedback, Metrics, Rollout, State, Verdict
+from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +35,11 @@ class TrainerSettings:
     total_training_steps: int | None
     total_tokens: int | None
     critic_warmup: int
-    aggregate: Literal["token", "sequence"]
+    aggregate: Aggregate
     train_on_truncated: bool
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    annotates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least_one(self, "train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size")
@@ -51,45 +52,43 @@ class TrainerSettings:
                 f"got {self.ppo_mini_batch_size}"
             )
 
+    @property
+    def sequences(self) -> int:
+        """Rollouts of a step."""
+        return self.train_batch_size * self.n
+
+    @property
+    def mini_batch(self) -> int:
+        """Rollouts of an optimiser step."""
+        return self.ppo_mini_batch_size
+
+    @property
+    def knows_length(self) -> bool:
+        """Whether the number of steps is given."""
+        return self.total_training_steps is not None
+
+    @property
+    def optimiser_steps(self) -> int | None:
+        """How many optimiser steps training takes, when the number of steps is given."""
+        per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
+        return None if self.total_training_steps is None else self.total_training_steps * per_step
+
+    def make(self, origin: Origin, **parts: Any) -> "Trainer":
+        """The trainer, which works with these parts."""
+        return Trainer(settings=self, **parts)
+
 
 @dataclass(kw_only=True)
-class Trainer:
+class Trainer(Loop):
     """Everything a step needs; ``step`` is the algorithm."""
 
     settings: TrainerSettings
-    task: Task
-    sampler: StateSampler
-    engine: RolloutEngine
-    reward: Reward
-    objective: Objective
-    policy: Policy
-    pad: int
-    micro_batch_size: int
-    seed: int
-    clock: Clock
-    global_step: int = field(init=False, default=0)
-    tokens_generated: int = field(init=False, default=0)
-    tokens_trained: int = field(init=False, default=0)
-    last_rollouts: list[tuple[Rollout, Feedback]] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._generator = torch.Generator().manual_seed(self.seed)
-        self._solves: Counter[str] = Counter()
 
     @property
     def progress(self) -> float:
         """The share of training that is done, 0 to 1."""
         steps, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
         return min(1.0, max(self.global_step / steps, self.tokens_generated / tokens))
-
-    def run(self) -> Iterator[Metrics]:
-        """Steps until training is done; yields each one's metrics."""
-        while self.progress < 1:
-            try:
-                metrics = self.step()
-            except DivergenceError as error:
-                raise DivergenceError(f"step {self.global_step + 1}: {error.faults[0]}") from error
-            yield metrics | self._counters()
 
     def step(self) -> Metrics:
         """One step: from start states to an improved policy."""
@@ -101,9 +100,7 @@ class Trainer:
 
         # Judge, and price every token.
         with self.clock.phase("reward"):
-            feedback = spread(rollouts, self.task.verify)
-            metrics = rollout_metrics(rollouts, feedback)
-            self._count(rollouts, feedback)
+            feedback, metrics = self._judge(rollouts)
             rollouts, feedback = self._trainable(rollouts, feedback)
             metrics |= self.reward.observe(rollouts, feedback)
             rewards = [self.reward(r, f) for r, f in zip(rollouts, feedback, strict=True)]
@@ -127,36 +124,6 @@ class Trainer:
         self.global_step += 1
         return metrics
 
-    def decode(self, states: Sequence[State]) -> list[Feedback]:
-        """One greedy response from each state, judged; its tokens count as generated."""
-        sampling = replace(self.engine.sampling, temperature=0.0)
-        rollouts = self.engine.generate(states, sampling, torch.Generator(), self.task.begin)
-        self.tokens_generated += sum(len(rollout.actions) for rollout in rollouts)
-        return spread(rollouts, self.task.verify)
-
-    def state_dict(self) -> StateDict:
-        """Counters and random state of the loop itself."""
-        return {
-            "global_step": self.global_step,
-            "tokens_generated": self.tokens_generated,
-            "tokens_trained": self.tokens_trained,
-            "generator": self._generator.get_state(),
-            "solves": dict(self._solves),
-        }
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
-        self.global_step, self.tokens_generated = state["global_step"], state["tokens_generated"]
-        self.tokens_trained = state["tokens_trained"]
-        self._generator.set_state(state["generator"])
-        self._solves = Counter(state["solves"])
-
-    def _count(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> None:
-        self.tokens_generated += sum(len(r.actions) for r in rollouts)
-        self.last_rollouts = list(zip(rollouts, feedback, strict=True))
-        for rollout, judged in self.last_rollouts:
-            self._solves[rollout.state.problem.id] += judged.solved
-
     def _trainable(
         self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]
     ) -> tuple[list[Rollout], list[Feedback]]:
@@ -175,40 +142,7 @@ class Trainer:
 
     def _improve(self, batch: Batch) -> Metrics:
         """``ppo_epochs`` passes over the batch in even mini-batches; returns the means over them."""
-        steps: list[Metrics] = []
-        for _ in range(self.settings.ppo_epochs):
-            order = torch.randperm(len(batch), generator=self._generator)
-            parts = math.ceil(len(batch) / self.settings.ppo_mini_batch_size)
-            for number, index in enumerate(order.tensor_split(parts), start=1):
-                try:
-                    steps.append(self._optimise(weigh(batch.rows(index), self.settings.aggregate)))
-                except DivergenceError as error:
-                    raise DivergenceError(f"mini-batch {number}: {error.faults[0]}") from error
-        self.tokens_trained += int(batch.mask.sum()) * self.settings.ppo_epochs
-        return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
-
-    def _optimise(self, minibatch: Batch) -> Metrics:
-        """One optimiser step, its gradient accumulated over ranks and micro-batches; losses are weighted sums."""
-        sums: dict[str, float] = defaultdict(float)
-        parts = micro_batches(share(minibatch).to(device()), self.micro_batch_size)
-        for number, part in enumerate(parts, start=1):
-            actor_loss, critic_loss, metrics = self.objective.loss(part, self.policy(part))
-            self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
-            for name, value in metrics.items():
-                sums[name] += value
-        return {**summed(sums), **self.policy.step()}
-
-    def _counters(self) -> Metrics:
-        return exploration_metrics(self._solves.values()) | {
-            "training/global_step": float(self.global_step),
-            "budget/tokens_generated": float(self.tokens_generated),
-            "budget/tokens_trained": float(self.tokens_trained),
-        }
-
-
-def weigh(batch: Batch, aggregate: Literal["token", "sequence"]) -> Batch:
-    """Give each acted token its share of the optimiser step; the shares sum to one."""
-    share = batch.mask.float()
-    if aggregate == "sequence":
-        share = share / share.sum(1, keepdim=True).clamp(min=1)
-    return batch.with_(weight=share / share.sum())
+        parts = math.ceil(len(batch) / self.settings.ppo_mini_batch_size)
+        orders = [torch.randperm(len(batch), generator=self._generator) for _ in range(self.settings.ppo_epochs)]
+        minibatches = [index for order in orders for index in order.tensor_split(parts)]
+        return self._descend(batch, minibatches, self.settings.aggregate)

@@ -47,12 +47,12 @@ def _evaluate(arguments: Sequence[str]) -> None:
     output, judgements = (_new_file(name, given[name]) for name in ("output", "judgements"))
     config, parts = load("evaluate", rest, run=given["from_run"])
     parts.run.limit_threads()
-    about = {"task": config["data"]["name"], "model": config["model"]}
+    result = {"task": config["data"]["name"]}
     if parts.judge is None:
         _refuse_without_judge(given)
-        result = {**about, **_measured(parts)}
+        result |= {"model": config["model"], **_measured(parts)}
     else:
-        result = {**about, **_compared(parts, given, judgements)}
+        result |= _compared(parts, given, judgements)
     print(json.dumps(result, indent=2))
     if output is not None:
         write_json(output, result)

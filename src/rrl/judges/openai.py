@@ -76,8 +76,8 @@ class OpenAIJudge(Judge):
         # What is wrong with these two is told without showing them: a secret may have got there.
         if not re.fullmatch(r"https?://[^\s/?#@]+[^\s?#@]*", self.base_url):
             raise ValueError("base_url: expected http(s)://host/path without user, password or query")
-        if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env):
-            raise ValueError("api_key_env: expected the name of an environment variable, never the key itself")
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise ValueError("api_key_env: expected an environment variable's name in capitals, never the key itself")
         self._ledger = Ledger(Prices(prompt=self.price_prompt, completion=self.price_completion))
 
     def start(self) -> None:

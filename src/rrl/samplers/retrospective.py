@@ -44,6 +44,9 @@ class Retrospective(StateSampler):
     min_explained_variance: float | None
     rescore_every: int
     start_from: Literal["prefix", "prompt"]
+
+    needs_annotation = True
+
     _success: dict[str, float] = field(init=False, default_factory=dict)
     _used: set[str] = field(init=False, default_factory=set)
     _solved: set[str] = field(init=False, default_factory=set)

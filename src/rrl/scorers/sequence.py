@@ -89,25 +89,17 @@ def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -
         raise unreadable("scorer.path", path, fault, EXPECTED)
     if model.config.num_labels != 1:
         raise unreadable("scorer.path", path, f"its head has {model.config.num_labels} outputs, not 1", EXPECTED)
-    _check_padding(model, tokenizer, path)
+    _agree_on_padding(model, tokenizer, path)
     return model, tokenizer
 
 
-def _check_padding(model: Any, tokenizer: Any, path: str) -> None:
-    """The model must know where a padded text ends."""
+def _agree_on_padding(model: Any, tokenizer: Any, path: str) -> None:
+    """Let the model know the token that we pad with, by which it finds where a text ends."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise unreadable("scorer.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
         tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    if model.config.pad_token_id != tokenizer.pad_token_id:
-        raise unreadable(
-            "scorer.path",
-            path,
-            f"its pad token is {model.config.pad_token_id}, its tokenizer's {tokenizer.pad_token_id}",
-            EXPECTED,
-        )
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def _refuse_other_layout(folder: Path, reading: Reading) -> None:

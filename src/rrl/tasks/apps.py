@@ -34,8 +34,8 @@ class APPS(CodingTask):
         path = Path(self.path).expanduser()
         if path.is_file():
             return read_rows(path, FIELDS), True
-        shared = split_file(self.path, "train").is_file() and not split_file(self.path, "test").is_file()
-        return read_rows(split_file(self.path, "train" if shared else split), FIELDS), shared
+        shared = split_file(path, "train").is_file() and not split_file(path, "test").is_file()
+        return read_rows(split_file(path, "train" if shared else split), FIELDS), shared
 
     def item(self, row: Row, number: int, home: str) -> Item:
         """A row as a problem."""

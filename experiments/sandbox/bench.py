@@ -1,0 +1,137 @@
+"""Programs a second: the warm server against one fresh python process a test, in one run. Prints JSON.
+
+Purpose: the sandbox must run at least ten times as many programs a second as fresh processes do, at equal isolation
+for what these isolate: limits by rlimit, and nothing else. The figures of full isolation stand beside them.
+Launch: make bench-sandbox [BENCH="--tests 2000"]. Cost: about a minute on 2 cores that do nothing else.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rrl.sandbox import server
+from rrl.sandbox.isolation import choose
+from rrl.sandbox.judge import run_of
+from rrl.sandbox.limits import Limits
+from rrl.sandbox.runs import Job, Run
+from rrl.sandbox.sandbox import Sandbox
+
+LIMITS = Limits(
+    wall_seconds=10.0, cpu_seconds=4.0, memory_mb=512, processes=16, open_files=64, file_mb=16, output_kb=1024
+)  # fmt: skip
+PROGRAM = "import sys\n\n\ndef main():\n    n = int(sys.stdin.readline())\n    print(sum(range(n + 1)))\n\n\nmain()\n"
+"""A short program of the kind that solves a problem."""
+ANSWER = sum(range(8))
+
+
+def main() -> None:
+    """Measure each way in turn, a few times, the fastest round of each counts: other load only slows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tests", type=int, default=600, help="tests in a round of the sandbox")
+    parser.add_argument("--fresh", type=int, default=100, help="tests in a round of fresh processes")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    rates: dict[str, list[float]] = {}
+    for _ in range(given.rounds):
+        for name, measure in _ways(given.workers).items():
+            count = given.fresh if name.startswith("fresh") else given.tests
+            rates.setdefault(name, []).append(measure(count))
+    best = {name: max(each) for name, each in rates.items()}
+    fresh = best["fresh python, rlimits"]
+    print(json.dumps({
+        "workers": given.workers,
+        "programs_per_second": {name: round(rate, 1) for name, rate in best.items()},
+        "times_fresh": {name: round(rate / fresh, 2) for name, rate in best.items()},
+        "ratio_at_equal_isolation": round(best["warm, rlimits alone"] / fresh, 2),
+    }, indent=2))  # fmt: skip
+
+
+def _ways(workers: int) -> dict[str, Callable[[int], float]]:
+    ways: dict[str, Callable[[int], float]] = {
+        "fresh python, rlimits": lambda count: _fresh(count, workers),
+        "fresh python -I -S, rlimits": lambda count: _fresh(count, workers, "-I", "-S"),
+        "warm, rlimits alone": lambda count: _warm(count, workers),
+    }
+    for level in ("rlimits", "namespaces", "bubblewrap"):
+        ways[f"sandbox, {level}"] = lambda count, level=level: _sandbox(count, workers, level)  # type: ignore[misc]
+    return ways
+
+
+def _fresh(count: int, workers: int, *options: str) -> float:
+    """One new interpreter a test, with the same limits, as many at a time as there are workers."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        file = Path(folder) / "program.py"
+        file.write_text(PROGRAM)
+        list(pool.map(lambda _: _start(file, options), range(workers)))
+        began = time.perf_counter()
+        assert all(pool.map(lambda _: _start(file, options), range(count)))
+        return count / (time.perf_counter() - began)
+
+
+def _start(file: Path, options: tuple[str, ...]) -> bool:
+    done = subprocess.run(
+        [sys.executable, *options, file], input="7\n", capture_output=True, text=True, timeout=LIMITS.wall_seconds,
+        preexec_fn=_limit,
+    )  # fmt: skip
+    return done.stdout == f"{ANSWER}\n"
+
+
+def _limit() -> None:
+    for what, most in (
+        (resource.RLIMIT_CPU, int(LIMITS.cpu_seconds)),
+        (resource.RLIMIT_AS, LIMITS.memory_mb * 2**20),
+        (resource.RLIMIT_NPROC, LIMITS.processes),
+        (resource.RLIMIT_NOFILE, LIMITS.open_files),
+        (resource.RLIMIT_FSIZE, LIMITS.file_mb * 2**20),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(what, (most, most))
+
+
+def _warm(count: int, workers: int) -> float:
+    """The warm server with limits alone: no filter of system calls, no rules on files."""
+    servers = [server.Server("rlimits", LIMITS, filtered=False) for _ in range(workers)]
+    request = json.dumps({"source": PROGRAM, "function": None, "input": "7\n"}).encode()
+
+    def serve(each: server.Server) -> list[Run]:
+        return [run_of(*each.ask(request), LIMITS, prints=True) for _ in range(count // workers)]
+
+    try:
+        for each in servers:
+            each.ask(request)
+        with ThreadPoolExecutor(workers) as pool:
+            began = time.perf_counter()
+            runs = [run for found in pool.map(serve, servers) for run in found]
+            taken = time.perf_counter() - began
+    finally:
+        for each in servers:
+            each.close()
+    assert all(run.value == f"{ANSWER}\n" for run in runs)
+    return len(runs) / taken
+
+
+def _sandbox(count: int, workers: int, level: Any) -> float:
+    """The sandbox as tasks use it."""
+    choose(LIMITS, level)
+    with closing(Sandbox(limits=LIMITS, workers=workers, isolation=level)) as made:
+        made.submit(Job(PROGRAM, None, ("7\n",) * 8 * workers)).result()
+        began = time.perf_counter()
+        runs = made.submit(Job(PROGRAM, None, ("7\n",) * count)).result()
+        taken = time.perf_counter() - began
+    assert all(run.value == f"{ANSWER}\n" for run in runs)
+    return count / taken
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Right answers to learn from: which are kept, and how many each problem has."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rrl.collate import collate
+from rrl.interfaces import StateDict
+from rrl.types import Batch, Problem, Rollout, State
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A right answer: its problem, by number, and its tokens, a given prefix included."""
+
+    problem: int
+    tokens: tuple[int, ...]
+    guided: bool
+
+
+@dataclass(kw_only=True)
+class Harvest:
+    """Keeps right answers: of each problem the first ``per_problem`` (None: all), each text once if ``distinct``.
+
+    ``right`` counts them all, kept or not.
+    """
+
+    per_problem: int | None
+    distinct: bool
+    answers: list[Answer] = field(init=False, default_factory=list)
+    right: Counter[int] = field(init=False, default_factory=Counter)
+    _kept: Counter[int] = field(init=False, default_factory=Counter)
+    _texts: set[tuple[int, str]] = field(init=False, default_factory=set)
+
+    def add(self, answer: Answer, text: str) -> None:
+        """Count a right answer and, unless there is enough like it, keep it."""
+        self.right[answer.problem] += 1
+        known = self.distinct and (answer.problem, text.strip()) in self._texts
+        if known or (self.per_problem is not None and self._kept[answer.problem] >= self.per_problem):
+            return
+        self._texts.add((answer.problem, text.strip()))
+        self._kept[answer.problem] += 1
+        self.answers.append(answer)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for part in (self.answers, self.right, self._kept, self._texts):
+            part.clear()
+
+    @property
+    def covered(self) -> int:
+        """Problems with an answer that was kept."""
+        return len(self._kept)
+
+    def state_dict(self) -> StateDict:
+        """All of it as plain data."""
+        rows = [(answer.problem, answer.tokens, answer.guided) for answer in self.answers]
+        return {"answers": rows, "right": dict(self.right), "texts": sorted(self._texts)}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
+        self.answers = [Answer(problem, tuple(tokens), guided) for problem, tokens, guided in state["answers"]]
+        self.right = Counter(state["right"])
+        self._texts = {(problem, text) for problem, text in state["texts"]}
+        self._kept = Counter(answer.problem for answer in self.answers)
+
+
+def as_batch(answers: Sequence[Answer], problems: Sequence[Problem], pad: int) -> Batch:
+    """Answers as if the policy had just written all of each, a given prefix too, and earned 1 by it.
+
+    Each stands after its problem's own prompt, whatever was shown when it was written.
+    """
+    zeros = [(0.0,) * len(answer.tokens) for answer in answers]
+    rollouts = [
+        Rollout(State(problems[answer.problem]), answer.tokens, zero, zero, True, "", 0)
+        for answer, zero in zip(answers, zeros, strict=True)
+    ]
+    return collate(rollouts, [(*zero[1:], 1.0) for zero in zeros], pad)
