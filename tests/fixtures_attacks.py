@@ -53,7 +53,7 @@ GREEDY = {
 FORGED = r"""
 import os
 for number in range(3, 2000):
-    try: os.write(number, b'RC{"status": "ended", "value": 42}')
+    try: os.write(number, b'{"status": "ended", "value": 42}')
     except OSError: pass
 """
 NO_ANSWER = {
@@ -82,6 +82,7 @@ import os
 try: os.kill(-1, 9)
 except OSError: pass
 os._exit(0)""",
+    "kills its group": "import os\nos.kill(0, 9)\nos._exit(0)",
     "kills itself": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\nos._exit(0)",
     "traces": "import sys\nsys.settrace(lambda *_: 1 / 0)\nraise SystemExit(0)",
     "leaves in a thread": """
@@ -119,12 +120,14 @@ def f(x):
     seen = [dict(os.environ), sys.argv, sys.orig_argv]
     frame = sys._getframe()
     while frame:
-        seen.append({**frame.f_locals, 'seen': 0})
+        if frame.f_locals is not frame.f_globals:
+            seen.append({**frame.f_locals, 'seen': 0, 'reserve': 0})
         frame = frame.f_back
     for path in ('/proc/self/environ', '/proc/self/mem', '/proc/1/environ', '/proc/self/cmdline'):
         try: seen.append(open(path, 'rb').read())
         except OSError: pass
-    kept = [each for each in gc.get_objects() if type(each) in (list, dict, tuple) and len(each) < 99]
+    kept = [each for each in gc.get_objects() if type(each) in (list, dict, tuple) and len(each) in range(2, 20)]
+    kept.remove(seen)
     text = repr(seen) + repr(kept)
     return [word.lower() in text for word in ('HUNTER2', 'INPUT-TWO', 'INPUT-ONE')]
 """
@@ -137,6 +140,7 @@ REACHING = {
     "shared memory": "open('/dev/shm/rrl-left-behind', 'w')",
     "the folder above": "os.mkdir('../rrl-left-behind')",
     "the library": "open(os.__file__, 'a')",
+    "installed packages": "sys.path.append(os.path.dirname(os.__file__) + '/site-packages') or __import__('pip')",
     "the network": "socket.create_connection(('127.0.0.1', 22), 1)",
     "sockets": "socket.socket(socket.AF_UNIX)",
     "fork": "os.fork()",
@@ -156,7 +160,7 @@ REACHING = {
     "shared segments": "refused(c.shmget(7, 999, 0o1666))",
 }
 TRY = """
-import os, resource
+import os, resource, sys
 try:
     import ctypes, socket, subprocess
     c = ctypes.CDLL(None, use_errno=True)
@@ -167,7 +171,17 @@ try: {attempt}
 except BaseException: print('kept')
 else: print('reached')
 """
+NAMESPACES_KEEP = (
+    "a file of the system",
+    "the repository",
+    "tmp",
+    "shared memory",
+    "the network",
+    "the trainer",
+    "mount",
+)
 FAMILIES = {
+    "group": "import os, signal\nos.kill(0, signal.SIGKILL)",
     "bomb": """
 import os
 while True:

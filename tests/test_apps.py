@@ -338,7 +338,7 @@ def test_apps_plus_rows_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     mixed = plus_row(inputs=["1", [2]], outputs=["1", 2])
     unnamed = plus_row(starter_code="", canonical_solution="x = 1", inputs=[[1]], outputs=[1])
     with pytest.raises(DataError) as caught:
-        plus(document(tmp_path, mixed, unnamed, plus_row(canonical_solution=None))).examples("train")
+        plus(document(tmp_path, mixed, unnamed, plus_row(canonical_solution=7))).examples("train")
     told = ("expected a list of arguments for each call", "names a function", "expected texts")
     assert all(part in fault for part, fault in zip(told, caught.value.faults, strict=False))
     with pytest.raises(DataError, match=r"train, row 1: fields .* expected also outputs"):

@@ -107,6 +107,11 @@ def test_lines_are_those_of_the_program_in_its_block() -> None:
         assert response[region.start : region.stop] == line
 
 
+@pytest.mark.parametrize("line", [-1, 0, 3])
+def test_a_line_that_the_program_does_not_have_is_not_to_blame(line: int) -> None:
+    assert responsible(evidence(RUNTIME, "a\nb", line=line), "a\nb") is None
+
+
 def test_blanks_around_a_line_are_not_to_blame() -> None:
     source = "if x:\n    y = z  \n"
     region = responsible(evidence(RUNTIME, source, line=2), source)
@@ -167,6 +172,8 @@ def test_ppocoder_tells_its_parts() -> None:
     }  # fmt: skip
     bad = ppocoder().observe([written(CODE, reference="print 3")], [feedback(PASSED)])
     assert (bad["ppocoder/unmatched_frac"], bad["ppocoder/bad_reference_frac"]) == (1.0, 1.0)
+    none = ppocoder().observe([written(" ")], [feedback(NONE, None)])
+    assert (none["ppocoder/unmatched_frac"], none["ppocoder/bad_reference_frac"]) == (1.0, 0.0)
 
 
 def test_ppocoder_refuses_a_negative_weight() -> None:

@@ -61,6 +61,10 @@ def test_where_a_branch_hangs_counts() -> None:
     assert shares("if a:\n    f()\nelse:\n    b = 1", reference)[0] == 3 / 5  # Assign, Expr, Call; not If, Module
 
 
+def test_which_end_of_a_slice_is_given_counts() -> None:
+    assert shares("a[:1]", "a[1:]")[0] == 0.0
+
+
 def test_comments_and_docstrings_say_nothing() -> None:
     assert shares('def f():\n    """Doc."""\n    return g()  # why', "def f():\n    return g()")[0] == 1.0
 
@@ -77,6 +81,7 @@ def test_comments_and_docstrings_say_nothing() -> None:
         ("a, b = c, d", [("var_0", "computed", "c"), ("var_1", "computed", "d")]),
         ("a, b = c", [("var_0", "computed", "c"), ("var_1", "computed", "c")]),
         ("a, *b = c, d", [(f"var_{i}", "computed", s) for i in (0, 1) for s in "cd"]),
+        ("a, b = c, d, e", [(f"var_{i}", "computed", s) for i in (0, 1) for s in "cde"]),  # never runs, but parses
         ("a = b = c", [("var_0", "computed", "c"), ("var_1", "computed", "c")]),
         ("a[i].b = c", [("a", "computed", "c")]),
         ("for i in n: pass", [("var_0", "computed", "n")]),
@@ -178,7 +183,7 @@ HARMFUL = {
     "a huge integer": "x = " + "9" * (MANY - 4), "a huge power": "x = 9 ** 9 ** 9 ** 9", "nul": "x = 1\0",
     "half a surrogate": "x = '\ud800'", "tabs and blanks": "if x:\n\ty\n        z", "a bare escape": r"'\d'",
     "an unknown encoding": "# -*- coding: nothing -*-\nx", "too large": "x = 1\n" * MANY, "nothing": "",
-    "f-strings": 'f"{' * (MANY // 3), "bound to all": "a=" * 8_000 + "+".join("b" * 8_000),
+    "f-strings": 'f"{' * (MANY // 3), "bound to all": "a=" * 8_000 + "[" + "b," * 8_000 + "]",
     "decorators": "@x\n" * 9_000 + "def f():0", "indents": "".join(" " * i + "if x:\n" for i in range(200)),
 }  # fmt: skip
 

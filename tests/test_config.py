@@ -186,7 +186,7 @@ UNKNOWN_KEYS = {
     "algorithm.kl_ctrl.kl_coef=0.1": "did you mean 'objective.kl_coef'?",
     "actor_rollout_ref.model.path=x": "did you mean 'model.path' (with model=hf)?",
     "model.path=x": "it comes with model=hf",
-    "data.path=x": "it comes with task=gsm8k",
+    "data.path=x": "it comes with task=apps",
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",

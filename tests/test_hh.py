@@ -153,16 +153,16 @@ def test_a_split_that_is_not_made_is_refused(tmp_path: Path) -> None:
 def test_the_hub_is_asked_for_the_folder_of_each_subset(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load_dataset(name: str, config: str | None, **arguments: Any) -> datasets.Dataset:
-        asked.append((name, config, arguments))
+    def load_dataset(source: str, **arguments: Any) -> datasets.Dataset:
+        asked.append((source, arguments))
         return datasets.Dataset.from_list([{"chosen": GOOD[0], "rejected": GOOD[1]}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     hh = task(subsets=("helpful-online", "harmless-base"))
     assert [example.level for example in hh.examples("train")] == ["helpful", "harmless"]
     assert asked == [
-        ("Anthropic/hh-rlhf", None, {"data_dir": "helpful-online", "split": "train"}),
-        ("Anthropic/hh-rlhf", None, {"data_dir": "harmless-base", "split": "train"}),
+        ("Anthropic/hh-rlhf", {"name": None, "data_dir": "helpful-online", "split": "train"}),
+        ("Anthropic/hh-rlhf", {"name": None, "data_dir": "harmless-base", "split": "train"}),
     ]
 
 

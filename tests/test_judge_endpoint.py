@@ -115,6 +115,14 @@ def test_a_wait_that_is_asked_for_is_kept(server: ChatServer, tmp_path: Path, mo
     assert held == [7.0, 11.0]
 
 
+def test_no_wait_follows_the_last_try(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    monkeypatch.setattr(Pace, "hold", lambda self, seconds: held.append(seconds))
+    server.faults = [None, *[status(429, retry_after="7")] * 3]
+    assert preferences(judge_of(server.url, tmp_path), *GOOD) == [FIRST, ERROR, TIE]
+    assert held == [7.0, 7.0]
+
+
 def test_a_wait_that_is_too_long_gives_the_question_up(server: ChatServer, tmp_path: Path) -> None:
     server.faults = [None, status(429, retry_after="61")]
     assert preferences(judge_of(server.url, tmp_path, longest_wait=60.0), *GOOD) == [FIRST, ERROR, TIE]

@@ -46,6 +46,7 @@ OUTCOMES = [
     (READ + "print(a + b)", "passed", 2, None, None),
     (READ + "print(a * b + 1)", "wrong_answer", 1, None, None),
     (READ + "print(a - b)", "wrong_answer", 0, None, None),
+    (READ + "print(a + b + 0.5)", "wrong_answer", 0, None, None),
     (READ + "print(a + b)\nx = [][0]", "runtime_error", 0, "IndexError", 3),
     (READ + "print(7)\nif a == 1:\n    1 // 0", "runtime_error", 1, "ZeroDivisionError", 4),
     ("def f():\n    return g()\ndef g():\n    raise KeyError\nf()\n", "runtime_error", 0, "KeyError", 4),

@@ -90,6 +90,10 @@ def test_half_of_the_rows_are_samples_and_half_their_references() -> None:
     assert rows(batch)[2:] == [([1, 20], [91, 92, 2], [1.0, 1.0, 1.0])] * 2
 
 
+def test_of_an_odd_number_the_samples_are_one_more() -> None:
+    assert (learnt(rltf(), *[wrote("a", token, 2) for token in (5, 6, 7)]).group == -1).tolist() == [False, False, True]
+
+
 def test_the_references_are_those_of_the_samples() -> None:
     rollouts = [
         wrote(name, token, 2, reference=(90 + token, 2)) for name, token in (("a", 5), ("b", 6), ("c", 7), ("d", 8))

@@ -127,14 +127,15 @@ def test_a_part_of_a_text_has_the_tokens_that_touch_it() -> None:
     )
 
 
-def test_the_work_grows_with_the_length() -> None:
-    decoded = 0
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_work_grows_with_the_length(name: str) -> None:
+    decoded, tokenizer = 0, TOKENIZERS[name]
 
     def decode(tokens: list[int]) -> str:
         nonlocal decoded
         decoded += len(tokens)
-        return TOKENIZERS["bytes"].decode(tokens)
+        return tokenizer.decode(tokens)
 
-    tokens = TOKENIZERS["bytes"].encode("x = 1\n" * 500)
-    token_spans(tokens, "x = 1\n" * 500, decode)
-    assert decoded <= 4 * len(tokens)
+    tokens = tokenizer.encode("def print é\n 漢" * 200, add_special_tokens=False)
+    token_spans(tokens, tokenizer.decode(tokens), decode)
+    assert decoded <= 12 * len(tokens)

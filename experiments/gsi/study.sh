@@ -12,5 +12,5 @@ for seed in $seeds; do
 done
 rm -rf "$out"/report-*
 for level in L10 L6 L3; do
-  rrl-report "out=$out/report-$level" "level=$level" "none=$out/none/*" "state_reset=$out/state_reset/*"
+  rrl-report "out=$out/report-$level" "level=$level" tokens=100000,200000,250000 "none=$out/none/*" "state_reset=$out/state_reset/*"
 done

@@ -135,8 +135,9 @@ def _edges(tree: ast.AST) -> Counter[Edge] | None:
     """
     nodes = list(ast.walk(tree))
     bound = _numbered(nodes)
-    named = [(target, source) for node in nodes for target, source in _bindings(node)]
-    sides = [(_targets(target), _reads(source)) for target, source in named if target is not None]
+    bindings = [(target, source) for node in nodes for target, source in _bindings(node) if target and source]
+    reads = {source: _reads(source) for source in {source for _, source in bindings}}  # once, though a = b = ... = it
+    sides = [(_targets(target), reads[source]) for target, source in bindings]
     if sum(len(targets) * len(sources) for targets, sources in sides) > MAX_EDGES:
         return None
     read = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
@@ -214,5 +215,5 @@ def _targets(target: ast.AST) -> list[str]:
     return found
 
 
-def _reads(source: ast.AST | None) -> list[str]:
-    return [node.id for node in ast.walk(source) if isinstance(node, ast.Name)] if source is not None else []
+def _reads(source: ast.AST) -> list[str]:
+    return [node.id for node in ast.walk(source) if isinstance(node, ast.Name)]

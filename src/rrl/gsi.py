@@ -160,7 +160,7 @@ class GSI(Loop):
         """Go on to what comes next: another iteration, another guided try, fine-tuning."""
         if self._phase == "tune":
             self._begin()
-        while not self._queue and self._round < self.settings.helps and not self._spent:
+        while not self._queue and self._tried and self._round < self.settings.helps and not self._spent:
             self._round += 1
             self._fill("guide", _split(self._helpable(), self.settings.sequences))
         if not self._queue:

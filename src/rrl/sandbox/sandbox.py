@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass
 
+from rrl.machine import cpus
 from rrl.ranges import at_least_one
 from rrl.sandbox.isolation import Isolation, choose, described, reached
 from rrl.sandbox.judge import destroyer, failure, run_of
@@ -70,6 +71,8 @@ class _Worker:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
+            if task.pending.future.cancelled():
+                continue
             try:
                 task.pending.put(task.index, self._run(task))
             except Exception as error:  # whoever waits for the job must hear of it, whatever it is
@@ -202,7 +205,7 @@ _all: "weakref.WeakSet[Sandbox]" = weakref.WeakSet()
 
 def _cores() -> int:
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
+    return max(1, cpus() // ranks)
 
 
 def _close_all() -> None:

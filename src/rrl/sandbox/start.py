@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import sys
+import sysconfig
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -29,15 +30,16 @@ FEW_USERS = (61184, 4000)
 
 def command(level: Level, limits: Limits, folder: str, *, filtered: bool) -> list[str]:
     """The command of a server; ``filtered``: whether system calls of programs are judged."""
-    python = os.path.realpath(sys.executable)
+    python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     visible = _visible(python)
+    hidden = _hidden()
     settings = {
         "limits": asdict(limits), "isolation": level, "folder": folder, "user": _user(), "visible": visible,
-        "filtered": filtered,
+        "hidden": hidden, "filtered": filtered,
     }  # fmt: skip
     home = PLACE if level == "bubblewrap" else str(INSIDE)
     serve = [python, "-S", "-s", f"{home}/serve.py", json.dumps(settings)]
-    return [*_bubblewrap(visible), *serve] if level == "bubblewrap" else serve
+    return [*_bubblewrap(visible, hidden), *serve] if level == "bubblewrap" else serve
 
 
 def _visible(python: str) -> list[str]:
@@ -46,7 +48,14 @@ def _visible(python: str) -> list[str]:
     return [path for path in dict.fromkeys((*own, *LIBRARIES)) if os.path.exists(path)]
 
 
-def _bubblewrap(visible: list[str]) -> list[str]:
+def _hidden() -> list[str]:
+    """Packages that are installed for this interpreter: among them may be this one, which knows answers."""
+    library = sysconfig.get_path("stdlib")
+    folders = (f"{library}/site-packages", f"{library}/dist-packages", "/usr/lib/python3/dist-packages")
+    return [folder for folder in folders if os.path.isdir(folder)]
+
+
+def _bubblewrap(visible: list[str], hidden: list[str]) -> list[str]:
     """The server is root in it when we are, else a user without a name; either way it may make namespaces."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
@@ -63,6 +72,8 @@ def _bubblewrap(visible: list[str]) -> list[str]:
         words += ["--ro-bind", path, path]
     for path in DEVICES:
         words += ["--dev-bind", path, path]
+    for path in hidden:
+        words += ["--tmpfs", path, "--remount-ro", path]
     return [*words, "--ro-bind", str(INSIDE), PLACE, "--proc", "/proc", "--dir", "/box", "--remount-ro", "/", "--"]
 
 

@@ -21,7 +21,7 @@ class Cell:
         self.limits: Mapping[str, Any] = settings["limits"]
         self._own_root = settings["isolation"] != "rlimits"
         self._user: int | None = settings["user"] if os.geteuid() == 0 else None
-        self._visible: tuple[str, ...] = tuple(settings["visible"])
+        self._visible, self._hidden = list(settings["visible"]), list(settings["hidden"])
         self._calls = calls.program() if settings["filtered"] and calls.known() else b""
         self._confines = settings["filtered"] and not self._own_root and files.version() > 0
         self._box = BOX if self._own_root else settings["folder"] + BOX
@@ -33,7 +33,7 @@ class Cell:
     def _enter(self, isolation: str) -> int:
         """Go where programs are to be; the descriptor of the process namespace there."""
         if isolation == "namespaces":
-            return root.enter(self._visible)
+            return root.enter(self._visible, self._hidden)
         if isolation == "rlimits":
             kernel.control(kernel.SUBREAPER, 1)
             return -1
@@ -121,7 +121,7 @@ class Cell:
             os.chown(self._box, owner, group)
         self._furnished = os.stat(self._box).st_ctime_ns
         if self._confines:
-            files.prepare(self._visible, self._box, RULES)
+            files.prepare(self._visible, self._hidden, self._box, RULES)
 
     def _empty(self) -> None:
         if self._own_root:

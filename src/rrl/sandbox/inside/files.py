@@ -2,12 +2,12 @@
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rrl.sandbox.inside import kernel
 
 CREATE, ADD, RESTRICT = 444, 445, 446
-READ, OF_FILES = 0b1100, 0b110
+READ, READ_FOLDER, OF_FILES = 0b1100, 0b1000, 0b110
 ALL = {1: 2**13 - 1, 2: 2**14 - 1, 3: 2**15 - 1, 4: 2**15 - 1}
 NEWEST = 2**16 - 1
 """Rights by version of Landlock: all that it knows of files."""
@@ -22,14 +22,18 @@ def version() -> int:
         return 0
 
 
-def prepare(readable: Iterable[str], writable: str, descriptor: int) -> None:
-    """Make rules by which nothing but these can be opened, and signals and abstract sockets stay within."""
+def prepare(readable: Sequence[str], hidden: Sequence[str], writable: str, descriptor: int) -> None:
+    """Make rules by which nothing but ``readable`` without ``hidden``, and ``writable``, can be opened.
+
+    Signals and abstract sockets stay within, too, where this is known.
+    """
     present = version()
     rights = ALL.get(present, NEWEST)
     wanted = struct.pack("=QQQ", rights, 0, 0b11)[: 24 if present >= 6 else 8]
     rules = kernel.syscall(CREATE, wanted, len(wanted), 0)
-    for path, allowed in (*((path, READ) for path in (*readable, *DEVICES)), (writable, rights)):
-        _allow(rules, path, allowed)
+    for path in (*readable, *DEVICES):
+        _allow_but(rules, path, hidden)
+    _allow(rules, writable, rights)
     os.dup2(rules, descriptor, inheritable=False)
     os.close(rules)
 
@@ -39,11 +43,23 @@ def confine(descriptor: int) -> None:
     kernel.syscall(RESTRICT, descriptor, 0)
 
 
+def _allow_but(rules: int, path: str, hidden: Sequence[str]) -> None:
+    """Rules add up, so that what stands beside something hidden is allowed one by one."""
+    if path in hidden:
+        return
+    if not any(each.startswith(f"{path}/") for each in hidden):
+        _allow(rules, path, READ)
+        return
+    _allow(rules, path, READ_FOLDER)
+    for name in os.listdir(path):
+        _allow_but(rules, f"{path}/{name}", hidden)
+
+
 def _allow(rules: int, path: str, rights: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return  # what is not there need not be allowed
-    rights = rights if os.path.isdir(path) else OF_FILES
-    kernel.syscall(ADD, rules, 1, struct.pack("=Qi", rights, place), 0)
+    given = rights if os.path.isdir(path) else OF_FILES if path in DEVICES else OF_FILES & rights
+    kernel.syscall(ADD, rules, 1, struct.pack("=Qi", given, place), 0)
     os.close(place)

@@ -12,8 +12,8 @@ HERE = "/tmp"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
-def enter(visible: Sequence[str]) -> int:
-    """Go on in a process that sees ``visible`` read-only, an empty /box, and nothing else of this machine.
+def enter(visible: Sequence[str], hidden: Sequence[str]) -> int:
+    """Go on in a process that sees ``visible`` but ``hidden`` read-only, an empty /box, and nothing else.
 
     Returns a descriptor of its process namespace.
     """
@@ -34,6 +34,8 @@ def enter(visible: Sequence[str]) -> int:
     kernel.mount("root", HERE, "tmpfs", kernel.NO_SETUID | kernel.NO_DEVICES, "mode=755,size=1m")
     for path, source in sources.items():
         _show(source, path)
+    for path in hidden:
+        kernel.mount("hidden", HERE + path, "tmpfs", kernel.READ_ONLY, "mode=755")
     for name in ("box", "old"):
         os.makedirs(f"{HERE}/{name}", exist_ok=True)
     kernel.pivot_root(HERE, f"{HERE}/old")

@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path[:] = [path for path in sys.path if not path.endswith("/inside")]
 HOME = os.path.dirname(os.path.abspath(__file__)).removesuffix("/rrl/sandbox/inside")
-sys.path.insert(0, HOME)
+sys.path.append(HOME)
 # What modules do in each child of a fork costs as much as the fork, and serves processes with threads: this has none.
 os.register_at_fork, _register = lambda **hooks: None, os.register_at_fork
 
