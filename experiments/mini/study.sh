@@ -14,12 +14,12 @@ arms_of() {
     echo "ppocoder algo=ppocoder experiment=minicode/curves"
     echo "rltf algo=rltf experiment=minicode/curves"
     echo "rltf_rrl algo=rltf sampler=retrospective experiment=minicode/curves"
-    echo "gsi algo=gsi experiment=minicode/gsi"
+    echo "gsi experiment=minicode/gsi"
   fi
 }
 run() { # task arm seed overrides...
   local folder=$out/$1/$2/s$3
-  [ -f "$folder/result.json" ] || rrl-train "task=$1" "seed=$3" "run.dir=$folder" "${@:4}" 2> /dev/null
+  [ -f "$folder/result.json" ] || rrl-train "seed=$3" "run.dir=$folder" "${@:4}" 2> /dev/null
 }
 for task in $tasks; do
   rrl-sft "task=$task" > /dev/null
