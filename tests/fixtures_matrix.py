@@ -38,7 +38,8 @@ ALGOS: dict[str, dict[str, Any]] = {
     "rltf_original": STEPS,
     "gsi": {
         "trainer.iterations": 2, "trainer.first": "references", "trainer.train_batch_size": 8, "trainer.n": 1,
-        "trainer.mini_batch_size": 4, "trainer.problems_per_iteration": 8, "data.cut_points": "token", "guidance.shares": "[0.02]",
+        "trainer.mini_batch_size": 4, "trainer.problems_per_iteration": 8, "data.cut_points": "token",
+        "guidance.shares": "[0.02]",
     },
 }  # fmt: skip
 TASKS: dict[str, dict[str, Any]] = {
