@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help install demo study-trace study-apps study-math bench-sandbox test test-slow check clean
+.PHONY: help install demo study-trace study-mini study-apps study-math bench-sandbox test test-slow check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: install ## run the default tests (under 10 minutes on 2 cores)
 
 study-trace: install ## PPO, replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/trace/study.sh runs/study-trace
+
+study-mini: install ## learning curves of minichat and minicode: 3 and 7 arms x 3 seeds
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/mini/study.sh runs/study-mini
 
 study-apps: install ## the judge of APPS against the data's own solutions and mutants of them: DATA=<folder or file>
 	$(VENV)/bin/python experiments/apps/references.py $(DATA) sandbox.limits.cpu_seconds=3

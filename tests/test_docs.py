@@ -32,7 +32,7 @@ TINY = ("model=tiny",)
 HF = ("task=gsm8k", "model=hf")
 SFT = ("warmstart=sft",)
 KEYS = (
-    "apps.md", "gsi.md", "judging.md", "code-baselines.md",
+    "apps.md", "gsi.md", "judging.md", "code-baselines.md", "mini-tasks.md",
     "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md",
 )  # fmt: skip
 """Where keys are explained."""

@@ -43,7 +43,7 @@ class Marked(Trace):
 
     def verify(self, rollouts):
         assert len(rollouts) == len(self.marks)
-        return [Feedback(mark, Verdict.RIGHT if mark else Verdict.WRONG) for mark in self.marks]
+        return [Feedback(mark, Verdict.RIGHT if mark == 1 else Verdict.WRONG) for mark in self.marks]
 
 
 def marked(*marks: float) -> Marked:
@@ -188,6 +188,12 @@ def test_the_strata_of_a_level_take_turns_under_the_limit(limit, algebra, geomet
         own = {name: [p for p in here if p.example.strata["subject"] == name] for name in ("algebra", "geometry")}
         assert (len(own["algebra"]), len(own["geometry"])) == (algebra, geometry)
         assert own["algebra"] == [p for p in taken if p.level == level][:algebra]
+
+
+def test_part_of_a_score_is_no_accuracy():
+    result = evaluation(n=0).measure(three(), marked(1.0, 0.5, 0.75), engine())["greedy"]
+    assert (result["accuracy"], result["score"]) == (pytest.approx(1 / 3), 0.75)
+    assert {name: x["accuracy"] for name, x in result["levels"].items()} == {"L3": 0.5, "L10": 0.0}
 
 
 def test_accuracy_is_told_by_stratum():

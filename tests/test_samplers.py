@@ -339,6 +339,13 @@ def test_a_problem_is_mastered_by_its_running_success_and_its_states_forgotten(s
     assert [name for name, _ in held(sampler)] == ["hard0"] * count + ["hard1"] if count else ["hard1"]
 
 
+def test_part_of_a_score_is_no_success():
+    sampler = retrospective(max_problem_success=0.25)
+    for _ in range(3):
+        teach(sampler, (wrote(P, 5, 2), 0.9))
+    assert len(sampler.buffer) == 1
+
+
 def test_the_momentum_is_the_weight_of_the_past():
     sampler = retrospective(max_problem_success=0.3, success_momentum=0.75)  # 0.25, then 0.4375
     teach(sampler, (wrote(P, 5, 2), 0.0))

@@ -77,13 +77,14 @@ class Evaluation:
         states = [State(problem) for problem in problems for _ in range(n)]
         rollouts = engine.generate(states, sampling, generator, task.begin)
         feedback = spread(rollouts, task.verify)
-        scores = [[f.score for f in feedback[i : i + n]] for i in range(0, len(feedback), n)]
+        solved = [[float(f.solved) for f in feedback[i : i + n]] for i in range(0, len(feedback), n)]
         strata = [problem.example.strata for problem in problems]
         kinds = sorted({kind for row in strata for kind in row})
         return {
-            **accuracy(scores),
-            "levels": _by([problem.level for problem in problems], scores, _natural),
-            "strata": {kind: _by([row.get(kind) for row in strata], scores, str) for kind in kinds},
+            **accuracy(solved),
+            "score": fmean(f.score for f in feedback),
+            "levels": _by([problem.level for problem in problems], solved, _natural),
+            "strata": {kind: _by([row.get(kind) for row in strata], solved, str) for kind in kinds},
             "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
             "truncated": fmean(not r.finished for r in rollouts),
             "sampling": asdict(sampling),

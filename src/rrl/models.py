@@ -172,11 +172,12 @@ def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
 
 
 def _word_tokenizer(words: tuple[str, ...]) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     vocabulary = {word: number for number, word in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *words))}
     base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    separate = r"\n|\S+" if "\n" in words else r"\S+"  # a line's end can be a word, other white space cannot
+    base.pre_tokenizer = pre_tokenizers.Split(Regex(separate), "removed", invert=True)
     return _with_specials(base)
 
 

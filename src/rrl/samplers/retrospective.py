@@ -129,7 +129,7 @@ class Retrospective(StateSampler):
                 first_solves += solved and problem_id not in self._solved
             else:
                 past = self._success.get(problem_id, 0.0)
-                self._success[problem_id] = self.success_momentum * past + (1 - self.success_momentum) * judged.score
+                self._success[problem_id] = self.success_momentum * past + (1 - self.success_momentum) * solved
                 if self._mastered(problem_id):
                     self.buffer.forget_problem(problem_id)
             if solved:
