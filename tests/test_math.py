@@ -125,12 +125,13 @@ def test_without_a_box_a_flexible_reader_takes_the_most_explicit_place(response:
 
 def test_boxes_in_boxes_cost_no_more_than_their_length() -> None:
     tracemalloc.start()
-    assert last_box("\\boxed{" * 20_000 + "7" + "}" * 20_000) == "7"
-    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20  # bytes; the contents of all boxes together have 1.6 GB
+    found, (_, peak) = last_box("\\boxed{" * 20_000 + "7" + "}" * 20_000), tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    assert found == "7"
+    assert peak < 20 * 2**20  # bytes; the contents of all boxes together have 1.6 GB
 
 
-@pytest.mark.parametrize("text", ["\\boxed{" * 150_000, "{" * 10**6, "\\boxed{" + "x" * 10**6, "$" * 10**6])
+@pytest.mark.parametrize("text", ["\\boxed{" * 150_000, "{" * 200_000, "\\boxed{" + "x" * 10**6, "$" * 10**6])
 def test_huge_responses_are_read_in_one_pass(text: str) -> None:
     assert last_box(text) is None
     assert final_answer(text + "\\boxed{5}", "flexible") == "5"
@@ -320,7 +321,7 @@ class Fragile(MathJudge):
 def fragile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fragile]:
     """Its workers."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    made = Fragile(**LIMITS | {"seconds": 0.2, "patience": 2.0, "memory_mb": 300})
+    made = Fragile(**LIMITS | {"seconds": 0.2, "patience": 1.5, "memory_mb": 300})
     yield made
     made.close()
 
@@ -439,27 +440,18 @@ def test_levels_and_subjects_are_the_official_ones(examples: list[Example]) -> N
     assert unknown == ["math/train/geometry/377.json", "math/train/geometry/471.json"]
 
 
-def test_the_two_problems_with_an_empty_box_are_left_out_and_told(
-    folder: Path, judge: MathJudge, caplog: pytest.LogCaptureFixture
-) -> None:
-    make_task(judge, folder).examples("train")
-    assert "2 problems have no final answer" in caplog.text
-    assert "number_theory/7115.json" in caplog.text
-    assert "number_theory/7117.json" in caplog.text
-
-
 def test_canonical_solutions_are_right_and_others_are_wrong(examples: list[Example], judge: MathJudge) -> None:
-    """300 of each, by chance; experiments/math/verifier.py has all of them."""
-    sample = random.Random(7).sample(examples, 300)
+    """150 of each, by chance; experiments/math/verifier.py has all of them."""
+    sample = random.Random(7).sample(examples, 150)
     task = make_task(judge)
     own = task.verify([rollout(example.reference, example.answer) for example in sample])
-    assert [f.verdict for f in own] == [Verdict.RIGHT] * 300
+    assert [f.verdict for f in own] == [Verdict.RIGHT] * 150
     others = [*sample[1:], sample[0]]
     found = task.verify([rollout(one.reference, two.answer) for one, two in zip(sample, others, strict=True)])
     right = [(f.evidence["parsed"], f.evidence["expected"]) for f in found if f.solved]
     assert all(one.strip() == two.strip() for one, two in right)
-    assert Counter(f.verdict.value for f in found) == {"wrong": 300 - len(right), "right": len(right)}
-    assert len(right) < 15
+    assert Counter(f.verdict.value for f in found) == {"wrong": 150 - len(right), "right": len(right)}
+    assert len(right) < 8
 
 
 @pytest.mark.slow
@@ -483,6 +475,15 @@ def test_rows_need_no_unique_id(tmp_path: Path, judge: MathJudge) -> None:
     assert example == Example(
         "math/test/0", "Level 3", "P", r"So \boxed{4}.", "4", {"subject": "counting_and_probability"}
     )
+
+
+def test_a_problem_with_an_empty_box_is_left_out_and_told(
+    tmp_path: Path, judge: MathJudge, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [ROW, {**ROW, "solution": r"so there are $\boxed{}$ primes.", "unique_id": "train/number_theory/7115.json"}]
+    examples = make_task(judge, write(tmp_path / "train.jsonl", *rows)).examples("train")
+    assert [example.id for example in examples] == ["math/train/0"]
+    assert "1 problems have no final answer and are left out: math/train/number_theory/7115.json" in caplog.text
 
 
 def test_math500_is_a_split_of_its_own_with_its_own_fields(tmp_path: Path, judge: MathJudge) -> None:

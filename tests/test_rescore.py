@@ -41,13 +41,14 @@ def dump(path: Path, *rows: tuple[Rollout, Feedback]) -> Path:
 
 @pytest.fixture
 def dumped(tmp_path: Path) -> Path:
-    """Four rollouts of the trace task, two of them judged otherwise than the task would."""
+    """Five rollouts of the trace task, three of them judged otherwise than the task would."""
     return dump(
         tmp_path / "rollouts" / "step-000001.jsonl",
         judged("1 2", RIGHT, name="a"),
         judged("1 2", WRONG, name="b"),
         judged("1 3", WRONG, name="c"),
         judged("1 2", RIGHT, name="d", finished=False),
+        judged("1 1", RIGHT, name="e"),
     )
 
 
@@ -60,14 +61,15 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_verdicts_that_are_others_now_are_counted_and_listed(dumped: Path) -> None:
     told = rescore(TASK, [dumped]).as_mapping()
-    assert told["transitions"]["right"] == {"right": 1, "wrong": 1, "unparseable": 0, "error": 0}
+    assert told["transitions"]["right"] == {"right": 1, "wrong": 2, "unparseable": 0, "error": 0}
     assert told["transitions"]["wrong"] == {"right": 1, "wrong": 1, "unparseable": 0, "error": 0}
-    assert sum(sum(row.values()) for row in told["transitions"].values()) == told["rollouts"] == 4
+    assert sum(sum(row.values()) for row in told["transitions"].values()) == told["rollouts"] == 5
     assert [(row["id"], row["old"], row["new"]) for row in told["changed"]] == [
         ("b", "wrong", "right"),
         ("d", "right", "wrong"),
+        ("e", "right", "wrong"),
     ]
-    assert (told["score"], told["unreadable"]) == ({"old": 0.5, "new": 0.5}, [])
+    assert (told["score"], told["unreadable"]) == ({"old": 0.6, "new": 0.4}, [])
 
 
 def test_a_changed_row_tells_where_it_stands_and_what_was_written(dumped: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_dump_of_another_version_is_read(dumped: Path) -> None:
         row["engine"] = "other"
     dumped.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = rescore(TASK, [dumped])
-    assert (len(result.rows), len(result.changed), result.unreadable) == (4, 2, [])
+    assert (len(result.rows), len(result.changed), result.unreadable) == (5, 3, [])
     assert result.rows[0].rollout.state.problem.example.strata == {}
 
 
@@ -176,14 +178,14 @@ def test_the_table_begins_with_the_greatest_changes(tmp_path: Path) -> None:
 def test_the_table_has_counts_scores_and_the_first_changes(dumped: Path) -> None:
     assert as_table(rescore(TASK, [dumped]), 1).splitlines() == [
         "was \\ is           right        wrong  unparseable        error",
-        "right                  1            1            0            0",
+        "right                  1            2            0            0",
         "wrong                  1            1            0            0",
         "unparseable            0            0            0            0",
         "error                  0            0            0            0",
         "",
-        "4 rollouts; mean score 0.5000 -> 0.5000; 2 changed",
+        "5 rollouts; mean score 0.6000 -> 0.4000; 3 changed",
         "b: wrong 0 -> right 1: ...'1 2'",
-        "... and 1 more",
+        "... and 2 more",
     ]
 
 
@@ -224,8 +226,8 @@ def test_one_dump_can_be_chosen_with_a_run_or_with_a_task(
     for place in (dumped, dumped.parent, f"{dumped.parent}/step-*.jsonl"):
         command._rescore(["task=trace", f"dump={place}", "shown=1"])
         out = capsys.readouterr().out
-        assert "4 rollouts; mean score 0.5000 -> 0.5000; 2 changed" in out
-        assert "... and 1 more" in out
+        assert "5 rollouts; mean score 0.6000 -> 0.4000; 3 changed" in out
+        assert "... and 2 more" in out
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import logging
 import platform
 import random
 import re
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -230,19 +231,33 @@ def pathological(rows: Sequence[Row]) -> Row:
     free.close()
     limited.close()
     slowest = max(entry["seconds"] for part in result.values() for entry in part)
+    dearest = max(entry["worker_cpu"] for part in result.values() for entry in part)
     right = sum(entry["verdict"] == "right" for part in result.values() for entry in part)
-    return {"limit_cpu_seconds": free.seconds, "slowest_seconds": slowest, "right": right, **result}
+    return {
+        "limit_cpu_seconds": free.seconds,
+        "slowest_seconds": slowest,
+        "most_worker_cpu": dearest,
+        "right": right,
+        **result,
+    }
 
 
 def alone(judge: MathJudge, what: str, text: str, answer_format: AnswerFormat | None = None) -> Row:
     """Verdict, outcome and seconds of a batch of one, on a warm worker; with the canary that every batch has."""
     judge.judge([("3", "4")])
-    started = time.perf_counter()
+    started, used = time.perf_counter(), ended_workers_seconds()
     answer = text if answer_format is None else final_answer(text, answer_format)
     feedback = judge.judge([(answer, "42")])[0]
     seconds = round(time.perf_counter() - started, 2)
     outcome = feedback.evidence["outcome"]
-    return {"what": what, "verdict": feedback.verdict.value, "outcome": outcome, "seconds": seconds}
+    cpu = round(ended_workers_seconds() - used, 2)
+    return {"what": what, "verdict": feedback.verdict.value, "outcome": outcome, "seconds": seconds, "worker_cpu": cpu}
+
+
+def ended_workers_seconds() -> float:
+    """Processor time of all workers that have ended, their start included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def bench(rows: Sequence[Row]) -> Row:
