@@ -57,9 +57,9 @@ def test_a_harvest_that_is_restored_knows_what_it_has():
     harvest.add(Answer(0, (1, 2), guided=True), "a")
     again.load_state_dict(harvest.state_dict())
     for each in (harvest, again):
-        for text in "abc":
-            each.add(Answer(0, (3,), guided=False), text)
-    assert again.answers == harvest.answers == [Answer(0, (1, 2), guided=True), Answer(0, (3,), guided=False)]
+        for place, text in enumerate("abc"):
+            each.add(Answer(0, (place,), guided=False), text)
+    assert again.answers == harvest.answers == [Answer(0, (1, 2), guided=True), Answer(0, (1,), guided=False)]
     assert again.right == harvest.right == {0: 4}
 
 
@@ -98,7 +98,8 @@ def test_lines_are_given_one_more_at_a_time_and_never_the_last():
     # 4 and 8 tokens end the first and second line; the published code gives the longest prefix twice.
     expected = [("gsi/line1", 4), ("gsi/line2", 8), ("gsi/line2", 8), ("gsi/line1", 4), ("gsi/line2", 8)]
     assert helped(reset("line"), "a=1\nb=2\n#### 3", tries=5) == expected
-    assert helped(reset("line"), "a=1\nb=2\n", tries=2) == [("gsi/line1", 4)] * 2  # nothing but the end is not left
+    whole = helped(reset("line"), "a=1\nb=2\nc=3\n", tries=3)  # with all three lines only the end would be left
+    assert whole == [("gsi/line1", 4), ("gsi/line2", 8), ("gsi/line2", 8)]
 
 
 def test_sentences_are_given_one_more_at_a_time():
@@ -281,6 +282,19 @@ def test_help_goes_to_problems_with_too_few_right_answers_a_try_at_a_time():
             right[rollout.state.problem.id] += judged.solved
     assert rounds == [(1, {"gsi/share0.2"}), (2, {"gsi/share0.4"})]
     assert any(answer.guided for answer in loop._harvest.answers)
+
+
+def test_a_given_prefix_stays_in_the_answer():
+    loop, wrote = make_gsi(enough=9), set()
+    while loop._phase != "tune" or not loop._iteration:
+        loop.step()
+        if loop._phase == "guide":
+            wrote |= {(*r.state.prefix, *r.actions) for r, judged in loop.last_rollouts if judged.solved}
+    guided = [answer for answer in loop._harvest.answers if answer.guided]
+    given = [loop.origin.problems[answer.problem].reference[:1] for answer in guided]
+    assert guided
+    assert {answer.tokens for answer in guided} <= wrote
+    assert [answer.tokens[:1] for answer in guided] == given
 
 
 def test_no_guidance_means_no_guided_tries():
