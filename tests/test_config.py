@@ -1,13 +1,13 @@
 """Configurations: every file binds, every fault is told, all of them at once and before anything loads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
 
-from rrl.config import SLOTS, Parts, RewardModelParts, check, load
+from rrl.config import SHARED, SLOTS, Parts, RewardModelParts, check, load
 from rrl.errors import ConfigError
 from rrl.interfaces import Selection
 from rrl.overrides import compose, conf_dir, groups, walk
@@ -57,11 +57,17 @@ def test_every_kind_of_reward_model_binds(choice: str) -> None:
     assert parts.kind.needs_model == ("sequence" in choice)
 
 
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith(("task=", "model=", "scorer="))])
+def test_a_reward_model_composes_with_every_task_model_and_scorer(choice: str) -> None:
+    only = (*(field.name for field in fields(RewardModelParts)), *SHARED)
+    assert not compose("reward_model", [choice], only).faults
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("policy.actor_lr=1", "policy.actor_lr: no such key; --cfg prints all keys"),
-        ("algo=ppo", "algo: no such key; valid: seed, pairs, run, scorer, kind, task, data, model"),
+        ("algo=ppo", "algo: no such key; valid: seed, pairs, run, sandbox, scorer, kind, task, data, model"),
         ("kind.lrr=1", "kind.lrr: no such key; did you mean 'kind.lr'?"),
         ("kind.hidden=[1]", "kind.hidden: no such key; it comes with kind=embeddings"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from fixtures_scorers import (
     embeddings_fit,
@@ -155,6 +155,18 @@ def test_the_same_seed_gives_the_same_model_and_leaves_the_global_generator_alon
     ]
     assert scores[0] == scores[1] != scores[2]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_draws_by_the_seed_and_not_from_the_global_generator(tmp_path: Path) -> None:
+    tokenizer, scores = tiny().tokenizer, list[float]()
+    shape = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, resid_pdrop=0.5, embd_pdrop=0.5)
+    for number, seed in enumerate((3, 3, 4)):
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(shape)
+        torch.manual_seed(number)
+        scorer = sequence_fit(epochs=1).fit(model, tokenizer, TRAIN[:32], tmp_path / str(number), seed, silent)
+        scores += scorer.score([("a", "b")])
+    assert scores[0] == scores[1] != scores[2]
 
 
 def test_micro_batches_change_no_gradient(tmp_path: Path) -> None:

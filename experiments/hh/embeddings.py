@@ -4,8 +4,8 @@
 
 DATA is the folder hh-rlhf, MODEL a folder or hub id of an encoder; the last word names the features to try.
 
-Expected: accuracy well above a coin and near or above "longer is better", far below large reward models. Cost: some
-minutes of one core for all embeddings of a small encoder (kept in OUT/*.pt), then a minute for all fits.
+Expected: see experiments/results/hh/README.md. Cost: about half an hour of one core for all embeddings of a small
+encoder (kept in OUT/*.pt, so that the study goes on where it was stopped), then a minute for all fits.
 The splits are made by row number from the test files: the figures do not compare with published ones.
 """
 

@@ -62,7 +62,7 @@ class RewardModelParts:
 PARTS: dict[str, type[Any]] = {"train": Parts, "evaluate": Parts, "reward_model": RewardModelParts}
 """By the name of the configuration."""
 SLOTS = tuple(field.name for field in fields(Parts))
-SHARED = ("data", "scorer", "seed")
+SHARED = ("data", "scorer", "sandbox", "seed")
 """Keys of a configuration that are no part of their own but go into parts."""
 OPTIONAL = ("warmstart", "logger", "judge")
 
