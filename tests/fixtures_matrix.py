@@ -64,19 +64,27 @@ def overrides(task: str, algo: str, data: str) -> list[str]:
 # --- real rows --------------------------------------------------------------------------------------------------------
 
 
-def few_rows(folder: Path) -> Path:
-    """The shortest real rows of every data set, in files of their own; skips where there are none."""
-    gsm8k = _shortest("gsm8k/train.jsonl", lambda row: row["question"] + row["answer"])
-    maths = _shortest("math/train.jsonl.gz", lambda row: row["problem"] + row["solution"])
-    for split in ("train", "test"):
-        _write(folder / "gsm8k" / f"{split}.jsonl", gsm8k)
-        _write(folder / "math" / f"{split}.jsonl", maths)
-        _write(folder / "apps" / f"{split}.jsonl", _shortest("apps/train_subset.jsonl.gz", lambda row: row["question"]))
-    for subset in ("helpful-base", "harmless-base"):
-        rows = _shortest(f"hh-rlhf/{subset}/test.jsonl.gz", lambda row: row["chosen"], 10)
-        _write(folder / "hh" / subset / "test.jsonl", rows)
-    saved_model(folder / "scorer")
-    return folder
+FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "gsm8k": ("gsm8k/train.jsonl", lambda row: str(row["question"] + row["answer"])),
+    "math": ("math/train.jsonl.gz", lambda row: str(row["problem"] + row["solution"])),
+    "apps": ("apps/train_subset.jsonl.gz", lambda row: str(row["question"])),
+}
+"""Where the rows of a task are, and what they are short by."""
+
+
+def few_rows(folder: Path, task: str) -> None:
+    """The shortest real rows of a task's data set, in files of their own; skips where there are none."""
+    if (folder / task).is_dir():
+        return
+    if task in FILES:
+        rows = _shortest(*FILES[task])
+        for split in ("train", "test"):
+            _write(folder / task / f"{split}.jsonl", rows)
+    if task == "hh":
+        for subset in ("helpful-base", "harmless-base"):
+            rows = _shortest(f"hh-rlhf/{subset}/test.jsonl.gz", lambda row: str(row["chosen"]), 10)
+            _write(folder / "hh" / subset / "test.jsonl", rows)
+        saved_model(folder / "scorer")
 
 
 def _shortest(name: str, text: Callable[[dict[str, Any]], str], count: int = ROWS) -> list[dict[str, Any]]:

@@ -404,7 +404,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def _leads_somewhere(page: Path, target: str) -> bool:
     path, _, anchor = target.partition("#")
     file = page.parent / path if path else page
-    if not file.exists() or not anchor:
-        return file.exists()
+    if not file.exists() or (file.is_file() and not file.stat().st_size):
+        return False
+    if not anchor:
+        return True
     headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     return anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

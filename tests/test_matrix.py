@@ -39,7 +39,7 @@ RUN = [pair for pair in FIT if pair[0] != "apps_plus"]  # of which no rows can b
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return few_rows(tmp_path_factory.mktemp("rows"))
+    return tmp_path_factory.mktemp("rows")
 
 
 def test_the_table_has_every_task_and_every_algorithm() -> None:
@@ -63,6 +63,7 @@ def test_apps_plus_fits(algo: str) -> None:
 
 @pytest.mark.parametrize(("task", "algo"), RUN)
 def test_a_pair_that_fits_takes_its_steps_on_real_rows(task: str, algo: str, data: Path, tmp_path: Path) -> None:
+    few_rows(data, task)
     config, parts = load("train", [*overrides(task, algo, str(data)), f"run.cache_dir={tmp_path}"])
     start_process_group()
     loop = make_trainer(parts, prepare(config, parts, lambda share, metrics: None), Clock())

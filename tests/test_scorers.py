@@ -14,6 +14,7 @@ from fixtures_scorers import embedder, reading, saved_encoder, saved_model, sequ
 from rrl.errors import DataError
 from rrl.scorers.embedder import pooled
 from rrl.scorers.embeddings import EmbeddingsScorer, Head, save_head
+from rrl.scorers.reading import Count
 
 PROMPT = "\n\nHuman: Hi\n\nAssistant:"
 PAIRS = [(PROMPT, "Hello."), (PROMPT, "Go away!"), ("\n\nHuman: " + "x" * 60 + "\n\nAssistant:", "y"), ("", "alone")]
@@ -61,9 +62,10 @@ def test_a_long_text_loses_its_beginning_and_is_counted(folder: Path) -> None:
     scorer, tokenizer = sequence_scorer(folder, reading=reading(max_length=12)), tiny().tokenizer
     first, second = scorer.score([("b" * 30 + "aaaaa", "12345"), ("c" * 40 + "aaaaa", "12345")])
     assert first == pytest.approx(second, abs=1e-6)
-    rows, cut = scorer.reading.tokens([("b" * 30 + "aaaaa", "12345"), ("", "short")], tokenizer, 256)
+    count = Count()
+    rows = scorer.reading.tokens([("b" * 30 + "aaaaa", "12345"), ("", "short")], tokenizer, 256, count)
     assert [tokenizer.decode(row) for row in rows] == ["<bos>aaaaa 12345", "<bos>short"]
-    assert (cut, scorer.described()["texts"], scorer.described()["cut"]) == (1, 2, 2)
+    assert (count.cut, scorer.described()["texts"], scorer.described()["cut"]) == (1, 2, 2)
 
 
 def test_the_models_context_limits_a_text_too(folder: Path) -> None:
@@ -77,10 +79,10 @@ def test_a_chat_layout_puts_the_response_into_the_models_own_template() -> None:
     tokenizer = tiny().tokenizer
     tokenizer.chat_template = TURNS
     prompt = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Go\n\nAssistant:"
-    (row,), _ = reading(layout="chat").tokens([(prompt, "No")], tokenizer, 256)
+    (row,) = reading(layout="chat").tokens([(prompt, "No")], tokenizer, 256, Count())
     assert tokenizer.decode(row) == "[user]Hi[assistant]Yes?[user]Go[assistant]No"
     with pytest.raises(DataError, match="this tokenizer has no chat template"):
-        reading(layout="chat").tokens([(prompt, "No")], tiny().tokenizer, 256)
+        reading(layout="chat").tokens([(prompt, "No")], tiny().tokenizer, 256, Count())
 
 
 def test_a_pad_token_that_is_eos_does_not_move_the_score(folder: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from rrl.assemble import FrozenSource, encode, warm_start
 from rrl.config import Parts, load
 from rrl.distributed import device
 from rrl.errors import ConfigError, DataError
-from rrl.judging import RULE, Answered, Match, matches, tally
 from rrl.models import HuggingFace
 from rrl.types import Example, Problem, Rollout, Sampling, Show, State
+from rrl.winrate import RULE, Answered, Match, matches, tally
 
 SIDES = "another run's directory, sft (the run's own warm start), reference (the data set's answers), or a model"
 

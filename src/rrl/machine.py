@@ -31,6 +31,11 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpus_of_a_rank() -> int:
+    """Its share of them, where a launcher tells how many processes this machine has; at least one."""
+    return max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def main_memory() -> Room:
     """The machine's memory, or as much of it as this process's control group may use."""
     total, free = _installed()

@@ -7,7 +7,6 @@ that a worker does not survive, a starved, killed or missing worker, and a canar
 """
 
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rrl.answers import same_text
+from rrl.machine import cpus_of_a_rank
 from rrl.ranges import at_least_one
 from rrl.types import Feedback, Verdict
 from rrl.workers import Reply, WorkerLimits, Workers
@@ -33,7 +33,7 @@ UNFIT = ("raised", "memory", "time_out", "crashed")
 
 @dataclass(kw_only=True, eq=False)
 class MathJudge:
-    """``workers`` processes (null: one a core), started with the first answer that needs one.
+    """``workers`` processes (null: as many as the sandbox), started with the first answer that needs one.
 
     An answer may take ``seconds`` of processor time, ``patience`` seconds by the clock and ``memory_mb`` of memory, and
     have ``max_characters``.
@@ -50,7 +50,7 @@ class MathJudge:
     def __post_init__(self) -> None:
         at_least_one(self, "workers", "max_characters")
         limits = WorkerLimits(seconds=self.seconds, patience=self.patience, memory_mb=self.memory_mb)
-        self._pool = Workers(self.module, self.workers or os.cpu_count() or 1, limits)
+        self._pool = Workers(self.module, self.workers or cpus_of_a_rank(), limits)
 
     def begin(self, pairs: Sequence[Pair]) -> None:
         """Have the workers start on these; does not wait."""

@@ -43,8 +43,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from rrl.rundir import write_json
 
     given = shell.options(arguments, OPTIONS)
-    rest = [argument for argument in arguments if not argument.startswith(tuple(f"{name}=" for name in OPTIONS))]
-    output, judgements = (_new_file(name, given[name]) for name in ("output", "judgements"))
+    rest = shell.without(arguments, OPTIONS)
+    output, judgements = (shell.new_file(name, given[name]) for name in ("output", "judgements"))
     config, parts = load("evaluate", rest, run=given["from_run"])
     parts.run.limit_threads()
     result = {"task": config["data"]["name"]}
@@ -56,22 +56,6 @@ def _evaluate(arguments: Sequence[str]) -> None:
     print(json.dumps(result, indent=2))
     if output is not None:
         write_json(output, result)
-
-
-def _new_file(name: str, value: str | None) -> "Path | None":
-    """The file that an option names; raises ConfigError unless it can be made."""
-    from pathlib import Path
-
-    from rrl.errors import ConfigError
-    from rrl.rundir import writable
-
-    if value is None:
-        return None
-    file = Path(value).expanduser()
-    if file.exists():
-        raise ConfigError(f"{name}: {str(file)!r} exists; expected a new file; give another name or move it away")
-    writable(file.parent, name)
-    return file
 
 
 def _refuse_without_judge(given: dict[str, str | None]) -> None:
@@ -97,8 +81,8 @@ def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | 
     """Wins, ties and losses; the table for people goes to standard error, where it leaves the JSON alone."""
     from rrl.arena import compare, opponent
     from rrl.display import display
-    from rrl.judging import table
     from rrl.rundir import dump_rollouts
+    from rrl.winrate import table
 
     theirs = opponent(parts, given["against"], given["from_run"])
     bar = display("judge")

@@ -33,11 +33,10 @@ def _rescore(arguments: Sequence[str]) -> None:
     from rrl.rundir import write_json
 
     given = shell.options(arguments, OPTIONS)
-    files, output, shown = _files(given["from_run"], given["dump"]), _output(given["output"]), _shown(given["shown"])
+    files, shown = _files(given["from_run"], given["dump"]), _shown(given["shown"])
+    output = shell.new_file("output", given["output"])
     as_json = shell.is_true("json", given["json"])
-    names = tuple(f"{name}=" for name in OPTIONS)
-    rest = [argument for argument in arguments if not argument.startswith(names)]
-    _, parts = load("train", rest, run=given["from_run"])
+    _, parts = load("train", shell.without(arguments, OPTIONS), run=given["from_run"])
     result = rescore(parts.task, files)
     if output is not None:
         write_json(output, result.as_mapping())
@@ -61,19 +60,6 @@ def _files(run: str | None, dump: str | None) -> list[Path]:
         remedy = "give another dump" if dump else "dumps are written at run.rollout_freq; or give dump=FILE"
         raise ConfigError(f"{'dump' if dump else 'from_run'}: no dump of rollouts in {pattern!r}; {remedy}")
     return files
-
-
-def _output(target: str | None) -> Path | None:
-    from rrl.errors import ConfigError
-    from rrl.rundir import writable
-
-    if target is None:
-        return None
-    output = Path(target).expanduser()
-    if output.exists():
-        raise ConfigError(f"output: {str(output)!r} exists; expected a new file; give another name or move it away")
-    writable(output.parent, "output")
-    return output
 
 
 def _shown(text: str | None) -> int:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
@@ -56,6 +57,24 @@ def options(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str | N
             raise ConfigError(f"{name}: given twice, as {values[0]!r} and {values[1]!r}; keep one")
         found[name] = values[0] if values else None
     return found
+
+
+def without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The arguments that are none of these options."""
+    return [argument for argument in arguments if not argument.startswith(tuple(f"{name}=" for name in names))]
+
+
+def new_file(name: str, value: str | None) -> Path | None:
+    """The file that an option names; raises ConfigError unless it can be made."""
+    from rrl.rundir import writable
+
+    if value is None:
+        return None
+    file = Path(value).expanduser()
+    if file.exists():
+        raise ConfigError(f"{name}: {str(file)!r} exists; expected a new file; give another name or move it away")
+    writable(file.parent, name)
+    return file
 
 
 def is_true(name: str, value: str | None) -> bool:

@@ -69,7 +69,7 @@ class Patience:
 
 
 class Endpoint:
-    """Asks from any thread; ``wait`` sleeps and returns true when the work is to stop, ``clock`` counts seconds."""
+    """Asks from any thread, each request in its turn by ``pace``; ``clock`` counts seconds."""
 
     def __init__(
         self, address: Address, patience: Patience, pace: Pace, rng: random.Random, clock: Callable[[], float]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rrl.functional import weighted_sum
+from rrl.functional import policy_gradient_loss, weighted_sum
 from rrl.interfaces import Objective, StateDict
 from rrl.types import Batch, Metrics, PolicyOutput
 
@@ -30,7 +30,7 @@ class Supervised(Objective):
 
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """The negative log-likelihood; the critic's loss is zero."""
-        loss = -weighted_sum(batch.advantages * output.logprobs, batch.weight)
+        loss = policy_gradient_loss(output.logprobs, batch.advantages, batch.weight)
         metrics = {"actor/sft_loss": loss, "actor/entropy": weighted_sum(output.entropy, batch.weight)}
         return loss, torch.zeros_like(loss), {name: float(value.detach()) for name, value in metrics.items()}
 

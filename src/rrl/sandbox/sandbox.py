@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass
 
-from rrl.machine import cpus
+from rrl.machine import cpus_of_a_rank
 from rrl.ranges import at_least_one
 from rrl.sandbox.isolation import Isolation, choose, described, reached
 from rrl.sandbox.judge import destroyer, failure, run_of
@@ -133,14 +133,13 @@ class Sandbox:
     isolation: Isolation
 
     def __post_init__(self) -> None:
-        if self.workers is not None:
-            at_least_one(self, "workers")
+        at_least_one(self, "workers")
         self._chosen: tuple[Level, Mapping[str, str]] | None = None
+        self._lock = threading.Lock()
         self._reset()
         _all.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._tasks: Tasks = queue.SimpleQueue()
         self._workers: list[_Worker] = []
 
@@ -160,7 +159,7 @@ class Sandbox:
     def _start(self) -> None:
         if not self._workers:
             level = self._choose()[0]
-            self._workers = [_Worker(level, self.limits, self._tasks) for _ in range(self.workers or _cores())]
+            self._workers = [_Worker(level, self.limits, self._tasks) for _ in range(self.workers or cpus_of_a_rank())]
 
     def _choose(self) -> tuple[Level, Mapping[str, str]]:
         if self._chosen is None:
@@ -178,7 +177,7 @@ class Sandbox:
         """End everything at once; jobs that are not done are cancelled. The sandbox can be used again."""
         with self._lock:
             workers, tasks = self._workers, self._tasks
-            self._reset_after_close()
+            self._reset()
         with contextlib.suppress(queue.Empty):
             while True:
                 if (task := tasks.get_nowait()) is not None:
@@ -189,23 +188,16 @@ class Sandbox:
         for worker in workers:
             worker.join()
 
-    def _reset_after_close(self) -> None:
-        self._tasks, self._workers = queue.SimpleQueue(), []
-
     def forget(self) -> None:
         """In a fork of this process, which has none of its threads: the servers are not ours."""
         for worker in self._workers:
             if worker.server is not None:
                 worker.server.forget()
+        self._lock = threading.Lock()  # of ours, another thread may hold it in the parent
         self._reset()
 
 
 _all: "weakref.WeakSet[Sandbox]" = weakref.WeakSet()
-
-
-def _cores() -> int:
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, cpus() // ranks)
 
 
 def _close_all() -> None:

@@ -77,9 +77,7 @@ class Embedder:
         assert self._loaded is not None, "it is loaded now"
         model, tokenizer = self._loaded
         distinct = list(dict.fromkeys(pairs))  # a prompt comes with two responses
-        context = context_of(model, tokenizer)
-        rows, cut = self.reading.tokens(distinct, tokenizer, context)
-        self.count.add(len(rows), cut, min(self.reading.max_length, context))
+        rows = self.reading.tokens(distinct, tokenizer, context_of(model, tokenizer), self.count)
         found = torch.zeros(len(rows), model.config.hidden_size)
         with torch.no_grad():
             for places, tokens, attention in batches(rows, batch_size, tokenizer.pad_token_id):

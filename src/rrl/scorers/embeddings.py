@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ class EmbeddingsScorer(Scorer):
 
     path: str | None
     batch_size: int
-    _loaded: tuple[Embedder, Head] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         at_least_one(self, "batch_size")
@@ -57,13 +57,10 @@ class EmbeddingsScorer(Scorer):
 
     def start(self) -> None:
         """Load the head, and the frozen model that it stands on."""
-        if self._loaded is None:
-            self._loaded = load_head(Path(str(self.path)).expanduser())
+        _ = self._loaded
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The head's number for each pair."""
-        self.start()
-        assert self._loaded is not None, "it is loaded now"
         embedder, head = self._loaded
         with torch.no_grad():
             scores: list[float] = head(embedder.embed(pairs, self.batch_size)).tolist()
@@ -71,11 +68,13 @@ class EmbeddingsScorer(Scorer):
 
     def described(self) -> dict[str, Any]:
         """Path, embedder and counts."""
-        self.start()
-        assert self._loaded is not None, "it is loaded now"
         embedder = self._loaded[0]
         counts = {"texts": embedder.count.texts, "cut": embedder.count.cut}
         return {"kind": "embeddings", "path": self.path, "embedder": embedder.settings(), **counts}
+
+    @cached_property
+    def _loaded(self) -> tuple[Embedder, Head]:
+        return load_head(Path(str(self.path)).expanduser())
 
 
 def save_head(folder: Path, embedder: Embedder, head: Head, hidden: Sequence[int]) -> None:

@@ -69,10 +69,8 @@ class SequenceFit(Fit):
 
     def _rows(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
         """The token ids of each pair's two texts."""
-        context = context_of(model, tokenizer)
         texts = [(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
-        rows, cut = self.reading.tokens(texts, tokenizer, context)
-        Count().add(len(rows), cut, min(self.reading.max_length, context))
+        rows = self.reading.tokens(texts, tokenizer, context_of(model, tokenizer), Count())
         return list(zip(rows[::2], rows[1::2], strict=True))
 
     def _descend(

@@ -32,10 +32,10 @@ class Reading:
     def __post_init__(self) -> None:
         at_least_one(self, "max_length")
 
-    def tokens(self, pairs: Sequence[tuple[str, str]], tokenizer: Any, context: int) -> tuple[Rows, int]:
-        """The token ids of each pair, at most ``context``, and how many of them were cut on the left."""
+    def tokens(self, pairs: Sequence[tuple[str, str]], tokenizer: Any, context: int, count: "Count") -> Rows:
+        """The token ids of each pair, at most ``context``, cut on the left; ``count`` learns how many were."""
         if not pairs:
-            return [], 0
+            return []
         texts = [self._text(prompt, response, tokenizer) for prompt, response in pairs]
         limit = min(self.max_length, context)
         special = self.layout == "plain"  # a chat template writes its own
@@ -44,7 +44,8 @@ class Reading:
         long = [i for i, row in enumerate(whole) if len(row) > limit]
         for i in long:
             whole[i] = tokenizer(texts[i], add_special_tokens=special, truncation=True, max_length=limit).input_ids
-        return whole, len(long)
+        count.add(len(whole), len(long), limit)
+        return whole
 
     def _text(self, prompt: str, response: str, tokenizer: Any) -> str:
         if self.layout == "plain":

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,6 @@ class SequenceScorer(Scorer):
     batch_size: int
     dtype: Literal["float32", "bfloat16"]
     trust_remote_code: bool
-    _loaded: tuple[Any, Any] | None = field(init=False, default=None)
     _count: Count = field(init=False, default_factory=Count)
 
     def __post_init__(self) -> None:
@@ -44,21 +44,12 @@ class SequenceScorer(Scorer):
 
     def start(self) -> None:
         """Load model and tokenizer."""
-        if self._loaded is None:
-            path = os.path.expanduser(str(self.path))
-            _refuse_other_layout(Path(path), self.reading)
-            common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-            model, tokenizer = load_sequence_model(path, getattr(torch, self.dtype), common)
-            self._loaded = model.to(device()).eval(), tokenizer
+        _ = self._loaded
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The model's single logit for each pair."""
-        self.start()
-        assert self._loaded is not None, "it is loaded now"
         model, tokenizer = self._loaded
-        context = context_of(model, tokenizer)
-        rows, cut = self.reading.tokens(pairs, tokenizer, context)
-        self._count.add(len(rows), cut, min(self.reading.max_length, context))
+        rows = self.reading.tokens(pairs, tokenizer, context_of(model, tokenizer), self._count)
         scores = [0.0] * len(rows)
         with torch.no_grad():
             for places, tokens, attention in batches(rows, self.batch_size, tokenizer.pad_token_id):
@@ -71,6 +62,14 @@ class SequenceScorer(Scorer):
         """Path, reading and counts."""
         about = {"kind": "sequence", "path": self.path, "revision": self.revision, "reading": asdict(self.reading)}
         return {**about, "texts": self._count.texts, "cut": self._count.cut}
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        path = os.path.expanduser(str(self.path))
+        _refuse_other_layout(Path(path), self.reading)
+        common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        model, tokenizer = load_sequence_model(path, getattr(torch, self.dtype), common)
+        return model.to(device()).eval(), tokenizer
 
 
 def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -> tuple[Any, Any]:

@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 
 from rrl.intervals import wilson
-from rrl.judging import Answered, Match, Outcome, matches, table, tally
 from rrl.types import Comparison, Judgement, Preference
+from rrl.winrate import Answered, Match, Outcome, matches, table, tally
 
 FIRST, SECOND, TIE, ERROR = Preference
 
