@@ -259,6 +259,13 @@ def test_a_greedy_response_that_could_not_be_judged_takes_nothing_off() -> None:
     assert (metrics["rltf/baseline_error_frac"], metrics["rltf/baseline_reward/mean"]) == (1.0, 0.0)
 
 
+def test_of_several_greedy_responses_one_that_could_not_be_judged_is_worth_what_the_others_are() -> None:
+    reward = rltf(Greedy(feedback(BROKEN), feedback(WRONG, "b")), relative=True)
+    metrics = reward.observe([written("a"), written("b")], [feedback(WRONG, "a"), feedback(WRONG, "b")])
+    assert reward(written("a"), feedback(WRONG, "a")) == [0.0]
+    assert metrics["rltf/baseline_reward/mean"] == pytest.approx(-0.3)
+
+
 def test_without_it_nothing_more_is_written() -> None:
     greedy = Greedy()
     assert "rltf/baseline_reward/mean" not in rltf(greedy).observe([written("a")], [feedback(WRONG, "a")])

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fixtures_pairs import PAIRS
-from rrl.codematch import MAX_CHARACTERS, Edge, Structure, match, structure
+from rrl.codematch import Edge, Structure, match, structure
+from rrl.programs import MAX_CHARACTERS
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -105,6 +105,8 @@ VALUES: list[tuple[Any, Any, bool]] = [
     ({"a": 1, "b": 2}, {"a": 1}, False),
     ({"1": 1}, {"2": 1}, False),
     ([1], 1, False),
+    (5, float("inf"), False),
+    (float("inf"), float("inf"), True),
 ]
 
 

@@ -64,6 +64,26 @@ def three() -> list[Problem]:
     return [problem((1, 20 + i, 31), level=level, name=str(i)) for i, level in enumerate(("L3", "L10", "L3"))]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unsure(Trace):
+    """A verifier that fails on the responses to some problems, by their place, and finds the others right."""
+
+    failing: tuple[int, ...]
+
+    def verify(self, rollouts):
+        failed = [i in self.failing for i in range(len(rollouts))]
+        return [Feedback(0.0, Verdict.ERROR) if fails else Feedback(1.0, Verdict.RIGHT) for fails in failed]
+
+
+@pytest.mark.parametrize(("failing", "accuracy_", "counted"), [((), 1.0, 3), ((1,), 1.0, 2), ((0, 1, 2), 0.0, 0)])
+def test_what_the_verifier_failed_on_is_no_wrong_answer(failing, accuracy_, counted):
+    fields = {name: getattr(TASK, name) for name in Trace.__dataclass_fields__}
+    found = evaluation(n=0).measure(three(), Unsure(**fields, failing=failing), engine())["greedy"]
+    assert (found["accuracy"], found["n_problems"]) == (accuracy_, counted)
+    assert found["error_frac"] == pytest.approx(len(failing) / 3)
+    assert sum(level["n_problems"] for level in found["levels"].values()) == counted
+
+
 # --- intervals --------------------------------------------------------------------------------------------------------
 
 

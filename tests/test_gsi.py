@@ -506,6 +506,12 @@ def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: 
     assert faults("guidance=none", "trainer.first=references")[0].startswith(told)
 
 
+def test_the_tests_of_a_program_are_no_answer_to_be_told() -> None:
+    (fault,) = faults("guidance=answer", "task=minicode")
+    assert fault.startswith("trainer: GSISettings needs answers, which the task MiniCode does not give; expected task=")
+    assert faults("guidance=answer", "task=hh")[-1].startswith("trainer: GSISettings needs answers")
+
+
 def test_schedules_need_no_length_given_beforehand() -> None:
     assert load("train", ["algo=gsi", "policy.lr_schedule=cosine"])[1].policy.lr_schedule == "cosine"
 

@@ -17,9 +17,12 @@ LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
-        "codematch", "spans", "dialogue", "calibration", "intervals",
+        "spans", "dialogue", "calibration", "intervals",
     ),
-    ("interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "equality", "binding"),
+    (
+        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "equality", "binding",
+        "codematch",
+    ),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge",

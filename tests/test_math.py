@@ -19,6 +19,7 @@ import rrl.tasks.math
 from rrl.answers import final_answer, is_words, last_box, same_text
 from rrl.cli import train
 from rrl.config import load
+from rrl.equality import _leaves_work, compare
 from rrl.errors import ConfigError, DataError
 from rrl.mathjudge import MathJudge
 from rrl.tasks.math import MATH
@@ -173,6 +174,29 @@ def test_words_and_times_are_no_formulas() -> None:
     formulas = ["x", "B", "ab", r"\text{13}", r"5 \text{ cm}", "1:2", "19:60", r"\sin x", r"\frac{1}{N+1}"]
     formulas += [r"\text{A5}_{11}"]
     assert [text for text in words + formulas if is_words(text)] == words
+
+
+WORK = [
+    r"\binom{10}{3}",
+    "10!",
+    "2+3",
+    r"\max(5,6)",
+    "32^2-18^2",
+    r"\frac12+\frac13",
+    r"\sin 30^\circ",
+    r"(2+3)\cdot 4",
+]
+DONE = ["-3", "1/2", r"3\sqrt{2}-2", "3-2i", r"1\frac12", r"3 \times 10^5", r"2^{10}", "x+1", "(2,3)", r"\pi+2", "(-1)"]
+
+
+def test_an_answer_that_leaves_the_work_to_be_done_is_known() -> None:
+    assert [text for text in WORK + DONE if _leaves_work(text)] == WORK
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(r"\binom{10}{3}", "120"), ("10!", "3628800"), ("2+3", "5")])
+def test_copying_what_is_to_be_computed_is_no_answer(answer: str, expected: str) -> None:
+    assert compare(answer, expected, lambda phase: None) == "different"
+    assert compare(answer, f"{answer} ", lambda phase: None) == "equal"
 
 
 RIGHT, WRONG, UNPARSEABLE = "right", "wrong", "unparseable"

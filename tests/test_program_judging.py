@@ -141,6 +141,9 @@ def test_what_a_function_returns_is_compared_as_json(
         "def solve():\n    a, b = map(int, input().split())\n    print(a + b)",
         "def solve():\n    a, b = map(int, input().split())\n    print(a + b)\n\nsolve()",
         "def solve():\n    a, b = map(int, input().split())\n    print(a + b)\nif __name__ == '__main__':\n    solve()",
+        "def solve():\n    a, b = map(int, input().split())\n    return a + b\n\nprint(solve())",
+        "def solve():\n    a, b = map(int, input().split())\n    print(a + b)\nif True:\n    solve()",
+        "a, b = map(int, input().split())\nprint(a + b)",
     ],
 )
 def test_a_script_that_defines_its_entry_is_run_once_whether_it_calls_it_or_not(judge: Judge, program: str) -> None:
@@ -148,10 +151,10 @@ def test_a_script_that_defines_its_entry_is_run_once_whether_it_calls_it_or_not(
     assert told(judge, program, suite).outcome is Outcome.PASSED
 
 
-def test_an_error_below_the_program_has_no_line(judge: Judge) -> None:
+def test_a_script_cut_off_below_its_entry_is_blamed_on_its_own_last_line(judge: Judge) -> None:
     suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
-    found = told(judge, "x = 1", suite)
-    assert (found.error, found.line) == ("NameError", None)
+    found = told(judge, "def solve():\n    for i in range(3):", suite)
+    assert (found.outcome, found.line) == (Outcome.COMPILE_ERROR, 2)
 
 
 # Verdicts

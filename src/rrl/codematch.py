@@ -6,15 +6,14 @@ PPOCoder (Shojaee et al., arXiv 2301.13816) pays for, on Python's own syntax tre
 
 import ast
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-MAX_CHARACTERS = 32_768
-"""A longer program is not parsed: nothing shorter overflows the C stack of CPython 3.10 to 3.13 (2 MB were enough)."""
+from rrl.programs import parsed
+
 MAX_EDGES = 100_000
 """A program with more edges has no structure to compare: ``a = b = ... = x + y + ...`` has the product of both."""
 
@@ -48,16 +47,9 @@ class Match(NamedTuple):
 @lru_cache(maxsize=1024)
 def structure(source: str) -> Structure | None:
     """A program's structure; None when it is no Python or too large. Never raises, whatever the text is."""
-    if len(source) > MAX_CHARACTERS:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of invalid escapes and the like in code that is not ours
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    edges = _edges(tree)
-    return None if edges is None else Structure(Counter(_subtrees(tree)), edges)
+    tree = parsed(source)
+    edges = None if tree is None else _edges(tree)
+    return None if tree is None or edges is None else Structure(Counter(_subtrees(tree)), edges)
 
 
 def match(candidate: Structure, reference: Structure) -> Match:

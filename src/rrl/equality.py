@@ -21,7 +21,8 @@ def compare(answer: str, expected: str, tell: Tell) -> Finding:
 
     Departures from math-verify: words are never formulas; numbers in different bases differ; a percentage is its
     number or its hundredth; an equation counts as its right side only when its left side is a name or a number; a last
-    letter is a unit only when the reference has none; text that cannot be read is equal to nothing.
+    letter is a unit only when the reference has none; text that cannot be read is equal to nothing; and an answer that
+    leaves the work to be done, as ``2+3`` for 5, is not the reference's, unless that leaves it too.
     """
     if is_words(expected):
         return "different"  # the same words were seen to be so without any mathematics
@@ -34,6 +35,8 @@ def compare(answer: str, expected: str, tell: Tell) -> Finding:
     if references and not golds:
         return "unreadable_reference"
     tell("answer")
+    if _leaves_work(answer) and not _leaves_work(expected):
+        return "different"  # else the question's own formula, copied, would be its answer
     texts = _values(answer, relation, percents[1] and not percents[0], letter)
     if not golds or not texts or _base(answer) not in (None, _base(expected)):
         return "different"
@@ -59,6 +62,24 @@ _TIDIED = (
     (re.compile(r"(?<=[\d)}])i(?![a-zA-Z])"), " i"),  # 6i is read as a symbol, 6 i as the imaginary unit
     (re.compile(r"[\s.,;:]+$"), ""),
 )
+
+
+_WORK = re.compile(
+    r"\\(?:[dt]?binom|choose|sum|prod|i?int|lim|gcd|lcm|max|min|[bp]?mod|det|a?r?c?(?:sin|cos|tan)|cot|sec|csc|log|ln)"
+    r"(?![a-zA-Z])|\d\s*!|vmatrix"
+)
+_NUMBERS = re.compile(r"\\[dt]?frac\s*(?:\{[-\d.]+\}\s*\{[-\d.]+\}|\d\s*\d)")
+_SIGNS = re.compile(r"\\(?:cdot|times|div)(?![a-zA-Z])")
+_BLANK = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[,;:! ]|\s")
+_SUM = re.compile(r"(?=.*[\d)}][-+*][\d({])[-+*/^().{}\d]+")
+
+
+def _leaves_work(text: str) -> bool:
+    """Whether a text asks for something to be computed: a named operation, or numbers with signs between them."""
+    if _WORK.search(text):
+        return True
+    plain = _BLANK.sub("", _SIGNS.sub("*", _NUMBERS.sub("1", text)))
+    return _SUM.fullmatch(plain.replace("*10^", "e")) is not None
 
 
 def _values(text: str, relation: bool, hundredth: bool, letter: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """How good a model is on held-out problems: one code path inside training and from the command line."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,9 @@ from rrl.distributed import spread
 from rrl.interfaces import RolloutEngine, Task
 from rrl.intervals import normal, wilson
 from rrl.ranges import between
-from rrl.types import Metrics, Problem, Rollout, Sampling, State, Verdict
+from rrl.types import Feedback, Metrics, Problem, Rollout, Sampling, State, Verdict
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +80,21 @@ class Evaluation:
         states = [State(problem) for problem in problems for _ in range(n)]
         rollouts = engine.generate(states, sampling, generator, task.begin)
         feedback = spread(rollouts, task.verify)
-        solved = [[float(f.solved) for f in feedback[i : i + n]] for i in range(0, len(feedback), n)]
-        strata = [problem.example.strata for problem in problems]
+        told = [f for f in feedback if f.verdict is not Verdict.ERROR]
+        if len(told) < len(feedback):
+            log.warning(
+                "evaluation: the verifier failed on %d of %d responses", len(feedback) - len(told), len(feedback)
+            )
+        outcomes = [_judged(feedback[i : i + n]) for i in range(0, len(feedback), n)]
+        judged = [problem for problem, row in zip(problems, outcomes, strict=True) if row]
+        solved = [row for row in outcomes if row]
+        strata = [problem.example.strata for problem in judged]
         kinds = sorted({kind for row in strata for kind in row})
         return {
             **accuracy(solved),
-            "score": fmean(f.score for f in feedback),
-            "levels": _by([problem.level for problem in problems], solved, _natural),
+            "score": fmean(f.score for f in told) if told else 0.0,
+            "error_frac": 1 - len(told) / len(feedback),
+            "levels": _by([problem.level for problem in judged], solved, _natural),
             "strata": {kind: _by([row.get(kind) for row in strata], solved, str) for kind in kinds},
             "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
             "truncated": fmean(not r.finished for r in rollouts),
@@ -92,18 +103,26 @@ class Evaluation:
         }
 
 
+def _judged(feedback: Sequence[Feedback]) -> list[float]:
+    """1 for each right response and 0 for each other; what the verifier itself failed on is left out."""
+    return [float(f.solved) for f in feedback if f.verdict is not Verdict.ERROR]
+
+
 def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Mean of per-problem means with its 95 % interval.
 
     One 0/1 score a problem: Wilson's interval (Wilson, JASA 1927). Several: the normal interval with problems as
     the independent units, so that siblings of one problem are not counted as evidence of their own; Wilson's again
-    where all problems agree, since without a deviation the normal interval would claim certainty.
+    where all problems agree, since without a deviation the normal interval would claim certainty. Of no problem at
+    all the accuracy is 0 and may be anything.
     """
+    if not scores:
+        return {"accuracy": 0.0, "interval95": [0.0, 1.0], "n_problems": 0, "n_samples": 0}
     means = [fmean(row) for row in scores]
     n, mean = len(means), fmean(means)
     of_shares = all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n
     interval = wilson(mean, n) if of_shares else normal(means)
-    return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": len(scores[0])}
+    return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": max(map(len, scores))}
 
 
 def _by(names: Sequence[str | None], scores: Sequence[Sequence[float]], order: Callable[[str], Any]) -> dict[str, Any]:
@@ -115,12 +134,14 @@ def _by(names: Sequence[str | None], scores: Sequence[Sequence[float]], order: C
 def evaluation_metrics(result: dict[str, Any], source: str) -> Metrics:
     """The result as flat metrics.
 
-    ``val-core/<source>/acc/<mode>``, ``val/<source>/<level>/acc/<mode>``, ``val/<source>/<kind>:<stratum>/acc/<mode>``.
+    ``val-core/<source>/acc/<mode>``, ``val-core/<source>/error_frac/<mode>`` (responses that the verifier failed on),
+    ``val/<source>/<level>/acc/<mode>``, ``val/<source>/<kind>:<stratum>/acc/<mode>``.
     """
     metrics: Metrics = {}
     for mode, part in result.items():
         if isinstance(part, dict):
             metrics[f"val-core/{source}/acc/{mode}"] = part["accuracy"]
+            metrics[f"val-core/{source}/error_frac/{mode}"] = part["error_frac"]
             metrics |= {f"val/{source}/{level}/acc/{mode}": x["accuracy"] for level, x in part["levels"].items()}
             for kind, strata in part["strata"].items():
                 metrics |= {f"val/{source}/{kind}:{name}/acc/{mode}": x["accuracy"] for name, x in strata.items()}

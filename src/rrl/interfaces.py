@@ -41,7 +41,8 @@ Render = Callable[[Sequence[str]], list[tuple[int, ...]]]
 class Task(Protocol):
     """Examples and a verifier. Works on text alone; knows nothing of tokenizers and models.
 
-    ``gives`` says what others can count on beyond a score: ``references`` (canonical responses), ``programs``
+    ``gives`` says what others can count on beyond a score: ``references`` (canonical responses), ``answers``
+    (final answers that a person could be told), ``programs``
     (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``, a reward model's number).
     """
 
@@ -143,9 +144,12 @@ class Selection(Protocol):
 
 
 class Guidance(Protocol):
-    """Helps the policy where it seldom succeeds. ``needs`` is what a task must give for it (see ``Task``)."""
+    """Helps the policy where it seldom succeeds."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a task must give for it (see ``Task``)."""
+        return frozenset()
 
     def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
         """Begin with this tokenizer, this way to make prompts, and these limits in tokens."""

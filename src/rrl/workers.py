@@ -104,7 +104,11 @@ def _attend(jobs: Jobs, worker: "_Worker") -> None:
     """One worker's thread: jobs until there is a None."""
     while (job := jobs.get()) is not None:
         line, future = job
-        future.set_result(worker.ask(line))
+        try:
+            reply = worker.ask(line)
+        except OSError as error:  # no process or pipe to be had; who waits has to be told
+            reply = Reply("unavailable", message=str(error))
+        future.set_result(reply)
 
 
 def _end(jobs: Jobs, workers: Sequence["_Worker"]) -> None:

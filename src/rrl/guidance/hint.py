@@ -20,11 +20,14 @@ class Hint(Guidance):
     text: str
     _hinted: dict[str, Problem | None] = field(init=False, default_factory=dict)
 
-    needs = frozenset({"references"})
-
     def __post_init__(self) -> None:
         if "{question}" not in self.text or not ("{reference}" in self.text or "{answer}" in self.text):
             raise ValueError(f"text: expected {{question}}, and {{reference}} or {{answer}}, got {self.text!r}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """References and, where it tells them, final answers: what else a task judges by would give the tests away."""
+        return frozenset({"references", "answers"} if "{answer}" in self.text else {"references"})
 
     def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
         """Begin with this way to make prompts of at most so many tokens."""

@@ -143,7 +143,7 @@ class OpenAIJudge(Judge):
         """The reply, and whether it was kept from before. Raises what ``Endpoint.ask`` does."""
         cache = ReplyCache(self._folder())
         kept = cache.find(self.base_url, body)
-        if kept is not None:
+        if kept is not None and kept.text.strip():  # an empty one is a mishap of the moment
             return kept, True
         reply = endpoint.ask(body)
         cache.keep(self.base_url, body, reply)

@@ -1,16 +1,22 @@
 """The words between us and a judge that reads: the question it is asked, the verdict it ends with."""
 
+import hashlib
 import re
 
 from rrl.types import Comparison, Preference
 
-_PLACES = re.compile(r"\{(question|first|second)\}")
+_PLACES = re.compile(r"\{(question|first|second|mark)\}")
 _VERDICTS = {"Verdict: A": Preference.FIRST, "Verdict: B": Preference.SECOND, "Verdict: tie": Preference.TIE}
 
 
 def fill(template: str, comparison: Comparison) -> str:
-    """The template with its places filled, all at once: braces within an answer are nothing but text."""
-    return _PLACES.sub(lambda place: str(getattr(comparison, place[1])), template)
+    """The template with its places filled, all at once: braces within an answer are nothing but text.
+
+    ``{mark}`` is a word made of all that is compared: no answer can know it, and write the sign that ends it.
+    """
+    content = "\0".join((comparison.question, comparison.first, comparison.second))
+    mark = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:8]
+    return _PLACES.sub(lambda place: mark if place[1] == "mark" else str(getattr(comparison, place[1])), template)
 
 
 def check_template(template: str) -> None:

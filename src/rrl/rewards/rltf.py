@@ -84,10 +84,12 @@ class RLTF(Reward):
         return earned
 
     def _write_baselines(self, rollouts: Sequence[Rollout]) -> Metrics:
-        """One greedy response to each problem of the batch; one that could not be judged counts as worth 0."""
+        """One greedy response to each problem of the batch; one that could not be judged is worth their mean."""
         problems = list({r.state.problem.id: r.state.problem for r in rollouts}.values())
         judged = self._decode([State(problem) for problem in problems])
-        worth = [0.0 if f.verdict is Verdict.ERROR else self._outcome(f) for f in judged]
+        known = [self._outcome(f) for f in judged if f.verdict is not Verdict.ERROR]
+        usual = sum(known) / len(known) if known else 0.0
+        worth = [usual if f.verdict is Verdict.ERROR else self._outcome(f) for f in judged]
         self._baselines = {problem.id: value for problem, value in zip(problems, worth, strict=True)}
         failed = sum(f.verdict is Verdict.ERROR for f in judged)
         return {"rltf/baseline_reward/mean": sum(worth) / len(worth), "rltf/baseline_error_frac": failed / len(judged)}

@@ -71,6 +71,8 @@ class CodingTask(Task):
     def examples(self, split: str) -> list[Example]:
         """Every problem of ``train`` or ``test`` that has what is asked for, in the data set's order."""
         rows, shared = self.rows(split)
+        if shared and split not in ("train", "test"):
+            refuse([f"split {split!r}: the data are one file"], "expected train or test, which are made out of it")
         if shared and split == "test" and not self.holdout:
             refuse(["task.holdout: 0, and there is no file of test rows"], "set task.holdout=0.2 or so")
         tally = _Tally(split)

@@ -55,6 +55,8 @@ def close(value: float, expected: float, tolerance: float) -> bool:
     would let 500000.5 pass for 500000.
     """
     try:
+        if not math.isfinite(expected):
+            return value == expected
         scale = 1.0 if isinstance(expected, int) else max(1.0, abs(expected))
         return value == expected or abs(value - expected) <= tolerance * scale
     except OverflowError:  # an integer beyond all floats

@@ -35,7 +35,7 @@ class GSM8K(Task):
     calculator_annotations: bool
     answer_format: AnswerFormat
 
-    gives = frozenset({"references"})
+    gives = frozenset({"references", "answers"})
 
     def __post_init__(self) -> None:
         if self.answer_format not in get_args(AnswerFormat):

@@ -4,6 +4,7 @@ What tests expect never enters the sandbox, so that no program can read it. Prog
 responses is written (``begin``); ``verify`` collects what has come of them.
 """
 
+import ast
 import json
 import re
 from collections.abc import Sequence
@@ -11,13 +12,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from rrl.programs import Outcome, ProgramEvidence, TestResult, find_program
+from rrl.programs import Outcome, ProgramEvidence, TestResult, find_program, parsed
 from rrl.ranges import not_negative
 from rrl.sandbox.runs import Job, Run
 from rrl.sandbox.sandbox import Sandbox
 from rrl.tasks.comparison import same_output, same_value, wraps_each
 from rrl.types import Feedback, Rollout, Verdict
 
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 PRELUDE = (
     "import bisect, collections, functools, heapq, itertools, math, random, re, string, sys; "
     "from bisect import bisect, bisect_left, bisect_right, insort; "
@@ -79,11 +81,17 @@ class Suite:
         return PRELUDE if self.function and "__future__" not in source else ""
 
     def _call(self, source: str) -> str:
-        """A call of ``entry`` at the end, unless the program calls it itself."""
+        """A call of ``entry`` at the end, where there is such a function and the program does not use it itself."""
         if self.entry is None:
             return ""
-        called = re.search(rf"^(?:if __name__\b.*|{re.escape(self.entry)}\s*\()", source, re.MULTILINE)
-        return "" if called else f"\n\n{self.entry}()\n"
+        tree = parsed(source)
+        if tree is None:
+            return ""
+        outer = [node for node in tree.body if not isinstance(node, _DEFINITIONS)]
+        used = {node.id for part in outer for node in ast.walk(part) if isinstance(node, ast.Name)}
+        defined = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
+        call = self.entry in defined and not used & {self.entry, "__name__"}
+        return f"\n\n{self.entry}()\n" if call else ""
 
     def passed(self, number: int, value: Any, tolerance: float) -> bool:
         """Whether test ``number`` expects this value."""

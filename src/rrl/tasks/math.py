@@ -48,7 +48,7 @@ class MATH(Task):
     answer_format: AnswerFormat
     judge: MathJudge
 
-    gives = frozenset({"references"})
+    gives = frozenset({"references", "answers"})
 
     def __post_init__(self) -> None:
         if self.answer_format not in get_args(AnswerFormat):

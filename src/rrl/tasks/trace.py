@@ -47,7 +47,7 @@ class Trace(Task):
     demonstration_weak: float
     data_seed: int
 
-    gives = frozenset({"references"})
+    gives = frozenset({"references", "answers"})
 
     def __post_init__(self) -> None:
         between(self, 1, 20_000, "train_per_level", "test_per_level")
