@@ -33,7 +33,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Workers]]:
 
 
 def ask(workers: Workers, deed: str, argument: Any = None) -> Reply:
-    return workers.submit((deed, argument)).result(timeout=60)
+    return workers.submit((deed, argument)).result(timeout=300)
 
 
 def is_alive(pid: int) -> bool:
@@ -175,7 +175,7 @@ def test_workers_killed_from_outside_lose_no_item(pool: Callable[..., Workers]) 
         for pid in workers.pids():
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.3)  # so that no item meets both
-    assert [f.result(timeout=60).end for f in futures] == ["done"] * 40
+    assert [f.result(timeout=300).end for f in futures] == ["done"] * 40
 
 
 def test_a_restart_takes_new_workers_and_loses_no_item(pool: Callable[..., Workers]) -> None:
@@ -184,7 +184,7 @@ def test_a_restart_takes_new_workers_and_loses_no_item(pool: Callable[..., Worke
     future = workers.submit(("sleep", 0.2))
     time.sleep(0.1)
     workers.restart()
-    assert future.result(timeout=60).end == "done"
+    assert future.result(timeout=300).end == "done"
     assert ask(workers, "pid").value != first
 
 
@@ -194,7 +194,7 @@ def test_a_worker_that_cannot_start_says_why_at_once(
     monkeypatch.setenv("PATH", os.environ["PATH"] + ":/broken")
     workers = pool()
     replies = [workers.submit(("echo", n)) for n in range(200)]
-    assert {f.result(timeout=60) for f in replies} == {
+    assert {f.result(timeout=300) for f in replies} == {
         Reply("unavailable", message="fixtures_worker does not start: ImportError: no such library")
     }
     monkeypatch.undo()
@@ -244,7 +244,7 @@ if sys.argv[2] == "raising":
 def test_no_worker_outlives_its_parent(state: str, end: str) -> None:
     path = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
     command = [sys.executable, "-c", PARENT, state, end]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
     assert (done.returncode == 0) == (end == "ended")
     pids = [int(word) for word in done.stdout.split()]
     assert pids
