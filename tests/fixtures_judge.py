@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def answers_in(prompt: str) -> tuple[str, str]:
     """Both answers, from a prompt by our template or by the shipped one."""
-    ours, shipped = r"FIRST:(.*)\nSECOND:(.*)", r"\[Answer A\]\n(.*)\n\[End of.*\[Answer B\]\n(.*)\n\[End of"
+    ours, shipped = r"FIRST:(.*)\nSECOND:(.*)", r"\[Answer A \w+\]\n(.*)\n\[End of.*\[Answer B \w+\]\n(.*)\n\[End of"
     found = re.search(ours, prompt) or re.search(shipped, prompt, re.DOTALL)
     assert found is not None, prompt
     return found[1], found[2]
