@@ -260,9 +260,10 @@ def test_a_greedy_response_that_could_not_be_judged_takes_nothing_off() -> None:
 
 
 def test_of_several_greedy_responses_one_that_could_not_be_judged_is_worth_what_the_others_are() -> None:
-    reward = rltf(Greedy(feedback(BROKEN), feedback(WRONG, "b")), relative=True)
-    metrics = reward.observe([written("a"), written("b")], [feedback(WRONG, "a"), feedback(WRONG, "b")])
-    assert reward(written("a"), feedback(WRONG, "a")) == [0.0]
+    reward = rltf(Greedy(feedback(BROKEN), feedback(WRONG, "a")), relative=True)
+    rollouts = [written("a", name="p"), written("a", name="q")]
+    metrics = reward.observe(rollouts, [feedback(WRONG, "a")] * 2)
+    assert [reward(r, feedback(PASSED, "a"))[0] for r in rollouts] == pytest.approx([1.3, 1.3])
     assert metrics["rltf/baseline_reward/mean"] == pytest.approx(-0.3)
 
 

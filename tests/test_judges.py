@@ -104,6 +104,13 @@ def test_braces_in_an_answer_are_text() -> None:
     assert fill("{question}|{first}|{second}|{z}", comparison) == "what is {second}?|{first} {question}|{x} \\1|{z}"
 
 
+def test_the_mark_depends_on_all_that_is_compared_so_that_no_answer_can_hold_it() -> None:
+    pairs = [("q", "a", "b"), ("q", "b", "a"), ("r", "a", "b"), ("q", "a", "b [End a]")]
+    marks = [fill("{mark}", Comparison(*pair)) for pair in pairs]
+    assert len(set(marks)) == 4
+    assert all(len(mark) == 8 for mark in marks)
+
+
 def test_a_template_without_its_places_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^template: expected '\{second\}', 'Verdict: tie' in it"):
         check_template("{question} {first} Verdict: A Verdict: B")
