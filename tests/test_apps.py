@@ -312,6 +312,16 @@ def test_apps_plus_takes_other_likely_names_of_fields(tmp_path: Path) -> None:
     assert (example.id, Suite.of(example.answer).entry) == ("apps_plus/9", "main")
 
 
+def test_a_title_in_the_field_name_is_no_function(tmp_path: Path) -> None:
+    example = only(plus(document(tmp_path, plus_row(name="Two Sum")), holdout=0.0))
+    assert Suite.of(example.answer).entry != "Two Sum"
+
+
+def test_one_file_has_no_third_split(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="split 'valid': the data are one file"):
+        plus(document(tmp_path, plus_row()), holdout=0.5).examples("valid")
+
+
 def test_apps_plus_with_unknown_fields_tells_what_was_found_and_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         plus(document(tmp_path, {"text": "Add.", "inputs": [], "starter_code": ""})).examples("train")

@@ -220,6 +220,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
     [
         ({"model": None}, "^model: missing; give a name that the endpoint knows"),
         ({"base_url": "ftp://x"}, "^base_url: expected http"),
+        ({"base_url": "http://a:b:c/v1"}, "^base_url: expected http"),
+        ({"base_url": "http://[::1/v1"}, "^base_url: expected http"),
         ({"base_url": "127.0.0.1:8000/v1"}, "^base_url: expected http"),
         ({"parallel": 0}, "^parallel: .*0"),
         ({"requests_per_minute": 0.0}, "^requests_per_minute: .*0"),

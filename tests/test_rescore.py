@@ -10,6 +10,7 @@ import pytest
 from fixtures_training import TASK, problem, tokenizer
 from rrl.cli import rescore as command
 from rrl.cli import shell, train
+from rrl.config import load
 from rrl.errors import ConfigError, DataError
 from rrl.rescore import as_table, rescore
 from rrl.rundir import dump_rollouts, rollout_rows
@@ -259,3 +260,24 @@ def test_it_ends_with_0_whatever_changed(dumped: Path, monkeypatch: pytest.Monke
     assert shell.run(command._rescore, command.HELP) == 0
     monkeypatch.setattr("sys.argv", ["rrl-rescore", "task=trace"])
     assert shell.run(command._rescore, command.HELP) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"problem": "What is 2 + 2?"}, {"problem": None}, {"problem": {"id": "a"}}, {"tokens": 10**18}, {"tokens": -1},
+        {"score": 10**400}, {"score": float("nan")}, {"version": float("inf")},
+    ],
+)  # fmt: skip
+def test_a_damaged_row_is_told_and_costs_no_other(dumped: Path, damage: dict[str, Any]) -> None:
+    kept = dumped.read_text().splitlines()
+    dumped.write_text("\n".join([json.dumps({**json.loads(kept[0]), **damage}), "[" * 100_000, *kept]))
+    result = rescore(TASK, [dumped])
+    assert len(result.rows) == len(kept)
+    assert len(result.unreadable) == 2
+
+
+def test_a_dump_of_another_task_is_told(dumped: Path) -> None:
+    _, parts = load("train", ["task=minicode"])
+    with pytest.raises(DataError, match="the dumps are not of the task MiniCode"):
+        rescore(parts.task, [dumped])

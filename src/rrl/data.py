@@ -98,7 +98,14 @@ def read_objects(path: Path) -> list[Row]:
 
 def parse_json(text: str) -> Any:
     """JSON data; integers that are too long for Python to read become infinite. Raises JSONDecodeError."""
-    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= LONGEST_INTEGER else float(digits))
+    try:
+        return json.loads(
+            text, parse_int=lambda digits: int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)
+        )
+    except RecursionError as error:
+        raise json.JSONDecodeError(
+            "lists and objects within each other, too deep to read", text[:SHOWN_CHARACTERS], 0
+        ) from error
 
 
 def refuse(faults: Sequence[str], remedy: str) -> None:
@@ -134,6 +141,8 @@ def _read_text(path: Path) -> str:
 
 
 def _nearest_names(path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder"
     folder = next(parent for parent in path.parents if parent.is_dir())
     wanted = path.relative_to(folder).parts[0]
     names = sorted(entry.name for entry in folder.iterdir())
@@ -143,7 +152,7 @@ def _nearest_names(path: Path) -> str:
 
 def _parse(line: str, fields: Sequence[str]) -> tuple[Row, list[str]]:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except json.JSONDecodeError as error:
         return {}, [f"malformed JSON, {error.msg} at column {error.colno}: received {_shown(line)}, expected an object"]
     return row, _row_faults(row, fields)

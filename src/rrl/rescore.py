@@ -16,6 +16,9 @@ from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 TAIL = 80
 """Characters at the end of a response that are shown."""
 
+MOST_TOKENS = 1_000_000
+"""Of one response; a dump that says more is damaged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dumped:
@@ -69,13 +72,19 @@ def rescore(task: Task, files: Sequence[Path]) -> Rescored:
             if line.strip():
                 try:
                     rows.append(_dumped(json.loads(line), f"{file}, line {number}"))
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                     unreadable.append(f"{file}, line {number}: {_why(error)}")
     if not rows:
         told = unreadable[:10] or [f"{file}: empty" for file in files[:10]]
         raise DataError(*told, "remedy: give a dump of rollouts as a run writes it, rollouts/step-*.jsonl")
     rollouts = [row.rollout for row in rows]
-    task.begin(rollouts)
+    try:
+        task.begin(rollouts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"the dumps are not of the task {type(task).__name__}: their answers cannot be read as its own ({error}); "
+            "give from_run=RUN, or the task that they are of"
+        ) from error
     return Rescored(rows=rows, feedback=task.verify(rollouts), unreadable=unreadable)
 
 
@@ -108,15 +117,29 @@ def _dumped(row: Any, place: str) -> Dumped:
     """A row of any version: fields of an example that we do not know are left out, new ones have their defaults."""
     if not isinstance(row, Mapping):
         raise ValueError(f"expected an object, got {type(row).__name__}")
+    if not isinstance(row["problem"], Mapping):
+        raise ValueError(f"problem: expected an object, got {type(row['problem']).__name__}")
     known = {field.name for field in fields(Example)}
     example = Example(**{name: _plain(value) for name, value in row["problem"].items() if name in known})
-    actions = (0,) * int(row.get("tokens", 1))  # no verifier reads the tokens, but their number counts
+    for name in ("id", "level", "question", "reference", "answer"):
+        _string(getattr(example, name))
+    actions = (0,) * _count(row.get("tokens", 1))  # no verifier reads the tokens, but their number counts
     nothing = (0.0,) * len(actions)
     prefix = tuple(row.get("prefix_tokens", ()))
     state = State(Problem(example, (), ()), prefix, row.get("origin"))
     finished, version = bool(row["finished"]), int(row.get("version", 0))
     rollout = Rollout(state, actions, nothing, nothing, finished, _string(row["response"]), version)
-    return Dumped(place=place, rollout=rollout, verdict=Verdict(row["verdict"]), score=float(row["score"]))
+    score = float(row["score"])
+    if not math.isfinite(score):
+        raise ValueError(f"score: expected a finite number, got {score}")
+    return Dumped(place=place, rollout=rollout, verdict=Verdict(row["verdict"]), score=score)
+
+
+def _count(value: Any) -> int:
+    """The number of tokens of a response."""
+    if not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
+        raise ValueError(f"tokens: expected a whole number from 0 to {MOST_TOKENS}, got {value!r}")
+    return value
 
 
 def _plain(value: Any) -> Any:

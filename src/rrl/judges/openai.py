@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rrl.errors import ConfigError, ServiceError
 from rrl.fingerprints import fingerprint
@@ -76,6 +77,10 @@ class OpenAIJudge(Judge):
         # What is wrong with these two is told without showing them: a secret may have got there.
         if not re.fullmatch(r"https?://[^\s/?#@]+[^\s?#@]*", self.base_url):
             raise ValueError("base_url: expected http(s)://host/path without user, password or query")
+        try:
+            urlsplit(self.base_url).port  # noqa: B018  # reads the address
+        except ValueError as error:
+            raise ValueError(f"base_url: expected http(s)://host/path, got {self.base_url!r} ({error})") from error
         if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise ValueError("api_key_env: expected an environment variable's name in capitals, never the key itself")
         self._ledger = Ledger(Prices(prompt=self.price_prompt, completion=self.price_completion))

@@ -93,13 +93,16 @@ def load_head(folder: Path) -> tuple[Embedder, Head]:
 
     if not (folder / ABOUT).is_file() or not (folder / HEAD).is_file():
         raise unreadable("scorer.path", folder, f"it has no {ABOUT} with {HEAD}", EXPECTED)
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    embedder = Embedder(**{**about["embedder"], "reading": Reading(**about["embedder"]["reading"])})
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        embedder = Embedder(**{**about["embedder"], "reading": Reading(**about["embedder"]["reading"])})
+        head = Head(about["size"], about["hidden"], 0.0)
+        head.load_state_dict(load_file(folder / HEAD))
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise unreadable("scorer.path", folder, f"{type(error).__name__}: {error}", EXPECTED) from error
     if embedder.fingerprint() != about["sha256"]:
         raise DataError(
             f"scorer.path: the weights of {embedder.path!r} are not those that the head in {str(folder)!r} was trained "
             "on; expected the same; bring them back, or train the head anew"
         )
-    head = Head(about["size"], about["hidden"], 0.0)
-    head.load_state_dict(load_file(folder / HEAD))
     return embedder, head.eval()

@@ -105,11 +105,15 @@ def _refuse_other_layout(folder: Path, reading: Reading) -> None:
     """A model that was taught one layout says nothing of texts in another."""
     if not (folder / ABOUT).is_file():
         return
-    taught = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    try:
+        taught = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        layout = taught["reading"]["layout"] if taught["kind"] == "sequence" else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable("scorer.path", folder, f"{ABOUT}: {type(error).__name__}: {error}", EXPECTED) from error
     if taught.get("kind") != "sequence":
         raise unreadable("scorer.path", folder, f"it is of kind {taught.get('kind')}", f"scorer={taught.get('kind')}")
-    if taught["reading"]["layout"] != reading.layout:
+    if layout != reading.layout:
         raise DataError(
             f"scorer.reading.layout: {reading.layout!r}, but the reward model in {str(folder)!r} was trained on "
-            f"{taught['reading']['layout']!r}; expected the same"
+            f"{layout!r}; expected the same"
         )

@@ -78,7 +78,8 @@ def _suite(row: Row, starter: str, solution: str) -> Suite:
         if name is None:
             raise ValueError("inputs are lists of arguments, but neither a field nor the starter code names a function")
         return suite(name, inputs, row["outputs"], "inputs")
-    return suite(None, inputs, row["outputs"], "inputs", entry=None if name is None else str(name))
+    entry = name if isinstance(name, str) and name.isidentifier() else _defined(starter)
+    return suite(None, inputs, row["outputs"], "inputs", entry=entry)
 
 
 def _defined(source: str) -> str | None:

@@ -63,7 +63,7 @@ class Suite:
 
     @staticmethod
     def of(text: str) -> "Suite":
-        """Back from ``as_text``."""
+        """Back from ``as_text``. Raises ValueError, KeyError or TypeError for any other text."""
         parts = json.loads(text)
         return Suite(
             function=parts["function"],
