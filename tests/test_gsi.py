@@ -501,7 +501,8 @@ def test_what_does_not_fit_is_told(overrides: list[str], told: list[str]) -> Non
 def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrl.tasks.trace.Trace.gives", frozenset())
     told = "trainer: GSISettings needs references, which the task Trace does not give; expected task="
-    assert all(faults(*more)[0].startswith(told) for more in ([], ["guidance=answer"], ["guidance=rationale"]))
+    assert all(faults(*more)[0].startswith(told) for more in ([], ["guidance=rationale"]))
+    assert faults("guidance=answer")[0].startswith("trainer: GSISettings needs answers and references, which")
     assert load("train", ["algo=gsi", "guidance=none"])[1].trainer.helps == 0
     assert faults("guidance=none", "trainer.first=references")[0].startswith(told)
 
@@ -509,7 +510,7 @@ def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: 
 def test_the_tests_of_a_program_are_no_answer_to_be_told() -> None:
     (fault,) = faults("guidance=answer", "task=minicode")
     assert fault.startswith("trainer: GSISettings needs answers, which the task MiniCode does not give; expected task=")
-    assert faults("guidance=answer", "task=hh")[-1].startswith("trainer: GSISettings needs answers")
+    assert any(fault.startswith("trainer: GSISettings needs answers") for fault in faults("guidance=answer", "task=hh"))
 
 
 def test_schedules_need_no_length_given_beforehand() -> None:
