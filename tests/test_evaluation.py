@@ -279,9 +279,12 @@ def test_a_better_policy_is_seen_at_once():
 def test_metrics_have_the_names_an_experienced_user_expects():
     result = evaluation(n=2).measure(three(), TASK, engine())
     assert evaluation_metrics(result, "trace").keys() == {
-        f"{group}/acc/{mode}"
-        for group in ("val-core/trace", "val/trace/L3", "val/trace/L10")
-        for mode in ("greedy", "mean@2")
+        *(f"val-core/trace/error_frac/{mode}" for mode in ("greedy", "mean@2")),
+        *(
+            f"{group}/acc/{mode}"
+            for group in ("val-core/trace", "val/trace/L3", "val/trace/L10")
+            for mode in ("greedy", "mean@2")
+        ),
     }
 
 

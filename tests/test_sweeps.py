@@ -119,7 +119,7 @@ def test_every_value_is_checked_and_all_faults_are_told_at_once(nowhere: Path) -
         "run.dir=x: names one run; jobs lie below the sweep's directory: give hydra.sweep.dir=...",
         "--cfg: no such option; expected key=value, or --help",
         "sead: no such key; did you mean 'seed'?",
-        "algo: no such choice 'rll'; did you mean 'rrl'? valid: ppo, rrl",
+        "algo: no such choice 'rll'; did you mean 'rrl'? valid: gsi, ppo, ppocoder, rltf, rltf_original, rrl",
         "trainer.n: expected at least 1, got 0",
     ]
 
