@@ -369,6 +369,7 @@ def _general(name: str) -> str:
     """A metric's name with its variable parts named."""
     for pattern, general in (
         (r"val-core/[^/]+/acc/.+", "val-core/<source>/acc/<mode>"),
+        (r"val-core/[^/]+/error_frac/.+", "val-core/<source>/error_frac/<mode>"),
         (r"val/[^/]+/[^/]+/acc/.+", "val/<source>/<level>/acc/<mode>"),
         (r"data/level_share/.+", "data/level_share/<level>"),
         (r"gsi/guided_success/.+", "gsi/guided_success/<stage>"),
