@@ -64,6 +64,7 @@ def asked(server: ChatServer, folder: Path, *given: str) -> list[str]:
     """The command line of a judgement by this server, which keeps its replies in ``folder``."""
     judge = {
         "base_url": server.url,
+        "requests_per_minute": "null",
         "model": "some-judge",
         "cache_dir": folder / "replies",
         "backoff": 0.0,
