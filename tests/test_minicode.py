@@ -64,7 +64,7 @@ def test_each_word_does_what_it_says(word: str, x: int, number: int, expected: i
 
 def test_a_plan_is_asked_for_and_written_as_worked_by_hand() -> None:
     plan = [("add", 3), ("cap", 9), ("square", 1)]
-    assert ask(plan) == "add 3 cap 9 square 1"
+    assert ask(plan) == "add 3 cap 9 square 1 . . . ."
     assert write(plan) == "def f(x): \n x += 3 \n x = min(x, 9 ) \n x = x * x + 1 \n return x"
     assert run(plan, 8) == 82  # 11, then 9, then 82
 
@@ -112,7 +112,7 @@ def test_identifiers_are_unique_across_splits() -> None:
 
 def test_each_test_expects_what_the_question_says() -> None:
     for example in task(tests=4).examples("test"):
-        parts = example.question.split()
+        parts = example.question.replace(".", "").split()
         plan = [(word, int(number)) for word, number in zip(parts[::2], parts[1::2], strict=True)]
         suite = Suite.of(example.answer)
         assert len({x for (x,) in suite.inputs}) == 4

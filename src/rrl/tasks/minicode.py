@@ -1,6 +1,6 @@
 r"""Little functions to write: each word of the question becomes a line of Python, and unit tests judge the whole.
 
-    add 3 cap 9   ->   def f(x): \n x += 3 \n x = min(x, 9 ) \n return x
+    add 3 cap 9 . . . . . .   ->   def f(x): \n x += 3 \n x = min(x, 9 ) \n return x
 
 A reward is earned only by a program that passes every test in the sandbox, so that it cannot be guessed. Some words are
 easy and some hard (``weak``: rare in the warm start), and easy problems teach nothing about hard words, which makes the
@@ -92,9 +92,9 @@ class MiniCode(Task):
         return [self._demonstration(rng, number) for number in range(count)]
 
     def vocabulary(self) -> tuple[str, ...]:
-        """Words of questions, tokens of Python (a line's end is one), digits, a colon; ``y``, which no function has."""
+        """Words of questions, tokens of Python (a line's end is one), digits, filler and colon; ``y``, which no function has."""
         lines = [token for word in WORDS.values() for token in word.line.format("").split()]
-        return tuple(dict.fromkeys(("def", "f(x):", "\n", "return", *lines, "y", *map(str, range(10)), *WORDS, ":")))
+        return tuple(dict.fromkeys(("def", "f(x):", "\n", "return", *lines, "y", *map(str, range(10)), *WORDS, ".", ":")))
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Start to run their programs."""
@@ -131,8 +131,8 @@ class MiniCode(Task):
 
 
 def ask(plan: Plan) -> str:
-    """The question."""
-    return " ".join(f"{word} {number}" for word, number in plan)
+    """The question, filled up to the length of the longest."""
+    return " ".join([f"{word} {number}" for word, number in plan] + [". ."] * (LONGEST - len(plan)))
 
 
 def write(plan: Plan) -> str:
