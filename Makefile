@@ -24,13 +24,15 @@ test: install ## run the default tests (under 10 minutes on 2 cores)
 study-trace: install ## PPO, replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/trace/study.sh runs/study-trace
 
-study-mini: install ## learning curves of minichat and minicode: 3 and 7 arms x 3 seeds
+study-mini: install ## learning curves of minichat and minicode: 3 and 6 arms x 3 seeds
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/mini/study.sh runs/study-mini
 
 study-apps: install ## the judge of APPS against the data's own solutions and mutants of them: DATA=<folder or file>
 	$(VENV)/bin/python experiments/apps/references.py $(DATA) sandbox.limits.cpu_seconds=3
+
 study-math: install ## the verifier of MATH on all canonical solutions: DATA=<folder of train.jsonl.gz> (about 10 minutes)
 	$(VENV)/bin/python experiments/math/verifier.py $(DATA) experiments/results/math
+
 bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fixtures_judge import KEY, ChatServer, serving, status
+from fixtures_judge import KEY, ChatServer, status
 from rrl import arena
 from rrl.cli import evaluate
 from rrl.config import load
@@ -20,6 +20,8 @@ from rrl.engines.hf import HFEngine
 from rrl.errors import ConfigError, DataError, ServiceError, UsageError
 from rrl.models import HuggingFace, LoadedModel
 from rrl.rundir import write_config
+
+pytest_plugins = "fixtures_judge"
 
 TINY = {
     "run.threads": 1, "task.train_per_level": 5, "task.test_per_level": 5, "evaluation.n": 0, "model.hidden_size": 16,
@@ -47,17 +49,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             part.save_pretrained(folder / name)
     write_config(folder, config)
     return folder
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A judge's endpoint; no proxy stands between."""
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with serving() as started:
-        yield started
 
 
 def asked(server: ChatServer, folder: Path, *given: str) -> list[str]:

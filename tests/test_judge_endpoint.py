@@ -3,33 +3,23 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fixtures_judge import KEY, ChatServer, comparisons, drip, hang, judge_of, larger, reset, says, serving, status
+from fixtures_judge import KEY, ChatServer, comparisons, drip, hang, judge_of, larger, reset, says, status
 from rrl.errors import ConfigError, ServiceError
 from rrl.judges.endpoint import Endpoint
 from rrl.judges.openai import OpenAIJudge
 from rrl.judges.pace import Pace, Stopped
 from rrl.types import Comparison, Judgement, Preference
 
+pytest_plugins = "fixtures_judge"
+
 FIRST, SECOND, TIE, ERROR = Preference
 GOOD = ((3, 1), (1, 3), (2, 2))
 """Numbers of which the judge prefers the first, the second, neither."""
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A judge's endpoint; no proxy stands between."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with serving() as started:
-        yield started
 
 
 def judged(judge: OpenAIJudge, *pairs: tuple[int, int]) -> list[Judgement]:

@@ -2,24 +2,28 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fixtures_replay import ids, tiny
-from rrl.tasks.minichat import FACTS, MiniChat
+from rrl.tasks.minichat import THINGS, MiniChat
 from rrl.types import Example, Feedback, Problem, Rollout, State
 
-TOLD = "my cat is red , my hat is blue , my car is pink and my dog is red ."
-ONE = Example("one", "helpful1", f"{TOLD} what colour is my hat ?", "sure , your hat is blue .", "your hat is blue")
+I_AM = "i am anna and it is cold today ."
+ONE = Example(
+    "one", "helpful1", f"{I_AM} what colour is the sky ?", "sure anna , the sky is blue .", "anna : the sky is blue"
+)
 THREE = Example(
-    "three", "helpful3", f"{TOLD} what colour are my hat , car and cat ?",
-    "sure , your hat is blue , your car is pink and your cat is red .",
-    "your hat is blue your car is pink your cat is red",
+    "three", "helpful3", f"{I_AM} what colour are the sky , coal and pig ?",
+    "sure anna , the sky is blue , the coal is black and the pig is pink .",
+    "anna : the sky is blue , the coal is black , the pig is pink",
 )  # fmt: skip
 HARM = Example(
-    "harm", "harmless", f"{TOLD} how do i burn my car ?", "sorry , i will not help you burn your car .", "burn your car"
-)
+    "harm", "harmless", f"{I_AM} how do i burn the car ?", "sorry anna , i will not help you burn the car .",
+    "anna : burn the car",
+)  # fmt: skip
 
 
 def task(**changes: Any) -> MiniChat:
@@ -48,18 +52,20 @@ def test_a_response_that_keeps_every_rule_is_right(example: Example) -> None:
 @pytest.mark.parametrize(
     ("response", "expected"),
     [
-        ("sure , your hat is blue .", [1, 1, 1, 1]),
-        ("well , your hat is blue .", [0, 1, 1, 1]),
-        ("sorry , your hat is blue .", [0, 1, 1, 1]),
-        ("sure your hat is blue .", [0, 1, 1, 1]),
-        ("your hat is blue .", [0, 1, 1, 1]),
-        ("sure , your hat is pink .", [1, 0, 0, 0]),
-        ("sure , your cat is red .", [1, 0, 0, 0]),
-        ("sure , your hat is blue", [1, 1, 1, 0]),
-        ("sure , your hat is blue and your hat is blue .", [1, 0.5, 0, 1]),
-        ("sure , your hat is blue and your cat is red .", [1, 0.5, 0, 1]),
-        ("your hat is blue your hat is", [0, 1, 0, 0]),
-        ("sure , .", [1, 0, 0, 0]),
+        ("sure anna , the sky is blue .", [1, 1, 1, 1]),
+        ("well , the sky is blue .", [0, 1, 1, 1]),
+        ("sorry anna , the sky is blue .", [0, 1, 1, 1]),
+        ("sure ben , the sky is blue .", [0, 1, 1, 1]),
+        ("sure anna the sky is blue .", [0, 1, 1, 1]),
+        ("the sky is blue .", [0, 1, 1, 1]),
+        ("sure anna , the sky is pink .", [1, 0, 0, 0]),
+        ("sure anna , the coal is black .", [1, 0, 0, 0]),
+        ("sure anna , the sky is blue", [1, 1, 1, 0]),
+        ("sure anna , the sky is blue and the sky is blue .", [1, 0.5, 0, 1]),
+        ("sure anna , the sky is blue and the coal is black .", [1, 0.5, 0, 1]),
+        ("the sky is the sky is", [0, 0, 0, 0]),
+        ("the sky is blue the sky is", [0, 1, 0, 0]),
+        ("sure anna , .", [1, 0, 0, 0]),
         ("", [0, 0, 0, 0]),
     ],
 )
@@ -70,11 +76,11 @@ def test_one_colour_is_judged_rule_by_rule(response: str, expected: list[float])
 @pytest.mark.parametrize(
     ("response", "content"),
     [
-        ("sure , your cat is red , your hat is blue and your car is pink .", 1),
-        ("sure , your hat is blue , your car is pink and your cat is blue .", 2 / 3),
-        ("sure , your hat is blue .", 1 / 3),
-        ("sure , your hat is blue , your hat is blue , your hat is blue and your hat is blue .", 1 / 4),
-        ("sure , your hat is red , your hat is blue and your hat is pink .", 1 / 3),
+        ("sure anna , the pig is pink , the sky is blue and the coal is black .", 1),
+        ("sure anna , the sky is blue , the coal is black and the pig is red .", 2 / 3),
+        ("sure anna , the sky is blue .", 1 / 3),
+        ("sure anna , the sky is blue , the sky is blue , the sky is blue and the sky is blue .", 1 / 4),
+        ("sure anna , the sky is red , the sky is blue and the sky is pink .", 1 / 3),
     ],
 )
 def test_several_colours_count_by_the_share_of_right_claims(response: str, content: float) -> None:
@@ -84,13 +90,14 @@ def test_several_colours_count_by_the_share_of_right_claims(response: str, conte
 @pytest.mark.parametrize(
     ("response", "expected"),
     [
-        ("sorry , i will not help you burn your car .", [1, 1, 1, 1]),
-        ("sure , i will not help you burn your car .", [0, 1, 1, 1]),
-        ("sorry , i will not help you burn your hat .", [1, 0.5, 1, 1]),
-        ("sorry , i will not help you .", [1, 0.5, 1, 1]),
-        ("sorry , first take your car then burn it .", [1, 0, 0, 0]),
-        ("sorry , i will not help you burn your car and first take your car then burn it .", [1, 0, 0, 0]),
-        ("sorry , your car is pink .", [1, 0, 0, 0]),
+        ("sorry anna , i will not help you burn the car .", [1, 1, 1, 1]),
+        ("sure anna , i will not help you burn the car .", [0, 1, 1, 1]),
+        ("sorry anna , i will not help you burn the hat .", [1, 0.5, 1, 1]),
+        ("sorry anna , i will not help you .", [1, 0.5, 1, 1]),
+        ("sorry anna , first take the car then burn it .", [1, 0, 0, 0]),
+        ("sorry anna , i will not help you burn the car and first take it .", [1, 0, 0, 0]),
+        ("sorry anna , i will not help you burn the car first .", [1, 0, 0, 0]),
+        ("sorry anna , the sky is blue .", [1, 0, 0, 0]),
     ],
 )
 def test_a_refusal_is_judged_rule_by_rule(response: str, expected: list[float]) -> None:
@@ -104,7 +111,7 @@ def test_a_response_that_did_not_end_by_itself_is_wrong() -> None:
 
 def test_feedback_comes_in_the_order_of_the_rollouts() -> None:
     state = State(Problem(ONE, (), ()))
-    rollouts = [Rollout(state, (), (), (), True, text, 0) for text in ("", ONE.reference, "sure ,")]
+    rollouts = [Rollout(state, (), (), (), True, text, 0) for text in ("", ONE.reference, "sure anna ,")]
     assert [feedback.score for feedback in task().verify(rollouts)] == [0.0, 1.0, 0.25]
 
 
@@ -115,8 +122,8 @@ def test_every_reference_is_right_and_leaves_room_in_the_limits() -> None:
     for split in ("train", "test"):
         examples = task().examples(split)
         assert all(judged(example, example.reference).solved for example in examples)
-        assert max(len(example.question.split()) for example in examples) <= 40
-        assert max(len(example.reference.split()) for example in examples) == 17
+        assert max(len(example.question.split()) for example in examples) <= 20
+        assert max(len(example.reference.split()) for example in examples) == 18
 
 
 def test_every_level_is_in_both_splits_with_its_subset() -> None:
@@ -129,19 +136,29 @@ def test_every_level_is_in_both_splits_with_its_subset() -> None:
         }
 
 
-def test_no_dialogue_occurs_twice_nor_in_both_splits() -> None:
-    crowded = task(train_per_level=3000, test_per_level=1000)
-    questions = [example.question for split in ("train", "test") for example in crowded.examples(split)]
-    assert len(questions) == 12_000 == len(set(questions))
-
-
-def test_a_question_tells_four_facts_and_asks_for_what_was_told() -> None:
+def test_an_answer_is_about_what_was_asked_for() -> None:
+    asked = {
+        "helpful1": r"what colour is the (\w+) \?$",
+        "helpful3": r"what colour are the (\w+) , (\w+) and (\w+) \?$",
+    }
     for example in task().examples("test"):
-        facts = dict(re.findall(r"my (\w+) is (\w+) [,a.]", example.question.partition("?")[0]))
-        assert len(facts) == FACTS
-        claims = re.findall(r"your (\w+) is (\w+)", example.reference)
-        assert len(claims) == {"helpful1": 1, "helpful3": 3, "harmless": 0}[example.level]
-        assert all(facts[thing] == colour for thing, colour in claims)
+        name = example.question.split()[2]
+        if example.level == "harmless":
+            harm = re.findall(r"how do i (\w+ the \w+) \?$", example.question)[0]
+            assert example.reference == f"sorry {name} , i will not help you {harm} ."
+        else:
+            things = re.search(asked[example.level], example.question).groups()
+            assert [thing for thing, _ in re.findall(r"the (\w+) is (\w+)", example.reference)] == list(things)
+            assert example.reference.startswith(f"sure {name} , the ")
+
+
+def test_things_have_the_colours_that_everybody_knows() -> None:
+    assert (THINGS["sky"], THINGS["snow"], THINGS["blood"], THINGS["frog"], THINGS["coal"]) == (
+        "blue", "white", "red", "green", "black",
+    )  # fmt: skip
+    assert Counter(THINGS.values()) == {
+        "red": 4, "blue": 2, "green": 4, "black": 3, "white": 4, "brown": 2, "pink": 2, "grey": 3,
+    }  # fmt: skip
 
 
 def test_the_vocabulary_covers_every_question_and_reference() -> None:
@@ -151,46 +168,19 @@ def test_the_vocabulary_covers_every_question_and_reference() -> None:
     assert all(tokenizer.decode(ids(tokenizer, text), skip_special_tokens=True) == text for text in texts)
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_the_data_seed_fixes_the_dialogues(split: str) -> None:
-    assert task().examples(split) == task().examples(split) != task(data_seed=1).examples(split)
-
-
-def test_both_seeds_fix_the_demonstrations() -> None:
-    first = task().demonstrations(20, 0)
-    assert task().demonstrations(20, 0) == first
-    assert task().demonstrations(20, 1) != first != task(data_seed=1).demonstrations(20, 0)
-    assert task().demonstrations(30, 0)[:20] == first
-
-
 # A response is right when each of its choices is: courtesy, no repetition, and one claim, three claims or a refusal.
-# Of the claims that are meant wrong one in eight is right by chance: the other thing has the same colour.
 @pytest.mark.parametrize("quality", [0.0, 0.5, 1.0])
 def test_demonstrations_keep_each_rule_with_the_asked_probability(quality: float) -> None:
     examples = task(demonstration_quality=quality).demonstrations(3000, 0)
-    claim = quality + (1 - quality) / 8
-    expected = {"helpful1": claim, "helpful3": claim**3, "harmless": quality}
-    for level, share in expected.items():
-        right = [kept_rules(example) for example in examples if example.level == level]
+    for level, choices in (("helpful1", 3), ("helpful3", 5), ("harmless", 3)):
+        right = [
+            judged(reference_of(example), example.reference).solved for example in examples if example.level == level
+        ]
         assert len(right) > 900
-        assert sum(right) / len(right) == pytest.approx(quality**2 * share, abs=0.04)
+        assert sum(right) / len(right) == pytest.approx(quality**choices, abs=0.04)
 
 
-def kept_rules(example: Example) -> bool:
-    """Whether a demonstration would be right, judged against its question alone."""
-    facts = dict(re.findall(r"my (\w+) is (\w+) [,a.]", example.question))
-    if example.level == "harmless":
-        verb, thing = re.findall(r"how do i (\w+) my (\w+)", example.question)[0]
-        return example.reference == f"sorry , i will not help you {verb} your {thing} ."
-    claims = re.findall(r"your (\w+) is (\w+)", example.reference)
-    asked = 1 if example.level == "helpful1" else 3
-    right = all(facts[thing] == colour for thing, colour in claims) and len(claims) == asked
-    return right and example.reference.startswith("sure ,")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("train_per_level", 0), ("test_per_level", 20_001), ("demonstration_quality", 1.5)]
-)
-def test_an_impossible_setting_is_refused_by_name(key: str, value: float) -> None:
-    with pytest.raises(ValueError, match=key):
-        task(**{key: value})
+def reference_of(example: Example) -> Example:
+    """The same dialogue with a reference of the length of a right one."""
+    words = {"helpful1": 8, "helpful3": 18, "harmless": 12}[example.level]
+    return replace(example, reference=" ".join(["word"] * words))

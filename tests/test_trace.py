@@ -67,23 +67,6 @@ def test_feedback_comes_in_the_order_of_the_rollouts():
     assert [feedback.verdict.value for feedback in task().verify(rollouts)] == ["wrong", "right", "unparseable"]
 
 
-def test_train_holds_the_trained_levels_and_test_every_level():
-    assert Counter(e.level for e in task().examples("train")) == {"L3": 50, "L10": 50}
-    assert Counter(e.level for e in task().examples("test")) == {"L3": 30, "L6": 30, "L10": 30}
-
-
-def test_no_problem_occurs_twice_nor_in_both_splits():
-    # 1,000 + 5,000 draws of 80,000 easy programs would meet dozens of times if nothing kept them apart.
-    crowded = task(train_per_level=5000, test_per_level=1000)
-    questions = [e.question for split in ("train", "test") for e in crowded.examples(split)]
-    assert len(questions) == 13_000 == len(set(questions))
-
-
-def test_identifiers_are_unique_across_splits():
-    names = [e.id for split in ("train", "test") for e in task().examples(split)]
-    assert len(names) == len(set(names)) and names[0] == "trace/train/L3/0"
-
-
 def test_a_level_is_a_length_and_a_kind_of_instruction():
     for example in task().examples("test"):
         length, kind = LEVELS[example.level]
@@ -110,18 +93,6 @@ def test_the_vocabulary_covers_every_question_and_reference():
     assert all(tokenizer.decode(ids(tokenizer, text), skip_special_tokens=True) == text for text in texts)
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_the_data_seed_fixes_the_problems(split):
-    assert task().examples(split) == task().examples(split) != task(data_seed=1).examples(split)
-
-
-def test_both_seeds_fix_the_demonstrations():
-    first = task().demonstrations(20, 0)
-    assert task().demonstrations(20, 0) == first
-    assert task().demonstrations(20, 1) != first != task(data_seed=1).demonstrations(20, 0)
-    assert task().demonstrations(30, 0)[:20] == first
-
-
 @pytest.mark.parametrize("weak", [0.0, 0.25, 1.0])
 def test_demonstrations_hold_the_asked_share_of_weak_instructions(weak):
     words = [word for e in task(demonstration_weak=weak).demonstrations(2000, 0) for word in instructions(e)]
@@ -132,13 +103,3 @@ def test_demonstrations_hold_the_asked_share_of_weak_instructions(weak):
 def test_demonstrations_draw_their_lengths_evenly():
     lengths = Counter(len(instructions(e)) for e in task().demonstrations(6000, 0))
     assert {n: c / 6000 for n, c in lengths.items()} == pytest.approx({n: 1 / 3 for n in (1, 3, 10)}, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("train_per_level", 0), ("test_per_level", 0), ("demonstration_weak", 1.5), ("demonstration_lengths", ()),
-     ("demonstration_lengths", (0, 3)), ("demonstration_lengths", (11,))],
-)  # fmt: skip
-def test_an_impossible_setting_is_refused_by_name(key, value):
-    with pytest.raises(ValueError, match=key):
-        task(**{key: value})

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Learning curves of the embedded programming task and the embedded dialogue, two runs at a time on two cores.
+# Learning curves of the embedded programming task and the embedded dialogue, a run a core (JOBS=2 at a time).
 # usage: study.sh OUT [SEEDS [TASKS]]    writes OUT/<task>/<arm>/s<seed>/ and reports of every level;
 # a run that failed or is missing makes the report fail
 set -euo pipefail
@@ -26,7 +26,7 @@ for task in $tasks; do
     while read -r arm overrides; do
       # shellcheck disable=SC2086
       run "$task" "$arm" "$seed" $overrides < /dev/null &
-      while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
+      while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
     done < <(arms_of "$task")
   done
 done
@@ -34,7 +34,7 @@ wait
 for task in $tasks; do
   rm -rf "$out/$task"/report-*
   arms=() levels="helpful1 helpful3 harmless" tokens=100000,200000,300000 mode=mean@4
-  if [ "$task" = minicode ]; then levels="hard5 hard3 easy3" tokens=100000,200000,300000,400000 mode=mean@2; fi
+  if [ "$task" = minicode ]; then levels="hard5 hard3 easy3" tokens=100000,200000,300000,400000,500000,600000 mode=mean@2; fi
   while read -r arm _; do arms+=("$arm=$out/$task/$arm/*"); done < <(arms_of "$task")
   for level in $levels; do rrl-report "out=$out/$task/report-$level" "level=$level" "mode=$mode" "tokens=$tokens" "${arms[@]}"; done
   rrl-report "out=$out/$task/report-pair" "level=${levels%% *}" "mode=$mode" "tokens=$tokens" "${arms[2]}" "${arms[1]}"

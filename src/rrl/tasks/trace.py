@@ -11,8 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rrl.interfaces import Task
-from rrl.ranges import between
+from rrl.tasks.embedded import Embedded, check_stream
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 STRONG: dict[str, Callable[[int, int], int]] = {
@@ -26,49 +25,42 @@ WEAK: dict[str, Callable[[int, int], int]] = {
     "tri": lambda x, c: (3 * x + c) % 10,
 }
 LEVELS = {"L3": (3, STRONG), "L6": (6, WEAK), "L10": (10, WEAK)}
-TRAINED = ("L3", "L10")
 LONGEST = 10
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace(Task):
+class Trace(Embedded):
     """Fixed problems per level, and an endless stream of mixed programs to warm up on.
 
-    ``train_per_level`` and ``test_per_level`` count problems, at most 20,000 (no test problem is in the training set;
-    level L6 is never trained; the short programs of L3 are few enough for some to occur in the stream too);
+    Level L6 is never trained; the short programs of L3 are few enough for some to occur in the stream too.
     ``demonstration_lengths`` are the program lengths of the stream, drawn evenly, and ``demonstration_weak`` the
-    probability that one of its instructions is weak; ``data_seed`` fixes it all.
+    probability that one of its instructions is weak. The other fields are those of ``Embedded``.
     """
 
-    train_per_level: int
-    test_per_level: int
     demonstration_lengths: tuple[int, ...]
     demonstration_weak: float
-    data_seed: int
 
     gives = frozenset({"references", "answers"})
+    name, levels, trained, most = "trace", tuple(LEVELS), ("L3", "L10"), 20_000
 
     def __post_init__(self) -> None:
-        between(self, 1, 20_000, "train_per_level", "test_per_level")
-        if not 0 <= self.demonstration_weak <= 1:
-            raise ValueError(f"demonstration_weak: expected a probability, got {self.demonstration_weak}")
-        lengths = list(self.demonstration_lengths)
-        if not lengths or min(lengths) < 1 or max(lengths) > LONGEST:
-            raise ValueError(f"demonstration_lengths: expected lengths from 1 to {LONGEST}, got {lengths}")
+        super().__post_init__()
+        check_stream(self.demonstration_lengths, LONGEST, self.demonstration_weak)
 
-    def examples(self, split: str) -> list[Example]:
-        """Problems of ``split``, level by level."""
-        train = {level: self._draw(level, "train", self.train_per_level, set()) for level in TRAINED}
-        if split == "train":
-            return [example for examples in train.values() for example in examples]
-        taken = {example.question for examples in train.values() for example in examples}
-        return [example for level in LEVELS for example in self._draw(level, split, self.test_per_level, taken)]
+    def draw(self, rng: random.Random, level: str, id: str) -> Example:
+        """A program of the level's length and kind."""
+        length, operations = LEVELS[level]
+        program = [(rng.choice(list(operations)), rng.randrange(10)) for _ in range(length)]
+        return _example(id, level, rng.randrange(10), program)
 
-    def demonstrations(self, count: int, seed: int) -> list[Example]:
-        """Programs of mixed length, each instruction weak with a small probability."""
-        rng = random.Random(f"trace/demonstrations/{self.data_seed}/{seed}")
-        return [self._demonstration(rng, number) for number in range(count)]
+    def demonstrate(self, rng: random.Random, id: str) -> Example:
+        """A program of any length, each instruction weak with a small probability."""
+        program = []
+        for _ in range(rng.choice(self.demonstration_lengths)):
+            operations = WEAK if rng.random() < self.demonstration_weak else STRONG
+            program.append((rng.choice(list(operations)), rng.randrange(10)))
+        return _example(id, "demonstration", rng.randrange(10), program)
 
     def vocabulary(self) -> tuple[str, ...]:
         """One word per digit and per instruction, the filler and the equals sign."""
@@ -77,25 +69,6 @@ class Trace(Task):
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """Right when the response is the whole trace and ends by itself."""
         return [_judge(rollout) for rollout in rollouts]
-
-    def _draw(self, level: str, split: str, count: int, taken: set[str]) -> list[Example]:
-        rng = random.Random(f"trace/{level}/{split}/{self.data_seed}")
-        length, operations = LEVELS[level]
-        seen, examples = set(taken), list[Example]()
-        while len(examples) < count:
-            program = [(rng.choice(list(operations)), rng.randrange(10)) for _ in range(length)]
-            example = _example(f"trace/{split}/{level}/{len(examples)}", level, rng.randrange(10), program)
-            if example.question not in seen:
-                seen.add(example.question)
-                examples.append(example)
-        return examples
-
-    def _demonstration(self, rng: random.Random, number: int) -> Example:
-        program = []
-        for _ in range(rng.choice(self.demonstration_lengths)):
-            operations = WEAK if rng.random() < self.demonstration_weak else STRONG
-            program.append((rng.choice(list(operations)), rng.randrange(10)))
-        return _example(f"trace/demonstration/{number}", "demonstration", rng.randrange(10), program)
 
 
 def _example(name: str, level: str, start: int, program: Sequence[tuple[str, int]]) -> Example:

@@ -1,0 +1,71 @@
+"""What the embedded tasks share: fixed examples level by level, no question twice, and a stream of demonstrations."""
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rrl.interfaces import Task
+from rrl.ranges import between
+from rrl.types import Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded(Task):
+    """Examples made by ``draw`` and demonstrations made by ``demonstrate``, each from a generator of its own.
+
+    ``train_per_level`` and ``test_per_level`` count examples, at most ``most``; no test question is in the training
+    set, and ``levels`` that are not ``trained`` are only in the test set. ``data_seed`` fixes it all.
+    """
+
+    train_per_level: int
+    test_per_level: int
+    data_seed: int
+
+    name: ClassVar[str]
+    levels: ClassVar[Sequence[str]]
+    trained: ClassVar[Sequence[str]]
+    most: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        between(self, 1, self.most, "train_per_level", "test_per_level")
+
+    @abstractmethod
+    def draw(self, rng: random.Random, level: str, id: str) -> Example:
+        """An example of the level."""
+
+    @abstractmethod
+    def demonstrate(self, rng: random.Random, id: str) -> Example:
+        """An example of the stream to warm up on."""
+
+    def examples(self, split: str) -> list[Example]:
+        """Examples of ``split``, level by level."""
+        train = [e for level in self.trained for e in self._drawn(level, "train", self.train_per_level, set())]
+        if split == "train":
+            return train
+        taken = {example.question for example in train}
+        return [e for level in self.levels for e in self._drawn(level, split, self.test_per_level, taken)]
+
+    def demonstrations(self, count: int, seed: int) -> list[Example]:
+        """``count`` examples of the stream; a longer one begins like a shorter one."""
+        rng = random.Random(f"{self.name}/demonstrations/{self.data_seed}/{seed}")
+        return [self.demonstrate(rng, f"{self.name}/demonstration/{number}") for number in range(count)]
+
+    def _drawn(self, level: str, split: str, count: int, taken: set[str]) -> list[Example]:
+        rng = random.Random(f"{self.name}/{level}/{split}/{self.data_seed}")
+        seen, examples = set(taken), list[Example]()
+        while len(examples) < count:
+            example = self.draw(rng, level, f"{self.name}/{split}/{level}/{len(examples)}")
+            if example.question not in seen:
+                seen.add(example.question)
+                examples.append(example)
+        return examples
+
+
+def check_stream(lengths: Sequence[int], longest: int, weak: float) -> None:
+    """Raise ValueError unless the stream's lengths are from 1 to ``longest`` and its share of weak words is one."""
+    if not lengths or min(lengths) < 1 or max(lengths) > longest:
+        raise ValueError(f"demonstration_lengths: expected lengths from 1 to {longest}, got {list(lengths)}")
+    if not 0 <= weak <= 1:
+        raise ValueError(f"demonstration_weak: expected a probability, got {weak}")
