@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -189,7 +189,7 @@ class Unjudged(Trace):
 
 
 def _fields(part: Any) -> dict[str, Any]:
-    return {field: getattr(part, field) for field in part.__dataclass_fields__}
+    return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
 def _policy(name: str) -> dict[str, Any]:

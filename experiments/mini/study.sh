@@ -34,7 +34,7 @@ wait
 for task in $tasks; do
   rm -rf "$out/$task"/report-*
   arms=() levels="helpful1 helpful3 harmless" tokens=100000,200000,300000 mode=mean@4
-  if [ "$task" = minicode ]; then levels="hard5 hard3 easy3" tokens=100000,200000,300000,400000,500000,600000 mode=mean@2; fi
+  if [ "$task" = minicode ]; then levels="hard5 hard3 easy3" tokens=100000,200000,300000,400000,500000 mode=mean@2; fi
   while read -r arm _; do arms+=("$arm=$out/$task/$arm/*"); done < <(arms_of "$task")
   for level in $levels; do rrl-report "out=$out/$task/report-$level" "level=$level" "mode=$mode" "tokens=$tokens" "${arms[@]}"; done
   rrl-report "out=$out/$task/report-pair" "level=${levels%% *}" "mode=$mode" "tokens=$tokens" "${arms[2]}" "${arms[1]}"

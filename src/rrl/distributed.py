@@ -4,6 +4,7 @@ Every rank goes through the same steps with the same states, rollouts and batche
 and its results are gathered on every rank. So nothing that is decided depends on the number of processes.
 """
 
+import atexit
 import hashlib
 import logging
 import os
@@ -62,10 +63,14 @@ def start_process_group() -> None:
         return
     os.environ.setdefault("LOCAL_RANK", "0")
     cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(device())
+    own = device() if cuda else None
+    if own is not None:
+        torch.cuda.set_device(own)
     store, number, size = _meeting()
-    distributed.init_process_group("nccl" if cuda else "gloo", store=store, rank=number, world_size=size, timeout=DAY)
+    backend = "nccl" if cuda else "gloo"
+    distributed.init_process_group(backend, store=store, rank=number, world_size=size, timeout=DAY, device_id=own)
+    if size == 1:  # several leave together, by ``leave_process_group``
+        atexit.register(leave_process_group)
     store.set_timeout(DAY)
     _objects = distributed.new_group(backend="gloo", timeout=DAY) if cuda else None
 
