@@ -6,7 +6,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple")
+COLOURS = (
+    "tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray", "tab:olive",
+    "tab:cyan",
+)  # fmt: skip
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -34,7 +37,7 @@ def learning_curves(
         axis.set(title=f"level {level}", xlabel="generated tokens (thousands)", ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(f"held-out accuracy ({mode})")
-    axes[0][0].legend()
+    axes[0][0].legend(fontsize="small")
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(target, dpi=110)
