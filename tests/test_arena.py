@@ -21,8 +21,6 @@ from rrl.errors import ConfigError, DataError, ServiceError, UsageError
 from rrl.models import HuggingFace, LoadedModel
 from rrl.rundir import write_config
 
-pytest_plugins = "fixtures_judge"
-
 TINY = {
     "run.threads": 1, "task.train_per_level": 5, "task.test_per_level": 5, "evaluation.n": 0, "model.hidden_size": 16,
     "model.intermediate_size": 32, "model.num_hidden_layers": 1, "model.num_attention_heads": 2,
@@ -340,11 +338,14 @@ def test_data_without_answers_are_no_side(run: Path, server: ChatServer, tmp_pat
         arena._in_common(arena.replace(parts, task=task), arena.Side(name="reference", parts=None))
 
 
-def test_a_judge_that_is_down_is_told(run: Path, server: ChatServer, tmp_path: Path) -> None:
+def test_a_judge_that_is_down_is_told_before_any_answer_is_written(
+    run: Path, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena, "_answers", lambda *_: pytest.fail("an answer was written"))
     given = asked(server, tmp_path, f"from_run={run}", "against=sft")
     server.shutdown()
     server.server_close()
-    with pytest.raises(ServiceError, match="has not answered once in 2 tries"):
+    with pytest.raises(ServiceError, match=r"does not answer \(ConnectError\)"):
         evaluate._evaluate(given)
 
 

@@ -15,8 +15,6 @@ from rrl.judges.openai import OpenAIJudge
 from rrl.judges.pace import Pace, Stopped
 from rrl.types import Comparison, Judgement, Preference
 
-pytest_plugins = "fixtures_judge"
-
 FIRST, SECOND, TIE, ERROR = Preference
 GOOD = ((3, 1), (1, 3), (2, 2))
 """Numbers of which the judge prefers the first, the second, neither."""
@@ -187,6 +185,22 @@ def test_a_judge_that_is_down_is_told_before_the_second_question(server: ChatSer
         f"judge.base_url: '{url}' has not answered once in 3 tries (connection error (ConnectError)); expected a "
         "chat-completions endpoint; start it, or give another judge.base_url"
     )
+
+
+def test_a_judge_is_greeted_before_the_first_question_and_not_missed_where_replies_are_kept(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    judge = judge_of(server.url, tmp_path)
+    judge.start()
+    assert server.seen == []
+    asked = preferences(judge, *GOOD)
+    server.shutdown()
+    server.server_close()
+    again = judge_of(server.url, tmp_path)
+    again.start()
+    assert preferences(again, *GOOD) == asked
+    with pytest.raises(ServiceError, match="does not answer"):
+        judge_of(server.url, tmp_path / "elsewhere").start()
 
 
 def test_a_judge_that_breaks_down_ends_the_judging_after_so_many_errors_in_a_row(

@@ -1,6 +1,6 @@
 """The judge of APPS held against the data's own solutions, and against solutions with one mistake.
 
-    python experiments/apps/references.py <folder or file> [--out DIR] [--mutants 6] [key=value ...]
+    python experiments/apps/references.py <folder or file> [--out DIR] [--mutants 5] [key=value ...]
 
 Writes references.json: which of the first three solutions of each problem pass, and how many mutants of passing ones
 (``mutation.py``; so many of each reference, drawn with a seed) pass too, by operator and by number of tests.
@@ -58,7 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("path", type=Path)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/apps"))
-    parser.add_argument("--mutants", type=int, default=6, help="of each reference")
+    parser.add_argument("--mutants", type=int, default=5, help="of each reference")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("overrides", nargs="*", help="as for rrl-train, e.g. sandbox.limits.cpu_seconds=4")
     return parser.parse_intermixed_args()

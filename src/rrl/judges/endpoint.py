@@ -101,6 +101,18 @@ class Endpoint:
             raise ServiceError(self._unreachable(reason))
         raise Unanswered(reason)
 
+    def greet(self) -> None:
+        """Ask for nothing, once: any status will do. Raises ServiceError where nobody answers."""
+        import httpx
+
+        try:
+            self._client.get(self._address.base_url)
+        except httpx.HTTPError as error:
+            raise ServiceError(
+                f"judge.base_url: {self._address.base_url!r} does not answer ({type(error).__name__}); expected a "
+                "chat-completions endpoint; start it, or give another judge.base_url"
+            ) from error
+
     def close(self) -> None:
         """Close its connections."""
         self._client.close()

@@ -86,9 +86,12 @@ class OpenAIJudge(Judge):
         self._ledger = Ledger(Prices(prompt=self.price_prompt, completion=self.price_completion))
 
     def start(self) -> None:
-        """The key can be sent, and replies can be kept."""
-        self._address()
-        writable(self._folder(), "judge.cache_dir")
+        """The key can be sent, replies can be kept, and somebody answers: asked only where no reply is kept yet."""
+        folder = self._folder()
+        writable(folder, "judge.cache_dir")
+        with self._workers() as (_, endpoint):
+            if not any(folder.glob("**/*.json")):
+                endpoint.greet()
 
     def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
         """One reply a comparison, from the cache or the endpoint; equal ones are asked once."""

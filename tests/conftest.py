@@ -1,0 +1,5 @@
+"""Fixtures that several test modules use."""
+
+from fixtures_judge import server
+
+__all__ = ["server"]
