@@ -18,6 +18,12 @@ TASKS: dict[type[Embedded], dict[str, Any]] = {
     MiniChat: {"demonstration_quality": 0.7},
 }
 
+IDENTIFIERS = {
+    Trace: ("trace/train/L3/0", "trace/test/L10/2499"),
+    MiniCode: ("minicode/train/easy3/0", "minicode/test/hard5/2499"),
+    MiniChat: ("minichat/train/helpful1/0", "minichat/test/harmless/2499"),
+}
+
 
 def task(kind: type[Embedded], **changes: Any) -> Embedded:
     sizes = {"train_per_level": 30, "test_per_level": 20, "data_seed": 0}
@@ -44,6 +50,7 @@ def test_no_question_and_no_identifier_occurs_twice_nor_in_both_splits(kind: typ
     examples = crowded.examples("train") + crowded.examples("test")
     trained = 3 if kind is MiniChat else 2
     assert len(examples) == 2500 * (trained + 3)
+    assert (examples[0].id, examples[-1].id) == IDENTIFIERS[kind]
     assert len({example.question for example in examples}) == len(examples) == len({example.id for example in examples})
 
 
@@ -69,7 +76,8 @@ def test_both_seeds_fix_the_demonstrations(kind: type[Embedded]) -> None:
      (Trace, "demonstration_weak", 1.5), (MiniCode, "demonstration_weak", -0.1), (MiniCode, "tests", 0),
      (Trace, "demonstration_lengths", (0, 3)), (Trace, "demonstration_lengths", (11,)),
      (MiniCode, "demonstration_lengths", (6,)), (MiniCode, "demonstration_lengths", ()),
-     (MiniChat, "demonstration_quality", 1.5)],
+     (MiniChat, "demonstration_quality", 1.5), (MiniChat, "test_per_level", 2_501), (MiniCode, "tests", 62),
+     (Trace, "test_per_level", 0), (Trace, "demonstration_lengths", ())],
 )  # fmt: skip
 def test_an_impossible_setting_is_refused_by_name(kind: type[Embedded], key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=key):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Learning curves of the embedded programming task and the embedded dialogue, a run a core (JOBS=2 at a time).
+# Learning curves of the embedded programming task and the embedded dialogue, JOBS runs at a time (2).
 # usage: study.sh OUT [SEEDS [TASKS]]    writes OUT/<task>/<arm>/s<seed>/ and reports of every level;
 # a run that failed or is missing makes the report fail
 set -euo pipefail
@@ -33,7 +33,7 @@ done
 wait
 for task in $tasks; do
   rm -rf "$out/$task"/report-*
-  arms=() levels="helpful1 helpful3 harmless" tokens=100000,200000,300000 mode=mean@4
+  arms=() levels="helpful3 helpful1 harmless" tokens=100000,200000,300000 mode=mean@4
   if [ "$task" = minicode ]; then levels="hard5 hard3 easy3" tokens=100000,200000,300000,400000,500000 mode=mean@2; fi
   while read -r arm _; do arms+=("$arm=$out/$task/$arm/*"); done < <(arms_of "$task")
   for level in $levels; do rrl-report "out=$out/$task/report-$level" "level=$level" "mode=$mode" "tokens=$tokens" "${arms[@]}"; done

@@ -1,5 +1,6 @@
 """A language model behind an OpenAI-compatible endpoint as judge; its replies are kept, so that none is paid twice."""
 
+import logging
 import os
 import random
 import re
@@ -25,6 +26,7 @@ from rrl.rundir import writable
 from rrl.scoring import Judge
 from rrl.types import Comparison, Judgement, Preference, Show
 
+log = logging.getLogger(__name__)
 Body = dict[str, Any]
 
 
@@ -86,12 +88,16 @@ class OpenAIJudge(Judge):
         self._ledger = Ledger(Prices(prompt=self.price_prompt, completion=self.price_completion))
 
     def start(self) -> None:
-        """The key can be sent, replies can be kept, and somebody answers: asked only where no reply is kept yet."""
+        """The key can be sent, replies can be kept, and somebody answers; where some are kept, nobody has to."""
         folder = self._folder()
         writable(folder, "judge.cache_dir")
         with self._workers() as (_, endpoint):
-            if not any(folder.glob("**/*.json")):
+            try:
                 endpoint.greet()
+            except ServiceError as error:
+                if not any(folder.glob("**/*.json")):
+                    raise
+                log.warning("%s; only replies that are kept in %s can do without", "; ".join(error.faults), folder)
 
     def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
         """One reply a comparison, from the cache or the endpoint; equal ones are asked once."""

@@ -63,9 +63,7 @@ class Embedded(Task):
         return examples
 
 
-def check_stream(lengths: Sequence[int], longest: int, weak: float) -> None:
-    """Raise ValueError unless the stream's lengths are from 1 to ``longest`` and its share of weak words is one."""
+def check_lengths(lengths: Sequence[int], longest: int) -> None:
+    """Raise ValueError unless there are lengths of demonstrations, each from 1 to ``longest``."""
     if not lengths or min(lengths) < 1 or max(lengths) > longest:
         raise ValueError(f"demonstration_lengths: expected lengths from 1 to {longest}, got {list(lengths)}")
-    if not 0 <= weak <= 1:
-        raise ValueError(f"demonstration_weak: expected a probability, got {weak}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rrl.ranges import between
-from rrl.tasks.embedded import Embedded, check_stream
+from rrl.tasks.embedded import Embedded, check_lengths
 from rrl.tasks.judging import Judge, Suite
 from rrl.types import Example, Feedback, Rollout
 
@@ -69,7 +69,8 @@ class MiniCode(Embedded):
     def __post_init__(self) -> None:
         super().__post_init__()
         between(self, 1, len(ARGUMENTS), "tests")
-        check_stream(self.demonstration_lengths, LONGEST, self.demonstration_weak)
+        between(self, 0, 1, "demonstration_weak")
+        check_lengths(self.demonstration_lengths, LONGEST)
 
     def draw(self, rng: random.Random, level: str, id: str) -> Example:
         """A problem of the level's length and kind whose tests tell every line."""

@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rrl.tasks.embedded import Embedded, check_stream
+from rrl.ranges import between
+from rrl.tasks.embedded import Embedded, check_lengths
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 STRONG: dict[str, Callable[[int, int], int]] = {
@@ -46,7 +47,8 @@ class Trace(Embedded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_stream(self.demonstration_lengths, LONGEST, self.demonstration_weak)
+        between(self, 0, 1, "demonstration_weak")
+        check_lengths(self.demonstration_lengths, LONGEST)
 
     def draw(self, rng: random.Random, level: str, id: str) -> Example:
         """A program of the level's length and kind."""
