@@ -51,7 +51,7 @@ class MostlyEven(Thirds):
 
 def like(kind: type[Thirds]) -> Thirds:
     """Another judge of the same problems."""
-    return kind(**{name: getattr(thirds(), name) for name in Thirds.__dataclass_fields__})
+    return kind(**vars(thirds()))
 
 
 def reset(cut_points: Any = "token") -> StateReset:

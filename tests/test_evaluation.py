@@ -48,7 +48,7 @@ class Marked(Trace):
 
 def marked(*marks: float) -> Marked:
     """The trace task with these marks."""
-    return Marked(**{name: getattr(TASK, name) for name in Trace.__dataclass_fields__}, marks=marks)
+    return Marked(**vars(TASK), marks=marks)
 
 
 def engine(kind: type[HFEngine] = HFEngine, **changes: Any) -> HFEngine:
@@ -77,7 +77,7 @@ class Unsure(Trace):
 
 @pytest.mark.parametrize(("failing", "accuracy_", "counted"), [((), 1.0, 3), ((1,), 1.0, 2), ((0, 1, 2), 0.0, 0)])
 def test_what_the_verifier_failed_on_is_no_wrong_answer(failing, accuracy_, counted):
-    fields = {name: getattr(TASK, name) for name in Trace.__dataclass_fields__}
+    fields = vars(TASK)
     found = evaluation(n=0).measure(three(), Unsure(**fields, failing=failing), engine())["greedy"]
     assert (found["accuracy"], found["n_problems"]) == (accuracy_, counted)
     assert found["error_frac"] == pytest.approx(len(failing) / 3)

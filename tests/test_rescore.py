@@ -1,7 +1,7 @@
 """rrl-rescore: what changed between the verifier of a dump and the present one, for any task and any version's dump."""
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class Seen(Trace):
 
 
 def seen() -> Seen:
-    return Seen(**{field.name: getattr(TASK, field.name) for field in fields(Trace)})
+    return Seen(**vars(TASK))
 
 
 def test_another_score_is_a_change_even_under_the_same_verdict(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Early(Trace):
 
 
 def early() -> Early:
-    return Early(**{name: getattr(TASK, name) for name in Trace.__dataclass_fields__})
+    return Early(**vars(TASK))
 
 
 @dataclass(kw_only=True)

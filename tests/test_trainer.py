@@ -43,7 +43,6 @@ from rrl.loop import weigh
 from rrl.metrics import batch_metrics, exploration_metrics, rollout_metrics
 from rrl.objectives.ppo import PPO
 from rrl.samplers.problems import Problems
-from rrl.tasks.trace import Trace
 from rrl.trainer import Trainer
 from rrl.types import Batch, Feedback, Rollout, State, Verdict
 
@@ -345,7 +344,7 @@ def test_without_a_critic_nothing_waits_for_it():
 
 def test_rollouts_that_the_verifier_failed_on_are_left_out():
     sampler, objective = Watching(), noting()
-    task = Failing(**{name: getattr(TASK, name) for name in Trace.__dataclass_fields__})
+    task = Failing(**vars(TASK))
     trainer = make_trainer(sampler=sampler, task=task, objective=objective, ppo_epochs=1)
     metrics = trainer.step()
     rollouts, feedback, batch = sampler.seen[0]
@@ -434,7 +433,7 @@ def test_trained_tokens_are_the_actions_of_every_epoch():
 
 
 def test_tokens_left_out_are_generated_but_not_trained_on():
-    task = Failing(**{name: getattr(TASK, name) for name in Trace.__dataclass_fields__})
+    task = Failing(**vars(TASK))
     trainer = one_token(task=task, ppo_epochs=1)
     trainer.step()
     assert (trainer.tokens_generated, trainer.tokens_trained) == (8, 5)
