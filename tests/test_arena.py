@@ -1,12 +1,10 @@
 """rrl-evaluate with a judge, from the command line to the table: two sides, the same problems, both orders."""
 
-import gc
 import json
 import os
 import re
 import sys
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +24,6 @@ TINY = {
     "model.intermediate_size": 32, "model.num_hidden_layers": 1, "model.num_attention_heads": 2,
     "model.initializer_range": 1.0,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """What is imported is not looked at again by each collection of garbage, which would take most of the time."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

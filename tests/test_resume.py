@@ -84,7 +84,11 @@ def test_two_processes_go_on_as_one_does(stage: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"policy__zero_stage": 3}, {"policy__critic": "shared", "policy__dtype": "bfloat16"}]
+    "changes",
+    [
+        pytest.param({"policy__zero_stage": 3}, marks=pytest.mark.slow),
+        {"policy__critic": "shared", "policy__dtype": "bfloat16"},
+    ],
 )
 def test_other_ways_of_training_go_on_too(changes: dict[str, object], tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"
@@ -94,6 +98,7 @@ def test_other_ways_of_training_go_on_too(changes: dict[str, object], tmp_path: 
     assert history(folder) == history(whole)
 
 
+@pytest.mark.slow
 def test_dropout_in_adapters_goes_on_where_it_was(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     lora = "{_target_: rrl.policy_settings.LoRA, rank: 2, alpha: 4.0, dropout: 0.5, target_modules: null}"
