@@ -17,12 +17,13 @@ TICK = 0.002
 SETTING_UP = 10.0
 """Seconds in which a forked process must be ready to become the program."""
 NONCE = 16
+"""Random bytes of a nonce."""
 ABANDONED = "Abandoned"
 
 
 def run(request: Mapping[str, Any], cell: Cell, line: int) -> tuple[dict[str, Any], bytes, bytes]:
     """How it ended, what it printed, and its report if that is genuine; ``line`` is who wants to know."""
-    nonce = os.urandom(NONCE)
+    nonce = fresh()
     theirs, ours = _pipes(request)
     pid = cell.fork()
     if pid == 0:
@@ -36,11 +37,16 @@ def run(request: Mapping[str, Any], cell: Cell, line: int) -> tuple[dict[str, An
     return header, bytes(watch.texts["output"]), _genuine(bytes(watch.texts["report"]), nonce)
 
 
+def fresh() -> bytes:
+    """What nobody can know. It begins like none of the words that may stand before it in a report."""
+    return b"N" + os.urandom(NONCE)
+
+
 def _genuine(report: bytes, nonce: bytes) -> bytes:
     """What stands between this run's nonces; nothing in place of anything else."""
     told = report.removeprefix(child.READY).removeprefix(child.COMPILED)
-    genuine = len(told) > 2 * NONCE and told.startswith(nonce) and told.endswith(nonce)
-    return told[NONCE:-NONCE] if genuine else b""
+    genuine = len(told) > 2 * len(nonce) and told.startswith(nonce) and told.endswith(nonce)
+    return told[len(nonce) : -len(nonce)] if genuine else b""
 
 
 def _pipes(request: Mapping[str, Any]) -> tuple[dict[str, int], dict[int, str]]:
