@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import deepspeed
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -47,7 +46,6 @@ def held_and_needed(
     """
     changes = changes | ({"lora": LORA} if changes.get("lora") else {})
     made: dict[str, Any] = {}
-    deepspeed.initialize = _with_a_bucket_that_fits(deepspeed.initialize)
 
     def work(mark: Mark) -> None:
         loaded = _model(size)
@@ -75,17 +73,6 @@ def held_and_needed(
     return {name: (peak[name], sum(getattr(need, name)().values())) for name in names}
 
 
-def _with_a_bucket_that_fits(initialize: Any) -> Any:
-    """DeepSpeed's reduce bucket as large as what is put into it: more is never touched, but torch counts it."""
-
-    def initialise(**arguments: Any) -> Any:
-        trained = sum(p.numel() for p in arguments["model"].parameters() if p.requires_grad)
-        arguments["config"]["zero_optimization"]["reduce_bucket_size"] = trained + 1000
-        return initialize(**arguments)
-
-    return initialise
-
-
 def _model(size: dict[str, int]) -> LoadedModel:
     words = tuple(f"w{number}" for number in range(size["vocabulary"] - 4))
     return TinyLlama(
@@ -111,7 +98,6 @@ def _need(size: dict[str, int], rows: int, lengths: tuple[int, int], settings: P
 def states_on_each_rank(changes: dict[str, Any]) -> tuple[int, int]:
     """Bytes of all tensors that are alive after two steps, and what the plan says of states at rest, on this rank."""
     size = {"vocabulary": 90, "hidden": 256, "layers": 2}
-    deepspeed.initialize = _with_a_bucket_that_fits(deepspeed.initialize)
     before = _storages()
     policy = make_policy(model=_model(size).model, reference=False, micro_batch_size=2, **changes)
     objective = ppo()

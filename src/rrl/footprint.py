@@ -20,7 +20,7 @@ from rrl.policy_settings import PolicySettings
 
 BYTES = {"float32": 4, "bfloat16": 2}
 BUCKET = 500_000_000
-"""Elements in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
+"""Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
 LIVE = 1_000_000_000
 """Parameters that stage 3 keeps gathered at most (its ``stage3_max_live_parameters``)."""
 PERSISTENT = 100_000
@@ -119,12 +119,11 @@ def shape(config: Any) -> Shape:
 def states(network: Network, settings: PolicySettings, world: World) -> States:
     """What DeepSpeed keeps of a network, by stage; see the formulas above."""
     b, trained, whole = BYTES[settings.dtype], network.trained, network.parameters
-    bucket = b * (min(BUCKET, trained) if world.lazy else BUCKET)
+    bucket = b * min(BUCKET, trained)
     if settings.zero_stage == 0:
         temporary = 4 * (network.largest if world.lazy else trained)
         copies = 4 * trained if settings.dtype == "bfloat16" else 0
-        flat = b * min(trained, BUCKET)
-        return States(b * whole + 8 * trained + copies, 0, b * trained, flat, copies + temporary)
+        return States(b * whole + 8 * trained + copies, 0, b * trained, bucket, copies + temporary)
     mine = trained // world.processes
     if settings.zero_stage == 3:
         gathered = 0 if world.processes == 1 else b * (min(whole - network.small, LIVE) + min(whole, PREFETCH))

@@ -14,6 +14,7 @@ from torch import Tensor
 from rrl.collate import context_batch, micro_batches, stacked
 from rrl.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.errors import DataError, DivergenceError
+from rrl.footprint import BUCKET
 from rrl.interfaces import Policy, StateDict
 from rrl.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
 from rrl.policy_settings import PolicySettings
@@ -255,6 +256,7 @@ def _engine(module: torch.nn.Module, settings: PolicySettings, factor: Callable[
     # Its shared-memory collectives compile C++ at first use; gloo serves as well and needs no compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    size = sum(_count(p) for _, p in trained)
     heads = {id(p) for p in module.head.parameters()} if isinstance(module.head, torch.nn.Module) else set()
     is_critic = isinstance(module, Critic)
     groups = [
@@ -271,7 +273,7 @@ def _engine(module: torch.nn.Module, settings: PolicySettings, factor: Callable[
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.grad_clip,
-        "zero_optimization": {"stage": settings.zero_stage},
+        "zero_optimization": {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET, size)},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": settings.dtype == "bfloat16"},
     }
