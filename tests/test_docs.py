@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from fixtures_runs import finish, start
 from rrl.assemble import FrozenSource
 from rrl.collate import collate, engine_logprobs
 from rrl.interfaces import RolloutEngine
@@ -47,59 +48,50 @@ SMALL = (
 
 # --- examples: one Python file and one YAML each ----------------------------------------------------------------------
 
-ONE_STEP = ("trainer.total_training_steps=1", *SMALL)
-CRITIC_FREE = ("policy.critic=none", "trainer.critic_warmup=0", "trainer.ppo_epochs=1")
-RUNS = {
-    ("task", "reverse"): ("task.train_per_length=20", "task.test_per_length=5"),
-    ("sampler", "hard_first"): ("task.train_per_level=20",),
-    ("reward", "length_discount"): ("task.train_per_level=20",),
-    ("objective", "reinforce"): ("task.train_per_level=20", "algo=ppo", *CRITIC_FREE),
-    ("engine", "generate"): ("task.train_per_level=20",),
-}
-"""What each example is tried with beside ``ONE_STEP``."""
+EXAMPLES_OF = {
+    "task": "reverse", "sampler": "hard_first", "reward": "length_discount", "objective": "reinforce",
+    "engine": "generate",
+}  # fmt: skip
+"""The example of each kind."""
+ONE_STEP = (
+    "algo=ppo", "task.train_per_length=20", "task.test_per_length=5", "policy.critic=none", "trainer.critic_warmup=0",
+    "trainer.ppo_epochs=1", "trainer.total_training_steps=1", *SMALL,
+)  # fmt: skip
+"""What they are tried with together."""
 
 
 def test_there_is_an_example_of_every_kind() -> None:
-    assert {(path.parent.name, path.stem) for path in EXAMPLES.glob("*/*.py")} == set(RUNS)
-    assert {(path.parent.name, path.stem) for path in EXAMPLES.glob("*/*.yaml")} == set(RUNS)
+    for suffix in ("py", "yaml"):
+        assert {path.parent.name: path.stem for path in EXAMPLES.glob(f"*/*.{suffix}")} == EXAMPLES_OF
 
 
-@pytest.mark.parametrize(("kind", "name"), RUNS)
-def test_an_example_runs_when_its_two_files_are_put_in(kind: str, name: str, tmp_path: Path) -> None:
-    package, conf = _copy_of_the_project(tmp_path)
-    module, choice = package / f"{kind}s" / f"{name}.py", conf / kind / f"{name}.yaml"
-    assert module.parent.is_dir()
-    assert choice.parent.is_dir()
-    shutil.copy(EXAMPLES / kind / f"{name}.py", module)
-    shutil.copy(EXAMPLES / kind / f"{name}.yaml", choice)
-
-    folder = _train(tmp_path, f"{kind}={name}", *RUNS[kind, name], *ONE_STEP)
-
-    assert json.loads((folder / "result.json").read_text())["steps"] == 1
-    target = yaml.safe_load((folder / "config.yaml").read_text())[kind]["_target_"]
-    assert target.startswith(f"rrl.{kind}s.{name}.")
-
-
-def _copy_of_the_project(folder: Path) -> tuple[Path, Path]:
-    """Package and configurations as a checkout has them."""
-    package, conf = folder / "src" / "rrl", folder / "conf"
+def test_examples_run_when_their_two_files_each_are_put_in(tmp_path: Path) -> None:
+    package, conf = tmp_path / "src" / "rrl", tmp_path / "conf"
     shutil.copytree(ROOT / "src" / "rrl", package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "conf", conf, ignore=shutil.ignore_patterns("experiment"))
-    return package, conf
+    for kind, name in EXAMPLES_OF.items():
+        module, choice = package / f"{kind}s" / f"{name}.py", conf / kind / f"{name}.yaml"
+        assert module.parent.is_dir()
+        assert choice.parent.is_dir()
+        shutil.copy(EXAMPLES / kind / f"{name}.py", module)
+        shutil.copy(EXAMPLES / kind / f"{name}.yaml", choice)
 
-
-def _train(checkout: Path, *overrides: str) -> Path:
-    """A run of the package in ``checkout/src``; returns its directory."""
-    run = checkout / "run"
     done = subprocess.run(
-        [sys.executable, "-m", "rrl.cli.train", f"run.dir={run}", f"run.cache_dir={checkout / 'cache'}", *overrides],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout / "src"), "CUDA_VISIBLE_DEVICES": ""},
+        [
+            sys.executable, "-m", "rrl.cli.train", f"run.dir={tmp_path / 'run'}", f"run.cache_dir={tmp_path / 'cache'}",
+            *(f"{kind}={name}" for kind, name in EXAMPLES_OF.items()), *ONE_STEP,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-    )
+    )  # fmt: skip
+
     assert done.returncode == 0, done.stderr
-    return run
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 1
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    for kind, name in EXAMPLES_OF.items():
+        assert config[kind]["_target_"].startswith(f"rrl.{kind}s.{name}.")
 
 
 # --- what the examples claim ------------------------------------------------------------------------------------------
@@ -331,12 +323,9 @@ def _value(cell: str) -> Any:
     [("ppo", ("ppo.md",)), ("rrl", ("ppo.md", "rrl.md"))],
 )
 def test_every_logged_metric_is_explained(algo: str, documents: tuple[str, ...], tmp_path: Path) -> None:
-    _copy_of_the_project(tmp_path)
     steps = ("trainer.total_training_steps=3", "trainer.critic_warmup=1", "task.train_per_level=20")
     cuts = ("selection=random_cut", "run.save_freq=1") if algo == "rrl" else ()
-    folder = _train(tmp_path, f"algo={algo}", *steps, *cuts, *SMALL)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    logged = {_general(name) for row in rows for name in row if name != "step"}
+    logged = _logged(tmp_path / "run", f"algo={algo}", *steps, *cuts, *SMALL)
     assert ("critic/score/replayed/mean" in logged) == (algo == "rrl")
     missing = sorted(name for name in logged if f"`{name}`" not in _told(*documents))
     assert not missing, f"explain these metrics in docs/{documents[-1]}: {missing}"
@@ -356,13 +345,17 @@ ITERATIONS = (
 
 
 def test_every_logged_metric_of_guided_self_improvement_is_explained(tmp_path: Path) -> None:
-    _copy_of_the_project(tmp_path)
-    folder = _train(tmp_path, "algo=gsi", *ITERATIONS)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    logged = {_general(name) for row in rows for name in row if name != "step"}
+    logged = _logged(tmp_path / "run", "algo=gsi", *ITERATIONS)
     assert {"gsi/guided_success/<stage>", "actor/sft_loss"} <= logged
     missing = sorted(name for name in logged if f"`{name}`" not in _told("ppo.md", "gsi.md"))
     assert not missing, f"explain these metrics in docs/gsi.md: {missing}"
+
+
+def _logged(folder: Path, *overrides: str) -> set[str]:
+    """The metrics of a run, under their general names."""
+    assert finish(start([*overrides, f"run.dir={folder}"])) == [0]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {_general(name) for row in rows for name in row if name != "step"}
 
 
 def _general(name: str) -> str:

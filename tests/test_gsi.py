@@ -440,6 +440,7 @@ def words(folder: Path) -> list[str]:
     return [f"{key}={value}" for key, value in {**SMALL, "run.dir": folder}.items()]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_it_wrote_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert finish(start(words(whole))) == [0]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, LlamaCo
 from fixtures_memory import held_and_needed, phases, states_on_each_rank
 from fixtures_ranks import on_ranks
 from fixtures_training import LORA, make_policy, networks, problems, settings, tiny, tokenizer, trainer_settings
-from rrl import footprint, forecast
+from rrl import footprint, forecast, policy_settings
 from rrl.budget import Disk, Phase, full, shortages
 from rrl.cli import train
 from rrl.config import Parts, load
@@ -284,7 +284,7 @@ def _warm_start() -> tuple[int, int]:
 def test_the_sizes_of_deepspeeds_buffers_are_its_defaults() -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    assert DeepSpeedZeroConfig(stage=2).reduce_bucket_size == footprint.BUCKET
+    assert DeepSpeedZeroConfig(stage=2).reduce_bucket_size == policy_settings.BUCKET
     third = DeepSpeedZeroConfig(stage=3)
     found = (third.max_live_parameters, third.param_persistence_threshold, third.prefetch_bucket_size)
     assert found == (footprint.LIVE, footprint.PERSISTENT, footprint.PREFETCH)

@@ -83,12 +83,9 @@ def test_two_processes_go_on_as_one_does(stage: int, tmp_path: Path) -> None:
     assert history(folder) == history(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"policy__zero_stage": 3}, marks=pytest.mark.slow),
-        {"policy__critic": "shared", "policy__dtype": "bfloat16"},
-    ],
+    "changes", [{"policy__zero_stage": 3}, {"policy__critic": "shared", "policy__dtype": "bfloat16"}]
 )
 def test_other_ways_of_training_go_on_too(changes: dict[str, object], tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"

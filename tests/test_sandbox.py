@@ -66,6 +66,11 @@ def still_honest(sandbox: Sandbox) -> bool:
         ("print(1)\nexit(0)", "1\n"),
         ("import threading as t\nt.Timer(0.2, print, (1,)).start()", "1\n"),
         ("import threading as t\nfor _ in range(5): t.Timer(0.1, print, (1,)).start()", "1\n" * 5),
+        (
+            "import threading, time\nfor _ in range(7):\n threading.Thread(target=time.sleep, args=(0.1,)).start()\n"
+            " time.sleep(0.002)\nprint(1)",
+            "1\n",
+        ),
         ("import os\nprint(dict(os.environ))", "{}\n"),
         ("import random\nprint(random.random())", "0.8444218515250481\n"),
         ("import atexit\natexit.register(print, 1)", "1\n"),

@@ -16,11 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from rrl.policy_settings import PolicySettings
+from rrl.policy_settings import BUCKET, PolicySettings
 
 BYTES = {"float32": 4, "bfloat16": 2}
-BUCKET = 500_000_000
-"""Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
 LIVE = 1_000_000_000
 """Parameters that stage 3 keeps gathered at most (its ``stage3_max_live_parameters``)."""
 PERSISTENT = 100_000

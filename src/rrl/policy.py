@@ -14,10 +14,9 @@ from torch import Tensor
 from rrl.collate import context_batch, micro_batches, stacked
 from rrl.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.errors import DataError, DivergenceError
-from rrl.footprint import BUCKET
 from rrl.interfaces import Policy, StateDict
 from rrl.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
-from rrl.policy_settings import PolicySettings
+from rrl.policy_settings import BUCKET, PolicySettings
 from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
 
 

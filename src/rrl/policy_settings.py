@@ -8,6 +8,9 @@ import torch
 
 from rrl.ranges import at_least_one, between, not_negative
 
+BUCKET = 500_000_000
+"""Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
