@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rrl.sandbox import server
 from rrl.sandbox.isolation import choose
@@ -100,8 +101,9 @@ def _limit() -> None:
 
 
 def _warm(count: int, workers: int) -> float:
-    """The warm server with limits alone: no filter of system calls, no rules on files."""
-    servers = [server.Server("rlimits", LIMITS, filtered=False) for _ in range(workers)]
+    """The warm server with limits alone: no filter of system calls, no rules on files, and no other user than ours."""
+    with mock.patch("rrl.sandbox.start._user", return_value=None):
+        servers = [server.Server("rlimits", LIMITS, filtered=False) for _ in range(workers)]
     request = json.dumps({"source": PROGRAM, "function": None, "input": "7\n"}).encode()
 
     def serve(each: server.Server) -> list[Run]:

@@ -19,8 +19,8 @@ PLACE = "/harness/rrl/sandbox/inside"
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
-"""All that a server finds in its environment: sets of texts have the same order each time, and threads share one heap, as
-each of their own would take 64 MB of address space from the limit, or not, as it happens."""
+"""All that a server finds in its environment: sets of texts have the same order each time, and threads share one heap,
+as each of their own would take 64 MB of address space from the limit, or not, as it happens."""
 SPACES = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 OF_ROOT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_KILL")
 """What the server needs of root's privileges, to make namespaces and to become and end programs; they have none."""
