@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -255,7 +256,7 @@ def service(tracker: Tracker) -> tuple[psutil.Process, psutil.Process]:
 @pytest.mark.parametrize(
     ("victim", "blow", "patience", "why"),
     [
-        ("service", signal.SIGKILL, 30.0, "Connection"),
+        ("service", signal.SIGKILL, 30.0, "Connection|MailboxClosed"),  # whichever of its threads finds out first
         ("process", signal.SIGKILL, 30.0, "its process ended with SIGKILL"),
         ("service", signal.SIGSTOP, 2.0, " within 2"),
         ("process", signal.SIGSTOP, 2.0, "it did not end within 2 s"),
@@ -288,7 +289,7 @@ def test_when_weights_and_biases_breaks_in_the_middle_the_run_goes_on_and_says_s
     assert [row["step"] for row in rows(folder)] == list(range(100))
     (told,) = warnings(caplog)
     assert told.startswith("logger: WandB fails (")
-    assert why in told
+    assert re.search(why, told)
     assert told.endswith("); the run goes on with metrics.jsonl alone")
 
 
