@@ -31,7 +31,7 @@ def main() -> None:
         serve(sys.stdin, lambda line: print(" ".join(line.split()), file=voice))
     except Exception as error:
         # The end of this process is the repair: training is told why and goes on. W&B's exit hooks would wait.
-        print("failed:", " ".join(f"{type(error).__name__}: {error}".split()), file=voice)
+        print("failed:", " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"), file=voice)
         os._exit(1)
 
 
