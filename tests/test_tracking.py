@@ -261,7 +261,7 @@ def service(tracker: Tracker) -> tuple[psutil.Process, psutil.Process]:
             signal.SIGKILL,
             30.0,
             r"\((Connection|MailboxClosed|HandleAbandoned)\w*Error[:)]",
-        ),  # as W&B finds out
+        ),
         ("process", signal.SIGKILL, 30.0, "its process ended with SIGKILL"),
         ("service", signal.SIGSTOP, 2.0, " within 2"),
         ("process", signal.SIGSTOP, 2.0, "it did not end within 2 s"),
