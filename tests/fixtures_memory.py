@@ -91,7 +91,7 @@ def _need(size: dict[str, int], rows: int, lengths: tuple[int, int], settings: P
     return Need(
         settings=settings, engine=None, shape=shape, whole=whole, networks=[actor, *own],
         reference=settings.lora is None, lengths=Lengths(lengths[0], lengths[0], 1, lengths[1]),
-        rows=Rows(rows, rows, rows, 0), world=World(1, lazy=True),
+        rows=Rows(rows, rows, rows, 0), world=World(1, on_cpu=True),
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def states_on_each_rank(changes: dict[str, Any]) -> tuple[int, int]:
         improve(policy, objective, batch.rows(torch.arange(4)), 2)
     alive = _storages()
     need = _need(size, 2, (2, 3), policy._settings)
-    there = World(torch.distributed.get_world_size(), lazy=True)
+    there = World(torch.distributed.get_world_size(), on_cpu=True)
     held = sum(nbytes for place, nbytes in alive.items() if place not in before)
     return held, footprint.at_rest(need.networks, policy._settings, there)
 

@@ -53,23 +53,28 @@ EXAMPLES_OF = {
     "engine": "generate",
 }  # fmt: skip
 """The example of each kind."""
-ONE_STEP = (
-    "algo=ppo", "task.train_per_length=20", "task.test_per_length=5", "policy.critic=none", "trainer.critic_warmup=0",
-    "trainer.ppo_epochs=1", "trainer.total_training_steps=1", *SMALL,
-)  # fmt: skip
-"""What they are tried with together."""
+ONE_STEP = ("trainer.total_training_steps=1", *SMALL)
+RUNS = {
+    ("task", "sampler", "reward", "engine"): ("task.train_per_length=20", "task.test_per_length=5"),
+    ("objective",): (
+        "task.train_per_level=20", "algo=ppo", "policy.critic=none", "trainer.critic_warmup=0", "trainer.ppo_epochs=1",
+    ),
+}  # fmt: skip
+"""Which of them are tried together, and with what beside ``ONE_STEP``."""
 
 
 def test_there_is_an_example_of_every_kind() -> None:
     for suffix in ("py", "yaml"):
-        assert {path.parent.name: path.stem for path in EXAMPLES.glob(f"*/*.{suffix}")} == EXAMPLES_OF
+        assert {(path.parent.name, path.stem) for path in EXAMPLES.glob(f"*/*.{suffix}")} == set(EXAMPLES_OF.items())
 
 
-def test_examples_run_when_their_two_files_each_are_put_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kinds", RUNS)
+def test_examples_run_when_their_two_files_each_are_put_in(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    names = {kind: EXAMPLES_OF[kind] for kind in kinds}
     package, conf = tmp_path / "src" / "rrl", tmp_path / "conf"
     shutil.copytree(ROOT / "src" / "rrl", package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "conf", conf, ignore=shutil.ignore_patterns("experiment"))
-    for kind, name in EXAMPLES_OF.items():
+    for kind, name in names.items():
         module, choice = package / f"{kind}s" / f"{name}.py", conf / kind / f"{name}.yaml"
         assert module.parent.is_dir()
         assert choice.parent.is_dir()
@@ -79,7 +84,7 @@ def test_examples_run_when_their_two_files_each_are_put_in(tmp_path: Path) -> No
     done = subprocess.run(
         [
             sys.executable, "-m", "rrl.cli.train", f"run.dir={tmp_path / 'run'}", f"run.cache_dir={tmp_path / 'cache'}",
-            *(f"{kind}={name}" for kind, name in EXAMPLES_OF.items()), *ONE_STEP,
+            *(f"{kind}={name}" for kind, name in names.items()), *RUNS[kinds], *ONE_STEP,
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "CUDA_VISIBLE_DEVICES": ""},
@@ -90,7 +95,7 @@ def test_examples_run_when_their_two_files_each_are_put_in(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 1
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    for kind, name in EXAMPLES_OF.items():
+    for kind, name in names.items():
         assert config[kind]["_target_"].startswith(f"rrl.{kind}s.{name}.")
 
 

@@ -273,7 +273,7 @@ def _warm_start() -> tuple[int, int]:
     one = Network("actor", whole, 0, whole, 1536)
     need = Need(
         settings=settings(), engine=None, shape=shape, whole=whole, networks=[one], reference=False,
-        lengths=Lengths(13, 13, 11, 16), rows=Rows(1, 1, 1, rows), world=World(1, lazy=True),
+        lengths=Lengths(13, 13, 11, 16), rows=Rows(1, 1, 1, rows), world=World(1, on_cpu=True),
     )  # fmt: skip
     return phases(work)["warm start"] + 4 * whole, sum(need.warm_start().values())
 
@@ -282,9 +282,11 @@ def _warm_start() -> tuple[int, int]:
 
 
 def test_the_sizes_of_deepspeeds_buffers_are_its_defaults() -> None:
+    from deepspeed.runtime.engine import MEMORY_OPT_ALLREDUCE_SIZE
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     assert DeepSpeedZeroConfig(stage=2).reduce_bucket_size == policy_settings.BUCKET
+    assert MEMORY_OPT_ALLREDUCE_SIZE == policy_settings.BUCKET  # at stage 0
     third = DeepSpeedZeroConfig(stage=3)
     found = (third.max_live_parameters, third.param_persistence_threshold, third.prefetch_bucket_size)
     assert found == (footprint.LIVE, footprint.PERSISTENT, footprint.PREFETCH)
@@ -303,7 +305,7 @@ def test_deepspeeds_own_estimate_is_given_where_it_fits() -> None:
 def test_more_processes_share_states_out_from_stage_1_on() -> None:
     one = Network("actor", 1_000_000, 0, 0, 100_000)
     stages = [settings(zero_stage=stage, dtype="bfloat16") for stage in range(4)]
-    rest = [footprint.at_rest([one], each, World(4, lazy=True)) for each in stages]
+    rest = [footprint.at_rest([one], each, World(4, on_cpu=True)) for each in stages]
     # Weights 2, copy and moments 12; at stage 3 gradients of 2 too, and a bucket of 2 that is not shared out.
     assert rest == [14_000_000, 5_000_000, 5_000_000, 6_000_000]
 
@@ -311,8 +313,8 @@ def test_more_processes_share_states_out_from_stage_1_on() -> None:
 def test_frozen_parameters_have_no_states_and_small_tensors_stay_whole() -> None:
     adapted, cut = Network("actor", 1000, 9000, 0, 500), Network("actor", 1000, 0, 300, 500)
     # Weights 4 and moments 8; at stage 3 weights, gradients, copy and moments, a bucket of 4, and 300 weights again.
-    assert footprint.at_rest([adapted], settings(), World(1, lazy=True)) == 4 * 10_000 + 8 * 1000
-    assert footprint.at_rest([cut], settings(zero_stage=3), World(4, lazy=True)) == 20_000 // 4 + 4000 + 4 * 300
+    assert footprint.at_rest([adapted], settings(), World(1, on_cpu=True)) == 4 * 10_000 + 8 * 1000
+    assert footprint.at_rest([cut], settings(zero_stage=3), World(4, on_cpu=True)) == 20_000 // 4 + 4000 + 4 * 300
 
 
 def test_logits_are_needed_from_the_end_of_the_shortest_prompt_on() -> None:
@@ -323,7 +325,7 @@ def test_logits_are_needed_from_the_end_of_the_shortest_prompt_on() -> None:
 def test_a_bucket_is_as_large_as_the_network_up_to_a_limit() -> None:
     chosen = settings(zero_stage=3)
     rest = [
-        footprint.at_rest([Network("actor", size, 0, 0, 1)], chosen, World(1, lazy=False)) for size in (10**6, 10**9)
+        footprint.at_rest([Network("actor", size, 0, 0, 1)], chosen, World(1, on_cpu=False)) for size in (10**6, 10**9)
     ]
     # Weights and gradients 4 each, copy and moments 12, and a bucket of 4 bytes an element.
     assert rest == [20 * 10**6 + 4 * 10**6, 20 * 10**9 + 4 * 500_000_000]

@@ -353,6 +353,13 @@ def test_zero_stages_train_alike(critic, stage):
     assert plain.annotate(batch).values[batch.mask].abs().min() > 1e-3
 
 
+def test_a_bucket_holds_what_is_trained_and_no_more():
+    policy = make_policy(zero_stage=2, critic="own", lora=LORA)
+    for engine in policy._engines.values():
+        trained = sum(p.numel() for p in engine.module.parameters() if p.requires_grad)
+        assert engine.zero_reduce_bucket_size() == trained > 0
+
+
 @CRITICS
 @pytest.mark.parametrize("stage", [0, 1])
 def test_bfloat16_trains(critic, stage):

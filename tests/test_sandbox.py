@@ -66,7 +66,7 @@ def still_honest(sandbox: Sandbox) -> bool:
         ("print(1)\nexit(0)", "1\n"),
         ("import threading as t\nt.Timer(0.2, print, (1,)).start()", "1\n"),
         ("import threading as t\nfor _ in range(5): t.Timer(0.1, print, (1,)).start()", "1\n" * 5),
-        (
+        (  # with heaps of their own there would be room for four
             "import threading, time\nfor _ in range(7):\n threading.Thread(target=time.sleep, args=(0.1,)).start()\n"
             " time.sleep(0.002)\nprint(1)",
             "1\n",

@@ -260,7 +260,7 @@ def service(tracker: Tracker) -> tuple[psutil.Process, psutil.Process]:
             "service",
             signal.SIGKILL,
             30.0,
-            r"\((Connection|MailboxClosed|HandleAbandoned)\w*Error[:)]",
+            r"\(\w+Error[:)]",
         ),
         ("process", signal.SIGKILL, 30.0, "its process ended with SIGKILL"),
         ("service", signal.SIGSTOP, 2.0, " within 2"),

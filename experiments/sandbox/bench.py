@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from rrl.sandbox import server
 from rrl.sandbox.isolation import choose
@@ -62,7 +61,8 @@ def _ways(workers: int) -> dict[str, Callable[[int], float]]:
     ways: dict[str, Callable[[int], float]] = {
         "fresh python, rlimits": lambda count: _fresh(count, workers),
         "fresh python -I -S, rlimits": lambda count: _fresh(count, workers, "-I", "-S"),
-        "warm, rlimits alone": lambda count: _warm(count, workers),
+        "warm, rlimits alone": lambda count: _warm(count, workers, own_user=False),
+        "warm, rlimits, own user": lambda count: _warm(count, workers, own_user=True),
     }
     for level in ("rlimits", "namespaces", "bubblewrap"):
         ways[f"sandbox, {level}"] = lambda count, level=level: _sandbox(count, workers, level)  # type: ignore[misc]
@@ -100,10 +100,9 @@ def _limit() -> None:
         resource.setrlimit(what, (most, most))
 
 
-def _warm(count: int, workers: int) -> float:
-    """The warm server with limits alone: no filter of system calls, no rules on files, and no other user than ours."""
-    with mock.patch("rrl.sandbox.start._user", return_value=None):
-        servers = [server.Server("rlimits", LIMITS, filtered=False) for _ in range(workers)]
+def _warm(count: int, workers: int, *, own_user: bool) -> float:
+    """The warm server with limits alone: no filter of system calls, no rules on files."""
+    servers = [server.Server("rlimits", LIMITS, filtered=False, own_user=own_user) for _ in range(workers)]
     request = json.dumps({"source": PROGRAM, "function": None, "input": "7\n"}).encode()
 
     def serve(each: server.Server) -> list[Run]:

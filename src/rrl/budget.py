@@ -81,7 +81,7 @@ def need(config: Mapping[str, Any], parts: Parts, model: Any, lengths: Lengths, 
             learning=share(trainer.mini_batch, processes, policy.micro_batch_size),
             warm=warm,
         ),
-        world=World(processes, lazy=not torch.cuda.is_available()),
+        world=World(processes, on_cpu=not torch.cuda.is_available()),
     )
 
 
@@ -98,8 +98,8 @@ def phases(need: Need, here: int) -> list[Phase]:
     """Each phase with the room that one of the ``here`` processes of this machine has for it."""
     memory = main_memory()
     main = Room(memory.name, memory.total // here, memory.free // here)
-    room = main if need.world.lazy else min(accelerators(), key=lambda each: each.free)
-    program = {"this program": peaks()[0].size} if need.world.lazy else {}
+    room = main if need.world.on_cpu else min(accelerators(), key=lambda each: each.free)
+    program = {"this program": peaks()[0].size} if need.world.on_cpu else {}
     parts = {"warm start": need.warm_start()} if need.rows.warm else {}
     parts |= {"gen": need.gen()}
     parts |= {"old_log_prob": need.old_log_prob()} if need.rows.annotating else {}

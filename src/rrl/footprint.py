@@ -68,10 +68,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class World:
-    """How many processes train together, and whether memory counts only once it is touched, as on the CPU."""
+    """How many processes train together, and whether they do so on the CPU."""
 
     processes: int
-    lazy: bool
+    on_cpu: bool
 
 
 class States(NamedTuple):
@@ -119,7 +119,7 @@ def states(network: Network, settings: PolicySettings, world: World) -> States:
     b, trained, whole = BYTES[settings.dtype], network.trained, network.parameters
     bucket = b * min(BUCKET, trained)
     if settings.zero_stage == 0:
-        temporary = 4 * (network.largest if world.lazy else trained)
+        temporary = 4 * (network.largest if world.on_cpu else trained)
         copies = 4 * trained if settings.dtype == "bfloat16" else 0
         return States(b * whole + 8 * trained + copies, 0, b * trained, bucket, copies + temporary)
     mine = trained // world.processes
@@ -163,7 +163,7 @@ def saved_by_layer(model: Shape, rows: int, width: int, dtype: str) -> int:
 
 def checkpoint(networks: Sequence[Network], settings: PolicySettings, whole: int) -> int:
     """What all processes write together: networks, optimiser states and, once more, the actor of ``whole`` weights."""
-    b, alone = BYTES[settings.dtype], World(1, lazy=True)
+    b, alone = BYTES[settings.dtype], World(1, on_cpu=True)
     sharded = replace(settings, zero_stage=min(settings.zero_stage, 1))
     return b * whole + sum(states(network, sharded, alone).rest for network in networks)
 

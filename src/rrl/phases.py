@@ -71,7 +71,7 @@ class Need:
         """Supervised training, whole and in float32."""
         settings = replace(self.settings, dtype="float32", gradient_checkpointing=False, zero_stage=0)
         width = self.lengths.longest + max(self.lengths.reference, 1)
-        temporary = max(network.largest for network in self.networks) if self.world.lazy else self.whole
+        temporary = max(network.largest for network in self.networks) if self.world.on_cpu else self.whole
         return {
             "weights, gradients, moments": 4 * (4 * self.whole + temporary),
             "activations": footprint.activations(self.shape, self.rows.warm, width, settings),

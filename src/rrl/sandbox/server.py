@@ -31,9 +31,12 @@ class ServerLost(Exception):
 
 
 class Server:
-    """One warm server. Only one thread may ask it; another may close it meanwhile."""
+    """One warm server. Only one thread may ask it; another may close it meanwhile.
 
-    def __init__(self, level: start.Level, limits: Limits, *, filtered: bool = True) -> None:
+    Not ``filtered``: programs may make any system call. Without ``own_user`` root's programs remain root's.
+    """
+
+    def __init__(self, level: start.Level, limits: Limits, *, filtered: bool = True, own_user: bool = True) -> None:
         self._limits = limits
         # the server makes it, so that there is nobody who leaves it behind when this process is killed
         self._folder = f"{tempfile.gettempdir()}/rrl-sandbox-{secrets.token_hex(8)}" if level == "rlimits" else ""
@@ -42,7 +45,7 @@ class Server:
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    start.command(level, limits, self._folder, filtered=filtered),
+                    start.command(level, limits, self._folder, filtered=filtered, own_user=own_user),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,

@@ -19,8 +19,8 @@ PLACE = "/harness/rrl/sandbox/inside"
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
-"""All that a server finds in its environment: sets of texts have the same order each time, and threads share one heap,
-as each of their own would take 64 MB of address space from the limit, or not, as it happens."""
+"""All that a server finds in its environment. Sets of texts have the same order each time, and threads share one heap:
+the C library would give each its own, 64 MB of address space, where the limit leaves room for it."""
 SPACES = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 OF_ROOT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_KILL")
 """What the server needs of root's privileges, to make namespaces and to become and end programs; they have none."""
@@ -29,14 +29,14 @@ FEW_USERS = (61184, 4000)
 """Numbers of users that nobody has, in a container that has 65,536 of them."""
 
 
-def command(level: Level, limits: Limits, folder: str, *, filtered: bool) -> list[str]:
-    """The command of a server; ``filtered``: whether system calls of programs are judged."""
+def command(level: Level, limits: Limits, folder: str, *, filtered: bool, own_user: bool) -> list[str]:
+    """The command of a server; see rrl.sandbox.server."""
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     visible = _visible(python)
     hidden = _hidden()
     settings = {
-        "limits": asdict(limits), "isolation": level, "folder": folder, "user": _user(), "visible": visible,
-        "hidden": hidden, "filtered": filtered,
+        "limits": asdict(limits), "isolation": level, "folder": folder, "visible": visible, "hidden": hidden,
+        "filtered": filtered, "user": _user() if own_user else None,
     }  # fmt: skip
     home = PLACE if level == "bubblewrap" else str(INSIDE)
     serve = [python, "-S", "-s", f"{home}/serve.py", json.dumps(settings)]

@@ -39,7 +39,7 @@ UNREADABLE = (
 THREAD_STACK = 2**23
 """Bytes; without it each thread would have as much as the first one may grow to."""
 HOLES = 2**15
-"""Bytes of small objects, for each of the sizes that Python tells apart, which fill what imports left free."""
+"""Bytes of objects of each size class that fill what imports left free; more of them touch no fewer pages."""
 LENGTH = struct.Struct("!I")
 LINE = 100
 """The descriptor that the parent is at the other end of."""
@@ -66,7 +66,7 @@ def _serve(cell: Cell) -> None:
     _send({"ready": True})
     parse = json.JSONDecoder().raw_decode  # as json.loads, which touches more pages that a fork must then copy
     while request := _receive():
-        header, output, report = watch.run(parse(request, 0)[0], cell, LINE)
+        header, output, report = watch.run(parse(request)[0], cell, LINE)
         _send({**header, "output": len(output), "report": len(report)}, output, report)
 
 
