@@ -77,7 +77,7 @@ FAULTS = {
         "none",
         ["policy.actor_lr=1e30", "objective.entropy_coef=0.1"],
         1,
-        "step 1: mini-batch 1: loss: actor nan",
+        "step 1: mini-batch 2: loss: actor nan",  # the second epoch's first
     ),
     "rank": ("fail:1", [], 1, "rank 1: RuntimeError: this reward always fails"),
 }
