@@ -64,9 +64,8 @@ def _serve(cell: Cell) -> None:
         __import__(name)
     _settle()
     _send({"ready": True})
-    parse = json.JSONDecoder().raw_decode  # as json.loads, which touches more pages that a fork must then copy
-    while request := _receive():
-        header, output, report = watch.run(parse(request)[0], cell, LINE)
+    while (request := _receive()) is not None:
+        header, output, report = watch.run(request, cell, LINE)
         _send({**header, "output": len(output), "report": len(report)}, output, report)
 
 
@@ -99,10 +98,10 @@ def _settle() -> None:
     gc.freeze()  # a collection in a child would touch, and so copy, all of this memory
 
 
-def _receive() -> str:
-    """The next request; nothing when there will be none."""
+def _receive() -> Any:
+    """The next request; None when there will be none."""
     size = _exactly(LENGTH.size)
-    return _exactly(LENGTH.unpack(size)[0]).decode() if size else ""
+    return json.loads(_exactly(LENGTH.unpack(size)[0])) if size else None
 
 
 def _exactly(size: int) -> bytes:
