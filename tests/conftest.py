@@ -1,8 +1,11 @@
-"""What several test modules use, and that the collector of garbage leaves alone what was imported."""
+"""What several test modules use, and what makes all of them faster."""
 
 import gc
+import os
 
-from fixtures_judge import server
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: a second thread costs more than it brings
+
+from fixtures_judge import server  # noqa: E402 - it imports torch, which reads that once
 
 __all__ = ["server"]
 

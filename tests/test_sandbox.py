@@ -489,8 +489,16 @@ def test_nothing_outlives_the_process_that_made_the_sandbox(tmp_path: Path, isol
 
 def _left(folder: Path, pids: list[str]) -> list[str]:
     """What is in there, and which of these processes live."""
-    living = [pid for pid in pids if pid not in ("1", "2") and Path(f"/proc/{pid}").exists()]
+    living = [pid for pid in pids if pid not in ("1", "2") and _lives(pid)]
     return [path.name for path in folder.iterdir() if path.name != "script.py"] + living
+
+
+def _lives(pid: str) -> bool:
+    """Whether it is there and more than a record that nobody has collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_an_isolation_that_does_not_work_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
