@@ -5,7 +5,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: a second thread costs more than it brings
 
-from fixtures_judge import server  # noqa: E402 - it imports torch, which reads that once
+from fixtures_judge import server  # it imports torch, which reads that once
 
 __all__ = ["server"]
 
