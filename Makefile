@@ -36,7 +36,7 @@ study-math: install ## the verifier of MATH on all canonical solutions: DATA=<fo
 bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
 
-test-slow: install ## run the slow tests too long for every day (half an hour)
+test-slow: install ## run the slow tests (about 20 minutes)
 	$(RUN) pytest -m slow
 
 check: install ## ruff, mypy --strict and the default tests
