@@ -386,10 +386,13 @@ def test_a_part_that_a_run_needs_cannot_be_emptied_or_replaced_by_a_value() -> N
     ]
 
 
-def test_a_target_has_to_be_a_class_that_can_be_imported() -> None:
+def test_a_target_has_to_be_a_class_that_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RRL_PARTS", raising=False)
     assert faults("reward._target_=no.such.Class", "run._target_=os.system", "engine._target_=nothing") == [
         "engine._target_: 'nothing' cannot be imported (Empty module name); expected package.module.Class",
-        "reward._target_: 'no.such.Class' cannot be imported (No module named 'no'); expected package.module.Class",
+        "reward._target_: 'no.such.Class' cannot be imported (No module named 'no'); expected package.module.Class, "
+        "installed or in a folder that RRL_PARTS names; RRL_PARTS is not set: export RRL_PARTS=FOLDER, where the module "
+        "lies",
         "run._target_: 'os.system' is no class; expected package.module.Class",
     ]
 
@@ -492,16 +495,16 @@ def test_a_mapping_with_a_target_becomes_an_object_and_lists_become_tuples() -> 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("amount", "1", "float, got '1'"),
+        ("amount", "1", "float, got '1'; write 1, without quotes"),
         ("amount", True, "float, got True"),
         ("amount", float("nan"), "a finite float, got nan"),
-        ("count", 1.0, "int, got 1.0"),
+        ("count", 1.5, "int, got 1.5"),
         ("count", False, "int, got False"),
         ("name", 5, "str or null, got 5"),
         ("on", 1, "bool, got 1"),
-        ("on", "yes", "bool, got 'yes'"),
+        ("on", "yes", "bool, got 'yes'; write true, without quotes"),
         ("kind", "c", "'a' | 'b' | 3, got 'c'"),
-        ("kind", 3.0, "'a' | 'b' | 3, got 3.0"),
+        ("kind", 3.5, "'a' | 'b' | 3, got 3.5"),
         ("pair", [1], "a list of 2 float, got [1]"),
         ("pair", [1, "x"], "a list of 2 float, got [1, 'x']"),
         ("several", "abc", "a list of str, got 'abc'"),

@@ -228,3 +228,12 @@ def test_shuffled_epochs_repeat_none_before_all_were_drawn() -> None:
 
 def test_shuffled_epochs_of_nothing_are_nothing() -> None:
     assert shuffled_epochs([], 5, seed=0) == shuffled_epochs("ab", 0, seed=0) == []
+
+
+def test_a_split_without_a_file_is_told_with_the_splits_that_have_one(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl.gz", "notes.txt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(DataError) as caught:
+        load_split(str(tmp_path), hub_id="", hub_config=None, split="tset", fields=())
+    assert caught.value.faults[0].startswith(f"{tmp_path}/tset.jsonl: no such file; nearest names in {tmp_path}: ")
+    assert caught.value.faults[1].endswith("; or evaluation.split=test|train, which are there")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rrl.errors import ConfigError
 from rrl.tasks.embedded import Embedded
 from rrl.tasks.minichat import MiniChat
 from rrl.tasks.minicode import MiniCode
@@ -82,3 +83,12 @@ def test_both_seeds_fix_the_demonstrations(kind: type[Embedded]) -> None:
 def test_an_impossible_setting_is_refused_by_name(kind: type[Embedded], key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=key):
         task(kind, **{key: value})
+
+
+@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("split", ["tset", "Test", "train ", "validation", ""])
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(kind: type[Embedded], split: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        task(kind).examples(split)
+    told = f"evaluation.split: {kind.name} has no split {split!r}; expected one of train, test"
+    assert caught.value.faults == (told,)

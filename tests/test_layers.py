@@ -17,16 +17,16 @@ LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
-        "spans", "dialogue", "calibration", "intervals",
+        "spans", "dialogue", "calibration", "intervals", "arguments",
     ),
     (
-        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "equality", "binding",
+        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "equality", "importing",
         "codematch",
     ),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge",
-        "preferences", "winrate",
+        "preferences", "winrate", "binding",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
@@ -49,7 +49,7 @@ PLACES = {
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
     "httpx": {"judges/endpoint.py"},
-    "hydra": {"overrides.py", "jobs.py", "sweeps.py"},
+    "hydra": {"arguments.py", "overrides.py", "jobs.py", "sweeps.py"},
     "omegaconf": {"overrides.py", "rundir.py"},
     "tokenizers": {"models.py"},
     "transformers": {"models.py", "assemble.py", "engines/", "scorers/"},

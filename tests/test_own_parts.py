@@ -1,5 +1,6 @@
 """Parts of a user's own, outside this project: folders in RRL_PARTS are searched as conf/ is, and imported from."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,78 @@ def test_without_the_variable_there_is_nothing_but_ours(monkeypatch: pytest.Monk
     monkeypatch.delenv("RRL_PARTS")
     assert len(folders()) == 1
     assert "mine" not in groups()["sampler"]
+
+
+# --- modules that cannot be imported ----------------------------------------------------------------------------------
+
+
+def failing(parts: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is told of the sampler ``mine`` when this is its module."""
+    (parts / "own_mine.py").write_text(code)
+    importlib.invalidate_caches()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "own_mine", raising=False)
+    (told,) = faults("algo=ppo", "sampler=mine")
+    return told
+
+
+def test_a_module_that_is_not_there_is_told_with_what_the_variable_is(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (parts / "own_mine.py").unlink()
+    importlib.invalidate_caches()
+    (told,) = faults("algo=ppo", "sampler=mine")
+    assert told.startswith("sampler._target_: 'own_mine.Mine' cannot be imported (No module named 'own_mine'); ")
+    assert f"RRL_PARTS is {str(parts)!r}" in told
+    monkeypatch.delenv("RRL_PARTS")
+    (told,) = faults("algo=ppo", "sampler={_target_: own_mine.Mine}")
+    assert "RRL_PARTS is not set" in told
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "told"),
+    [
+        ("import os\nimport no_such_library\n", 2, "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("from os import no_such_name\n", 1, "ImportError: cannot import name 'no_such_name' from 'os'"),
+        ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError: division by zero"),
+        ("import sys\n\nsys.exit(3)\n", 3, "SystemExit: 3"),
+        ("x = 1\nclass Mine(:\n", 2, "SyntaxError: invalid syntax"),
+        ("def f():\n    assert False\nf()\n", 2, "AssertionError"),
+        ("import json\njson.loads('{')\n", 2, "JSONDecodeError: Expecting property name"),
+        ("{}['a']\n", 1, "KeyError: 'a'"),
+    ],
+)
+def test_a_module_that_fails_is_told_by_file_line_and_error(
+    code: str, line: int, told: str, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = failing(parts, code, monkeypatch)
+    assert f"cannot be imported ({parts}/own_mine.py, line {line}: {told}" in found
+    assert "RRL_PARTS" not in found
+
+
+def test_the_failing_line_of_a_module_that_it_imports_is_told(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (parts / "own_helper.py").write_text("\n\nraise RuntimeError('not ready')\n")
+    found = failing(parts, "import own_helper\n", monkeypatch)
+    assert f"({parts}/own_helper.py, line 3: RuntimeError: not ready)" in found
+
+
+def test_a_class_that_is_not_in_the_module_is_told_with_the_nearest_and_the_file(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = failing(parts, CODE.replace("class Mine", "class Mines"), monkeypatch)
+    assert f"(module 'own_mine', {parts}/own_mine.py, has no 'Mine')" in found
+    assert found.endswith("did you mean 'own_mine.Mines'?")
+
+
+def test_a_constructor_with_a_type_that_cannot_be_looked_up_is_told(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "class Mine:\n    def __init__(self, *, level_weights: 'NoSuchType', boldness: int) -> None: ...\n"
+    found = failing(parts, code, monkeypatch)
+    assert "has a constructor whose arguments cannot be read (name 'NoSuchType' is not defined)" in found
+
+
+@pytest.mark.parametrize("target", ["nothing", ".mine.Mine", "..Mine", "", "5"])
+def test_a_target_without_a_module_is_refused(target: str) -> None:
+    (told,) = faults("algo=ppo", f"sampler._target_='{target}'")
+    assert told == f"sampler._target_: {target!r} cannot be imported (Empty module name); expected package.module.Class"

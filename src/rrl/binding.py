@@ -1,7 +1,7 @@
 """Objects from mappings: ``_target_`` names a class, the other keys are its constructor's keyword-only arguments."""
 
-import importlib
 import inspect
+import json
 import math
 import re
 import types
@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from rrl.errors import shown
+from rrl.importing import load_class
 from rrl.spelling import nearest
 
 BROKEN = object()
 """Stands for a part that could not be constructed: told already, so it fits everywhere."""
+SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
 def make(value: Any, path: str, faults: list[str], sound: Any = None) -> Any:
@@ -34,6 +36,10 @@ def _construct(node: Mapping[str, Any], path: str, faults: list[str], sound: Map
     arguments = {k: make(v, f"{path}.{k}", faults, sound.get(k)) for k, v in node.items() if k != "_target_"}
     if target is None:
         return BROKEN
+    hints = typing.get_type_hints(target.__init__)
+    arguments = {key: _whole(value, hints.get(key, Any)) for key, value in arguments.items()}
+    if isinstance(node, dict):  # who reads the configuration itself sees the same whole numbers
+        node.update((key, value) for key, value in arguments.items() if isinstance(node[key], float))
     faults += _binding_faults(target, arguments, path)
     spare = {k: make(v, path, []) for k, v in sound.items() if sound.get("_target_") == node["_target_"]}
     whole = _build(target, arguments, spare, path, faults)
@@ -77,19 +83,6 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
 
 
-def load_class(name: str, path: str, faults: list[str]) -> Any:
-    module, _, attribute = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        faults.append(f"{path}._target_: {name!r} cannot be imported ({error}); expected package.module.Class")
-        return None
-    if not isinstance(found, type):
-        faults.append(f"{path}._target_: {name!r} is no class; expected package.module.Class")
-        return None
-    return found
-
-
 def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> list[str]:
     """Arguments that are missing, unknown or of another type than the signature says."""
     parameters = inspect.signature(target).parameters
@@ -101,8 +94,18 @@ def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> lis
             faults.append(f"{path}.{key}: {target.__name__} takes no such argument{hint}")
         elif value is not BROKEN and not _fits(value, hints.get(key, Any)):
             finite = "a finite " if isinstance(value, float) and not math.isfinite(value) else ""
-            faults.append(f"{path}.{key}: expected {finite}{_spell(hints[key])}, got {shown(value)}")
+            wanted = f"{finite}{_spell(hints[key])}"
+            faults.append(f"{path}.{key}: expected {wanted}, got {shown(value)}{_remedy(value, hints[key])}")
     return faults
+
+
+def _remedy(value: Any, hint: Any) -> str:
+    """How to write a number or a switch that was given as a text."""
+    plain = SWITCHES.get(value.lower(), value) if isinstance(value, str) else ""
+    try:
+        return f"; write {plain}, without quotes" if _fits(json.loads(plain), hint) else ""
+    except ValueError:
+        return ""
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -123,6 +126,18 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (str, bool, type(None)):
         return isinstance(value, hint)
     return hint is Any or not isinstance(value, str | int | float | dict | tuple | None)
+
+
+def _whole(value: Any, hint: Any) -> Any:
+    """The value, its whole numbers as int where no float is expected, however they were written: 1e5, 8.0."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and float not in options and _fits(int(value), hint) else value
+    if isinstance(value, tuple) and get_origin(hint) is tuple:
+        return tuple(_whole(item, get_args(hint)[0]) for item in value)
+    if isinstance(value, dict) and get_origin(hint) is dict:
+        return {key: _whole(item, get_args(hint)[1]) for key, item in value.items()}
+    return value
 
 
 def _is_number(value: Any, kind: type) -> bool:

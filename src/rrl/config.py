@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rrl.binding import BROKEN, load_class, make
+from rrl.binding import BROKEN, make
 from rrl.choices import targets
 from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
+from rrl.importing import load_class
 from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.launch import Launcher
 from rrl.loop import LoopSettings

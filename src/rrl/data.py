@@ -129,7 +129,8 @@ def _read_text(path: Path) -> str:
     if not path.is_file():
         refuse(
             [f"{path.absolute()}: no such file; {_nearest_names(path.absolute())}"],
-            "give data.path=<folder that holds the files>; relative paths count from the working directory",
+            "give data.path=<folder that holds the files>; relative paths count from the working directory"
+            + _splits(path),
         )
     try:
         content = path.read_bytes()
@@ -138,6 +139,13 @@ def _read_text(path: Path) -> str:
         kind = "gzip-packed UTF-8 text" if path.suffix == ".gz" else "UTF-8 text"
         fault = f"{path}: expected {kind}, received {type(error).__name__}: {error}"
         raise DataError(fault, "remedy: fetch or pack the file anew") from error
+
+
+def _splits(path: Path) -> str:
+    """The splits that are beside one that is not there."""
+    files = [*path.parent.glob("*.jsonl"), *path.parent.glob("*.jsonl.gz")]
+    names = sorted({file.name.partition(".jsonl")[0] for file in files})
+    return f"; or evaluation.split={'|'.join(names)}, which are there" if names else ""
 
 
 def _nearest_names(path: Path) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rrl.arguments import read
 from rrl.choices import conf_dir as conf_dir
 from rrl.choices import folders, search_path, take_own_parts
 from rrl.choices import groups as groups
@@ -16,7 +17,6 @@ from rrl.spelling import closest, likeliest_key
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 ANEW = ("judge", "scorer")
 """Groups that are chosen when a run is evaluated, whatever it was trained with."""
-EXAMPLE = "\"template.text='Q: {question}'\""
 
 
 class Composed(NamedTuple):
@@ -49,7 +49,7 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
 
     faults = take_own_parts()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
-        chosen, values = _divide(_read(overrides, faults), _groups_of(name, only), faults)
+        chosen, values = _divide(read(overrides, faults), _groups_of(name, only), faults)
         config = hydra.compose(name, [search_path(), *chosen])
         return _settle(config if only is None else _masked(config, only), values, faults, only)
 
@@ -86,7 +86,7 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
         config = _linked(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.models.HuggingFace", **actor}, None
-        chosen, values = _divide(_read(overrides, faults), ANEW, faults)
+        chosen, values = _divide(read(overrides, faults), ANEW, faults)
         _put_in(config, chosen)
         return _settle(config, values, faults)
 
@@ -108,7 +108,7 @@ def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
     """The configuration that a run has written in ``file``, under ``overrides``."""
     faults = take_own_parts()
     with _told(faults):
-        return _settle(_linked(file), _read(overrides, faults), faults)
+        return _settle(_linked(file), read(overrides, faults), faults)
 
 
 def _linked(file: Path) -> Any:
@@ -130,41 +130,6 @@ def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
         yield f"{path}{key}", item
         if isinstance(item, Mapping):
             yield from walk(item, f"{path}{key}.")
-
-
-def _read(overrides: Sequence[str], faults: list[str]) -> list[Any]:
-    """The overrides that can be read, one a key."""
-    read: dict[str, Any] = {}
-    for text in overrides:
-        override = _parse(text)
-        if isinstance(override, str):
-            faults.append(override)
-            continue
-        before = read.setdefault(override.key_or_group, override)
-        if before.input_line != text:
-            faults.append(f"{override.key_or_group}: given twice, as {before.input_line!r} and {text!r}; keep one")
-    return list(read.values())
-
-
-def _parse(text: str) -> Any:
-    """The override, or what is wrong with it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    if text.startswith("-"):
-        return f"{text}: no such option; expected key=value, or --help"
-    unreadable = f"{text!r}: cannot be read; expected key=value; quote special characters, as in {EXAMPLE}"
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        return unreadable
-    if override.package or not override.key_or_group:
-        return unreadable
-    if override.is_delete():
-        return f"{text}: a key cannot be taken away; set it to another value, such as null"
-    if override.is_sweep_override():
-        return f"{text}: several values, expected one; give a list as key=[a,b], or start one run for each"
-    return override
 
 
 def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> tuple[list[str], list[Any]]:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rrl.errors import ConfigError
 from rrl.interfaces import Task
 from rrl.ranges import between
 from rrl.types import Example
+
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,9 @@ class Embedded(Task):
         """An example of the stream to warm up on."""
 
     def examples(self, split: str) -> list[Example]:
-        """Examples of ``split``, level by level."""
+        """Examples of ``split``, level by level. Raises ConfigError for one that is not in ``SPLITS``."""
+        if split not in SPLITS:
+            raise ConfigError(f"evaluation.split: {self.name} has no split {split!r}; expected one of {', '.join(SPLITS)}")
         train = [e for level in self.trained for e in self._drawn(level, "train", self.train_per_level, set())]
         if split == "train":
             return train

@@ -1,0 +1,95 @@
+r"""Overrides as a command line gives them, read one by one: ``key=value``, quotes, and what backslashes mean there.
+
+In double quotes ``\n``, ``\r``, ``\t``, ``\\``, ``\"``, ``\xe9``, ``\u00e9`` and ``\U0001f600`` are what they are in
+JSON and YAML; any other backslash stands as it is, as in ``"\d+"``. Outside double quotes text stands as it is, and what
+would be a line's end, a tab or a character by its number is refused, for it may be meant either way.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+EXAMPLE = "\"template.text='Q: {question}'\""
+ESCAPE = re.compile(r"""\\(?:([nrt\\"'])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))""")
+CHARACTERS = {"n": "\n", "r": "\r", "t": "\t"}
+MEANINGS = {"n": "a line's end", "r": "a carriage return", "t": "a tab", "u": "a character"}
+UNCLEAR = re.compile(r"\\+(?:[nrt]|u[0-9a-fA-F]{4})")
+
+
+def read(overrides: Sequence[str], faults: list[str]) -> list[Any]:
+    """The overrides that can be read, one a key, as Hydra's; of the others, and of double ones, a fault each."""
+    found: dict[str, Any] = {}
+    for text in overrides:
+        override = _parse(text)
+        if isinstance(override, str):
+            faults.append(override)
+            continue
+        before = found.setdefault(override.key_or_group, override)
+        if before.input_line != text:
+            faults.append(f"{override.key_or_group}: given twice, as {before.input_line!r} and {text!r}; keep one")
+    return list(found.values())
+
+
+def _parse(text: str) -> Any:
+    """The override, or what is wrong with it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if text.startswith("-"):
+        return f"{text}: no such option; expected key=value, or --help"
+    unreadable = f"{text!r}: cannot be read; expected key=value; quote special characters, as in {EXAMPLE}"
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        return unreadable
+    if override.package or not override.key_or_group:
+        return unreadable
+    if override.is_delete():
+        return f"{text}: a key cannot be taken away; set it to another value, such as null"
+    if override.is_sweep_override():
+        return f"{text}: several values, expected one; give a list as key=[a,b], or start one run for each"
+    try:
+        override._value = _meant(override._value)
+    except ValueError as error:
+        return f"{override.key_or_group}: {error}"
+    return override
+
+
+def _meant(value: Any) -> Any:
+    """A value as Hydra has read it, its texts unescaped, at any depth. Raises ValueError for one that is unclear."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if isinstance(value, list):
+        return [_meant(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _meant(item) for key, item in value.items()}
+    if isinstance(value, QuotedString) and value.quote is Quote.double:
+        return QuotedString(_unescaped(value.with_quotes()[1:-1]), Quote.double)
+    text = value.text if isinstance(value, QuotedString) else value
+    unclear = UNCLEAR.search(text) if isinstance(text, str) else None
+    if unclear:
+        sign = unclear[0].lstrip("\\")
+        raise ValueError(
+            f"{unclear[0]} outside double quotes is unclear, in '{text}'; expected \"\\{sign}\" for "
+            f"{MEANINGS[sign[0]]} or \"\\\\{sign}\" for a backslash and {sign}, in double quotes within the shell's "
+            f"single ones, as in 'engine.stop=[\"\\{sign}\"]'"
+        )
+    return value
+
+
+def _unescaped(text: str) -> str:
+    """What is written between double quotes. Raises ValueError for half of a character."""
+    plain = ESCAPE.sub(lambda found: _character(*found.groups()), text)
+    try:
+        return plain.encode("utf-16", "surrogatepass").decode("utf-16")  # two halves become one character
+    except UnicodeDecodeError:
+        raise ValueError(f"{text!r} has half of a character; expected both halves, as in \\ud83d\\ude00") from None
+
+
+def _character(sign: str | None, *numbers: str | None) -> str:
+    if sign:
+        return CHARACTERS.get(sign, sign)
+    number = int(next(filter(None, numbers)), 16)
+    if number > 0x10FFFF:
+        raise ValueError(f"\\U{number:08x} is no character; expected \\U0010ffff at most")
+    return chr(number)

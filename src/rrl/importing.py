@@ -1,0 +1,86 @@
+"""A class by its dotted name or, where it cannot be had, why: no such module, a line that fails, no such class."""
+
+import importlib
+import inspect
+import os
+import sysconfig
+import traceback
+import typing
+from types import ModuleType
+from typing import Any
+
+from rrl.choices import OWN
+from rrl.spelling import closest
+
+FORM = "expected package.module.Class"
+
+
+def load_class(name: str, path: str, faults: list[str]) -> Any:
+    """The class that ``_target_`` at ``path`` names; None, with a fault, where it cannot be had."""
+    try:
+        return _found(name)
+    except LookupError as error:
+        faults.append(f"{path}._target_: {name!r} {error.args[0]}")
+        return None
+
+
+def _found(name: str) -> Any:
+    """The class. Raises LookupError with the reason."""
+    place, _, attribute = name.rpartition(".")
+    module = _module(place)
+    if not hasattr(module, attribute):
+        near = closest(attribute, [key for key, value in vars(module).items() if isinstance(value, type)])
+        where = getattr(module, "__file__", None) or "built in"
+        hint = f"; did you mean '{place}.{near}'?" if near else ""
+        raise LookupError(f"cannot be imported (module {place!r}, {where}, has no {attribute!r}); {FORM}{hint}")
+    found = getattr(module, attribute)
+    if not isinstance(found, type):
+        raise LookupError(f"is no class; {FORM}")
+    try:
+        inspect.signature(found), typing.get_type_hints(found.__init__)  # type: ignore[misc]
+    except (NameError, TypeError, ValueError, AttributeError) as error:
+        raise LookupError(
+            f"has a constructor whose arguments cannot be read ({error}); expected each with a type that can be "
+            "looked up when the module runs"
+        ) from error
+    return found
+
+
+def _module(place: str) -> ModuleType:
+    """The module. Raises LookupError with the reason: whatever its own code may raise is a user's to mend."""
+    if not place or place.startswith("."):
+        raise LookupError(f"cannot be imported (Empty module name); {FORM}")
+    try:
+        return importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent and f"{place}.".startswith(f"{absent}."):
+            raise LookupError(f"cannot be imported ({error}); {FORM}{_where_to_look(place)}") from error
+        raise LookupError(
+            f"cannot be imported ({_line(error)}: {_words(error)}); expected a module that can be imported; mend it"
+        ) from error
+
+
+def _where_to_look(place: str) -> str:
+    """What a user can do about a module that is not there."""
+    if place.startswith("rrl."):
+        return ""
+    own = os.environ.get(OWN)
+    told = f"is {own!r}" if own else "is not set"
+    return f", installed or in a folder that {OWN} names; {OWN} {told}: export {OWN}=FOLDER, where the module lies"
+
+
+def _line(error: BaseException) -> str:
+    """File and line that failed: of a user's own rather than of a library that it called."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    frames = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
+    theirs = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    own = [frame for frame in frames if not frame.filename.startswith(theirs)] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else "no line of Python"
+
+
+def _words(error: BaseException) -> str:
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {said}".removesuffix(": ").split("\n")[0]
