@@ -391,8 +391,8 @@ def test_a_target_has_to_be_a_class_that_can_be_imported(monkeypatch: pytest.Mon
     assert faults("reward._target_=no.such.Class", "run._target_=os.system", "engine._target_=nothing") == [
         "engine._target_: 'nothing' cannot be imported (Empty module name); expected package.module.Class",
         "reward._target_: 'no.such.Class' cannot be imported (No module named 'no'); expected package.module.Class, "
-        "installed or in a folder that RRL_PARTS names; RRL_PARTS is not set: export RRL_PARTS=FOLDER, where the module "
-        "lies",
+        "installed or in a folder that RRL_PARTS names; RRL_PARTS is not set: export RRL_PARTS=FOLDER, where the "
+        "module lies",
         "run._target_: 'os.system' is no class; expected package.module.Class",
     ]
 

@@ -155,7 +155,9 @@ class HH(Task):
             if split not in ("train", "test"):
                 raise DataError(f"split: {split!r}; task.split_rows makes train and test; expected one of these")
             return
-        folders = [] if self.path is None or split != "train" else [Path(self.path).expanduser() / subset for subset in self.subsets]
+        if self.path is None or split != "train":
+            return
+        folders = [Path(self.path).expanduser() / subset for subset in self.subsets]
         refuse(
             [
                 f"{split_file(folder, split)}: no such file, but there is {split_file(folder, 'test').name}"
