@@ -157,6 +157,18 @@ def test_a_script_cut_off_below_its_entry_is_blamed_on_its_own_last_line(judge: 
     assert (found.outcome, found.line) == (Outcome.COMPILE_ERROR, 2)
 
 
+@pytest.mark.parametrize(
+    ("printed", "outcome", "passed", "error", "line"),
+    [("a + b", "passed", 2, None, None), ("a + b + 1", "runtime_error", 0, "ZeroDivisionError", 4)],
+)
+def test_a_thread_that_fails_is_to_blame_where_the_output_is_not_right(
+    judge: Judge, printed: str, outcome: str, passed: int, error: str | None, line: int | None
+) -> None:
+    program = f"{READ}import threading\ndef fail():\n    1 / 0\nthreading.Thread(target=fail).start()\nprint({printed})"
+    found = told(judge, program)
+    assert (found.outcome.value, found.passed, found.error, found.line) == (outcome, passed, error, line)
+
+
 # Verdicts
 
 

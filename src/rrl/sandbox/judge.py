@@ -10,16 +10,22 @@ from rrl.sandbox.runs import Run, Status
 
 
 def run_of(header: Mapping[str, Any], output: bytes, report: bytes, limits: Limits, *, prints: bool) -> Run:
-    """``report`` was written in the program's own process: what stands in it may be of any shape."""
+    """``report`` was written in the program's own process: what stands in it may be of any shape.
+
+    What ``prints`` has ended when its process ended with 0, as a shell sees it; its report tells an error in a thread.
+    """
     seconds = float(header["seconds"])
     told = None if header["crossed"] else _read(report)
-    if told is None:
+    if prints and header["code"] == 0 and not header["crossed"]:
+        return Run("ended", output.decode("utf-8", "replace"), *_error(told or {}), seconds)
+    if told is None or (prints and told["status"] == "ended"):
         status, error, message = _without(header, limits)
         return Run(status, None, error, None, message, seconds)
-    if told["status"] == "ended":
-        value = output.decode("utf-8", "replace") if prints else told.get("value")
-        return Run("ended", value, None, None, "", seconds)
-    return Run(told["status"], None, told["error"], told["line"], told["message"], seconds)
+    return Run(told["status"], told.get("value"), *_error(told), seconds)
+
+
+def _error(told: Mapping[str, Any]) -> tuple[str | None, int | None, str]:
+    return told.get("error"), told.get("line"), told.get("message", "")
 
 
 def failure(why: str) -> Run:
@@ -37,14 +43,17 @@ def _read(report: bytes) -> dict[str, Any] | None:
         told = json.loads(report)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict):
-        return None
+    return told if isinstance(told, dict) and _sound(told) else None
+
+
+def _sound(told: Mapping[str, Any]) -> bool:
+    """Whether a report has the types of one."""
     if told.get("status") == "ended":
-        return told
+        return True
     known = told.get("status") in ("runtime_error", "compile_error")
     line = told.get("line")
     worded = isinstance(told.get("error"), str) and isinstance(told.get("message"), str)
-    return told if known and worded and (line is None or type(line) is int) else None
+    return known and worded and (line is None or type(line) is int)
 
 
 def _without(header: Mapping[str, Any], limits: Limits) -> tuple[Status, str, str]:

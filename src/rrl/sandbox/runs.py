@@ -26,7 +26,7 @@ class Run:
 
     ``value`` is what was printed or returned (JSON data) when the program ended, else None. ``error`` is the type of
     the exception, or the name of the limit or the signal; ``line`` the deepest line of the program in the traceback,
-    from 1.
+    from 1. A program that reads and prints and has ended has an ``error`` where one of its threads failed.
     """
 
     status: Status

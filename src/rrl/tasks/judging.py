@@ -33,6 +33,7 @@ PRELUDE = (
 """What sites that call a function import for it: starter code of APPS says ``List`` without importing it. One line."""
 
 _OUTCOMES = {
+    "ended": Outcome.RUNTIME_ERROR,  # with an error in a thread, and not with the right output
     "runtime_error": Outcome.RUNTIME_ERROR,
     "compile_error": Outcome.COMPILE_ERROR,
     "time_out": Outcome.TIME_OUT,
@@ -152,8 +153,10 @@ class Judge:
 
     def _result(self, suite: Suite, source: str, number: int, run: Run) -> TestResult:
         if run.status == "ended":
-            passed = suite.passed(number, run.value, self.tolerance)
-            return TestResult(Outcome.PASSED if passed else Outcome.WRONG_ANSWER)
+            if suite.passed(number, run.value, self.tolerance):
+                return TestResult(Outcome.PASSED)
+            if run.error is None:
+                return TestResult(Outcome.WRONG_ANSWER)
         above = suite.prelude(source).count("\n")
         line = (run.line or 0) - above
         message = re.sub(r"(?<=\bline )[0-9]+", lambda number: str(int(number[0]) - above), run.message)

@@ -1,10 +1,11 @@
 """What the forked process does to become the program: descriptors, limits; then it reports and is gone."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rrl.sandbox.inside import program
+from rrl.sandbox.inside import program, streams
 from rrl.sandbox.inside.cell import Cell
 
 REPORT = 1000
@@ -17,16 +18,20 @@ READY, COMPILED = b"R", b"C"
 
 def become(request: Mapping[str, Any], cell: Cell, pipes: dict[str, int], nonce: bytes) -> None:
     """Turn this process into the program; never returns."""
+    code = 1
     try:
         reserve = [bytes(RESERVE)]
         _prepare(cell, pipes)
+        path = f"{os.getcwd()}/program.py"
+        sys.argv, sys.path[:0] = [path], [os.path.dirname(path)]
         os.write(REPORT, READY)
-        told = program.run(request, lambda: os.write(REPORT, COMPILED))
+        told = program.run(request, path, lambda: os.write(REPORT, COMPILED))
+        code = 0 if told["status"] == "ended" else 1
         reserve.clear()
         text = program.as_text(told, cell.limits["output_kb"] * 2**10)
         program.write(nonce + text + nonce, REPORT)
     finally:
-        os._exit(1)
+        os._exit(code)
 
 
 def _prepare(cell: Cell, pipes: dict[str, int]) -> None:
@@ -38,6 +43,7 @@ def _prepare(cell: Cell, pipes: dict[str, int]) -> None:
         os.dup2(pipes["report"], REPORT, inheritable=False)
         os.closerange(3, REPORT)  # nothing that the server had open stays open
         pipes["report"] = REPORT
+        streams.open_all()
         cell.confine()
     except BaseException as error:
         program.write(repr(error).encode(), pipes["report"])

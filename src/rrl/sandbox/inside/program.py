@@ -2,72 +2,72 @@
 
 import atexit
 import builtins
+import contextlib
 import gc
-import io
 import json
 import os
 import sys
 import threading
 import types
 from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
 from types import CodeType, TracebackType
 from typing import Any
 
-from rrl.sandbox.inside import plain
+from rrl.sandbox.inside import plain, streams
 
-NAME = "<program>"
 MESSAGE = 400
 """Characters of an exception's message that are kept."""
 Told = dict[str, Any]
 _name_of = type.__dict__["__name__"].__get__
 
 
-def run(request: Mapping[str, Any], compiled: Callable[[], object]) -> Told:
-    """Compile a program and run it on one input; ``compiled`` is called in between."""
+def run(request: Mapping[str, Any], path: str, compiled: Callable[[], object]) -> Told:
+    """Compile a program, which sees ``path`` as its file, and run it on one input; ``compiled`` is called in between.
+
+    ``ended`` with an error means that it failed in a thread, which an interpreter would only print.
+    """
     function = request["function"]
     try:
-        code = compile(request["source"], NAME, "exec", dont_inherit=True)
+        code = compile(request["source"].encode(), path, "exec", dont_inherit=True)  # bytes, as in a file
     except BaseException as error:
-        return _failure("compile_error", error)
+        return _failure("compile_error", error, path)
     compiled()
     try:
         if function is None:
             return _script(code)
         return {"status": "ended", "value": plain.data(_call(code, function, request["input"]))}
     except BaseException as error:
-        return _failure("runtime_error", error)
+        return _failure("runtime_error", error, path)
 
 
 def _script(code: CodeType) -> Told:
-    """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it.
-
-    An error in a thread is one of the program, which an interpreter would only print.
-    """
-    broken: list[Told] = []
-    threading.excepthook = lambda args: _note(broken, args)
-    space = _module("__main__")
+    """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it."""
+    told: Told = {"status": "ended"}
+    threading.excepthook = threading.__excepthook__ = lambda args: _note(told, args, code.co_filename)
     try:
-        exec(code, space)
+        exec(code, _module("__main__", code.co_filename))
     except SystemExit as end:
-        if end.code not in (None, 0):
+        if not _well(end.code):
             raise
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    _flush()
-    space.clear()
-    gc.collect()
-    _flush()
-    return broken[0] if broken else {"status": "ended"}
+    streams.flush()
+    streams.take_back()
+    del sys.modules["__main__"]
+    gc.collect()  # what objects do at their end, with the program's names still there
+    with contextlib.suppress(OSError, ValueError):  # as an interpreter: nobody is there any more who could be told
+        streams.flush()
+    return told
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.__stdout__):
-        if stream is not None and not getattr(stream, "closed", False):
-            stream.flush()
+def _well(code: object) -> bool:
+    """Whether a shell sees 0 of this exit code."""
+    return code is None or (isinstance(code, int) and code & 255 == 0)
 
 
 def _call(code: CodeType, function: str, arguments: list[Any]) -> Any:
-    space = _module("program")
+    space = _module("program", code.co_filename)
     exec(code, space)
     name = function.removeprefix("Solution.")
     solution = space.get("Solution")
@@ -78,20 +78,23 @@ def _call(code: CodeType, function: str, arguments: list[Any]) -> Any:
     return space[name](*arguments)
 
 
-def _module(name: str) -> dict[str, Any]:
+def _module(name: str, path: str) -> dict[str, Any]:
+    """The names that a program finds, in CPython's order."""
     module = types.ModuleType(name)
-    module.__dict__["__builtins__"] = builtins
+    names: dict[str, Any] = {"__loader__": SourceFileLoader(name, path), "__spec__": None, "__annotations__": {}}
+    module.__dict__.update(names, __builtins__=builtins, __file__=path, __cached__=None)
     sys.modules[name] = module
     return module.__dict__
 
 
-def _note(broken: list[Told], args: Any) -> None:
+def _note(told: Told, args: Any, path: str) -> None:
     if args.exc_type is not SystemExit and args.exc_value is not None:
-        broken.append(_failure("runtime_error", args.exc_value))
+        told.update(_failure("ended", args.exc_value, path))
 
 
-def _failure(status: str, error: BaseException) -> Told:
-    line = error.lineno if status == "compile_error" and isinstance(error, SyntaxError) else _line(error.__traceback__)
+def _failure(status: str, error: BaseException, path: str) -> Told:
+    by_compiler = status == "compile_error" and isinstance(error, SyntaxError)
+    line = error.lineno if by_compiler else _line(error.__traceback__, path)  # type: ignore[attr-defined]
     error.__traceback__ = error.__context__ = error.__cause__ = None  # what they hold is memory to report with
     name = str.__getitem__(_name_of(type(error)), slice(MESSAGE))
     return {"status": status, "error": name, "line": line, "message": _message(error)}
@@ -104,27 +107,14 @@ def _message(error: BaseException) -> str:
         return ""
 
 
-def _line(trace: TracebackType | None) -> int | None:
+def _line(trace: TracebackType | None, path: str) -> int | None:
     """The deepest line of the program."""
     line = None
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == NAME:
+        if trace.tb_frame.f_code.co_filename == path:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-def open_streams() -> None:
-    """New standard streams on the descriptors 0, 1 and 2, as an interpreter opens them."""
-    given = io.BufferedReader(io.FileIO(0, closefd=False))
-    output, errors = (io.BufferedWriter(io.FileIO(number, "wb", closefd=False)) for number in (1, 2))
-    for name, stream in (
-        ("stdin", io.TextIOWrapper(given, encoding="utf-8")),
-        ("stdout", io.TextIOWrapper(output, encoding="utf-8")),
-        ("stderr", io.TextIOWrapper(errors, encoding="utf-8", errors="backslashreplace", line_buffering=True)),
-    ):
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
 
 
 def as_text(told: Told, most: int) -> bytes:

@@ -23,7 +23,7 @@ import threading  # noqa: E402
 
 from rrl.sandbox.inside import watch  # noqa: E402
 from rrl.sandbox.inside.cell import Cell  # noqa: E402
-from rrl.sandbox.inside.program import NAME, open_streams, write  # noqa: E402
+from rrl.sandbox.inside.program import write  # noqa: E402
 
 PRELOADED = (
     "_strptime array atexit bisect cmath collections.abc copy dataclasses datetime decimal enum fractions functools "
@@ -79,20 +79,17 @@ def _deepen(stack: int) -> None:
 
 def _settle() -> None:
     """From here on this interpreter looks as one that was started for a program, the same each time."""
-    import _sitebuiltins
-    import builtins
+    import site
 
-    for name in ("exit", "quit"):  # module ``site``, which is not loaded here, puts them there
-        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    for puts_in_builtins in (site.setquit, site.setcopyright, site.sethelper):  # an interpreter began without it
+        puts_in_builtins()
     os.register_at_fork = _register
     os.environ.clear()
     sys.path.remove(HOME)
-    sys.argv = [NAME]
     random.seed(0)
     threading.stack_size(THREAD_STACK)
     if hasattr(sys, "set_int_max_str_digits"):
         sys.set_int_max_str_digits(0)  # many problems print numbers of any length
-    open_streams()
     gc.collect()
     _filled.extend(bytes(size - sys.getsizeof(b"")) for size in range(48, 513, 16) for _ in range(HOLES // size))
     gc.freeze()  # a collection in a child would touch, and so copy, all of this memory
