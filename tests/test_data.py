@@ -81,6 +81,60 @@ def test_a_long_value_is_shown_in_part(tmp_path: Path) -> None:
     assert fault == f"FILE, line 1: field 'answer': expected a string, received [{'7, ' * 19}7,... (list)"
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (r'"question": "a\ud83d"', r"field 'question': half a character, '\ud83d', at 1: received 'a\ud83d' (str)"),
+        (r'"question": "\udc00!"', r"field 'question': half a character, '\udc00', at 0: received '\udc00!' (str)"),
+        (r'"question": "", "x": [{"y": "\uDFFF"}]',
+         r"field 'x': half a character, '\udfff', at 0: received '\udfff' (str)"),
+        (r'"question": "", "x": {"\ud800": 1}',
+         r"field 'x', a key: half a character, '\ud800', at 0: received '\ud800' (str)"),
+    ],
+)  # fmt: skip
+def test_half_a_character_is_a_fault_of_its_line_and_field(row: str, told: str, tmp_path: Path) -> None:
+    content = TEXT.split("\n")[0] + '\n\n{"answer": "b", ' + row + "}"
+    fault, remedy = faults_of(content, tmp_path / "train.jsonl")
+    assert fault == f"FILE, line 3: {told}, expected text"
+    assert remedy.startswith("remedy: ")
+
+
+@pytest.mark.parametrize("text", [r"\ud83d\ude00", "\U0001f600", r"\u0000", "\u2028", r"\ufffd", r"\uffff", r"\ufeff"])
+def test_whole_characters_are_text_however_odd(text: str, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(f'{{"question": "{text}", "answer": "b"}}', encoding="utf-8")
+    (row,) = read_rows(tmp_path / "train.jsonl", ("question", "answer"))
+    assert row["question"] == json.loads(f'"{text}"')
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(b'\xef\xbb\xbf{"question": "a", "answer": "b"}\r\n')
+    assert read_rows(tmp_path / "train.jsonl", ("question",)) == [{"question": "a", "answer": "b"}]
+
+
+def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None:
+    fault = faults_of(b'{"question": "a", "answer": "b"}\n{"question": "\xff"}', tmp_path / "train.jsonl")[0]
+    assert fault.startswith("FILE: expected UTF-8 text, received UnicodeDecodeError: ")
+    assert fault.endswith("invalid start byte (line 2)")
+
+
+@pytest.mark.parametrize(
+    "row",
+    ['{"question": "a", "question": "b", "answer": "c"}', '{"question": "a", "answer": "c", "x": {"q": 1, "q": 1}}'],
+)
+def test_a_key_given_twice_is_a_fault(row: str, tmp_path: Path) -> None:
+    key = "question" if "b" in row else "q"
+    fault = faults_of(row, tmp_path / "train.jsonl")[0]
+    assert fault.startswith(f"FILE, line 1: malformed JSON, key '{key}' twice in one object at column 1: received ")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "3", "null", "true", '["a"]'])
+def test_a_field_that_is_read_is_text_and_no_other_matters(value: str, tmp_path: Path) -> None:
+    (fault, _) = faults_of(f'{{"question": {value}, "answer": "b"}}', tmp_path / "train.jsonl")
+    assert fault.startswith("FILE, line 1: field 'question': expected a string, received ")
+    (tmp_path / "x.jsonl").write_text(f'{{"question": "a", "answer": "b", "other": {value}}}', encoding="utf-8")
+    assert len(read_rows(tmp_path / "x.jsonl", ("question", "answer"))) == 1
+
+
 @pytest.mark.parametrize("content", ["", "\n \n"])
 def test_an_empty_file_is_a_fault(content: str, tmp_path: Path) -> None:
     assert faults_of(content, tmp_path / "train.jsonl")[0] == "FILE: empty, expected one JSON object per line"

@@ -26,11 +26,11 @@ LAYERS = (
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge",
-        "preferences", "winrate", "binding",
+        "contracts", "winrate", "binding",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "sweep_records", "rescore", "loop", "harvest",
+        "preferences", "sweep_records", "rescore", "loop", "harvest",
     ),
     ("trainer", "gsi", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),

@@ -1,8 +1,10 @@
 """Where rollouts start: ordinary draws by level, and retrospective replay with its controls, window and memory."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -287,6 +289,37 @@ def test_confidence_reads_the_engines_logprobs():
     sampler = retrospective(selection=Confidence(below=0.5))
     teach(sampler, (wrote(P, 5, 6, 7, 2, logprobs=(-0.1, -0.2, -0.9, -0.1)), 0.0))
     assert held(sampler) == [("hard0", (5, 6))]
+
+
+# The prefix (5, 6) is inspected as (-0.1, -0.1) with values 0.0, 0.1, 0.2; the response (5, 6, 7, 8) likewise.
+@pytest.mark.parametrize(
+    ("selection", "at_cut_3"),
+    [(Confidence(below=0.4), math.exp(-0.3)), (CriticRise(delta=0.1), 0.3), (CriticThreshold(tau=0.1), 0.3)],
+)
+@pytest.mark.parametrize("prefix", [(), (5,), (5, 6)])
+def test_a_state_has_the_same_score_found_in_a_replay_and_scored_anew(selection, at_cut_3, prefix):
+    sampler = retrospective(harvest_replayed=True, selection=selection, rescore_every=2)
+    actions = (5, 6, 7, 8)[len(prefix) :]
+    logprobs = (*[-0.1] * (len(actions) - 1), -2.0)
+    values = [i / 10 for i in range(len(prefix), 4)]
+    teach(sampler, (wrote(State(P, prefix, origin="gone@1"), *actions, logprobs=logprobs), 0.0), values=[values])
+    assert only(sampler).prefix == (5, 6, 7)
+    assert only(sampler).score_at_insert == pytest.approx(at_cut_3)
+    teach(sampler, (wrote(Q, 2), 1.0))
+    assert only(sampler).score_now == pytest.approx(at_cut_3)
+
+
+def test_a_score_counts_what_top_p_left_out():
+    sampler = retrospective(selection=Confidence(below=0.5))
+    cut = replace(wrote(P, 5, 6, 2, logprobs=(-0.1, 0.0, -0.5)), kept=(-0.1, -0.2, -0.5))
+    teach(sampler, (cut, 0.0))
+    assert (only(sampler).prefix, only(sampler).score_now) == ((5, 6), pytest.approx(math.exp(-0.4)))
+
+
+def test_the_doubt_in_a_given_prefix_counts():
+    sampler = retrospective(harvest_replayed=True, selection=Confidence(below=0.95))  # exp(-0.1) is below
+    teach(sampler, (wrote(State(P, (5, 6), origin="gone@1"), 7, 8), 0.0))
+    assert held(sampler) == []
 
 
 def test_responses_are_cut_at_the_cut_points_only():

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rrl import contracts
 from rrl.assemble import FrozenSource, encode, warm_start
 from rrl.config import Parts, load
 from rrl.distributed import device
@@ -66,7 +67,7 @@ def compare(parts: Parts, theirs: Side, show: Show) -> tuple[dict[str, Any], lis
         Answered(id=e.id, level=e.level, question=e.question, ours=our_texts[e.id], theirs=their_texts[e.id])
         for e in (problem.example for problem in mine)
     ]
-    played = matches(answered, lambda comparisons: judge.judge(comparisons, show))
+    played = matches(answered, lambda comparisons: contracts.judgements(judge, comparisons, show))
     result = {
         "split": parts.evaluation.split,
         "problems": len(mine),
@@ -116,7 +117,7 @@ def _in_common(parts: Parts, theirs: Side) -> tuple[list[Problem], list[Problem]
     And how many one of them cannot. No weights are loaded for it, so that a model that is not there is told before the
     other one begins to write.
     """
-    examples = parts.task.examples(parts.evaluation.split)
+    examples = contracts.examples(parts.task, parts.evaluation.split)
     mine = _read(parts, examples)
     if theirs.parts is None:
         others = {problem.id: problem for problem in mine if problem.example.reference.strip()}
@@ -160,7 +161,7 @@ def _write(parts: Parts, problems: Sequence[Problem], show: Show) -> tuple[list[
     engine = copy.deepcopy(parts.engine)
     engine.start(FrozenSource(model.to(device())), loaded.tokenizer, parts.run.seed)
     generator = torch.Generator().manual_seed(parts.evaluation.seed)
-    rollouts = engine.generate([State(problem) for problem in problems], _sampling(parts), generator)
+    rollouts = contracts.rollouts(engine, [State(problem) for problem in problems], _sampling(parts), generator)
     return rollouts, parts.prompts.template.describe(loaded.tokenizer)
 
 

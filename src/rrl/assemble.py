@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rrl import contracts
 from rrl.clock import Clock
 from rrl.config import Parts
 from rrl.distributed import first_on_each_machine
@@ -64,7 +65,7 @@ def prepare(config: Mapping[str, Any], parts: Parts, show: Show, keep: Path | No
     of each machine goes first.
     """
     with first_on_each_machine():
-        train = parts.task.examples("train")
+        train = contracts.examples(parts.task, "train")
         check_levels(train, config["sampler"].get("level_weights"))
         prepared = prepare_evaluation(parts, show, keep)
     return replace(prepared, train=encode(train, LoadedModel(prepared.model, prepared.tokenizer), parts))
@@ -74,7 +75,7 @@ def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Pr
     """The same without problems to train on, which need not be at hand."""
     if parts.warmstart is not None:
         parts.run.cache()
-    examples = parts.task.examples(parts.evaluation.split)
+    examples = contracts.examples(parts.task, parts.evaluation.split)
     loaded = parts.model.load(parts.task.vocabulary())
     test = parts.evaluation.choose(encode(examples, loaded, parts))
     model, folder = (loaded.model, None) if parts.warmstart is None else _warm(loaded, parts, show, keep)
@@ -116,7 +117,7 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
     """The model after supervised training and the folder it is cached in: trained once per content."""
     settings, (model, tokenizer) = parts.warmstart, loaded
     assert settings is not None, "who asks for a warm start has one"
-    demonstrations = parts.task.demonstrations(settings.count, settings.seed)
+    demonstrations = contracts.demonstrations(parts.task, settings.count, settings.seed)
     folder = _cache_folder(loaded, demonstrations, settings, parts)
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)

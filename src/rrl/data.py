@@ -5,8 +5,9 @@ import gzip
 import hashlib
 import json
 import random
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ SHOWN_FAULTS = 10
 SHOWN_CHARACTERS = 60
 LONGEST_INTEGER = 4300
 """Digits; Python's own limit for turning text into integers and back."""
+NEWLINE = b"\n"
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond U+FFFF, alone: JSON can write it, as ``\\ud83d``, but UTF-8 and tokenizers cannot."""
 
 
 def load_split(
@@ -89,23 +93,53 @@ def read_objects(path: Path) -> list[Row]:
         raise DataError(
             f"{path}: expected a list of objects, received {_shown(rows)}", "remedy: give another data.path"
         )
-    faults = [
-        f"{path}, item {i}: expected an object, received {_shown(r)}" for i, r in enumerate(rows) if type(r) is not dict
-    ]
+    faults = [f"{path}, item {i}: {fault}" for i, row in enumerate(rows) for fault in _row_faults(row, ())]
     refuse(faults, "mend or replace the file, or give another data.path")
     return rows
 
 
 def parse_json(text: str) -> Any:
-    """JSON data; integers that are too long for Python to read become infinite. Raises JSONDecodeError."""
+    """JSON data; integers that are too long for Python to read become infinite. Raises JSONDecodeError.
+
+    An object with a key twice is no data: which of its values is meant?
+    """
     try:
-        return json.loads(
-            text, parse_int=lambda digits: int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)
-        )
+        return json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError as error:
-        raise json.JSONDecodeError(
-            "lists and objects within each other, too deep to read", text[:SHOWN_CHARACTERS], 0
-        ) from error
+        fault = "lists and objects within each other, too deep to read"
+        raise json.JSONDecodeError(fault, text[:SHOWN_CHARACTERS], 0) from error
+    except _KeyTwice as error:
+        raise json.JSONDecodeError(str(error), text[:SHOWN_CHARACTERS], 0) from error
+
+
+class _KeyTwice(Exception):
+    """An object has a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _KeyTwice(f"key {next(name for name in names if names.count(name) > 1)!a} twice in one object")
+    return found
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)
+
+
+def unwritable(value: Any, place: str) -> Iterator[str]:
+    """Every text within a value that UTF-8 cannot hold, as a fault; keys count as texts."""
+    if isinstance(value, str):
+        if half := SURROGATE.search(value):
+            yield f"{place}: half a character, {half[0]!a}, at {half.start()}: received {_shown(value)}, expected text"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from unwritable(key, f"{place}, a key")
+            yield from unwritable(item, place)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from unwritable(item, place)
 
 
 def refuse(faults: Sequence[str], remedy: str) -> None:
@@ -134,11 +168,14 @@ def _read_text(path: Path) -> str:
         )
     try:
         content = path.read_bytes()
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        return content.decode("utf-8").removeprefix("\ufeff")  # some editors begin a file with this mark
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         kind = "gzip-packed UTF-8 text" if path.suffix == ".gz" else "UTF-8 text"
         fault = f"{path}: expected {kind}, received {type(error).__name__}: {error}"
-        raise DataError(fault, "remedy: fetch or pack the file anew") from error
+        if isinstance(error, UnicodeDecodeError):
+            fault += f" (line {error.object.count(NEWLINE, 0, error.start) + 1})"
+        raise DataError(fault, "remedy: fetch or pack the file anew, or write it anew as UTF-8") from error
 
 
 def _splits(path: Path) -> str:
@@ -177,7 +214,7 @@ def _row_faults(row: Any, fields: Sequence[str]) -> list[str]:
         for name in fields
         if name in row and not isinstance(row[name], str)
     ]
-    return missing + wrong
+    return missing + wrong + [fault for name, item in row.items() for fault in unwritable(item, f"field {name!a}")]
 
 
 def _shown(value: Any) -> str:

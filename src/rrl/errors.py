@@ -29,6 +29,12 @@ class DataError(UsageError):
     heading = "data does not fit"
 
 
+class ContractError(DataError):
+    """A part returned something else than what ``interfaces.py`` says. What was saved before stays."""
+
+    heading = "a part does not keep its contract"
+
+
 class DivergenceError(UsageError):
     """Training met a number that is not finite. What was saved before stays."""
 

@@ -4,11 +4,13 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 import torch
 
+from rrl import contracts
 from rrl.distributed import spread
 from rrl.interfaces import RolloutEngine, Task
 from rrl.intervals import normal, wilson
@@ -78,8 +80,8 @@ class Evaluation:
     ) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(self.seed)
         states = [State(problem) for problem in problems for _ in range(n)]
-        rollouts = engine.generate(states, sampling, generator, task.begin)
-        feedback = spread(rollouts, task.verify)
+        rollouts = contracts.rollouts(engine, states, sampling, generator, task.begin)
+        feedback = spread(rollouts, partial(contracts.feedback, task))
         told = [f for f in feedback if f.verdict is not Verdict.ERROR]
         if len(told) < len(feedback):
             log.warning(

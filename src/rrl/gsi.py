@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from rrl import contracts
 from rrl.distributed import agree
 from rrl.errors import DivergenceError
 from rrl.harvest import Answer, Harvest, as_batch
@@ -187,7 +188,7 @@ class GSI(Loop):
         count, problems = self.settings.problems_per_iteration, self.origin.problems
         if count is None:
             return torch.randperm(len(problems), generator=self._generator).tolist()
-        drawn = self.sampler.sample(count, (self._iteration - 1) / self.settings.iterations)
+        drawn = contracts.starts(self.sampler, count, (self._iteration - 1) / self.settings.iterations)
         return list(dict.fromkeys(self._number[state.problem.id] for state in drawn))
 
     def _helpable(self) -> list[int]:
@@ -197,7 +198,7 @@ class GSI(Loop):
 
     def _help(self, number: int) -> State | None:
         guidance = self.settings.guidance
-        return None if guidance is None else guidance.state(self.origin.problems[number], self._round - 1)
+        return None if guidance is None else contracts.helped(guidance, self.origin.problems[number], self._round - 1)
 
     def _begin_tuning(self) -> None:
         """Back to the model that the run began with, to learn everything that was kept in a new order."""
@@ -228,7 +229,7 @@ class GSI(Loop):
         with self.clock.phase("gen"):
             sampling = replace(self.engine.sampling, temperature=self.settings.temperature)
             starts = self._starts(numbers)
-            rollouts = self.engine.generate(starts, sampling, written=self.task.begin)
+            rollouts = contracts.rollouts(self.engine, starts, sampling, written=self.task.begin)
         with self.clock.phase("reward"):
             feedback, metrics = self._judge(rollouts)
             before = len(self._harvest.answers)
@@ -258,7 +259,7 @@ class GSI(Loop):
             answers = [self._harvest.answers[i] for index in minibatches for i in index]
             batch = as_batch(answers, self.origin.problems, self.pad)
             rows = torch.arange(len(batch)).split([len(index) for index in minibatches])
-            return self._descend(self.objective.assign_credit(batch), rows, self.settings.aggregate)
+            return self._descend(contracts.credit(self.objective, batch), rows, self.settings.aggregate)
 
     def _state_of_things(self) -> Metrics:
         answers, tried = self._harvest.answers, max(1, self._tried)

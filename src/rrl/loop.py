@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from rrl import contracts
 from rrl.clock import Clock
 from rrl.collate import micro_batches
 from rrl.distributed import device, share, spread, summed
@@ -118,9 +120,9 @@ class Loop(ABC):
     def decode(self, states: Sequence[State]) -> list[Feedback]:
         """One greedy response from each state, judged; its tokens count as generated."""
         sampling = replace(self.engine.sampling, temperature=0.0)
-        rollouts = self.engine.generate(states, sampling, torch.Generator(), self.task.begin)
+        rollouts = contracts.rollouts(self.engine, states, sampling, torch.Generator(), self.task.begin)
         self.tokens_generated += sum(len(rollout.actions) for rollout in rollouts)
-        return spread(rollouts, self.task.verify)
+        return spread(rollouts, partial(contracts.feedback, self.task))
 
     def state_dict(self) -> StateDict:
         """Counters and random state of the loop itself."""
@@ -141,7 +143,7 @@ class Loop(ABC):
 
     def _judge(self, rollouts: Sequence[Rollout]) -> tuple[list[Feedback], Metrics]:
         """The verifier's feedback, and what there is to say of it; the rollouts are counted."""
-        feedback = spread(rollouts, self.task.verify)
+        feedback = spread(rollouts, partial(contracts.feedback, self.task))
         self.tokens_generated += sum(len(r.actions) for r in rollouts)
         self.last_rollouts = list(zip(rollouts, feedback, strict=True))
         for rollout, judged in self.last_rollouts:
@@ -164,7 +166,7 @@ class Loop(ABC):
         sums: dict[str, float] = defaultdict(float)
         parts = micro_batches(share(minibatch).to(device()), self.micro_batch_size)
         for number, part in enumerate(parts, start=1):
-            actor_loss, critic_loss, metrics = self.objective.loss(part, self.policy(part))
+            actor_loss, critic_loss, metrics = contracts.losses(self.objective, part, self.policy(part))
             self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
             for name, value in metrics.items():
                 sums[name] += value

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rrl import budget, forecast
+from rrl import budget, contracts, forecast
 from rrl.assemble import check_levels, encode
 from rrl.budget import Disk, Phase, Stage
 from rrl.config import Parts
@@ -53,11 +53,11 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
     if parts.warmstart is not None:
         parts.run.cache()
-    problems = parts.task.examples("train")
+    problems = contracts.examples(parts.task, "train")
     check_levels(problems, config["sampler"].get("level_weights"))
     loaded = parts.model.outline(parts.task.vocabulary())
     train = _about("train", encode(problems, loaded, parts))
-    examples = parts.task.examples(parts.evaluation.split)
+    examples = contracts.examples(parts.task, parts.evaluation.split)
     test = _about(parts.evaluation.split, parts.evaluation.choose(encode(examples, loaded, parts)))
     longest = parts.engine.sampling.max_new_tokens
     responses = forecast.responses(parts.evaluation, len(test.prompts))

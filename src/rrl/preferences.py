@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from rrl import contracts
 from rrl.errors import DataError
 from rrl.interfaces import Task
 from rrl.ranges import at_least_one
@@ -28,7 +29,7 @@ class PairChoice:
 
     def choose(self, task: Task) -> tuple[list[Pair], list[Pair], int]:
         """Training pairs, test pairs, and how many of the former were left out. Raises DataError for none."""
-        train, test = task.pairs(self.train), task.pairs(self.test)
+        train, test = contracts.pairs(task, self.train), contracts.pairs(task, self.test)
         faults = [
             f"pairs.{name}: the task {type(task).__name__} has no pairs in its split {split!r}; expected a task with "
             "preferences, such as task=hh, and at least one pair that tells its sides apart"

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rrl import contracts
 from rrl.errors import DataError
 from rrl.interfaces import Task
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
@@ -85,7 +86,7 @@ def rescore(task: Task, files: Sequence[Path]) -> Rescored:
             f"the dumps are not of the task {type(task).__name__}: their answers cannot be read as its own ({error}); "
             "give from_run=RUN, or the task that they are of"
         ) from error
-    return Rescored(rows=rows, feedback=task.verify(rollouts), unreadable=unreadable)
+    return Rescored(rows=rows, feedback=contracts.feedback(task, rollouts), unreadable=unreadable)
 
 
 def as_table(result: Rescored, shown: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from rrl import contracts
 from rrl.calibration import expected_calibration_error, log_loss, reliability, share_chosen
 from rrl.config import RewardModelParts
 from rrl.display import Display
@@ -74,7 +75,8 @@ def _score(scorer: Scorer, pairs: Sequence[Pair], display: Display) -> tuple[lis
     scores: list[float] = []
     for begin in range(0, len(pairs), CHUNK):
         part = pairs[begin : begin + CHUNK]
-        scores += scorer.score([(pair.prompt, text) for pair in part for text in (pair.chosen, pair.rejected)])
+        asked = [(pair.prompt, text) for pair in part for text in (pair.chosen, pair.rejected)]
+        scores += contracts.scores(scorer, asked)
         display.advance((begin + len(part)) / len(pairs), {})
     wrong = [score for score in scores if not abs(score) < float("inf")]
     if wrong:

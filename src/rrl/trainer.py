@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from rrl import contracts
 from rrl.collate import collate, engine_logprobs
 from rrl.distributed import agree
 from rrl.errors import DivergenceError
@@ -94,33 +95,33 @@ class Trainer(Loop):
         """One step: from start states to an improved policy."""
         # Choose where to start, and write.
         with self.clock.phase("gen"):
-            states = self.sampler.sample(self.settings.train_batch_size, self.progress)
+            states = contracts.starts(self.sampler, self.settings.train_batch_size, self.progress)
             starts = [state for state in states for _ in range(self.settings.n)]
-            rollouts = self.engine.generate(starts, written=self.task.begin)
+            rollouts = contracts.rollouts(self.engine, starts, written=self.task.begin)
 
         # Judge, and price every token.
         with self.clock.phase("reward"):
             feedback, metrics = self._judge(rollouts)
             rollouts, feedback = self._trainable(rollouts, feedback)
-            metrics |= self.reward.observe(rollouts, feedback)
-            rewards = [self.reward(r, f) for r, f in zip(rollouts, feedback, strict=True)]
+            metrics |= contracts.observed(self.reward, rollouts, feedback)
+            rewards = [contracts.pay(self.reward, r, f) for r, f in zip(rollouts, feedback, strict=True)]
             agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
 
         # Gather what policy, critic and frozen reference thought, then assign credit.
         with self.clock.phase("old_log_prob"):
             batch = self.policy.annotate(collate(rollouts, rewards, self.pad))
         with self.clock.phase("adv"):
-            batch = self.objective.assign_credit(batch)
+            batch = contracts.credit(self.objective, batch)
             metrics |= batch_metrics(batch, engine_logprobs(rollouts, batch.mask))
 
         # Remember promising states before the policy moves.
         with self.clock.phase("observe"):
-            metrics |= self.sampler.observe(rollouts, feedback, batch)
+            metrics |= contracts.observed(self.sampler, rollouts, feedback, batch)
 
         # Improve.
         with self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
-            metrics |= self._improve(self.objective.experience(rollouts, batch))
+            metrics |= self._improve(contracts.experience(self.objective, rollouts, batch))
         self.global_step += 1
         return metrics
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rrl import contracts
 from rrl.ranges import not_negative
 from rrl.scoring import Judge, Scorer
 from rrl.types import Comparison, Judgement, Preference, Show
@@ -33,7 +34,7 @@ class RewardModelJudge(Judge):
         assert self.scorer is not None, "the constructor refuses that"
         both = [pair for c in comparisons for pair in ((c.question, c.first), (c.question, c.second))]
         pairs = list(dict.fromkeys(both))
-        scores = dict(zip(pairs, self.scorer.score(pairs), strict=True))
+        scores = dict(zip(pairs, contracts.scores(self.scorer, pairs), strict=True))
         show(1.0, {})
         return [self._compare(scores[c.question, c.first], scores[c.question, c.second]) for c in comparisons]
 

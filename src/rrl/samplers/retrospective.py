@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rrl import contracts
 from rrl.buffer import StateBuffer, StoredState
 from rrl.cuts import CutPoints, Cutter
 from rrl.functional import explained_variance
@@ -13,6 +14,9 @@ from rrl.ranges import not_negative
 from rrl.samplers.problems import Problems
 from rrl.samplers.schedule import Schedule
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, Scored, State
+
+NOTHING = Scored((), ())
+"""What there is to think of no prefix."""
 
 
 @dataclass(kw_only=True)
@@ -145,15 +149,24 @@ class Retrospective(StateSampler):
         return float(explained_variance(batch.values, batch.returns, batch.mask)) >= self.min_explained_variance
 
     def _collect_own(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> None:
-        for rollout, judged, values, mask in zip(rollouts, feedback, batch.values, batch.mask, strict=True):
-            state = rollout.state
-            wanted = judged.solved == (self.harvest == "solved")
-            if not wanted or self._mastered(state.problem.id) or (state.replayed and not self.harvest_replayed):
-                continue
-            known = len(state.prefix)
-            legal = [cut - known for cut in self._legal(rollout.tokens) if cut > known]
-            scored = Scored(rollout.logprobs, tuple(values[mask].tolist()))
-            self._remember(state, rollout.actions, scored, legal, "self", rollout.version)
+        rows = [
+            (rollout, values[mask].tolist())
+            for rollout, judged, values, mask in zip(rollouts, feedback, batch.values, batch.mask, strict=True)
+            if judged.solved == (self.harvest == "solved")
+            and not self._mastered(rollout.state.problem.id)
+            and (self.harvest_replayed or not rollout.state.replayed)
+        ]
+        for (rollout, values), given in zip(rows, self._given([rollout.state for rollout, _ in rows]), strict=True):
+            known = len(rollout.state.prefix)
+            legal = [cut for cut in self._legal(rollout.tokens) if cut > known]
+            drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
+            scored = Scored((*given.logprobs, *drawn), (*given.values[:known], *values))
+            self._remember(rollout.state, rollout.tokens, scored, legal, "self", rollout.version)
+
+    def _given(self, starts: Sequence[State]) -> list[Scored]:
+        """What the policy thinks of the prefixes that rollouts began with, so that scores count from the prompt."""
+        seen = iter(self._inspect([start for start in starts if start.prefix]))
+        return [next(seen) if start.prefix else NOTHING for start in starts]
 
     def _collect_canonical(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> None:
         """Look at the references of problems just failed from their prompts, until something of each is remembered."""
@@ -175,15 +188,16 @@ class Retrospective(StateSampler):
         return [cut for cut in self._cutter.legal(tokens) if cut < self.max_response_length]
 
     def _remember(
-        self, start: State, tokens: tuple[int, ...], scored: Scored, legal: Sequence[int],
+        self, start: State, response: tuple[int, ...], scored: Scored, legal: Sequence[int],
         source: Literal["self", "canonical"], version: int,
     ) -> bool:  # fmt: skip
-        """Add the states that the rule finds; whether it found any."""
-        cuts = self.selection.cuts(scored, legal, self._rng)
+        """Add the states that the rule finds along a whole response to the prompt; whether it found any."""
+        cuts = contracts.cuts(self.selection, scored, legal, self._rng)
         for cut in cuts:
+            score = contracts.promise(self.selection, scored, cut)
             self.buffer.add(
-                start.problem.id, start.prefix + tokens[:cut], source=source, score=self.selection.score(scored, cut),
-                step=self._step, version=version, parent=start.origin,
+                start.problem.id, response[:cut], source=source, score=score, step=self._step, version=version,
+                parent=start.origin,
             )  # fmt: skip
         return bool(cuts)
 
@@ -191,7 +205,7 @@ class Retrospective(StateSampler):
         stored = list(self.buffer)
         states = [State(self._problems[s.problem_id], s.prefix) for s in stored]
         for state, scored in zip(stored, self._inspect(states), strict=True):
-            state.score_now = self.selection.score(scored, len(state.prefix))
+            state.score_now = contracts.promise(self.selection, scored, len(state.prefix))
 
     def _metrics(self) -> Metrics:
         stored = list(self.buffer)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rrl.data import Row, held_out, refuse, shuffled_epochs
+from rrl.data import Row, held_out, refuse, shuffled_epochs, unwritable
 from rrl.interfaces import Task
 from rrl.ranges import at_least_one, between
 from rrl.tasks.judging import Judge, Suite
@@ -168,9 +168,9 @@ def compiles(source: str) -> bool:
 
 
 def _size(test: object) -> int | None:
-    """Bytes of a test as JSON; None where a number of it cannot be written."""
+    """Bytes of a test as JSON; None where a number or a text of it cannot be written."""
     try:
-        return len(json.dumps(test, allow_nan=False).encode())
+        return None if any(unwritable(test, "")) else len(json.dumps(test, allow_nan=False).encode())
     except ValueError:
         return None
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rrl import contracts
 from rrl.calibration import preference
 from rrl.data import Row, load_split, refuse, shuffled_epochs, split_file
 from rrl.dialogue import ASSISTANT, HUMAN, first_answer, split_answer, turns
@@ -114,7 +115,7 @@ class HH(Task):
         asked = [(e.question, a) for e, a in zip(examples, answers, strict=True) if a]
         wanted = [(e.question, e.answer) for e, a in zip(examples, answers, strict=True) if a]
         new = [pair for pair in dict.fromkeys(wanted) if pair not in self._reference_rewards]
-        rewards = self._scorer().score([*new, *asked])
+        rewards = contracts.scores(self._scorer(), [*new, *asked])
         self._reference_rewards |= zip(new, rewards[: len(new)], strict=True)
         left = iter(rewards[len(new) :])
         return [
