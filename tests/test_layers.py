@@ -16,16 +16,16 @@ PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines"
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "answers", "serving",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "conclusions", "serving",
         "spans", "dialogue", "calibration", "intervals", "arguments",
     ),
     (
-        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "equality", "importing",
+        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "importing",
         "codematch",
     ),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge", "equality",
         "contracts", "winrate", "binding",
     ),
     (

@@ -4,8 +4,9 @@ Nothing here computes: what two different texts are worth is ``equality.py``'s b
 """
 
 import re
-from collections.abc import Iterator
 from typing import Literal
+
+from rrl.conclusions import before_open_box, conclusion, last_box, tagged
 
 AnswerFormat = Literal["boxed", "flexible"]
 
@@ -14,22 +15,23 @@ TAIL = 4000
 
 
 def final_answer(response: str, answer_format: AnswerFormat) -> str | None:
-    r"""The final answer that a response states, as text; None when it states none.
+    r"""The final answer that the conclusion of a response states, as text; None when it states none.
 
-    ``boxed`` takes the content of the last complete ``\boxed{...}`` or ``\fbox{...}``. ``flexible`` goes on, when there
-    is no box, to what follows the last "answer is" or "answer:", then the last formula, then the last number.
+    ``boxed`` takes the content of the last complete ``\boxed{...}`` or ``\fbox{...}``. ``flexible`` looks into the last
+    ``<answer>...</answer>`` only, where there is one. Without a box it goes on to what follows the last "answer is" or
+    "answer:", then the last formula, then the whole of the tag or the last number.
     """
-    box = last_box(response)
+    text = conclusion(response)
+    content = tagged(text) if answer_format == "flexible" else None
+    box = last_box(text if content is None else content)
     if box is None and answer_format == "flexible":
-        tail = response[-TAIL:]
-        box = _after_answer_is(tail) or _last_formula(tail) or _last_number(tail)
+        box = _without_box(before_open_box(text if content is None else content)[-TAIL:], content is not None)
     return box.strip() or None if box is not None else None
 
 
-def last_box(text: str) -> str | None:
-    r"""The content of the box that begins last, among those that are complete; ``\boxed 9$`` is one too."""
-    boxes = [*_braced_boxes(text), *(found.span(1) for found in _BARE_BOX.finditer(text))]
-    return text[slice(*max(boxes))] if boxes else None
+def _without_box(text: str, alone: bool) -> str | None:
+    """What a text states that is no box; the whole of it where it stands ``alone``, in a tag of its own."""
+    return _after_answer_is(text) or _last_formula(text) or (text if alone else _last_number(text))
 
 
 def plain(text: str) -> str:
@@ -81,23 +83,9 @@ _MARKUP = (
 _WORDS = re.compile(r"\(?[A-Za-z][A-Za-z0-9,.'-]*\)?")
 _TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:[ap]\.?m\.?)?", re.IGNORECASE)
 
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$]+)")
 _ANSWER_IS = re.compile(r"\banswers?(?:\s*(?:is|are|=|:|\*\*))+[ \t]*", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:\\.|[^$\n\\])+)\$", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
-
-
-def _braced_boxes(text: str) -> Iterator[tuple[int, int]]:
-    """Where the content of each complete box begins and ends; one pass, however deep the braces are."""
-    open_braces: list[tuple[int, bool]] = []
-    for found in _BRACES.finditer(text):
-        if found[0].endswith("{") and found[0] != r"\{":
-            open_braces.append((found.end(), len(found[0]) > 1))
-        elif found[0] == "}" and open_braces:
-            start, is_box = open_braces.pop()
-            if is_box:
-                yield start, found.start()
 
 
 def _after_answer_is(text: str) -> str | None:

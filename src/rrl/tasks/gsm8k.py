@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
+from rrl.conclusions import conclusion, tagged
 from rrl.data import Row, load_split, refuse, shuffled_epochs
 from rrl.interfaces import Task
 from rrl.types import Example, Feedback, Rollout, Verdict
@@ -101,8 +102,12 @@ def read_answer(text: str, answer_format: AnswerFormat) -> Fraction | None:
     last "answer is x" or "answer: x", then the last number of the text. Such a place counts only when a number follows
     it directly (currency signs, brackets, bold and ``\text{`` may stand between) and is no part of a longer expression
     (``5 + 3``) or, after ``####``, of a heading (``#### 1. Count``). Units after the number are ignored: 25% is 25.
+    Only the conclusion of a response counts, see ``conclusions.py``; ``flexible`` looks into its last
+    ``<answer>...</answer>`` only, where there is one.
     """
-    text = _without_markup(text)
+    text = _without_markup(conclusion(text))
+    if answer_format == "flexible" and (content := tagged(text)) is not None:
+        text = content
     for marker, going_on in _MARKERS[answer_format]:
         for place in reversed(list(marker.finditer(text))):
             number = _NUMBER.match(text, place.end())

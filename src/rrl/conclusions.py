@@ -1,0 +1,106 @@
+r"""The part of a response that states its answer: after its reasoning, before a question of its own; tags and boxes."""
+
+import re
+from collections.abc import Iterator
+
+
+def conclusion(response: str) -> str:
+    """What a response says once it has thought, up to where it puts a new question; nothing while it still thinks.
+
+    What follows the last block of reasoning (``<think>...</think>`` and its like) is the conclusion, and what stands
+    before that never counts: an end without a beginning ends a block that the prompt has begun, and a block without an
+    end goes on to the end of the text. A line that begins with "Question:", "Problem:", "User:" or their like, or a
+    token of a chat's next turn, is where a model that writes on has begun something else; the first line may be one,
+    and "Question 2:" is one only after an answer: solutions number their parts.
+    """
+    said = _after_reasoning(response)
+    stated = _STATED.search(said)
+    for other in _NEXT_QUESTION.finditer(said, len(said) - len(said.lstrip())):
+        if not other["number"] or (stated is not None and stated.end() <= other.start()):
+            return said[: other.start()]
+    return said
+
+
+def tagged(text: str) -> str | None:
+    """The content of the last complete ``<answer>...</answer>``; None without such a tag.
+
+    Where none is complete, a beginning reaches to the end of the text, and an end back to its beginning.
+    """
+    begin, content = None, None
+    for tag in _ANSWER_TAG.finditer(text):
+        if not tag["end"]:
+            begin = tag.end()
+        elif begin is not None:
+            begin, content = None, text[begin : tag.start()]
+        elif content is None:
+            content = text[: tag.start()]
+    return text[begin:] if content is None and begin is not None else content
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the box that begins last, among those that are complete; None without one.
+
+    A box is ``\boxed{...}`` or ``\fbox{...}``, braces counted, or ``\boxed 9`` where a number and nothing else follows
+    up to the end of its formula or sentence. The bare word ``\boxed`` is none.
+    """
+    boxes = [*_braced_boxes(text), *(found.span(1) for found in _BARE_BOX.finditer(text))]
+    return text[slice(*max(boxes))] if boxes else None
+
+
+def before_open_box(text: str) -> str:
+    """The text up to its first box that is begun, for one without a complete box: what is in it was cut off."""
+    return _OPEN_BOX.split(text, maxsplit=1)[0]
+
+
+_NAMES = (
+    r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing|s)?|rationale|scratch[_-]?(?:pad)?|reflect(?:ion)?|analysis"
+    r"|(?:inner[_-]|internal[_-])?monologue|chain[_-]of[_-]thought|cot)"
+)
+_REASONING = re.compile(
+    rf"[<\[◁]\s*\|?\s*(?P<end>/|end_of_)?\s*(?:begin_of_)?(?P<name>{_NAMES})(?:\s[^<>\[\]]{{0,200}})?\s*\|?\s*[>\]▷]",
+    re.IGNORECASE,
+)
+_NEXT_QUESTION = re.compile(
+    r"\n[ \t>#*_-]*(?:(?:next|new|another)[ \t]+)?(?:question|problem|exercise|instruction|human|user|q)"
+    r"(?P<number>[ \t]*#?\d+)?[ \t*_]*[:：]|\n[ \t]*#+[ \t*]*(?:question|problem|instruction)\b"
+    r"|<\|(?:im_start\|>\s*user|im_end\||user\||eot_id\||endoftext\|)|\[INST\]|<start_of_turn>\s*user",
+    re.IGNORECASE,
+)
+_STATED = re.compile(r"####|\\boxed|</answer|\banswer\b", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"<\s*(?P<end>/?)\s*(?:final[_ -]?)?answer(?:\s[^<>]{0,200})?\s*>", re.IGNORECASE)
+
+_BRACES = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_OPEN_BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{")
+_BARE_BOX = re.compile(
+    r"\\(?:boxed|fbox)[ \t]*((?!\\[)\]])[^\s{}$]{1,100}(?=[ \t]*(?:\$|\\[)\]]))"
+    r"|[-+]?(?:\d[\d,]*)?\.?\d+(?=[ \t]*[.!?]?(?:\s*\n|\s*$)|[.!?]\s))"
+)
+
+
+def _after_reasoning(response: str) -> str:
+    """What follows the last block that is closed; blocks may lie in each other."""
+    begun: list[str] = []
+    begin = 0
+    for tag in _REASONING.finditer(response):
+        name = tag["name"].lower()
+        if not tag["end"]:
+            begun.append(name)
+        elif name in begun:
+            while begun.pop() != name:  # what was begun within it ends with it
+                pass
+            begin = tag.end()
+        elif not begun:
+            begin = tag.end()
+    return "" if begun else response[begin:]
+
+
+def _braced_boxes(text: str) -> Iterator[tuple[int, int]]:
+    """Where the content of each complete box begins and ends; one pass, however deep the braces are."""
+    open_braces: list[tuple[int, bool]] = []
+    for found in _BRACES.finditer(text):
+        if found[0].endswith("{") and found[0] != r"\{":
+            open_braces.append((found.end(), len(found[0]) > 1))
+        elif found[0] == "}" and open_braces:
+            start, is_box = open_braces.pop()
+            if is_box:
+                yield start, found.start()
