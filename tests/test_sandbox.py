@@ -18,7 +18,7 @@ from fixtures_attacks import FAMILIES, FORGED, GREEDY, LOOPS, NAMESPACES_KEEP, N
 from fixtures_sandbox import LIMITS, ask, family, other, run, told, working
 from rrl.errors import DataError
 from rrl.sandbox import sandbox as parent
-from rrl.sandbox.inside import child, watch
+from rrl.sandbox.inside import watch
 from rrl.sandbox.isolation import LEVELS, REACHES, described
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Job
@@ -120,14 +120,22 @@ def test_a_function_is_called_and_what_it_returns_is_plain_data(
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", [b"C", b"R", b"N", b"\0"])
-def test_no_nonce_is_taken_for_a_word_of_the_report(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch.os, "urandom", lambda count: first * count)  # one nonce of 256 began like COMPILED
-    nonce = watch.fresh()
-    for said in (child.READY, child.READY + child.COMPILED):
-        assert watch._genuine(said + nonce + b"told" + nonce, nonce) == b"told"
-    assert not (child.READY + nonce).startswith(child.READY + child.COMPILED)
-    assert watch._genuine(child.READY + nonce + nonce, nonce) == b""
+@pytest.mark.parametrize(
+    ("said", "report"),
+    [
+        (b"\x03\4\0\0\0told", b"told"),
+        (b"\x03\4\0\0\0tol", b""),
+        (b"\x03\4\0\0\0told!", b""),
+        (b'{"status": "ended"}\x03\4\0\0\0told', b""),
+        (b"\x03\4\0\0\0told\x03\4\0\0\0told", b""),
+        (b'{"status": "ended"}', b""),
+        (b"\x03", b""),
+        (b"\x03\xff\xff\xff\xff", b""),
+        (b"", b""),
+    ],
+)
+def test_a_report_is_taken_whole_and_alone(said: bytes, report: bytes) -> None:
+    assert watch.whole(said) == report
 
 
 @pytest.mark.parametrize(

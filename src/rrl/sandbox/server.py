@@ -2,10 +2,10 @@
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import select
-import shutil
 import socket
 import struct
 import subprocess
@@ -16,6 +16,7 @@ from typing import Any
 from rrl.sandbox import start
 from rrl.sandbox.limits import Limits
 
+log = logging.getLogger(__name__)
 LENGTH = struct.Struct("!I")
 STARTING = 60.0
 """Seconds that a server may take to start."""
@@ -23,6 +24,8 @@ GRACE = 20.0
 """Seconds beyond the program's own limit after which a server is given up; on a busy machine all takes longer."""
 PARTING = 2.0
 """Seconds that a server has to end by itself."""
+CLEARING = 60.0
+"""Seconds in which the folder of a server that did not clear it must be gone."""
 Answer = tuple[dict[str, Any], bytes, bytes]
 
 
@@ -75,7 +78,10 @@ class Server:
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         size = LENGTH.unpack(self._exactly(LENGTH.size, deadline))[0]
-        header: dict[str, Any] = json.loads(self._exactly(size, deadline))
+        try:
+            header: dict[str, Any] = json.loads(self._exactly(size, deadline))
+        except ValueError as error:
+            raise self._lost("the server's answer cannot be read") from error
         return header
 
     def _exactly(self, size: int, deadline: float) -> bytes:
@@ -118,9 +124,19 @@ class Server:
         self._line.close()
         os.close(self._errors)
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
     def forget(self) -> None:
         """In a fork of the process that started it: let go without touching it."""
         self._line.close()
         os.close(self._errors)
+
+
+def _remove(folder: str) -> None:
+    """In a process of its own, which nothing that a program left can keep here or take along with it."""
+    if os.path.lexists(folder):
+        command = start.clearing(folder)
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CLEARING, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            log.warning("a folder of the sandbox could not be cleared: %s (%s); remove it", folder, error)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from rrl.sandbox.inside.root import BOX, DEVICES, OPEN, STREAMS
 from rrl.sandbox.limits import Limits
 
 Level = Literal["bubblewrap", "namespaces", "rlimits"]
@@ -17,7 +18,6 @@ INSIDE = Path(__file__).parent / "inside"
 PLACE = "/harness/rrl/sandbox/inside"
 """Where bubblewrap shows the server's own files while it starts."""
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.so.cache")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
 """All that a server finds in its environment. Sets of texts have the same order each time, files are UTF-8 as where no
 language is named, and threads share one heap: the C library would give each its own, 64 MB of address space, where the
@@ -42,6 +42,11 @@ def command(level: Level, limits: Limits, folder: str, *, filtered: bool, own_us
     home = PLACE if level == "bubblewrap" else str(INSIDE)
     serve = [python, "-S", "-s", f"{home}/serve.py", json.dumps(settings)]
     return [*_bubblewrap(visible, hidden), *serve] if level == "bubblewrap" else serve
+
+
+def clearing(folder: str) -> list[str]:
+    """The command that removes a server's folder."""
+    return [os.path.realpath(sys.executable), "-S", "-s", "-I", str(INSIDE / "clearing.py"), folder]
 
 
 def _visible(python: str) -> list[str]:
@@ -76,7 +81,9 @@ def _bubblewrap(visible: list[str], hidden: list[str]) -> list[str]:
         words += ["--dev-bind", path, path]
     for path in hidden:
         words += ["--tmpfs", path, "--remount-ro", path]
-    return [*words, "--ro-bind", str(INSIDE), PLACE, "--proc", "/proc", "--dir", "/box", "--remount-ro", "/", "--"]
+    for path, place in STREAMS.items():
+        words += ["--symlink", OPEN + place, path]
+    return [*words, "--ro-bind", str(INSIDE), PLACE, "--proc", "/proc", "--dir", BOX, "--remount-ro", "/", "--"]
 
 
 def _user() -> int:

@@ -159,7 +159,7 @@ class Judge:
                 return TestResult(Outcome.WRONG_ANSWER)
         above = suite.prelude(source).count("\n")
         line = (run.line or 0) - above
-        message = re.sub(r"(?<=\bline )[0-9]+", lambda number: str(int(number[0]) - above), run.message)
+        message = re.sub(r"(?<=\bline )[0-9]{1,9}(?![0-9])", lambda number: str(int(number[0]) - above), run.message)
         inside = 1 <= line <= source.count("\n") + 1
         return TestResult(_OUTCOMES[run.status], run.error, line if inside else None, message)
 

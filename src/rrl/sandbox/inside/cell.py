@@ -3,15 +3,16 @@
 import os
 import resource
 import signal
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from rrl.sandbox.inside import calls, files, kernel, root
+from rrl.sandbox.inside import calls, clearing, files, kernel, library, root
 from rrl.sandbox.inside.orphans import end_orphans
+from rrl.sandbox.inside.root import BOX
 
-BOX = "/box"
-RULES = 1001
-"""The descriptor of the rules on files."""
+HIGHEST = 1000
+"""The number of a program's report where so many files may be open; numbers that programs do not come across."""
 
 
 class Cell:
@@ -21,36 +22,40 @@ class Cell:
         self.limits: Mapping[str, Any] = settings["limits"]
         self._own_root = settings["isolation"] != "rlimits"
         self._user: int | None = settings["user"] if os.geteuid() == 0 else None
-        self._visible, self._hidden = list(settings["visible"]), list(settings["hidden"])
         self._calls = calls.program() if settings["filtered"] and calls.known() else b""
-        self._confines = settings["filtered"] and not self._own_root and files.version() > 0
-        self._box = BOX if self._own_root else settings["folder"] + BOX
-        self._pids = self._enter(settings["isolation"])
-        self._rlimits = self._most()
+        self._confines = settings["filtered"] and files.version() > 0
+        self._box = BOX if self._own_root else settings["folder"] + "/box"
+        self.report = _raise_open_files()
+        self._rules, self._library = self.report + 1, self.report + 2
+        self._pids = self._enter(settings)
+        os.umask(0o022)
         kernel.control(kernel.NO_NEW_PRIVILEGES, 1)  # no file that is run lends its owner's privileges from now on
+        kernel.control(kernel.DUMPABLE, 0)  # no core is written, and no process of the same user looks in
         self._furnish()
+        if self._confines:
+            writable = os.path.dirname(BOX) if self._own_root else self._box
+            files.prepare(settings["visible"], settings["hidden"], writable, self._rules)
 
-    def _enter(self, isolation: str) -> int:
+    def _enter(self, settings: Mapping[str, Any]) -> int:
         """Go where programs are to be; the descriptor of the process namespace there."""
-        if isolation == "namespaces":
-            return root.enter(self._visible, self._hidden)
-        if isolation == "rlimits":
-            kernel.control(kernel.SUBREAPER, 1)
+        if settings["isolation"] == "namespaces":
+            return root.enter(settings["visible"], settings["hidden"])
+        if settings["isolation"] == "rlimits":
+            os.makedirs(os.path.dirname(self._box))
+            os.chmod(os.path.dirname(self._box), 0o711)
             return -1
-        pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        kernel.unmount("/proc")
         kernel.unmount(os.path.dirname(os.path.abspath(__file__)))
-        return pids
+        return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
-    def readable(self, path: str) -> bool:
-        """Whether programs can load modules from there."""
-        if self._own_root or self._user is None:
-            return True
-        while len(path) > 1:
-            path = os.path.dirname(path)
-            if not os.stat(path).st_mode & 1:
-                return False
-        return True
+    def open_library(self) -> None:
+        """Let programs import from Python's library where their user may not go; after all that is loaded before."""
+        if not self._own_root and self._user is not None and not _everybody_enters(os.__file__):
+            library.open_door(self._library)
+
+    def adopt(self) -> None:
+        """In the process that forks programs: what these leave running becomes a child of this one."""
+        if not self._own_root:
+            kernel.control(kernel.SUBREAPER, 1)
 
     def fork(self) -> int:
         """As os.fork; the child has process numbers of its own where that is possible."""
@@ -65,11 +70,11 @@ class Cell:
     def confine(self) -> None:
         """In the child: give up every privilege, for good."""
         os.chdir(self._box)
-        for what, most in self._rlimits:
+        for what, most in self._most():
             resource.setrlimit(what, (most, most))
         if self._confines:
-            files.confine(RULES)
-            os.close(RULES)
+            files.confine(self._rules)
+            os.close(self._rules)
         if self._user is not None:
             os.setgroups([])
             os.setresgid(self._user, self._user, self._user)
@@ -82,9 +87,10 @@ class Cell:
 
     def _most(self) -> tuple[tuple[int, int], ...]:
         given = self.limits
+        computed = time.process_time() + given["cpu_seconds"]
         return (
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_CPU, max(1, -int(-given["cpu_seconds"] // 1))),
+            (resource.RLIMIT_CPU, int(computed) + 2),  # for when nobody watches: who does, stops programs before
             (resource.RLIMIT_NOFILE, given["open_files"]),
             (resource.RLIMIT_FSIZE, given["file_mb"] * 2**20),
             (resource.RLIMIT_NPROC, self._most_processes()),
@@ -97,15 +103,21 @@ class Cell:
         if self._user is not None:
             return given
         if self._own_root:
-            return given + 2  # the server and the first process of its namespace
+            return given + 3  # who watches, who forks, and the first process of the namespace
         return resource.getrlimit(resource.RLIMIT_NPROC)[0]
 
-    def clear(self, pid: int) -> None:
-        """After the program: none of its processes and none of its files are left."""
+    def end_processes(self, pid: int) -> None:
+        """After the program: none of its processes is left."""
         if not self._own_root:
             end_orphans(pid, self._user)
-        if os.stat(self._box).st_ctime_ns != self._furnished:
-            self._empty()
+
+    def clear(self) -> None:
+        """After the program: none of its files is left."""
+        if os.stat(self._box).st_ctime_ns != self._furnished or os.listdir(self._box):
+            if self._own_root:
+                kernel.unmount(BOX)
+            else:
+                clearing.empty(self._box)
             self._furnish()
 
     def _furnish(self) -> None:
@@ -114,24 +126,32 @@ class Cell:
             owner = group = self._user
         if self._own_root:
             most = self.limits["file_mb"]
-            options = f"size={most}m,nr_inodes={64 * most},mode=711,uid={owner},gid={group}"
+            options = f"size={most}m,nr_inodes={64 * most},mode=755,uid={owner},gid={group}"
             kernel.mount("box", BOX, "tmpfs", kernel.NO_SETUID | kernel.NO_DEVICES, options)
         else:
             os.makedirs(self._box, 0o700, exist_ok=True)
             os.chown(self._box, owner, group)
         self._furnished = os.stat(self._box).st_ctime_ns
-        if self._confines:
-            files.prepare(self._visible, self._hidden, self._box, RULES)
-
-    def _empty(self) -> None:
-        if self._own_root:
-            kernel.unmount(BOX)
-        elif os.spawnvp(os.P_WAIT, "rm", ["rm", "-rf", self._box]) != 0:
-            os.spawnvp(os.P_WAIT, "chmod", ["chmod", "-R", "u+rwx", self._box])
-            os.spawnvp(os.P_WAIT, "rm", ["rm", "-rf", self._box])
 
     def leave(self) -> None:
         """At the end of the server."""
         if not self._own_root:
-            self._empty()
-            os.rmdir(os.path.dirname(self._box))
+            clearing.remove(os.path.dirname(self._box))
+
+
+def _raise_open_files() -> int:
+    """As many as this process may have; the highest number that is ours to use, with two more after it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    number = HIGHEST if hard == resource.RLIM_INFINITY else min(HIGHEST, hard - 3)
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, number + 3), hard))
+    return number
+
+
+def _everybody_enters(path: str) -> bool:
+    while len(path) > 1:
+        path = os.path.dirname(path)
+        if not os.stat(path).st_mode & 1:
+            return False
+    return True

@@ -5,9 +5,10 @@ import os
 import struct
 
 NEW_MOUNTS, NEW_NAMES, NEW_IPC, NEW_USERS, NEW_PIDS, NEW_NET = 2**17, 2**26, 2**27, 2**28, 2**29, 2**30
-READ_ONLY, NO_SETUID, NO_DEVICES, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 2**5, 2**12, 2**14, 2**18
+READ_ONLY, NO_SETUID, NO_DEVICES, NO_EXECUTION = 1, 2, 4, 8
+REMOUNT, BIND, RECURSIVE, PRIVATE = 2**5, 2**12, 2**14, 2**18
 DETACH = 2
-DIES_WITH_PARENT, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 22, 36, 38
+DIES_WITH_PARENT, DUMPABLE, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 4, 22, 36, 38
 _CAPABILITIES = 0x20080522
 # a call must not let go of the interpreter's lock: what it changes holds for a fork that follows
 _libc = ctypes.PyDLL(None, use_errno=True)

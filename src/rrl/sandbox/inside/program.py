@@ -19,6 +19,8 @@ from rrl.sandbox.inside import plain, streams
 MESSAGE = 400
 """Characters of an exception's message that are kept."""
 Told = dict[str, Any]
+_write = os.write
+"""As it is before a program changes it."""
 _name_of = type.__dict__["__name__"].__get__
 
 
@@ -135,4 +137,4 @@ def write(text: bytes, descriptor: int) -> None:
     """All of it."""
     left = memoryview(text)
     while left:
-        left = left[os.write(descriptor, left) :]
+        left = left[_write(descriptor, left) :]

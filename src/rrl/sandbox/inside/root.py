@@ -7,13 +7,18 @@ from collections.abc import Sequence
 
 from rrl.sandbox.inside import kernel
 
+BOX = "/run/box"
+"""The folder of programs. Rules on files are about the one above it, so that they hold for whatever is mounted here."""
 HERE = "/tmp"
 """Where the new root is put together; nobody else sees it."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+STREAMS = {"/dev/fd": "", "/dev/stdin": "/0", "/dev/stdout": "/1", "/dev/stderr": "/2"}
+"""Names of what a process has open, and where below ``OPEN`` it is."""
+OPEN = "/proc/self/fd"
 
 
 def enter(visible: Sequence[str], hidden: Sequence[str]) -> int:
-    """Go on in a process that sees ``visible`` but ``hidden`` read-only, an empty /box, and nothing else.
+    """Go on in a process that sees ``visible`` but ``hidden`` read-only, an empty /run/box, and nothing else.
 
     Returns a descriptor of its process namespace.
     """
@@ -36,8 +41,12 @@ def enter(visible: Sequence[str], hidden: Sequence[str]) -> int:
         _show(source, path)
     for path in hidden:
         kernel.mount("hidden", HERE + path, "tmpfs", kernel.READ_ONLY, "mode=755")
-    for name in ("box", "old"):
+    for path, place in STREAMS.items():
+        os.symlink(OPEN + place, HERE + path)
+    for name in (BOX[1:], "old", "proc"):
         os.makedirs(f"{HERE}/{name}", exist_ok=True)
+    safe = kernel.READ_ONLY | kernel.NO_SETUID | kernel.NO_DEVICES | kernel.NO_EXECUTION
+    kernel.mount("proc", f"{HERE}/proc", "proc", safe)
     kernel.pivot_root(HERE, f"{HERE}/old")
     os.chdir("/")
     kernel.unmount("/old")

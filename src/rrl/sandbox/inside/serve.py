@@ -1,4 +1,5 @@
-"""The warm server: one interpreter that forks a process for each run. Standard library only, started as a file.
+"""The warm server: one interpreter, and its fork that forks a process for each run. Standard library only, started as a
+file.
 
 It reads requests from the socket on its standard input and answers on it, one at a time; it ends when that closes.
 What it has loaded is paid for at each fork, so that neither it nor the modules beside it import more than they need.
@@ -24,25 +25,18 @@ import threading  # noqa: E402
 from rrl.sandbox.inside import watch  # noqa: E402
 from rrl.sandbox.inside.cell import Cell  # noqa: E402
 from rrl.sandbox.inside.program import write  # noqa: E402
+from rrl.sandbox.inside.zygote import Zygote  # noqa: E402
 
 PRELOADED = (
     "_strptime array atexit bisect cmath collections.abc copy dataclasses datetime decimal enum fractions functools "
     "heapq io itertools math operator queue re string threading time typing"
 )
 """What programs import most; the rest they load themselves."""
-UNREADABLE = (
-    "abc ast base64 calendar cProfile contextlib csv difflib encodings.ascii encodings.idna encodings.latin_1 "
-    "fileinput gc hashlib inspect mmap numbers pprint secrets signal socket statistics tempfile textwrap timeit "
-    "traceback types unicodedata uuid warnings zlib"
-)
-"""More, where the user that programs run as may not read Python's library."""
 THREAD_STACK = 2**23
 """Bytes; without it each thread would have as much as the first one may grow to."""
 HOLES = 2**15
 """Bytes of objects of each size class that fill what imports left free; more of them touch no fewer pages."""
 LENGTH = struct.Struct("!I")
-LINE = 100
-"""The descriptor that the parent is at the other end of."""
 _filled: list[bytes] = []
 """With these in the holes of the heap, what a child makes lies together, and touches fewer pages."""
 
@@ -51,22 +45,33 @@ def main() -> None:
     """Serve until the line closes."""
     settings = json.loads(sys.argv[1])
     _deepen(settings["limits"]["memory_mb"] * 2**20 // 2)
-    os.dup2(0, LINE, inheritable=False)
     cell = Cell(settings)
     try:
-        _serve(cell)
+        for name in PRELOADED.split():
+            __import__(name)
+        _settle()
+        cell.open_library()
+        _serve(cell, _take_line())
     finally:
         cell.leave()
 
 
-def _serve(cell: Cell) -> None:
-    for name in (PRELOADED if cell.readable(os.__file__) else f"{PRELOADED} {UNREADABLE}").split():
-        __import__(name)
-    _settle()
-    _send({"ready": True})
-    while (request := _receive()) is not None:
-        header, output, report = watch.run(request, cell, LINE)
-        _send({**header, "output": len(output), "report": len(report)}, output, report)
+def _serve(cell: Cell, line: int) -> None:
+    zygote = Zygote(cell, line)
+    _send(line, {"ready": True})
+    while request := _receive(line):
+        header, output, report = watch.run(request, zygote, cell, line)
+        _send(line, {**header, "output": len(output), "report": len(report)}, output, report)
+        cell.clear()
+
+
+def _take_line() -> int:
+    """The socket that the parent is at the other end of, away from where programs have their input."""
+    line = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return line
 
 
 def _deepen(stack: int) -> None:
@@ -95,27 +100,27 @@ def _settle() -> None:
     gc.freeze()  # a collection in a child would touch, and so copy, all of this memory
 
 
-def _receive() -> Any:
-    """The next request; None when there will be none."""
-    size = _exactly(LENGTH.size)
-    return json.loads(_exactly(LENGTH.unpack(size)[0])) if size else None
+def _receive(line: int) -> bytes:
+    """The next request; nothing when there will be none."""
+    size = _exactly(line, LENGTH.size)
+    return _exactly(line, LENGTH.unpack(size)[0]) if size else b""
 
 
-def _exactly(size: int) -> bytes:
+def _exactly(line: int, size: int) -> bytes:
     """So many bytes, or nothing at the end."""
     parts = bytearray()
     while len(parts) < size:
-        part = os.read(LINE, min(size - len(parts), 2**20))
+        part = os.read(line, min(size - len(parts), 2**20))
         if not part:
             return b""
         parts += part
     return bytes(parts)
 
 
-def _send(header: dict[str, Any], *rest: bytes) -> None:
+def _send(line: int, header: dict[str, Any], *rest: bytes) -> None:
     """An answer: the length of its header, the header, and bytes whose lengths stand in it."""
     text = json.dumps(header).encode()
-    write(b"".join((LENGTH.pack(len(text)), text, *rest)), LINE)
+    write(b"".join((LENGTH.pack(len(text)), text, *rest)), line)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Forks the process of one run, follows its time and its output, and says how it ended."""
+"""Follows the process of one run, its time and its output, and says how it ended."""
 
 import os
 import select
@@ -10,70 +10,61 @@ from typing import Any
 from rrl.sandbox.inside import child
 from rrl.sandbox.inside.cell import Cell
 from rrl.sandbox.inside.program import write
+from rrl.sandbox.inside.zygote import Zygote
 
 CHUNK = 2**16
 TICK = 0.002
-"""Seconds between looks at a process, where the kernel cannot announce its end; and how late a limit may be found."""
+"""How many seconds late a limit may be found."""
 SETTING_UP = 10.0
 """Seconds in which a forked process must be ready to become the program."""
-NONCE = 16
-"""Random bytes of a nonce."""
+ANYBODY = 0o666
+"""A pipe's permissions: a program may open its streams again by name."""
 ABANDONED = "Abandoned"
 
 
-def run(request: Mapping[str, Any], cell: Cell, line: int) -> tuple[dict[str, Any], bytes, bytes]:
-    """How it ended, what it printed, and its report if that is genuine; ``line`` is who wants to know."""
-    nonce = fresh()
-    theirs, ours = _pipes(request)
-    pid = cell.fork()
-    if pid == 0:
-        child.become(request, cell, theirs, nonce)
-    for descriptor in set(theirs.values()):
+def run(request: bytes, zygote: Zygote, cell: Cell, line: int) -> tuple[dict[str, Any], bytes, bytes]:
+    """How it ended, what it printed, and its report if that is whole; ``line`` is who wants to know."""
+    theirs, ours = _open(request)
+    pid = zygote.start(theirs)
+    for descriptor in theirs:
         os.close(descriptor)
-    watch = Watch(pid, ours, cell.limits, line)
+    watch = Watch(pid, ours, cell.limits, zygote, line)
     watch.follow()
     header = watch.finish()
-    cell.clear(pid)
-    return header, bytes(watch.texts["output"]), _genuine(bytes(watch.texts["report"]), nonce)
+    return header, bytes(watch.texts["output"]), watch.report
 
 
-def fresh() -> bytes:
-    """What nobody can know. It begins like none of the words that may stand before it in a report."""
-    return b"N" + os.urandom(NONCE)
+def whole(said: bytes) -> bytes:
+    """The report, where it and nothing else was said; else nothing."""
+    head = len(child.TOLD) + child.LENGTH.size
+    alone = said.startswith(child.TOLD) and said[len(child.TOLD) : head] == child.LENGTH.pack(max(0, len(said) - head))
+    return said[head:] if alone else b""
 
 
-def _genuine(report: bytes, nonce: bytes) -> bytes:
-    """What stands between this run's nonces; nothing in place of anything else."""
-    told = report.removeprefix(child.READY).removeprefix(child.COMPILED)
-    genuine = len(told) > 2 * len(nonce) and told.startswith(nonce) and told.endswith(nonce)
-    return told[len(nonce) : -len(nonce)] if genuine else b""
-
-
-def _pipes(request: Mapping[str, Any]) -> tuple[dict[str, int], dict[int, str]]:
-    """The program's descriptors, and our ends of what it writes."""
-    report, theirs_report = os.pipe()
-    output, theirs_output = os.pipe()
-    theirs = {"output": theirs_output, "errors": theirs_output, "report": theirs_report}
-    ours = {report: "report", output: "output"}
-    if request["function"] is not None:  # what it prints is counted, and not wanted
-        return {**theirs, "input": os.open(os.devnull, os.O_RDONLY)}, ours
-    errors, theirs["errors"] = os.pipe()
-    theirs["input"] = os.memfd_create("input")
-    write(request["input"].encode("utf-8", "surrogatepass"), theirs["input"])
-    os.lseek(theirs["input"], 0, os.SEEK_SET)
-    return theirs, {**ours, errors: "errors"}
+def _open(request: bytes) -> tuple[list[int], dict[int, str]]:
+    """The process' descriptors, and our ends of what it writes."""
+    theirs, ours = [os.memfd_create("request")], {}
+    write(request, theirs[0])
+    for name in ("output", "errors", "report"):
+        end, its = os.pipe()
+        theirs.append(its)
+        ours[end] = name
+        os.fchmod(its, ANYBODY)
+    return theirs, ours
 
 
 class Watch:
     """One process while it runs. ``crossed`` names the limit that it was stopped for."""
 
-    def __init__(self, pid: int, ends: dict[int, str], limits: Mapping[str, Any], line: int) -> None:
-        self._pid, self._ends, self._limits, self._line = pid, ends, limits, line
+    def __init__(self, pid: int, ends: dict[int, str], limits: Mapping[str, Any], zygote: Zygote, line: int) -> None:
+        self._pid, self._ends, self._limits, self._zygote, self._line = pid, ends, limits, zygote, line
         self._start = time.monotonic()
         self._deadline = self._look = self._start + SETTING_UP
+        self._computed_before = 0.0
         self._most = limits["output_kb"] * 2**10
         self.texts = {"output": bytearray(), "errors": bytearray(), "report": bytearray()}
         self.crossed = ""
+        self.report = b""
         self._poll = select.poll()
         for end in ends:
             self._poll.register(end, select.POLLIN)
@@ -81,31 +72,17 @@ class Watch:
 
     def follow(self) -> None:
         """Read until the process has ended or crossed a limit; it can do neither without our noticing."""
-        alarm = self._alarm()
+        self._poll.register(self._zygote, select.POLLIN)
         while not self.crossed:
-            ready = self._ready(TICK if alarm is None else max(0.0, self._look - time.monotonic()) + TICK)
-            if alarm in ready or (alarm is None and self._gone()):
+            ready = self._ready(max(0.0, self._look - time.monotonic()) + TICK)
+            if self._zygote.fileno() in ready:
                 break
             self._read(ready)
             if time.monotonic() >= self._look:
                 self._check_time()
-        if alarm is not None:
-            self._poll.unregister(alarm)
-            os.close(alarm)
+        self._poll.unregister(self._zygote)
         while not self.crossed and (ready := self._ready(0)):  # what stands in the pipes of a process that has ended
             self._read(ready)
-
-    def _alarm(self) -> int | None:
-        """A descriptor that is ready when the process has ended; since Linux 5.3."""
-        try:
-            alarm = os.pidfd_open(self._pid)
-        except OSError:
-            return None
-        self._poll.register(alarm, select.POLLIN)
-        return alarm
-
-    def _gone(self) -> bool:
-        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _ready(self, seconds: float) -> list[int]:
         return [descriptor for descriptor, _ in self._poll.poll(1000 * seconds)]
@@ -121,21 +98,22 @@ class Watch:
 
     def _keep(self, name: str, part: bytes) -> None:
         texts = self.texts
-        if name == "report" and not texts["report"]:
-            self._begin()
+        if name == "report" and not texts["report"] and part.startswith(child.READY):
+            self._begin(part)
         texts[name] += part
-        if len(texts["output"]) + len(texts["errors"]) > self._most or len(texts["report"]) > 2 * self._most + 2**13:
+        if len(texts["output"]) + len(texts["errors"]) > self._most or len(texts["report"]) > self._most + 2**13:
             self.crossed = "OutputLimit"
 
-    def _begin(self) -> None:
+    def _begin(self, said: bytes) -> None:
         """The program's time runs from now: how long the process took to become ready is not its fault."""
+        self._computed_before = child.SECONDS.unpack_from(said, len(child.READY))[0]
         self._start = time.monotonic()
         self._deadline = self._start + self._limits["wall_seconds"]
         self._look = min(self._deadline, self._start + self._limits["cpu_seconds"])
 
     def _check_time(self) -> None:
         now, most = time.monotonic(), self._limits["cpu_seconds"]
-        computed = self._computed()
+        computed = self._computed() - self._computed_before
         if now >= self._deadline:
             self.crossed = "WallTime"
         elif computed >= most:
@@ -154,16 +132,19 @@ class Watch:
         seconds = time.monotonic() - self._start
         if self.crossed:
             os.kill(self._pid, signal.SIGKILL)
-        _, status, usage = os.wait4(self._pid, 0)
+        code, computed = self._zygote.collect()
         for end in self._ends:
             os.close(end)
-        report = self.texts["report"]
-        if not report.startswith(child.READY) and self.crossed != ABANDONED:
-            raise RuntimeError(f"a process did not become ready: {report.decode(errors='replace')}")
+        said = bytes(self.texts["report"])
+        if not said.startswith(child.READY) and self.crossed != ABANDONED:
+            raise RuntimeError(f"a process did not become ready: {said.decode(errors='replace')}")
+        said = said[len(child.READY) + child.SECONDS.size :]
+        compiled = said.startswith(child.COMPILED)
+        self.report = whole(said.removeprefix(child.COMPILED))
         return {
-            "code": os.waitstatus_to_exitcode(status),
-            "cpu": usage.ru_utime + usage.ru_stime,
+            "code": code,
+            "cpu": computed - self._computed_before,
             "crossed": self.crossed,
-            "compiled": report.startswith(child.READY + child.COMPILED),
+            "compiled": compiled,
             "seconds": seconds,
         }
