@@ -16,21 +16,21 @@ PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines"
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "conclusions", "serving",
-        "spans", "dialogue", "calibration", "intervals", "arguments",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "conclusions", "notation", "units",
+        "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
     ),
     (
-        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "importing",
-        "codematch",
+        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "formula",
+        "names", "importing", "codematch",
     ),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge", "equality",
+        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge", "statements",
         "contracts", "winrate", "binding",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "preferences", "sweep_records", "rescore", "loop", "harvest",
+        "preferences", "sweep_records", "rescore", "loop", "harvest", "equality",
     ),
     ("trainer", "gsi", "phases", "jobs", "probes"),
     ("config", "checkpoint", "forecast"),
@@ -45,7 +45,6 @@ PLACES = {
     "peft": {"policy_settings.py"},
     "wandb": {"wandb_process.py"},
     "matplotlib": {"plots.py"},
-    "math_verify": {"equality.py"},
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
     "httpx": {"judges/endpoint.py"},

@@ -11,7 +11,6 @@ Cost      About 10 minutes on 2 cores; bench alone half a minute on one.
 import argparse
 import itertools
 import json
-import logging
 import platform
 import random
 import re
@@ -42,7 +41,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} (all)")
     given = parser.parse_args()
-    logging.disable(logging.WARNING)  # math-verify's own, that nobody guards its time in this process
     rows = read(given.data)
     given.out.mkdir(parents=True, exist_ok=True)
     for part in given.parts or PARTS:
@@ -110,13 +108,16 @@ def canonical(rows: Sequence[Row]) -> Row:
 
 
 def restated(answers: Sequence[str]) -> Row:
-    """Each distinct answer, read by math-verify and written anew by sympy, against itself: other text, equal value."""
+    """Each distinct formula, written anew by sympy, against itself: other text, equal value."""
     import sympy
 
-    from rrl.equality import _read, _tidy
+    from rrl.statements import Scalar, readings
 
     judge = make_judge()
-    texts = {answer: sympy.latex(value) for answer in answers if (value := _read(_tidy(answer))) is not None}
+    read = {answer: readings(answer, bare_units=False, reference=True)[:1] for answer in answers}
+    texts = {
+        answer: sympy.latex(found[0].value) for answer, found in read.items() if found and isinstance(found[0], Scalar)
+    }
     other = {answer: text for answer, text in texts.items() if not same_text(text, answer)}
     found = judge.judge([(text, answer) for answer, text in other.items()])
     judge.close()
@@ -261,7 +262,7 @@ def ended_workers_seconds() -> float:
 
 
 def bench(rows: Sequence[Row]) -> Row:
-    """Pairs a second with one worker on one core: by math-verify alone, then as in training."""
+    """Pairs a second with one worker on one core: as mathematics, then as in training."""
     random.Random(SEED).shuffle(sample := [row for row in rows if row["answer"]])
     answers = [row["answer"] for row in sample[:2001]]
     pairs = list(dict.fromkeys(itertools.pairwise(answers)))

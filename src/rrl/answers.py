@@ -7,6 +7,7 @@ import re
 from typing import Literal
 
 from rrl.conclusions import before_open_box, conclusion, last_box, tagged
+from rrl.notation import tidy, tokens
 
 AnswerFormat = Literal["boxed", "flexible"]
 
@@ -34,19 +35,12 @@ def _without_box(text: str, alone: bool) -> str | None:
     return _after_answer_is(text) or _last_formula(text) or (text if alone else _last_number(text))
 
 
-def plain(text: str) -> str:
-    """The text without what only sets it: spacing, sizes of brackets and fractions, text styles, a full stop."""
-    for markup, replacement in _MARKUP:
-        text = markup.sub(replacement, text)
-    return text.rstrip(".,;:")
-
-
 def same_text(answer: str, expected: str) -> bool:
     """Whether two answers, neither of them empty, are the same but for their setting; words in letters of any case."""
     if is_words(expected):
         one, other = words(answer), words(expected)
         return one == other or one == _without_half(other) != other or _without_half(one) == other != one
-    return plain(answer) == plain(expected) != ""
+    return tokens(tidy(answer)) == tokens(tidy(expected)) != []
 
 
 def is_words(answer: str) -> bool:
@@ -54,7 +48,7 @@ def is_words(answer: str) -> bool:
 
     Only its text can tell whether another answer is the same: a formula would take ``CBAD`` for a product.
     """
-    bare = plain(answer)
+    bare = _plain(answer)
     if _TIME.fullmatch(bare):
         return True
     marked = _TEXT.sub("", answer).strip("() ,.") == ""
@@ -63,7 +57,12 @@ def is_words(answer: str) -> bool:
 
 def words(answer: str) -> str:
     """Words as they are compared: small letters, digits, commas and colons, without the zero before an hour."""
-    return re.sub(r"[^a-z0-9,:]", "", plain(answer).lower()).strip(",").removeprefix("0")
+    return re.sub(r"[^a-z0-9,:]", "", _plain(answer).lower()).strip(",").removeprefix("0")
+
+
+def _plain(text: str) -> str:
+    """Words without what only sets them."""
+    return _SETTING.sub("", _TEXT.sub(r"\1", text)).rstrip(".,;:")
 
 
 def _without_half(time: str) -> str:
@@ -71,15 +70,8 @@ def _without_half(time: str) -> str:
     return re.sub(r"(?<=\d)[ap]m$", "", time)
 
 
-_SPACING = re.compile(r"\\[!,;: ]|\\q?quad\b|\\displaystyle\b|~|\\?\$|\s+|(?:\\left|\\right)(?![a-zA-Z])")
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|math(?:rm|bf|it))\s*\{([^{}]*)\}")
-_MARKUP = (
-    (re.compile(r"\{,\}"), ","),
-    (_TEXT, r"\1"),
-    (_SPACING, ""),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\%"), "%"),
-)
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|hbox|math(?:rm|bf|it|sf))\s*\{([^{}]*)\}")
+_SETTING = re.compile(r"\\[!,;: ]|\\(?:left|right|q?quad)(?![a-zA-Z])|~|\\?\$|\s+")
 _WORDS = re.compile(r"\(?[A-Za-z][A-Za-z0-9,.'-]*\)?")
 _TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:[ap]\.?m\.?)?", re.IGNORECASE)
 

@@ -1,76 +1,230 @@
-r"""Whether two mathematical answers are equal, by math-verify, in a worker process: ``python -m rrl.equality``.
+r"""Whether two mathematical answers are equal, in a worker process: ``python -m rrl.equality``.
 
-math-verify guards its own time by SIGALRM, which works in no thread and not inside compiled code; here it is told to
-guard nothing, for the process itself can be ended. What it would take for equal although it is not is kept from it:
-see ``compare``.
+What they state is read whole by ``statements.py``. Numbers are compared exactly, formulas by their values at points; a
+pair that is not shown to be equal is different. See ``compare`` for what is judged otherwise than mathematics would.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import sympy
+
 from rrl.answers import is_words
+from rrl.formula import read_formula
+from rrl.notation import tidy, tokens
+from rrl.numerals import Unreadable
 from rrl.serving import Tell, Work, serve
+from rrl.statements import Based, Collection, Named, Relation, Scalar, Statement, readings
+from rrl.values import proportional, rounded, same_value
 
 Finding = Literal["equal", "different", "unreadable", "unreadable_reference"]
-WARM_UP = (r"\left\{ 1, \frac{\sqrt{2}}{2} \right\}", r"[0.5, x^2]", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}")
+WARM_UP = (
+    r"\left\{ 1, \frac{\sqrt{2}}{2} \right\}",
+    r"[0.5, x^2]",
+    r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+    "x + y = 1",
+)
 
 
 def compare(answer: str, expected: str, tell: Tell) -> Finding:
     """What ``answer`` is worth against the reference's ``expected``; ``tell`` learns which of them is worked on.
 
-    Departures from math-verify: words are never formulas; numbers in different bases differ; a percentage is its
-    number or its hundredth; an equation counts as its right side only when its left side is a name or a number; a last
-    letter is a unit only when the reference has none; text that cannot be read is equal to nothing; and an answer that
-    leaves the work to be done, as ``2+3`` for 5, is not the reference's, unless that leaves it too.
+    Beyond mathematics: words are never formulas; numbers in different bases differ; a percentage is its number or its
+    hundredth; an equation counts as its right side only when its left side is a name or a number; units do not matter,
+    unless both state one and they differ; and an answer that leaves the work to be done, as ``2+3`` for 5, is not the
+    reference's, unless that leaves it too.
     """
-    if is_words(expected):
+    if is_words(expected) or is_words(answer):
         return "different"  # the same words were seen to be so without any mathematics
     tell("expected")
-    percents = _is_percentage(expected), _is_percentage(answer)
-    letter = bool(_LAST_LETTER.search(_tidy(expected)))
-    relation = _RELATION.search(expected) is not None and _RELATION.search(answer) is not None
-    references = _values(expected, relation, percents[0] and not percents[1], letter)
-    golds = _read_all(references)
-    if references and not golds:
+    golds = _read(expected, False, True)
+    if not golds:
         return "unreadable_reference"
     tell("answer")
-    if _leaves_work(answer) and not _leaves_work(expected):
-        return "different"  # else the question's own formula, copied, would be its answer
-    texts = _values(answer, relation, percents[1] and not percents[0], letter)
-    if not golds or not texts or _base(answer) not in (None, _base(expected)):
-        return "different"
-    found = _read_all(texts)
+    found = _read(answer, not _has_letters(expected), False)
     if not found:
         return "unreadable"
     return "equal" if any(_equal(gold, other) for gold in golds for other in found) else "different"
 
 
-_RELATION = re.compile(r"[=<>]|\\(?:leq?|geq?|lt|gt|in|neq?)(?![a-zA-Z])")
-_NAME = (
-    r"(?:\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)|m?\\angle\s*[A-Z]{1,3}|\\text\{[^{}]*\}|[A-Z]{2,4}"
-    r"|[A-Za-z]'?(?:_\{?\w+\}?)?(?:\([^()=]*\))?|\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))"
-)
-_NAMED = re.compile(rf"(^|,)\s*(?:{_NAME}\s*(?:=|\\in(?![a-zA-Z]))\s*)+")
-_LAST_LETTER = re.compile(r"(?<=[\d}\s)])([A-Za-hj-z])$")
-_BASE = re.compile(r"[\da-zA-Z}]_\{?(\d+)\}?$")
-_THOUSANDS = re.compile(r"(?<=\{)\d{1,3}(?:,\d{3})+(?=\})")
-_TIDIED = (
-    (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|\S)|^\s*(?:\\approx|=)"), ""),
-    (re.compile(r"\\frac\s*\\pi\s*(\w)"), r"\\frac{\\pi}{\1}"),
-    (re.compile(r",?\s*\\text\{\s*,?\s*(?:and|or)\s*\}"), ","),
-    (re.compile(r"(?<=[\d)}])i(?![a-zA-Z])"), " i"),  # 6i is read as a symbol, 6 i as the imaginary unit
-    (re.compile(r"[\s.,;:]+$"), ""),
-)
+@lru_cache(maxsize=4096)
+def _read(text: str, bare_units: bool, reference: bool) -> list[Statement]:
+    return readings(text, bare_units, reference)
 
+
+def _has_letters(text: str) -> bool:
+    """Whether a text has letters that may be variables."""
+    words = tokens(tidy(text))
+    named = words[: len(words) - words[::-1].index("=")] if "=" in words else []
+    return any(word[0].isalpha() and word not in "ie" for word in words[len(named) :])
+
+
+# --- statements -------------------------------------------------------------------------------------------------------
+
+
+def _equal(gold: Statement, other: Statement) -> bool:
+    if isinstance(gold, Scalar) and isinstance(other, Scalar):
+        return _same_scalar(gold, other)
+    if isinstance(gold, Based):
+        return gold == other or (isinstance(other, Scalar) and other.text == gold.digits)
+    if isinstance(gold, Named | Relation) or isinstance(other, Named | Relation):
+        return _same_relation(gold, other)
+    if isinstance(gold, Collection) and isinstance(other, Collection):
+        return _same_collection(gold, other)
+    return False
+
+
+def _same_relation(gold: Statement, other: Statement) -> bool:
+    """Names: the same, or absent on one side. Equations: multiples of each other. Inequalities: side by side."""
+    if isinstance(gold, Named) and isinstance(other, Named):
+        return gold.name == other.name and _equal(gold.value, other.value)
+    if isinstance(gold, Relation) and isinstance(other, Relation):
+        return _same_sides(gold, other)
+    if isinstance(gold, Relation):
+        interval = _as_interval(gold)
+        if isinstance(other, Named):
+            other = other if _is_equation(gold) else other.value
+        return _same_equation(gold, other) or (interval is not None and _equal(interval, other))
+    if isinstance(other, Relation):
+        return _same_equation(gold, other)
+    return _equal(*(side.value if isinstance(side, Named) else side for side in (gold, other)))
+
+
+def _same_sides(gold: Relation, other: Relation) -> bool:
+    if _same_equation(gold, other):
+        return True
+    turned = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
+    backwards = tuple(turned.get(sign, sign) for sign in reversed(other.signs))
+    orders = ((other.sides, other.signs), (other.sides[::-1], backwards))
+    return any(gold.signs == signs and _all_equal(gold.sides, sides) for sides, signs in orders)
+
+
+def _is_equation(statement: Statement) -> bool:
+    return isinstance(statement, Relation) and statement.signs == ("=",)
+
+
+def _same_equation(gold: Statement, other: Statement) -> bool:
+    """Whether two equations in the same letters say the same: their differences are multiples of each other.
+
+    One that states the value of a name is met by its like only, for to solve it was the work.
+    """
+    if isinstance(gold, Named) and isinstance(gold.value, Scalar) and not gold.value.value.free_symbols:
+        return False
+    one, two = _difference(gold), _difference(other)
+    return one is not None and two is not None and proportional(one, two)
+
+
+def _difference(statement: Statement) -> Any:
+    """Left side minus right side of an equation; None for anything else."""
+    try:
+        if isinstance(statement, Named) and isinstance(statement.value, Scalar):
+            return read_formula(tokens(statement.name)) - statement.value.value
+        if isinstance(statement, Relation) and _is_equation(statement):
+            left, right = statement.sides
+            return left.value - right.value if isinstance(left, Scalar) and isinstance(right, Scalar) else None
+    except Unreadable:
+        pass
+    return None
+
+
+def _as_interval(relation: Relation) -> Collection | None:
+    """The interval that inequalities of one letter describe, ``1 < x \\le 3``."""
+    turned = {">": "<", r"\ge": r"\le"}
+    sides, signs = relation.sides, relation.signs
+    if all(sign in turned for sign in signs):
+        sides, signs = sides[::-1], tuple(turned[sign] for sign in reversed(signs))
+    if not all(sign in turned.values() for sign in signs):
+        return None
+    letters = [isinstance(side, Scalar) and side.value.is_Symbol for side in sides]
+    infinity = Scalar(sympy.oo, r"\infty")
+    if letters == [True, False]:
+        sides, signs = (Scalar(-sympy.oo, r"-\infty"), sides[1]), ("<", signs[0])
+    elif letters == [False, True]:
+        sides, signs = (sides[0], infinity), (signs[0], "<")
+    elif letters == [False, True, False]:
+        sides = (sides[0], sides[2])
+    else:
+        return None
+    return Collection(("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]"), sides)
+
+
+_UNORDERED = (",", r"\{\}", r"\cup")
+
+
+def _same_collection(gold: Collection, other: Collection) -> bool:
+    """Lists and sets in any order, everything else in its own; a list may stand for a point, in the same order."""
+    if len(gold.items) != len(other.items):
+        return False
+    kinds = {gold.kind, other.kind}
+    if gold.kind != other.kind and kinds not in ({",", "()"}, {",", r"\{\}"}):
+        return False
+    one, two = gold.items, other.items
+    if not (_all_named(one) and _all_named(two)):
+        ordered = "()" in kinds or _distinct_names(one) or _distinct_names(two)
+        one, two = _values(one), _values(two)
+        if ordered:
+            return _all_equal(one, two)
+    if kinds <= set(_UNORDERED):
+        return _all_matched(one, two)
+    return _all_equal(one, two)
+
+
+def _all_named(items: Sequence[Statement]) -> bool:
+    return all(isinstance(item, Named) for item in items)
+
+
+def _distinct_names(items: Sequence[Statement]) -> bool:
+    """Whether items say which is which; ``x_1`` and ``x_2`` do not."""
+    names = {item.name.split("_")[0] for item in items if isinstance(item, Named)}
+    return len(names) > 1
+
+
+def _values(items: Sequence[Statement]) -> tuple[Statement, ...]:
+    return tuple(item.value if isinstance(item, Named) else item for item in items)
+
+
+def _all_equal(golds: Sequence[Statement], others: Sequence[Statement]) -> bool:
+    return len(golds) == len(others) and all(_equal(*pair) for pair in zip(golds, others, strict=True))
+
+
+def _all_matched(golds: Sequence[Statement], others: Sequence[Statement]) -> bool:
+    left = list(others)
+    for gold in golds:
+        match = next((other for other in left if _equal(gold, other)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def _same_scalar(gold: Scalar, other: Scalar) -> bool:
+    if _leaves_work(other.text) and not _leaves_work(gold.text):
+        return False  # else the question's own formula, copied, would be its answer
+    if gold.units and other.units and gold.units != other.units:
+        return False
+    if len(gold.text) == 1 and gold.text.isalpha() and gold.text.lower() == other.text.lower():
+        return True
+    factors = (1, sympy.Rational(1, 100)) if gold.percent != other.percent else (1,)
+    hundredth = other if other.percent else gold
+    for factor in factors:
+        one, two = (side.value * factor if side is hundredth else side.value for side in (gold, other))
+        if same_value(one, two) or rounded(gold.text, one, two) or rounded(other.text, two, one):
+            return True
+    return False
+
+
+# --- work left to be done ---------------------------------------------------------------------------------------------
 
 _WORK = re.compile(
     r"\\(?:[dt]?binom|choose|sum|prod|i?int|lim|gcd|lcm|max|min|[bp]?mod|det|a?r?c?(?:sin|cos|tan)|cot|sec|csc|log|ln)"
     r"(?![a-zA-Z])|\d\s*!|vmatrix"
 )
-_NUMBERS = re.compile(r"\\[dt]?frac\s*(?:\{[-\d.]+\}\s*\{[-\d.]+\}|\d\s*\d)")
-_SIGNS = re.compile(r"\\(?:cdot|times|div)(?![a-zA-Z])")
-_BLANK = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[,;:! ]|\s")
+_NUMBERS = re.compile(r"\\frac\s*(?:\{[-\d.]+\}\s*\{[-\d.]+\}|\d\s*\d)")
 _SUM = re.compile(r"(?=.*[\d)}][-+*][\d({])[-+*/^().{}\d]+")
 
 
@@ -78,91 +232,12 @@ def _leaves_work(text: str) -> bool:
     """Whether a text asks for something to be computed: a named operation, or numbers with signs between them."""
     if _WORK.search(text):
         return True
-    plain = _BLANK.sub("", _SIGNS.sub("*", _NUMBERS.sub("1", text)))
-    return _SUM.fullmatch(plain.replace("*10^", "e")) is not None
-
-
-def _values(text: str, relation: bool, hundredth: bool, letter: bool) -> list[str]:
-    """The texts that an answer may stand for, any of which will do; none for an equation that states no value."""
-    text = _tidy(text)
-    if not relation:
-        text = _NAMED.sub(r"\1", text)
-        left, equals, right = text.rpartition("=")
-        if equals and re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", left)):
-            return []
-        text = right if equals else text
-    if text.endswith("%"):
-        text = text.rstrip("%").rstrip("\\ ")
-    if letter:
-        text = _LAST_LETTER.sub(r"{\1}", text)
-    return [text, rf"\frac{{{text}}}{{100}}"] if hundredth else [text]
-
-
-def _tidy(text: str) -> str:
-    """Without what math-verify cannot read, or reads as something else."""
-    for pattern, replacement in _TIDIED:
-        text = pattern.sub(replacement, text)
-    return _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
-
-
-def _is_percentage(text: str) -> bool:
-    return _tidy(text).endswith("%")
-
-
-def _base(text: str) -> str | None:
-    """The base of a number like ``1011_2``."""
-    found = _BASE.search(_tidy(text))
-    return found[1] if found else None
-
-
-def _read_all(texts: list[str]) -> list[Any]:
-    return [value for value in map(_read, texts) if value is not None]
-
-
-@lru_cache(maxsize=4096)
-def _read(text: str) -> Any:
-    """The text as a sympy object; None when math-verify cannot read it."""
-    import math_verify
-
-    parsed = math_verify.parse(
-        rf"\boxed{{{text}}}",
-        [math_verify.LatexExtractionConfig()],
-        fallback_mode="no_fallback",  # its fallback is what is left of the text after units were cut off
-        parsing_timeout=None,
-    )
-    return _with_imaginary_unit(parsed[0]) if parsed else None
-
-
-def _with_imaginary_unit(value: Any) -> Any:
-    """With i as a number: math-verify knows that it is not real, and leaves it a symbol."""
-    import sympy
-
-    symbol = sympy.Symbol("i", real=False)
-    return value.subs(symbol, sympy.I) if symbol in value.free_symbols else value
-
-
-def _equal(gold: Any, other: Any) -> bool:
-    import math_verify
-
-    return bool(math_verify.verify(gold, other, timeout_seconds=None)) and not _both_unsolvable(gold, other)
-
-
-def _both_unsolvable(gold: Any, other: Any) -> bool:
-    """Whether these are two equations that agree in nothing but having no solution, as x^2 = -1 and x^2 = -2 do."""
-    import sympy
-
-    if gold == other or not (isinstance(gold, sympy.Eq) and isinstance(other, sympy.Eq)):
-        return False
-    return all(isinstance(side, sympy.Expr) for side in gold.args) and not sympy.solve(gold)
+    plain = re.sub(r"\s", "", _NUMBERS.sub("1", tidy(text)))
+    return _SUM.fullmatch(re.sub(r"\*10\^\{?-?(\d+)\}?", "e", plain)) is not None
 
 
 def load() -> Work:
-    """Import math-verify and use each part of it once, so that the first item costs no more than any other."""
-    import logging
-
-    import math_verify  # noqa: F401  # a worker that cannot import it must not start
-
-    logging.disable(logging.CRITICAL)
+    """Use each part of sympy once, so that the first item costs no more than any other."""
     for text in WARM_UP:
         compare(text, text, lambda phase: None)
     return lambda item, tell: compare(item[0], item[1], tell)

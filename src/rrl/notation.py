@@ -1,0 +1,167 @@
+r"""One way of writing for what is the same in LaTeX and in Unicode: spacing, sizes, styles and synonyms go.
+
+Nothing here computes or decides; what a written answer states is ``statements.py``'s business.
+"""
+
+import re
+import unicodedata
+
+_GREEK_NAMES = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|phi|chi|psi|omega"
+    "|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega"
+)
+GREEK = frozenset(_GREEK_NAMES.split("|")) - {"pi", "Pi"} | {"ell"}
+"""Commands that are letters."""
+COMMAND_END = r"(?![a-zA-Z])"
+
+
+def tidy(text: str) -> str:
+    r"""The text in few commands: ``½`` and ``\dfrac12`` begin with ``\frac``, ``\:`` is a blank, ``^\circ`` a ``°``."""
+    text = _rows(_without_delimiters(_from_unicode(text)))
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    return " ".join(_COMMAND.sub(lambda command: _SYNONYMS.get(command[1], command[0]), text).split()).rstrip(" .,;:")
+
+
+def tokens(tidied: str) -> list[str]:
+    """A tidied text as commands, words, numbers, letters with their primes, and signs; blanks only part them."""
+    return _TOKEN.findall(tidied)
+
+
+# --- Unicode ----------------------------------------------------------------------------------------------------------
+
+_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ", "0123456789+-()nix", strict=True))
+_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙᵢₓ", "0123456789+-()nix", strict=True))
+_GREEK = dict(zip("αβγδεζηθικλμνξπρστφχψωΓΔΘΛΞΠΣΦΨΩ", _GREEK_NAMES.split("|"), strict=True))
+_SIGNS = {
+    **dict.fromkeys("−–‒‐‑﹣－", "-"),
+    **dict.fromkeys("×✕⨯·⋅∙∗•", " * "),
+    **dict.fromkeys("÷∕⁄／", "/"),
+    **dict.fromkeys("°º˚", "° "),
+    **dict.fromkeys("$€£¥", r"\$"),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
+    **dict.fromkeys('“”«»"', ""),
+    **{"’": "'", "′": "'", "″": "''", "％": "%", "…": r"\ldots ", "∞": r"\infty ", "±": r"\pm ", "∓": r"\mp "},
+    **{"≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in "},
+    **{"∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ", "ℝ": r"\Reals ", "∠": r"\angle "},
+    **{"△": r"\triangle ", "⟨": r"\langle ", "⟩": r"\rangle ", "‖": r"\|", "⌊": r"\lfloor ", "⌋": r"\rfloor "},
+    **{
+        "⌈": r"\lceil ",
+        "⌉": r"\rceil ",
+    },
+}
+_TABLE = str.maketrans(_SIGNS | {letter: rf"\{name} " for letter, name in _GREEK.items()})
+_RAISED = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
+_LOWERED = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
+
+
+def _from_unicode(text: str) -> str:
+    text = _RAISED.sub(lambda run: "^{" + "".join(_SUPERSCRIPTS[letter] for letter in run[0]) + "}", text)
+    text = _LOWERED.sub(lambda run: "_{" + "".join(_SUBSCRIPTS[letter] for letter in run[0]) + "}", text)
+    text = _VULGAR.sub(_as_fraction, text)
+    return unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
+
+
+def _as_fraction(sign: re.Match[str]) -> str:
+    top, _, bottom = unicodedata.normalize("NFKC", sign[0]).partition("⁄")
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------------------------
+
+
+def _without_delimiters(text: str) -> str:
+    r"""Without what sets a whole text apart: ``$...$``, ``\(...\)``, ``\[...\]``, ``**...**``."""
+    text = text.strip().strip("*`").strip()
+    for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]")):
+        if text.startswith(opening) and text.endswith(closing):
+            text = text[2:-2]
+    return text
+
+
+def _rows(text: str) -> str:
+    r"""With ``\cr`` between the rows of a matrix; elsewhere a doubled backslash is one, or a line's end."""
+    if r"\begin" in text:
+        return re.sub(r"\\\\(?:\s*\[[^\]]*\])?", r" \\cr ", text)
+    return re.sub(r"\\\\", " ", re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text))
+
+
+_STYLES = "mathbf|boldsymbol|bm|mathit|mathcal|mathsf|pmb|mathnormal|mathop|mathord|emph|boxed|fbox|ensuremath|bf|it"
+_SIZES = "left|right|middle|normalsize|large|displaystyle|textstyle|scriptstyle|limits|nolimits|[bB]igg?[lrm]?"
+_NOTHING = "allowbreak|nobreak|noindent|strut|mathstrut|null|rm|therefore|textdollar|nonumber"
+_BLANKS = "quad|qquad|thinspace|medspace|thickspace|enspace|enskip|nobreakspace|space|hfill|hfil"
+_SYNONYMS = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"), r"\frac "),
+    **dict.fromkeys(("dbinom", "tbinom"), r"\binom "),
+    **dict.fromkeys(("leq", "leqslant", "leqq"), r"\le "),
+    **dict.fromkeys(("geq", "geqslant", "geqq"), r"\ge "),
+    **dict.fromkeys(("cdot", "times", "ast", "centerdot"), " * "),
+    **dict.fromkeys(("land", "wedge", "lor", "vee"), " , "),
+    **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
+    **dict.fromkeys(("lVert", "rVert", "Vert"), r"\|"),
+    **dict.fromkeys(("simeq", "approxeq", "thickapprox"), r"\approx "),
+    **dict.fromkeys(("dots", "cdots", "dotsc", "dotsb"), r"\ldots "),
+    **dict.fromkeys(("arcctg", "arccot"), r"\arccot "),
+    **{"neq": r"\ne ", "lt": "<", "gt": ">", "div": "/", "lbrace": r"\{", "rbrace": r"\}"},
+    **{"lbrack": "[", "rbrack": "]"},
+    **{"lparen": "(", "rparen": ")", "colon": ":", "varnothing": r"\emptyset ", "bigcup": r"\cup ", "bigcap": r"\cap "},
+    **{"varphi": r"\phi ", "varepsilon": r"\epsilon ", "vartheta": r"\theta ", "tg": r"\tan ", "ctg": r"\cot "},
+    **{"prime": "'", "dollar": "", "pounds": "", "euro": "", "infin": r"\infty ", "isin": r"\in ", "imath": "i"},
+}
+_TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|mbox|hbox|operatorname\*?|math(?:rm|tt))\s*\{"
+_WORD = r"(?<![a-zA-Z\\])"
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # spacing
+        (r"\\[hv]?phantom\s*(?:\{[^{}]*\}|\S)", " "),
+        (r"(?<=\d)\s*(?:\{\s*,\s*\}(?:\\!)?|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),
+        (r"\{\s*([,=<>:;+*/-])\s*\}", r"\1"),
+        (r"\\!|\\(?:negthinspace|negmedspace|negthickspace)(?![a-zA-Z])", ""),
+        (r"\\[hv]space\*?\s*\{[^{}]*\}|\\mspace\s*\{[^{}]*\}", " "),
+        (r"\\(?:hskip|kern|mkern|mskip)\s*-?[\d.]+\s*(?:pt|em|ex|mu|cm|mm|in)", " "),
+        (rf"\\[,;:> ]|~|\\(?:{_BLANKS}){COMMAND_END}", " "),
+        (rf"\\(?:left|right)\s*\.|\\(?:{_STYLES}|{_SIZES}|{_NOTHING}){COMMAND_END}\*?", " "),
+        (r"\\(?:text)?color\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", ""),
+        # money, per cent, degrees
+        (r"\\?\$", ""),
+        (r"\\%", "%"),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\\circ(?![a-zA-Z])", "°"),
+        (rf"{_TEXT}\s*°\s*\}}", "°"),
+        (rf"{_TEXT}\s*(?:per\s?cent(?:age)?|pct|%)\s*\}}|{_WORD}(?:per\s?cent(?:age)?|pct){COMMAND_END}", "%"),
+        (rf"{_TEXT}\s*(?:degrees?|deg)\s*\}}|{_WORD}(?:degrees?|deg){COMMAND_END}", "°"),
+        (rf"°\s*(?:{_TEXT}\s*[CF]\s*\}}|[CF](?![a-zA-Z(]))", "°"),
+        # words
+        (rf"{_TEXT}\s*((?:arc)?(?:sin|cos|tan|cot|csc)|ln|log|exp)\s*\}}", r"\\\1 "),
+        (rf"{_TEXT}\s*([A-Za-z])\s*\}}", r" \1 "),
+        (rf"{_TEXT}\s*(-?[\d.,/]+%?)\s*\}}", r"\1"),
+        (rf"{_TEXT}\s*(-?[\d.,/]+%?)\s+([A-Za-z .]+)\}}", r"\1 \\text{\2}"),
+        (rf",?\s*(?:{_TEXT}\s*,?\s*(?:and|or)\s*,?\s*\}}|{_WORD}(?:and|or){COMMAND_END}(?!\s*$|[^{{}}]*\}}))\s*", ", "),
+        (rf"{_TEXT}\s*,\s*\}}", ","),
+        (rf"{_TEXT}\s*\}}", " "),
+        (rf"{_TEXT}\s*([^{{}}]*?)[\s.,]*\}}", r" \\text{\1}"),
+        (r"\\text\{([^{}]*)\}\s*\^\s*\{?\s*([23])\s*\}?", r"\\text{\1^\2}"),
+        # other ways to write an operation
+        (r"√\s*\(([^()]*)\)|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2}"),
+        (r"∛\s*\(([^()]*)\)|∛\s*(\d+|[a-zA-Z])", r"\\sqrt[3]{\1\2}"),
+        (rf"{_WORD}sqrt\s*\(([^()]*)\)|{_WORD}sqrt\s*\{{([^{{}}]*)\}}|{_WORD}sqrt\s*(\d+)", r"\\sqrt{\1\2\3}"),
+        (rf"{_WORD}pi{COMMAND_END}", r"\\pi "),
+        (rf"{_WORD}(?:infinity|inf|oo){COMMAND_END}", r"\\infty "),
+        (r"<=", r"\\le "),
+        (r">=", r"\\ge "),
+        (r"!=", r"\\ne "),
+        (r"\*\*", "^"),
+        (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"(?<![\d.])(\d+\.)\((\d+)\)", r"\1\\overline{\2}"),
+        (r"\\mathbb\s*\{?\s*R\s*\}?", r"\\Reals "),
+        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+        (r"(?<!\\)\{\s*\}", ""),
+        (r"^\s*(?:=|:|\\approx(?![a-zA-Z]))+", ""),
+    )
+)
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_TOKEN = re.compile(
+    r"\\(?:begin|end)\{\w+\*?\}|\\text\{[^{}]*\}|\\[a-zA-Z]+|\\."
+    r"|\d*\.(?=\s*\\(?:overline|bar|dot)\b)|\d+(?:\.\d+)?|\.\d+|[A-Za-z]'*|\S"
+)

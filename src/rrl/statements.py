@@ -1,0 +1,274 @@
+r"""What a written answer states, by its brackets and signs: a value, list, point, interval, matrix or equation.
+
+Formulas between brackets and signs are read by ``formula.py``. All of a text is read, or none of it: ``Unreadable``.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrl.formula import read_formula
+from rrl.names import is_name, is_number, is_word, spelled
+from rrl.notation import tidy, tokens
+from rrl.numerals import Unreadable
+from rrl.units import is_prefix, with_words_marked, without_words
+
+Tokens = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A formula; ``text`` is what it was read from, ``units`` are the known ones beside it."""
+
+    value: Any
+    text: str
+    percent: bool = False
+    units: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Collection:
+    r"""Several items; ``kind`` is their brackets, or what parts them: a sign, ``&`` for cells and ``\cr`` for rows."""
+
+    kind: str
+    items: tuple["Statement", ...]
+
+
+@dataclass(frozen=True)
+class Based:
+    """Digits in a base."""
+
+    digits: str
+    base: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """A value with what stands left of its equals sign."""
+
+    name: str
+    value: "Statement"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Formulas with one sign less between them, an equation or inequalities."""
+
+    sides: tuple["Statement", ...]
+    signs: tuple[str, ...]
+
+
+Statement = Scalar | Collection | Based | Named | Relation
+
+
+def readings(text: str, bare_units: bool, reference: bool) -> list[Statement]:
+    """All that a text may state: ``1, 234`` is a list or a number. Empty when it cannot be read.
+
+    ``bare_units`` lets units stand outside of text. Of an approximation the exact side counts, of a reference's both.
+    """
+    tidied = tidy(text)
+    parts = re.split(r"\\approx(?![a-zA-Z])", tidied)
+    if len(parts) > 1 and not reference:
+        parts = parts[-1:] if is_name(tokens(parts[0])) else parts[:1]
+    marked = [with_words_marked(part.strip()) if bare_units else part for part in parts]
+    found = [statement for part in marked for thousands in (True, False) for statement in _read(part, thousands)]
+    return list(dict.fromkeys(found))
+
+
+def _read(tidied: str, thousands: bool) -> Iterator[Statement]:
+    words = tokens(tidied)
+    try:
+        items = _split(_joined(words) if thousands else words, (",", ";"))
+        read = tuple(_item(item) for item in items)
+    except Unreadable:
+        return
+    yield read[0] if len(read) == 1 else _flat(",", read)
+
+
+def _joined(words: Tokens) -> list[str]:
+    """With the commas outside of brackets that part three digits taken out."""
+    joined, depth = list[str](), 0
+    for place, word in enumerate(words):
+        depth += (word in _OPENING) - (word in _CLOSING)
+        if word == "," and depth == 0 and joined and _may_part(joined[-1], *words[place + 1 : place + 2]):
+            continue
+        if joined and place and words[place - 1] == "," and joined[-1] != ",":
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined
+
+
+def _may_part(before: str, after: str = "") -> bool:
+    """Whether a comma between these may stand within a number."""
+    return bool(re.fullmatch(r"[1-9]\d{0,2}(\d{3})*", before) and re.fullmatch(r"\d{3}(\.\d+)?", after))
+
+
+# --- brackets and signs -----------------------------------------------------------------------------------------------
+
+_BRACKETS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor"}
+_OPENING = frozenset(_BRACKETS) | {r"\lceil"}
+_CLOSING = frozenset(_BRACKETS.values()) | {r"\rceil"}
+_RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in")
+
+
+def _depth(word: str) -> int:
+    return (word in _OPENING or word.startswith(r"\begin")) - (word in _CLOSING or word.startswith(r"\end"))
+
+
+def _split(words: Tokens, signs: Sequence[str]) -> list[list[str]]:
+    """The parts between signs that stand in no bracket."""
+    parts, depth = [list[str]()], 0
+    for word in words:
+        depth += _depth(word)
+        if depth == 0 and word in signs:
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts
+
+
+def _item(words: Tokens) -> Statement:
+    """One item of a list: a value, or sides with signs between them."""
+    label = _split(words, (":",))
+    if len(label) == 2 and label[0] and (label[0][-1].startswith(r"\text") or is_word("".join(label[0]))):
+        return Named("".join(label[0]), _item(label[1]))
+    sides = _split(words, _RELATIONS)
+    if len(sides) == 1:
+        return _side(words)
+    depths = _running_depths(words)
+    signs = [word for word, depth in zip(words, depths, strict=True) if depth == 0 and word in _RELATIONS]
+    gives = set(signs) <= {"="} or (signs == [r"\in"] and is_name(sides[0]))
+    if gives and all(is_name(side) or is_number(side) for side in sides[:-1]):
+        value = _side(sides[-1])
+        return Named(spelled(sides[0]), value) if is_name(sides[0]) else value
+    if r"\in" in signs:
+        raise Unreadable(" ".join(words))
+    return Relation(tuple(_side(side) for side in sides), tuple(signs))
+
+
+def _running_depths(words: Tokens) -> list[int]:
+    depths, depth = list[int](), 0
+    for word in words:
+        depth += _depth(word)
+        depths.append(depth)
+    return depths
+
+
+def _side(words: Tokens) -> Statement:
+    """A value without signs of relation."""
+    if len(parts := _split(words, (r"\cup",))) > 1:
+        return Collection(r"\cup", tuple(_side(part) for part in parts))
+    if r"\pm" in words or r"\mp" in words:
+        return _plus_and_minus(words)
+    if any(word.startswith(r"\begin") for word in words):
+        return _matrix(words)
+    if list(words) == [r"\emptyset"]:
+        return Collection(r"\{\}", ())
+    if list(words) == [r"\Reals"]:
+        return _side(("(", "-", r"\infty", ",", r"\infty", ")"))
+    if words and words[0] in _BRACKETS and _closing(words) == len(words) - 1:
+        return _bracketed(words)
+    if len(parts := _split(words, (":",))) > 1:
+        return _ratio([_scalar(part) for part in parts])
+    return _based(words) or _scalar(words)
+
+
+def _closing(words: Tokens) -> int:
+    """Where the bracket that the words begin with is closed."""
+    return next((place for place, depth in enumerate(_running_depths(words)) if depth == 0), -1)
+
+
+def _bracketed(words: Tokens) -> Statement:
+    kind = words[0] + words[-1]
+    inner = words[1:-1]
+    if kind == "{}":
+        return (
+            _flat(",", tuple(_item(part) for part in parts))
+            if len(parts := _split(inner, (",",))) > 1
+            else (_side(inner))
+        )
+    parts = _split(inner, (",", ";"))
+    if kind == r"\{\}":
+        return _flat(kind, tuple(_item(part) for part in parts) if inner else ())
+    if len(parts) == 1:
+        if kind != "()":
+            raise Unreadable(" ".join(words))
+        return _side(inner)
+    if kind.startswith(r"\lfloor"):
+        raise Unreadable(kind)
+    return Collection("()" if "langle" in kind else kind, tuple(_side(part) for part in parts))
+
+
+def _flat(kind: str, items: tuple[Statement, ...]) -> Collection:
+    """With the items of lists in a list: ``\\pm`` makes two of one."""
+    flat = [inner for item in items for inner in _inner(item)]
+    return Collection(kind, tuple(flat))
+
+
+def _inner(item: Statement) -> tuple[Statement, ...]:
+    if isinstance(item, Named) and isinstance(item.value, Collection) and item.value.kind == ",":
+        return tuple(Named(item.name, value) for value in item.value.items)
+    return item.items if isinstance(item, Collection) and item.kind == "," else (item,)
+
+
+def _plus_and_minus(words: Tokens) -> Statement:
+    if sum(word in (r"\pm", r"\mp") for word in words) > 1:
+        raise Unreadable("signs that may go together or not")
+    both = (_side([sign if word in (r"\pm", r"\mp") else word for word in words]) for sign in "+-")
+    return Collection(",", tuple(both))
+
+
+def _matrix(words: Tokens) -> Statement:
+    """A matrix, with a factor before it or not."""
+    start = next(place for place, word in enumerate(words) if word.startswith(r"\begin"))
+    kind = words[start].removeprefix(r"\begin{").removesuffix("}").rstrip("*")
+    if kind not in ("pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix") or words[-1] != rf"\end{{{kind}}}":
+        raise Unreadable(kind)
+    rows = [row for row in _split(words[start + 1 : -1], (r"\cr",)) if row]
+    cells = [[_scalar(cell) for cell in _split(row, ("&",))] for row in rows]
+    factor = _scalar(list(words[:start])).value if start else 1
+    made = [[Scalar(factor * cell.value, cell.text) for cell in row] for row in cells]
+    return Collection(r"\cr", tuple(Collection("&", tuple(row)) for row in made))
+
+
+def _ratio(parts: list[Scalar]) -> Statement:
+    if any(part.value.free_symbols or part.value == 0 for part in parts):
+        raise Unreadable("a ratio of other things than numbers")
+    text = ":".join(part.text for part in parts)
+    if len(parts) == 2:
+        return Scalar(parts[0].value / parts[1].value, text)
+    return Collection(":", tuple(Scalar(part.value / parts[0].value, text) for part in parts))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
+_BASED = re.compile(
+    r"(-?)\{?(?:\\text\{)?(\d[0-9A-Z.]*|[0-9A-F]*\d[0-9A-F.]*(?=\}))\}?_(?:\{?(\d+)\}?|\{?\\text\{(\w+)\}\}?)"
+)
+
+
+def _based(words: Tokens) -> Based | None:
+    found = _BASED.fullmatch("".join(words))
+    return Based(found[1] + found[2], found[3] or _BASES.get(found[4], found[4])) if found else None
+
+
+def _scalar(words: Tokens) -> Scalar:
+    """A formula with what stands beside it."""
+    words, percent, scale, units = list(words), False, 1, frozenset[str]()
+    while words and words[0].startswith(r"\text") and is_prefix(words[0]):
+        words.pop(0)
+    while len(words) > 1 and (words[-1] == "%" or words[-1].startswith(r"\text")):
+        word = words.pop()
+        percent |= word == "%"
+        beside = (1, frozenset[str]()) if word == "%" else without_words(word)
+        if beside is None:
+            raise Unreadable(word)
+        scale, units = scale * beside[0], units | beside[1]
+        if words[-1] == "/" and word != "%":
+            words.pop()
+    if words and words[-1] == "°":
+        units |= {"degree"}
+    return Scalar(scale * read_formula(words), "".join(words), percent, units)

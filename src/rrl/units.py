@@ -1,0 +1,92 @@
+r"""Words beside a number: units, currencies and nouns that leave its value alone, and those that change it.
+
+Letters are never units: ``4t`` is a product. Words are what stands in ``\text{...}``, and, where a reference has no
+letters of its own, units written without it: ``10 cm``, ``5 m``, ``12 apples``.
+"""
+
+import re
+
+SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+CHANGING = re.compile(
+    r"\b(?:not|or|no|non|than|least|most|out|half|halves|third|quarters?|fourths?|fifths?|tenths?|plus|minus|times|over|"
+    r"negative|squared|cubed|root|pi|if|when|where|for|except|between|from|any|all|undefined|infinite(?:ly)?|between|"
+    r"twice|pairs?|score|per cent|percent|one|two|three|four|five|six|seven|eight|nine|ten)\b"
+)
+"""Words that say another thing than the number before them does."""
+PREFIXES = re.compile(
+    r"(?:(?:the|my|our|so|thus|hence|final|answer|is|it|about|approximately|exactly|equals|usd|rs)\b\W*)+"
+)
+SAME = {
+    "cm": "cm centimeter centimeters centimetre centimetres",
+    "mm": "mm millimeter millimeters millimetre millimetres",
+    "km": "km kilometer kilometers kilometre kilometres",
+    "m": "m meter meters metre metres",
+    "in": "in inch inches",
+    "ft": "ft foot feet",
+    "yd": "yd yard yards",
+    "mi": "mi mile miles",
+    "g": "g gram grams gm",
+    "kg": "kg kilogram kilograms",
+    "lb": "lb lbs pound pounds",
+    "oz": "oz ounce ounces",
+    "s": "s sec secs second seconds",
+    "min": "min mins minute minutes",
+    "h": "h hr hrs hour hours",
+    "day": "day days",
+    "week": "week weeks",
+    "month": "month months",
+    "year": "yr yrs year years",
+    "l": "L liter liters litre litres",
+    "ml": "mL ml milliliter milliliters",
+    "dollar": "dollar dollars",
+    "cent": "cent cents",
+    "degree": "degree degrees deg",
+    "radian": "rad radian radians",
+    "mph": "mph",
+    "unit": "unit units",
+    "gallon": "gal gallon gallons",
+}
+KNOWN = {written: unit for unit, names in SAME.items() for written in names.split()}
+_LONG = "|".join(sorted((name for name in KNOWN if len(name) > 1), key=len, reverse=True))
+_ONE = rf"(?:(?:square|cubic|sq|cu)\.?\s+)?(?:{_LONG})\b(?:\s*\^\s*\{{?\s*[23]\s*\}}?)?"
+_ALONE = r"[mgshL](?![a-zA-Z])(?:\s*\^\s*\{?\s*[23]\s*\}?)?"
+_WORDS = r"[a-z]{4,}(?:\s+[a-z]{2,})*"
+_BARE = re.compile(
+    rf"(?:(?<=[\d}})%°])|(?<=\\pi))(?:\s*(?P<unit>{_ONE}(?:\s*(?:/|per)\s*(?:{_ONE}|{_ALONE}))?)"
+    rf"|\s+(?P<letter>{_ALONE}(?:\s*/\s*{_ALONE})?)|\s+(?P<words>{_WORDS}))(?=\s*(?:[,;)\]]|\\\}}|\\cup|$))"
+)
+
+
+def with_words_marked(tidied: str) -> str:
+    r"""A tidied text with the units and words behind its numbers in ``\text{...}``."""
+    return _BARE.sub(lambda found: _as_text(found[0]) if _is_plain(found) else found[0], tidied)
+
+
+def _as_text(words: str) -> str:
+    return rf" \text{{{re.sub('[{} ]+', ' ', words).strip()}}}"
+
+
+def _is_plain(found: re.Match[str]) -> bool:
+    """Whether these are words and not letters in a product, ``abcd``."""
+    if found["words"] is None:
+        return True
+    return all(
+        word in KNOWN or (re.search("[aeiou]", word) and list(word) != sorted(word)) for word in found[0].split()
+    )
+
+
+def without_words(word: str) -> tuple[int, frozenset[str]] | None:
+    r"""What ``\text{...}`` behind a number multiplies it by, and the units in it; None when it says something else."""
+    content = re.sub(r"\^ ?[23] ?", "", word.removeprefix(r"\text{").removesuffix("}")).strip()
+    if re.search(r"[\d\\=<>+*]", content) or CHANGING.search(content.lower()):
+        return None
+    names = re.findall(r"[A-Za-z]+", content)
+    scale = 1
+    for name in names:
+        scale *= SCALES.get(name.lower(), 1)
+    return scale, frozenset(KNOWN[name] for name in names if name in KNOWN)
+
+
+def is_prefix(word: str) -> bool:
+    r"""Whether ``\text{...}`` before a number only leads up to it."""
+    return PREFIXES.fullmatch(word.removeprefix(r"\text{").removesuffix("}").strip().lower() + " ") is not None
