@@ -80,7 +80,7 @@ def test_what_could_be_an_escape_outside_double_quotes_is_refused_with_both_ways
 ) -> None:
     (told,) = compose("train", [f"engine.stop={written}"]).faults
     assert told.startswith("engine.stop: \\")
-    assert f"expected \"\\{sign}\" for {meaning} or \"\\\\{sign}\" for a backslash and {sign}, in double quotes" in told
+    assert f'expected "\\{sign}" for {meaning} or "\\\\{sign}" for a backslash and {sign}, in double quotes' in told
 
 
 @pytest.mark.parametrize("written", [r'"\ud83d"', r'["\ude00\ud83d"]', r'"\U00110000"'])

@@ -196,6 +196,7 @@ UNKNOWN_KEYS = {
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
+    "data.pth=x": "did you mean 'data.path' (with task=apps)?",
     "sampler.schedule.zzz=1": (
         "valid: collect_from, collect_until, share, ramp_from, ramp_until, decay_from, decay_until"
     ),
@@ -208,8 +209,56 @@ def test_an_unknown_key_is_told_with_the_nearest_valid_one_and_other_libraries_n
     assert told == [f"{text.partition('=')[0]}: no such key; {hint}" for text, hint in UNKNOWN_KEYS.items()]
 
 
+OTHER_NAMES = {
+    "trainer.total_training_steps": "steps max_steps epochs num_train_epochs trainer.total_epochs trainer.steps",
+    "trainer.train_batch_size": "batch_size data.train_batch_size trainer.batchsize rollout_batch_size",
+    "trainer.n": "num_generations actor_rollout_ref.rollout.n trianer.n n group_size",
+    "policy.actor_lr": "lr learning_rate policy.lr optim.lr polcy.actor_lr",
+    "policy.micro_batch_size": "per_device_train_batch_size gradient_accumulation_steps",
+    "policy.dtype": "bf16 torch_dtype",
+    "objective.kl_coef": "beta kl_coef objective.beta actor_rollout_ref.actor.kl_loss_coef",
+    "objective.gamma": "gamma algorithm.gamma discount_factor",
+    "objective.lam": "lam lambda gae_lambda",
+    "objective.clip_ratio": "clip cliprange eps_clip",
+    "objective.entropy_coef": "ent_coef entropy_coeff",
+    "data.max_response_length": "max_completion_length response_length",
+    "run.dir": "output_dir run.name run.directory trainer.default_local_dir trainer.experiment_name",
+    "run.save_freq": "save_steps trainer.save_freq save_interval",
+    "run.test_freq": "eval_steps trainer.test_freq",
+    "run.keep_last": "save_total_limit",
+    "launcher.num_processes": "trainer.n_gpus_per_node num_gpus",
+    "seed": "random_seed seeds sed",
+    "engine.temperature": "temprature actor_rollout_ref.rollout.temperature",
+    "warmstart.steps": "warmstrt.steps",
+    "evaluation.split": "evaluation.splt",
+    "template.text": "template.txt",
+    "model.path' (with model=hf)": "model_name_or_path model.pth pretrain",
+    "data.path' (with task=apps)": "data.pth train_files data.train_files",
+    "logger.project' (with logger=wandb)": "trainer.project_name wandb_project",
+}
+CHOSEN = {
+    "resume=auto with run.dir, or resume=RUN": "resume_mode trainer.resume_mode resume_from_checkpoint",
+    "logger=wandb": "wandb report_to trainer.wandb",
+    "algo": "algorithm.adv_estimator",
+    "task": "dataset",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        (key, f"'{name}'" if "(" not in name else f"'{name}")
+        for name, keys in OTHER_NAMES.items()
+        for key in keys.split()
+    ]
+    + [(key, name) for name, keys in CHOSEN.items() for key in keys.split()],
+)
+def test_other_names_lead_to_the_key_or_choice_that_is_meant(key: str, meant: str) -> None:
+    assert compose("train", [f"{key}=3"]).faults == [f"{key}: no such key; did you mean {meant}?"]
+
+
 def test_every_alias_leads_to_a_key_that_is_there() -> None:
-    known = {key for key, _ in (*walk(config()), *walk(config("task=gsm8k", "model=hf")))}
+    known = {key for key, _ in (*walk(config()), *walk(config("task=gsm8k", "model=hf", "logger=wandb")))}
     assert set(ALIASES) <= known
 
 

@@ -56,7 +56,7 @@ PLACES = {
 """Each heavy library, and exactly what imports it. The table in docs/architecture.md is this one."""
 
 HEAVY = ("torch", "numpy", *PLACES)
-NO_COMMANDS = ("__init__", "shell", "completion", "worker")
+NO_COMMANDS = ("__init__", "shell", "streams", "completion", "worker")
 COMMANDS = sorted(path.stem for path in (SOURCE / "cli").glob("*.py") if path.stem not in NO_COMMANDS)
 
 

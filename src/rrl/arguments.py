@@ -1,8 +1,8 @@
 r"""Overrides as a command line gives them, read one by one: ``key=value``, quotes, and what backslashes mean there.
 
 In double quotes ``\n``, ``\r``, ``\t``, ``\\``, ``\"``, ``\xe9``, ``\u00e9`` and ``\U0001f600`` are what they are in
-JSON and YAML; any other backslash stands as it is, as in ``"\d+"``. Outside double quotes text stands as it is, and what
-would be a line's end, a tab or a character by its number is refused, for it may be meant either way.
+JSON and YAML; any other backslash stands as it is, as in ``"\d+"``. Outside double quotes text stands as it is, and
+what would be a line's end, a tab or a character by its number is refused, for it may be meant either way.
 """
 
 import re
@@ -71,7 +71,7 @@ def _meant(value: Any) -> Any:
         sign = unclear[0].lstrip("\\")
         raise ValueError(
             f"{unclear[0]} outside double quotes is unclear, in '{text}'; expected \"\\{sign}\" for "
-            f"{MEANINGS[sign[0]]} or \"\\\\{sign}\" for a backslash and {sign}, in double quotes within the shell's "
+            f'{MEANINGS[sign[0]]} or "\\\\{sign}" for a backslash and {sign}, in double quotes within the shell\'s '
             f"single ones, as in 'engine.stop=[\"\\{sign}\"]'"
         )
     return value

@@ -12,7 +12,7 @@ from rrl.choices import conf_dir as conf_dir
 from rrl.choices import folders, search_path, take_own_parts
 from rrl.choices import groups as groups
 from rrl.errors import ConfigError, shown
-from rrl.spelling import closest, likeliest_key
+from rrl.spelling import closest, likeliest_choice, likeliest_key
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 ANEW = ("judge", "scorer")
@@ -193,6 +193,9 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     elsewhere = dict(reversed(brought))  # the first choice wins
     if key in elsewhere:
         return f"; it comes with {elsewhere[key]}"
+    choice = likeliest_choice(key)
+    if choice:
+        return f"; did you mean {choice}?"
     meant = likeliest_key(key, keys, elsewhere)
     if meant in keys or meant in elsewhere:
         return f"; did you mean {meant!r}" + (f" (with {elsewhere[meant]})?" if meant in elsewhere else "?")

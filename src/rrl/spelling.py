@@ -1,34 +1,79 @@
 """What a misspelt name probably meant: a valid one like it, or the key that another library calls so."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 ALIASES = {
+    "seed": "random_seed rng_seed manual_seed",
     "policy.actor_lr": "lr learning_rate actor_learning_rate",
-    "policy.critic_lr": "critic.optim.lr critic_learning_rate",
-    "policy.grad_clip": "max_grad_norm max_norm",
-    "policy.lr_warmup_steps": "warmup_steps",
-    "policy.micro_batch_size": "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size_per_gpu",
-    "engine.batch_size": "micro_rollout_batch_size",
-    "trainer.train_batch_size": "batch_size rollout_batch_size",
-    "trainer.ppo_mini_batch_size": "mini_batch_size",
-    "trainer.n": "num_generations n_samples_per_prompt",
-    "trainer.total_training_steps": "max_steps num_train_epochs total_epochs",
-    "trainer.ppo_epochs": "num_ppo_epochs max_epochs",
-    "objective.clip_ratio": "cliprange eps_clip epsilon",
-    "objective.cliprange_value": "value_clip",
-    "objective.lam": "lambd",
-    "objective.kl_coef": "init_kl_coef kl_loss_coef beta",
-    "objective.normalise": "whiten_rewards",
-    "data.max_prompt_length": "prompt_max_len",
-    "data.max_response_length": "response_length max_completion_length generate_max_len",
-    "data.path": "train_files prompt_data",
-    "model.path": "model_name_or_path pretrain",
-    "run.dir": "output_dir default_local_dir save_path",
-    "run.save_freq": "save_steps",
-    "run.test_freq": "eval_steps",
+    "policy.critic_lr": "critic.optim.lr critic.lr critic_learning_rate value_lr",
+    "policy.grad_clip": "max_grad_norm max_norm gradient_clipping gradient_clip_val clip_grad_norm",
+    "policy.lr_warmup_steps": "warmup_steps num_warmup_steps lr_warmup_iters",
+    "policy.lr_schedule": "lr_scheduler lr_scheduler_type warmup_style",
+    "policy.adam_betas": "betas adam_beta1 adam_beta2",
+    "policy.adam_epsilon": "adam_eps",
+    "policy.micro_batch_size": (
+        "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size_per_gpu ppo_micro_batch_size "
+        "gradient_accumulation_steps"
+    ),
+    "policy.dtype": "bf16 torch_dtype precision mixed_precision model_dtype",
+    "policy.gradient_checkpointing": "enable_gradient_checkpointing",
+    "policy.zero_stage": "zero deepspeed_stage zero_optimization.stage",
+    "policy.lora": "use_peft use_lora lora_rank lora_r",
+    "engine.batch_size": "micro_rollout_batch_size per_device_eval_batch_size eval_batch_size val_batch_size",
+    "engine.stop": "stop_words stop_sequences stop_strings stop_token",
+    "trainer.train_batch_size": "batch_size rollout_batch_size global_batch_size",
+    "trainer.ppo_mini_batch_size": "mini_batch_size minibatch_size",
+    "trainer.n": (
+        "num_generations n_samples_per_prompt num_return_sequences num_samples samples_per_prompt group_size rollout.n"
+    ),
+    "trainer.total_training_steps": (
+        "steps max_steps num_steps total_steps train_steps num_train_epochs num_epochs total_epochs epochs num_episodes"
+    ),
+    "trainer.total_tokens": "tokens token_budget max_total_tokens",
+    "trainer.ppo_epochs": "num_ppo_epochs max_epochs update_epochs",
+    "trainer.critic_warmup": "critic_warmup_steps freezing_actor_steps value_warmup",
+    "objective.clip_ratio": "clip cliprange clip_range clip_eps eps_clip epsilon",
+    "objective.cliprange_value": "value_clip cliprange_vf",
+    "objective.gamma": "discount discount_factor",
+    "objective.lam": "lambd gae_lambda",
+    "objective.kl_coef": "init_kl_coef kl_loss_coef beta kl_beta kl",
+    "objective.entropy_coef": "ent_coef entropy_coeff entropy_bonus",
+    "objective.vf_coef": "value_coef value_loss_coef vf_coeff",
+    "objective.normalise": "whiten_rewards whiten_advantages normalize normalize_advantages",
+    "data.max_prompt_length": "prompt_max_len prompt_length max_input_length",
+    "data.max_response_length": "response_length max_completion_length generate_max_len max_length max_tokens",
+    "data.path": "train_files prompt_data data_path data_dir dataset_path train_file",
+    "model.path": "model_name_or_path model_name model_id base_model pretrain",
+    "run.dir": (
+        "output_dir default_local_dir save_path save_dir directory run.name log_dir logdir out_dir outdir run_name "
+        "experiment_name"
+    ),
+    "run.save_freq": "save_steps save_interval save_every ckpt_freq",
+    "run.test_freq": "eval_steps eval_freq eval_interval eval_every test_every",
+    "run.keep_last": "save_total_limit max_ckpt_num max_actor_ckpt_to_keep",
+    "run.threads": "num_threads cpus",
+    "evaluation.limit": "max_eval_samples num_eval_samples eval_limit",
+    "logger.project": "wandb_project project_name",
+    "logger.entity": "wandb_entity wandb_org",
+    "logger.group": "wandb_group",
+    "launcher.num_processes": "n_gpus_per_node num_gpus gpus nproc nproc_per_node world_size",
+    "sampler.buffer.capacity": "buffer_size replay_buffer_size",
+    "sampler.schedule.share": "replay_ratio replay_share",
 }
-"""What a key is called in TRL, OpenRLHF and verl."""
+"""What a key is called in TRL, OpenRLHF and verl, and for short."""
+CHOICES = {
+    "resume=auto with run.dir, or resume=RUN": (
+        "resume_mode resume_from_checkpoint resume_from_path load_checkpoint ckpt_path auto_resume"
+    ),
+    "logger=wandb": "wandb use_wandb report_to log_with",
+    "task": "dataset dataset_name env env_name",
+    "template=chat": "chat_template apply_chat_template use_chat_template",
+    "algo": "algorithm algorithm.name adv_estimator advantage_estimator",
+    "dry_run=true": "dryrun plan",
+    "model=hf with model.path": "model.name",
+}
+"""The same of what is no key: options and choices."""
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
@@ -48,16 +93,39 @@ def closest(name: str, valid: Sequence[str]) -> str | None:
 def likeliest_key(key: str, keys: Sequence[str], elsewhere: Iterable[str]) -> str | None:
     """What a dotted key meant: by another library's name for it, by its last words, or by likeness to ``keys``.
 
-    ``elsewhere`` are keys that other choices bring; their last words count too.
+    ``elsewhere`` are keys that other choices bring; their last words count too, and likeness to those beside the key.
     """
-    return _alias(key) or _same_end(key, [*keys, *elsewhere]) or _likest(key, keys)
+    others = list(elsewhere)
+    alias = _longest(key, ALIASES)
+    known = alias if alias in keys or alias in others else None
+    parent = key.rpartition(".")[0]
+    beside = [name for name in others if parent and name.rpartition(".")[0] == parent]
+    return (
+        _group_misspelt(key, [*keys, *others])
+        or known
+        or _same_end(key, [*keys, *others])
+        or _likest(key, [*keys, *beside])
+    )
 
 
-def _alias(key: str) -> str | None:
-    """What another library's name for a key is called here; the longest known end of ``key`` counts."""
-    names = {alias: name for name, aliases in ALIASES.items() for alias in aliases.split()}
-    known = [alias for alias in names if f".{key}".endswith(f".{alias}")]
+def likeliest_choice(key: str) -> str | None:
+    """What is meant by another library's name for something that is no key here."""
+    return _longest(key, CHOICES)
+
+
+def _longest(key: str, table: Mapping[str, str]) -> str | None:
+    """What the longest known alias that ``key`` ends in is called here."""
+    names = {alias: name for name, aliases in table.items() for alias in aliases.split()}
+    known = [alias for alias in names if f".{key.lower()}".endswith(f".{alias}")]
     return names[max(known, key=len)] if known else None
+
+
+def _group_misspelt(key: str, keys: Sequence[str]) -> str | None:
+    """The key of the same last word whose group is spelt nearly as that of ``key``."""
+    group, _, leaf = key.rpartition(".")
+    groups = [name.rpartition(".")[0] for name in keys if name.rpartition(".")[2] == leaf]
+    near = max(groups, key=lambda name: _ratio(group, name), default="")
+    return f"{near}.{leaf}" if group and near and _ratio(group, near) >= 0.75 else None
 
 
 def _same_end(key: str, keys: Sequence[str]) -> str | None:
@@ -70,15 +138,18 @@ def _likest(key: str, keys: Sequence[str]) -> str | None:
     """The key, or the key of the alias, whose last word is most like that of ``key``; siblings have a start."""
     parent, _, leaf = key.rpartition(".")
     scores = {name: _likeness(leaf, name.rpartition(".")[2]) for name in keys}
-    scores |= {name: score + 0.15 for name, score in scores.items() if name.rpartition(".")[0] == parent}
     for name, aliases in ALIASES.items():
         scores[name] = max(scores.get(name, 0.0), *(_likeness(leaf, alias) for alias in aliases.split()))
+    scores |= {name: score + 0.15 for name, score in scores.items() if name.rpartition(".")[0] == parent}
     best = max(scores, key=lambda name: scores[name])
     return best if scores[best] >= 0.75 else None
 
 
 def _likeness(name: str, candidate: str) -> float:
     """How alike two names are, 0 to 1; a single word of the candidate may do, at a small discount."""
-    whole = difflib.SequenceMatcher(None, name, candidate).ratio()
-    words = [difflib.SequenceMatcher(None, name, word).ratio() for word in candidate.split("_")]
-    return max(whole, 0.95 * max(words))
+    words = [_ratio(name, word) for word in candidate.split("_")]
+    return max(_ratio(name, candidate), 0.95 * max(words))
+
+
+def _ratio(name: str, candidate: str) -> float:
+    return difflib.SequenceMatcher(None, name, candidate).ratio()

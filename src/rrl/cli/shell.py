@@ -4,10 +4,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from rrl.cli.streams import open_streams, printed
 from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
 from rrl.memory import OutOfMemory
 from rrl.stopping import Interrupted
@@ -23,13 +23,17 @@ QUIET = {
 
 def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
     """Run a command on the arguments; 0 done, 1 training failed, 2 a fault of the input, 130 interrupted."""
+    open_streams()
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
-        with suppress(BrokenPipeError):  # of a reader that has seen enough
-            print(help_text.strip() + "\n\n" + _groups(), flush=True)
-        return 0
+        return printed(lambda: _tell(help_text))
     quieten()
-    return guarded(lambda: command(arguments))
+    return printed(lambda: guarded(lambda: command(arguments)))
+
+
+def _tell(help_text: str) -> int:
+    print(help_text.strip() + "\n\n" + _groups())
+    return 0
 
 
 def guarded(work: Callable[[], None]) -> int:

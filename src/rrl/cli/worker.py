@@ -12,6 +12,7 @@ from typing import Any
 
 from rrl.choices import OWN, take_own_parts
 from rrl.cli import shell
+from rrl.cli.streams import open_streams
 from rrl.errors import UsageError
 from rrl.launch import take_devices, take_signals
 from rrl.stopping import PARENT, Interrupted, leave_with_starter
@@ -19,6 +20,7 @@ from rrl.stopping import PARENT, Interrupted, leave_with_starter
 
 def main() -> None:
     """Entry point: ``python -m rrl.cli.worker RUN PARTS``, where PARTS is the parent's RRL_PARTS if it has any."""
+    open_streams()
     folder, *parts = sys.argv[1:]
     os.environ |= {OWN: parts[0]} if parts else {}
     os.environ.setdefault(PARENT, "0")

@@ -45,7 +45,8 @@ class Embedded(Task):
     def examples(self, split: str) -> list[Example]:
         """Examples of ``split``, level by level. Raises ConfigError for one that is not in ``SPLITS``."""
         if split not in SPLITS:
-            raise ConfigError(f"evaluation.split: {self.name} has no split {split!r}; expected one of {', '.join(SPLITS)}")
+            known = ", ".join(SPLITS)
+            raise ConfigError(f"evaluation.split: {self.name} has no split {split!r}; expected one of {known}")
         train = [e for level in self.trained for e in self._drawn(level, "train", self.train_per_level, set())]
         if split == "train":
             return train
