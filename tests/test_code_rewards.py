@@ -107,6 +107,24 @@ def test_lines_are_those_of_the_program_in_its_block() -> None:
         assert response[region.start : region.stop] == line
 
 
+@pytest.mark.parametrize(
+    ("response", "second", "whole"),
+    [
+        ("1. ```python\n   a(\n   b)\n   ```", "b)", "a(\n   b)"),
+        ("> ```python\n> if a:\n>    b = c\n> ```", "b = c", "if a:\n>    b = c"),
+        ("```\n>>> a\n1\n>>> b\n```", "b", "a\n1\n>>> b"),
+        ("Answer: ```python\na\n  b```", "b", "a\n  b"),
+    ],
+)
+def test_regions_lie_in_the_response_also_where_the_program_lost_its_margin(
+    response: str, second: str, whole: str
+) -> None:
+    program = find_program(response)
+    for outcome, line, blamed in ((RUNTIME, 2, second), (TIMED_OUT, None, whole)):
+        region = responsible(evidence(outcome, program.source, program.start, line=line), response)
+        assert response[region.start : region.stop] == blamed
+
+
 @pytest.mark.parametrize("line", [-1, 0, 3])
 def test_a_line_that_the_program_does_not_have_is_not_to_blame(line: int) -> None:
     assert responsible(evidence(RUNTIME, "a\nb", line=line), "a\nb") is None

@@ -16,17 +16,17 @@ PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines"
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "programs", "conclusions", "notation", "units",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation", "units",
         "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
     ),
     (
         "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "formula",
-        "names", "importing", "codematch",
+        "names", "importing", "programs",
     ),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
         "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge", "statements",
-        "contracts", "winrate", "binding",
+        "contracts", "winrate", "binding", "codematch",
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",

@@ -3,15 +3,17 @@
 import ast
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-_FENCE = re.compile(r"^[ \t]*(?P<mark>`{3,}|~{3,})(?P<info>(?![`~])[^`\n]*)$", re.MULTILINE)
-_PYTHON = re.compile(r"(py|python)[0-9.]*", re.IGNORECASE)
+from rrl.blocks import INVISIBLE, Span, blocks, dedented, lines_of, typed
 
-
+_REASONED = re.compile(r"^[^\S\n]*</think>|</think>[^\S\n]*$", re.MULTILINE)
+"""The end of what a model says to itself, at an end of a line."""
+_SPAN = re.compile(r"(?<!`)```(?:py|python)[0-9.]*[ \t]+(?P<code>[^`\n]+)```(?!`)", re.IGNORECASE)
+"""A program of one line with its fences."""
 MAX_CHARACTERS = 32_768
 """A longer program is not parsed: nothing shorter overflows the C stack of CPython 3.10 to 3.13 (2 MB were enough)."""
 
@@ -31,10 +33,20 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program found in a response; ``start`` is the index of its first character there."""
+    """A program found in a response; ``starts`` are the indices there at which its lines begin."""
 
     source: str
-    start: int
+    starts: tuple[int, ...]
+
+    @property
+    def start(self) -> int:
+        """Where its first character stands."""
+        return self.starts[0]
+
+    def lines(self) -> list[tuple[str, int]]:
+        """Each line, with the index in the response at which it begins."""
+        texts = [self.source[slice(*line)] for line in lines_of(self.source, 0, len(self.source))]
+        return list(zip(texts, self.starts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,49 +94,45 @@ def find_program(response: str) -> Program | None:
 
     It is the last fenced block that is marked as Python and not blank; failing that, the last one without a mark;
     where nothing is fenced, all of the text. A block that is still open at the end
-    (a response cut off by the length limit) counts.
+    (a response cut off by the length limit) counts. What follows the end of reasoning (``</think>``) goes before what
+    stands in it. Marks of quotes, shared indentation and the prompts of a session are no part of a program.
     """
-    blocks = list(_blocks(response))
-    filled = [block for block in blocks if response[block.start : block.stop].strip()]
-    python = [block for block in filled if _PYTHON.fullmatch(block.language)]
-    unmarked = [block for block in filled if not block.language]
-    chosen = [(block.start, block.stop) for block in (python or unmarked)[-1:]] or _bare(response, blocks)
-    return Program(response[slice(*chosen[0])], chosen[0][0]) if chosen else None
+    concluded = max((found.end() for found in _REASONED.finditer(response)), default=0)
+    return (concluded and _stated(response, concluded)) or _fenced(response, 0) or _bare(response, 0)
 
 
-class _Block(NamedTuple):
-    language: str
-    start: int
-    stop: int
+def _stated(response: str, start: int) -> Program | None:
+    """A program behind reasoning; words that are no program do not count there."""
+    bare = _bare(response, start)
+    return _fenced(response, start) or (bare if bare is not None and parsed(bare.source) is not None else None)
 
 
-def _blocks(response: str) -> Iterator[_Block]:
-    """Every fenced block. A fence with a language opens one, wherever it stands."""
-    opened = None
-    for fence in _FENCE.finditer(response):
-        info = fence["info"].strip()
-        if opened is not None and (info or fence["mark"].startswith(opened["mark"])):
-            yield _block(response, opened, fence.start())
-            opened = fence if info else None
-        elif opened is None:
-            opened = fence
-    if opened is not None:
-        yield _block(response, opened, len(response))
+def _fenced(response: str, start: int) -> Program | None:
+    found = blocks(response, start)
+    programs = [(block.fence, _program(response, dedented(response, block.lines))) for block in found]
+    python = [program for fence, program in programs if program is not None and fence.python]
+    unmarked = [program for fence, program in programs if program is not None and not fence.language]
+    spans = [Span(*span.span("code")) for span in _SPAN.finditer(response, start)] if not found else []
+    return next(reversed(python or unmarked), None) or _program(response, spans[-1:])
 
 
-def _block(response: str, opened: re.Match[str], stop: int) -> _Block:
-    language = opened["info"].strip("{} \t\r").lstrip(".").partition(" ")[0]
-    return _Block(language, min(opened.end() + 1, len(response)), stop)
-
-
-def _bare(response: str, blocks: Sequence[_Block]) -> list[tuple[int, int]]:
-    """Where plain code stands that has no fence, or a closing one only, as where the prompt has opened the block."""
+def _bare(response: str, start: int) -> Program | None:
+    """Plain code that has no fence, or a closing one only, as where the prompt has opened the block."""
     stop = len(response)
-    if blocks:
-        fence = _FENCE.search(response)
-        stray = fence is not None and not fence["info"].strip() and not response[fence.end() :].strip()
-        stop = fence.start() if fence is not None and stray else 0
-    return [(0, stop)] if response[:stop].strip() else []
+    for block in blocks(response, start)[:1]:
+        stray = not block.fence.language and not response[block.fence.stop :].strip()
+        stop = block.fence.start if stray else start
+    return _program(response, lines_of(response, start, stop))
+
+
+def _program(response: str, lines: Sequence[Span]) -> Program | None:
+    """What stands in these lines; None when they are blank."""
+    kept = typed(response, lines)
+    source = "".join(response[slice(*line)] for line in kept)
+    if not source.strip():
+        return None
+    invisible = len(source) - len(source.lstrip(INVISIBLE))
+    return Program(source[invisible:], (kept[0].start + invisible, *(line.start for line in kept[1:])))
 
 
 def parsed(source: str) -> ast.Module | None:

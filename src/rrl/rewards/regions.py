@@ -1,13 +1,13 @@
 """Which part of a response is responsible for a program's failure, in characters."""
 
-import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from rrl.programs import Outcome, ProgramEvidence
+from rrl.programs import Outcome, ProgramEvidence, find_program
 from rrl.rewards.outcomes import gravest
 
-_NEWLINE = re.compile(r"\r\n|\r|\n")
-"""Where Python begins a new line; ``str.splitlines`` knows more kinds, at which Python counts none."""
+_Line = tuple[str, int]
+"""Text of a line, and where it begins in the response."""
 
 
 class Region(NamedTuple):
@@ -26,35 +26,28 @@ def responsible(evidence: ProgramEvidence, response: str) -> Region | None:
     an error without a line in the program: nothing.
     """
     result = gravest(evidence)
-    source = evidence.program or ""
-    if not source or response[evidence.start : evidence.start + len(source)] != source:
+    program = find_program(response)
+    if program is None or (program.source, program.start) != (evidence.program, evidence.start):
         return None
-    if _blames_all(result.outcome, result.error, result.line, source):
-        return _trimmed("whole", source, 0, len(source), evidence.start)
+    lines = program.lines()
+    if _blames_all(result.outcome, result.error, result.line, lines):
+        return _of("whole", lines)
     if result.outcome not in (Outcome.RUNTIME_ERROR, Outcome.COMPILE_ERROR) or result.line is None:
         return None
-    lines = _lines(source)
-    if not 1 <= result.line <= len(lines):
-        return None
-    return _trimmed("line", source, *lines[result.line - 1], evidence.start)
+    return _of("line", lines[result.line - 1 : result.line] if result.line >= 1 else [])
 
 
-def _blames_all(outcome: Outcome, error: str | None, line: int | None, source: str) -> bool:
+def _blames_all(outcome: Outcome, error: str | None, line: int | None, lines: Sequence[_Line]) -> bool:
     if outcome is Outcome.COMPILE_ERROR and line is not None:
-        written = [number for number, (start, stop) in enumerate(_lines(source), start=1) if source[start:stop].strip()]
+        written = [number for number, (text, _) in enumerate(lines, start=1) if text.strip()]
         return line >= written[-1]
     return outcome is Outcome.TIME_OUT or (outcome is Outcome.RUNTIME_ERROR and error == "RecursionError")
 
 
-def _lines(source: str) -> list[tuple[int, int]]:
-    """Where each line begins and ends, its newline left out."""
-    ends = [(found.start(), found.end()) for found in _NEWLINE.finditer(source)]
-    starts = [0, *(following for _, following in ends)]
-    return list(zip(starts, [*(end for end, _ in ends), len(source)], strict=True))
-
-
-def _trimmed(kind: Literal["line", "whole"], source: str, start: int, stop: int, offset: int) -> Region | None:
-    """The region without blanks around it; None when it is all blank."""
-    text = source[start:stop]
-    begin = start + len(text) - len(text.lstrip())
-    return Region(kind, offset + begin, offset + begin + len(text.strip())) if text.strip() else None
+def _of(kind: Literal["line", "whole"], lines: Sequence[_Line]) -> Region | None:
+    """From the first to the last character that is not blank; None when all are."""
+    written = [(text, start) for text, start in lines if text.strip()]
+    if not written:
+        return None
+    (first, start), (last, stop) = written[0], written[-1]
+    return Region(kind, start + len(first) - len(first.lstrip()), stop + len(last.rstrip()))
