@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rrl.assemble import prepare_evaluation
 from rrl.cli import demo, evaluate, sft, shell, train
 from rrl.config import load
-from rrl.display import Lines
 from rrl.errors import ConfigError, DataError, DivergenceError, UsageError
 from rrl.models import TinyLlama
 from rrl.sft import WarmStart
@@ -219,6 +219,19 @@ def test_a_run_writes_its_directory(finished: Path) -> None:
     }  # fmt: skip
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-000001", "step-000002"]
     assert [path.name for path in (finished / "rollouts").iterdir()] == ["step-000002.jsonl"]
+
+
+def test_the_runs_log_tells_of_its_course_and_ends_with_its_last_words(finished: Path) -> None:
+    lines = (finished / "logs" / "rank-0.log").read_text().splitlines()
+    told = [re.sub(r"^\S+ INFO |, \d+ s.*", "", line) for line in lines]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ", line) for line in lines)
+    assert told[0] == "rrl: warm start begins"
+    for wanted in ("rrl: training begins", "rrl: training testing", "rrl: training step 1: save_checkpoint"):
+        assert wanted in told
+    assert any(line.startswith("rrl: training 100 %, step 2, ") and "accuracy" in line for line in told)
+    assert any(line.startswith("finished after 2 steps, ") for line in told)
+    assert f"model: {finished / 'actor'}" in told
+    assert told[-1] == f"see all runs: rrl-status {finished.parent}"
 
 
 def test_the_saved_configuration_is_the_one_that_was_used(finished: Path) -> None:
@@ -447,22 +460,6 @@ def test_an_evaluation_needs_no_training_problems(tmp_path: Path, capsys: pytest
     sizes = [f"{key}={value}" for key, value in TINY.items() if key.startswith(("model.", "evaluation."))]
     given = ["task=gsm8k", "warmstart=none", f"data.path={tmp_path}", "data.max_response_length=4", *sizes]
     assert measured(capsys, "run.threads=1", *given)["mean@2"]["n_problems"] == 1
-
-
-# --- what is seen meanwhile -------------------------------------------------------------------------------------------
-
-
-def test_without_a_terminal_every_tenth_of_the_way_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    lines = Lines("rrl")
-    lines.begin("training")
-    for progress, metrics in ((0.05, {"loss": 1.0}), (0.1, {"critic/score/fresh/mean": 0.25, "x": 1.0}), (0.19, {})):
-        lines.advance(progress, metrics)
-    lines.advance(1.0, {})
-    assert caplog.messages == [
-        "rrl: training begins",
-        "rrl: training 10 %, reward 0.250, 0 s, 0 s left",
-        "rrl: training 100 %, 0 s, 0 s left",
-    ]
 
 
 # --- the demonstration ------------------------------------------------------------------------------------------------

@@ -18,8 +18,10 @@ LAYERS = (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation", "units",
         "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
+        "console", "pulse",
     ),
     (
+        "progress", "summary",
         "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "formula",
         "names", "importing", "programs",
     ),

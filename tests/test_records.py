@@ -72,6 +72,7 @@ NAMES = {
     "verdict": "right wrong unparseable error",
     "timing_s": "gen reward old_log_prob adv observe update_actor step",
     "perf": "throughput total_num_tokens time_per_step",
+    "perf/max_memory": "gen reward old_log_prob adv observe update_actor testing save_checkpoint",
     "training": "global_step rollout_probs_diff_mean",
     "replay": "buffer_size unique_problems ratio age_steps/mean score_at_insert/mean score_now/mean success_rate "
     "gain_vs_fresh first_solves evictions prefix_length/mean",
@@ -111,6 +112,14 @@ def test_seconds_are_told_by_phase_and_evaluation_and_saving_are_no_part_of_a_st
         assert step == pytest.approx(sum(seconds.values()))
         assert row["perf/time_per_step"] == step
         assert row["perf/throughput"] == pytest.approx(row["perf/total_num_tokens"] / step)
+
+
+def test_every_phase_that_was_timed_has_its_peak_of_memory(metrics: list[dict[str, Any]]) -> None:
+    for row in metrics[1:]:
+        phases = {name.removeprefix("timing_s/") for name in row if name.startswith("timing_s/")} - {"step"}
+        peaks = {name.removeprefix("perf/max_memory/"): row[name] for name in row if name.startswith("perf/max_memory/")}
+        assert peaks.keys() == phases
+        assert all(0.05 < size < 50 for size in peaks.values()), "GiB of a process that has loaded torch"
 
 
 def test_shares_are_shares(metrics: list[dict[str, Any]]) -> None:

@@ -1,14 +1,15 @@
-"""Which phase a step is in, and how many seconds each phase took."""
+"""Which phase a step is in, how many seconds each phase took, and how much memory."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rrl.machine import peak, restart_peak
 from rrl.types import Metrics
 
 
 class Clock:
-    """Adds up wall seconds by phase; ``show`` is told each phase's name as it begins.
+    """Adds up wall seconds by phase, and keeps peaks of memory; ``show`` is told each phase's name as it begins.
 
     ``finished`` is the phase that came to its end last ("" before any has). ``current`` is for a watchdog.
     """
@@ -16,6 +17,7 @@ class Clock:
     def __init__(self, show: Callable[[str], None] = lambda phase: None) -> None:
         self._show = show
         self._seconds: dict[str, float] = {}
+        self._peaks: dict[str, float] = {}
         self._now: tuple[str, float] | None = None
         self.finished = ""
 
@@ -27,10 +29,12 @@ class Clock:
     def phase(self, name: str) -> Iterator[None]:
         """Time what happens inside; the same phase may come several times. It stays current when it fails."""
         self._show(name)
+        restart_peak()
         begin = time.perf_counter()
         self._now = (name, begin)
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
+        self._peaks[name] = max(self._peaks.get(name, 0.0), (peak() or 0) / 2**30)
         self.finished = name
         self.enter(f"what follows {name}")
 
@@ -43,4 +47,13 @@ class Clock:
         """Seconds by phase since the last call, as ``timing_s/<phase>``, and forget them."""
         metrics = {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
         self._seconds = {}
+        return metrics
+
+    def peaks(self) -> Metrics:
+        """The highest peak of this process's memory in each phase since the last call, in GiB, and forget them.
+
+        Named ``perf/max_memory/<phase>``; without those that nobody tells.
+        """
+        metrics = {f"perf/max_memory/{name}": size for name, size in self._peaks.items() if size}
+        self._peaks = {}
         return metrics

@@ -149,6 +149,12 @@ def summed(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: sum(each[name] for each in everyones) for name in numbers}
 
 
+def largest(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Of each number the largest on any rank."""
+    everyones = gathered(dict(numbers))
+    return {name: max(each.get(name, 0.0) for each in everyones) for name in numbers}
+
+
 def agree(what: str, facts: object) -> None:
     """Raise DataError on every rank unless all ranks have the same."""
     digests = gathered(hashlib.sha256(repr(facts).encode()).hexdigest()[:8])

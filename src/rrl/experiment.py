@@ -35,6 +35,7 @@ from rrl.records import last_rows, read_object, redacted, rewind
 from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
 from rrl.runstate import hold, write_state
 from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw
+from rrl.summary import closing
 from rrl.tracking import Tracker
 from rrl.types import Metrics
 from rrl.watchdog import Watchdog
@@ -61,7 +62,7 @@ def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Displa
         clock = Clock(shown.phase)
         watchdog = Watchdog(folder, clock, parts.run.phase_limit, file)
         stack.callback(watchdog.dismiss)
-        stack.enter_context(_outcome(folder, file, new))
+        stack.enter_context(_outcome(folder, file, new, config))
         stack.enter_context(explained(config, lambda: clock.current()[0] or "loading", world_size()))
         stack.callback(shown.close)
         run = _begin(config, parts, folder, clock, shown)
@@ -82,33 +83,33 @@ def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> bool:
 
 
 @contextmanager
-def _outcome(folder: Path, file: IO[str], new: bool) -> Iterator[None]:
-    """Tell in status.json how the run ends; a fault also in this rank's log.
+def _outcome(folder: Path, file: IO[str], new: bool, config: Mapping[str, Any]) -> Iterator[None]:
+    """Tell in status.json and in closing lines how the run ends; a fault also in this rank's log.
 
     A new run that could not begin leaves nothing behind, so that the same command can be given again.
     """
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
-        _tell(folder, "interrupted", None)
+        _tell(folder, "interrupted", None, config)
         raise
     except BaseException as error:
         file.write(redacted(traceback.format_exc()))
         where = f"rank {rank()}: " if world_size() > 1 else ""
         told = error.faults[0] if isinstance(error, UsageError) else f"{where}{type(error).__name__}: {error}"
-        _tell(folder, "failed", told)
+        _tell(folder, "failed", told, config)
         if new and world_size() == 1 and isinstance(error, ConfigError | DataError) and not _begun(folder):
             shutil.rmtree(folder)
         raise
     gathered(None)  # no rank tells of success while another one can still fail
-    _tell(folder, "finished", None)
+    _tell(folder, "finished", None, config)
 
 
 def _begun(folder: Path) -> bool:
     return (folder / "metrics.jsonl").exists() or (folder / "start").exists()
 
 
-def _tell(folder: Path, state: Any, reason: str | None) -> None:
+def _tell(folder: Path, state: Any, reason: str | None, config: Mapping[str, Any]) -> None:
     """The first rank tells of success, and how else it ends is told by the rank that knows it first."""
     status, _ = read_object(folder / "status.json")
     if (rank() == 0 or state != "finished") and status.get("state", "running") == "running":
@@ -116,14 +117,17 @@ def _tell(folder: Path, state: Any, reason: str | None) -> None:
             write_state(folder, state, reason and redacted(reason), world_size())
         except OSError as error:  # a full disk, most likely, of which the user is being told
             log.warning("status.json cannot be written (%s)", error)
+    if rank() == 0:
+        for line in closing(folder, state, config):
+            log.info("%s", line)
 
 
 def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, display: Display) -> "Run":
     """Data, model and trainer, brought to where the run stands; its records taken back to there."""
-    if parts.warmstart is not None:
-        display.begin("warm start")
+    display.begin("loading" if parts.warmstart is None else "warm start")
     prepared = prepare(config, parts, display.advance, keep=folder / "start")
     clock.enter("the start")
+    display.phase("start")
     data = {"train": prepared.train, "test": prepared.test}
     about = manifest(config, data, weights_fingerprint(prepared.model), prepared.tokenizer)
     agree("data, model and tokenizer", [_sums(about[name]) for name in BEGINNING])
@@ -205,13 +209,14 @@ class Run:
         try:
             if trainer.global_step == 0:
                 self._log(self._evaluate()[0])
+            display.advance(trainer.progress, self._where_it_stands())
             for metrics in trainer.run():
                 step, last, marked = trainer.global_step, trainer.progress >= 1, trainer.milestone
                 measured, score = self._evaluate() if _due(step, settings.test_freq) or marked or last else ({}, None)
                 asked = anywhere(stop.asked)
                 if _due(step, settings.rollout_freq):
                     self._dump()
-                metrics |= measured | _timing(trainer)
+                metrics |= measured | trainer.costs()
                 self._log(metrics)
                 display.advance(trainer.progress, metrics)
                 if _due(step, settings.save_freq) or marked or asked or last:
@@ -237,6 +242,14 @@ class Run:
                 file.write(json.dumps(row) + "\n")
         modes = [part for part in result.values() if isinstance(part, dict) and "accuracy" in part]
         return evaluation_metrics(result, self.source), modes[-1]["accuracy"]
+
+    def _where_it_stands(self) -> Metrics:
+        """The last row of metrics, with the last accuracy."""
+        measured, _ = last_rows(self.folder / "evaluations.jsonl")
+        rows, _ = last_rows(self.folder / "metrics.jsonl")
+        row = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
+        accuracy = evaluation_metrics(measured[0], self.source) if measured else {}
+        return row | accuracy | {"training/global_step": float(self.trainer.global_step)}
 
     def _is_measured(self) -> bool:
         """Whether the last evaluation is of the weights as they stand."""
@@ -279,17 +292,3 @@ class Run:
 
 def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
-
-
-def _timing(trainer: Loop) -> Metrics:
-    """Seconds by phase, their sum without evaluation and saving, and the tokens written in a second of it."""
-    seconds = trainer.clock.take()
-    aside = ("timing_s/testing", "timing_s/save_checkpoint")
-    step = sum(value for name, value in seconds.items() if name not in aside)
-    tokens = sum(len(rollout.actions) for rollout, _ in trainer.last_rollouts)
-    return seconds | {
-        "timing_s/step": step,
-        "perf/time_per_step": step,
-        "perf/total_num_tokens": float(tokens),
-        "perf/throughput": tokens / max(step, 1e-9),
-    }

@@ -1,4 +1,4 @@
-"""One log a rank: logs/rank-0.log and so on in the run's directory."""
+"""What is logged: on the terminal or in a file, and one log a rank (logs/rank-0.log) in the run's directory."""
 
 import logging
 import os
@@ -8,7 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from rrl.console import on_terminal
 from rrl.stopping import has_parent
+
+STAMP = "%Y-%m-%dT%H:%M:%S%z"
+"""Local time with its distance from UTC, as ISO 8601 has it."""
+
+
+def set_up_logging() -> None:
+    """Our own messages at level INFO, other people's from WARNING on; with time stamps unless a person looks on.
+
+    A person sees progress as a bar, and no lines of it.
+    """
+    handler = logging.StreamHandler()
+    watched = on_terminal()
+    if watched:
+        handler.addFilter(lambda record: record.name != "rrl.progress")
+    handler.setFormatter(logging.Formatter("%(message)s" if watched else "%(asctime)s %(message)s", STAMP))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("rrl").setLevel(logging.INFO)
 
 
 @contextmanager
@@ -21,7 +39,7 @@ def open_log(folder: Path, rank: int) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         handler = logging.StreamHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", STAMP))
         if rank > 0:
             _print_to(file)
         root = logging.getLogger()

@@ -13,7 +13,7 @@ from torch import Tensor
 from rrl import contracts
 from rrl.clock import Clock
 from rrl.collate import micro_batches
-from rrl.distributed import device, share, spread, summed
+from rrl.distributed import device, largest, share, spread, summed
 from rrl.errors import DivergenceError
 from rrl.interfaces import Objective, Policy, Render, Reward, RolloutEngine, StateDict, StateSampler, Task
 from rrl.metrics import exploration_metrics, rollout_metrics
@@ -171,6 +171,24 @@ class Loop(ABC):
             for name, value in metrics.items():
                 sums[name] += value
         return {**summed(sums), **self.policy.step()}
+
+    def costs(self) -> Metrics:
+        """Of the phases since the last call: seconds, tokens a second of a step, and the largest peaks of any rank.
+
+        A step's seconds are without evaluation and saving.
+        """
+        seconds = self.clock.take()
+        aside = ("timing_s/testing", "timing_s/save_checkpoint")
+        step = sum(value for name, value in seconds.items() if name not in aside)
+        tokens = sum(len(rollout.actions) for rollout, _ in self.last_rollouts)
+        return {
+            **seconds,
+            **largest(self.clock.peaks()),
+            "timing_s/step": step,
+            "perf/time_per_step": step,
+            "perf/total_num_tokens": float(tokens),
+            "perf/throughput": tokens / max(step, 1e-9),
+        }
 
     def _counters(self) -> Metrics:
         explored = exploration_metrics(self._solves.values()) if self._solves else {}

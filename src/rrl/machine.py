@@ -1,6 +1,8 @@
 """What this machine has: processors, memory, accelerators. All sizes are in bytes."""
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +10,13 @@ CGROUPS = (  # version 2, version 1: the limit and what is used of it
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+
+
+MAIN = -1
+_whole: dict[int, int] = {}
+"""The highest peaks before the last ``restart_peak``, by accelerator, and of main memory."""
+_before = (0, 0)
+"""What was held, and the kernel's mark, at the last ``restart_peak``."""
 
 
 class Room(NamedTuple):
@@ -66,13 +75,35 @@ def accelerator_count() -> int:
 
 def peaks() -> list[Peak]:
     """This process's peak on each accelerator it used or, without any, in main memory."""
-    import torch
-
     found = []
-    for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
-        size, about = torch.cuda.max_memory_allocated(number), torch.cuda.get_device_properties(number)
+    for number in _used():
+        size = max(_whole.get(number, 0), _cuda().max_memory_allocated(number))
+        about = _cuda().get_device_properties(number)
         found += [Peak(f"GPU {number} ({about.name})", size, about.total_memory)] if size else []
-    return found or [Peak("main memory", _largest_resident_set(), main_memory().total)]
+    return found or [Peak("main memory", max(_whole.get(MAIN, 0), _largest_resident_set()), main_memory().total)]
+
+
+def restart_peak() -> None:
+    """Measure a new peak from here on; ``peaks`` still tells of the whole."""
+    global _before
+    for number in _used():
+        _whole[number] = max(_whole.get(number, 0), _cuda().max_memory_allocated(number))
+        _cuda().reset_peak_memory_stats(number)
+    _whole[MAIN] = max(_whole.get(MAIN, 0), _largest_resident_set())
+    with suppress(OSError):  # where the kernel does not let us, ``peak`` does with less
+        Path("/proc/self/clear_refs").write_text("5")
+    _before = _resident()
+
+
+def peak() -> int | None:
+    """Bytes of the peak since then: on this process's accelerator, else of main memory; None where nobody tells.
+
+    Where the kernel's own mark cannot be set back and was not passed: the larger of what is held now and was then.
+    """
+    if used := _used():
+        return max(int(_cuda().max_memory_allocated(number)) for number in used)
+    (now, highest), (then, mark) = _resident(), _before
+    return (highest if highest > mark else max(now, then)) or None
 
 
 def in_words(size: float) -> str:
@@ -82,6 +113,28 @@ def in_words(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} GiB" if abs(size) < 1000 else f"{size:,.0f} GiB"
+
+
+def _cuda() -> Any:
+    """torch's module of accelerators."""
+    import torch
+
+    return torch.cuda
+
+
+def _used() -> Sequence[int]:
+    """The accelerators that this process may have memory on."""
+    return range(_cuda().device_count() if _cuda().is_initialized() else 0)
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes of main memory that this process holds, and the kernel's mark of the most; zeros where it does not tell."""
+    try:
+        rows = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    except OSError:
+        return 0, 0
+    sizes = {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if row[0] in ("VmRSS:", "VmHWM:")}
+    return sizes.get("VmRSS", 0), sizes.get("VmHWM", 0)
 
 
 def _largest_resident_set() -> int:

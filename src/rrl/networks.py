@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rrl.functional import entropy, token_logprobs
+from rrl.pulse import beat
 
 
 class Actor(nn.Module):
@@ -38,6 +39,7 @@ class Actor(nn.Module):
             logits_to_keep=width - first + 1,
             output_hidden_states=self.head is not None,
         )
+        beat()
         logits = out.logits[:, :-1].float() / self._temperature
         before = tokens.new_zeros(len(tokens), first, dtype=torch.float32)
         logprobs = torch.cat([before, token_logprobs(logits, tokens[:, first:])], dim=1)

@@ -70,7 +70,8 @@ class RunSettings(Place):
     ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
     checkpoints, evaluations and rollout dumps (null: never in between). The last ``keep_last`` checkpoints are kept
     and, of those at whose step there was an evaluation, the ``keep_best`` with the highest accuracy. A phase that lasts
-    longer than ``phase_limit`` seconds ends the run (null: it may).
+    longer than ``phase_limit`` seconds ends the run (null: it may). In the log there is a line of a step, and one of a
+    phase, every ``log_seconds`` (0: of each).
     """
 
     cache_dir: str
@@ -78,6 +79,7 @@ class RunSettings(Place):
     keep_last: int
     keep_best: int
     phase_limit: float | None
+    log_seconds: float
     test_freq: int | None
     rollout_freq: int | None
 
@@ -88,7 +90,7 @@ class RunSettings(Place):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1 or null, got {value}")
         at_least_one(self, "keep_last")
-        not_negative(self, "keep_best")
+        not_negative(self, "keep_best", "log_seconds")
         if self.phase_limit is not None and self.phase_limit <= 0:
             raise ValueError(f"phase_limit: expected a number > 0 or null, got {self.phase_limit}")
 

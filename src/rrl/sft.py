@@ -11,6 +11,7 @@ from rrl.collate import padded
 from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
+from rrl.pulse import beat
 from rrl.ranges import at_least_one, not_negative
 from rrl.types import Problem, Show
 
@@ -86,6 +87,7 @@ class WarmStart:
             part = reference_loss(model, tokenizer, rows[begin : begin + self.micro_batch_size]) / total
             part.backward()
             loss += float(part.detach())
+            beat()
         return loss
 
 

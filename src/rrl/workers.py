@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rrl.pulse import beat
 from rrl.ranges import at_least_one
 
 End = Literal["done", "raised", "memory", "time_out", "crashed", "killed", "stalled", "unavailable"]
@@ -108,6 +109,7 @@ def _attend(jobs: Jobs, worker: "_Worker") -> None:
             reply = worker.ask(line)
         except OSError as error:  # no process or pipe to be had; who waits has to be told
             reply = Reply("unavailable", message=str(error))
+        beat()
         future.set_result(reply)
 
 

@@ -63,6 +63,8 @@ def _train_arms(folder: Path, overrides: Sequence[str]) -> None:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     bars = {arm: display(arm, position) for position, arm in enumerate(ARMS)}
+    for bar in bars.values():
+        bar.begin("training")  # before the arms, so that what they print does not get into the bars
     running = {}
     for arm in ARMS:
         options = [*overrides, f"algo={arm}", f"run.dir={folder / arm}"]

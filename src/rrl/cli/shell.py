@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from rrl.cli.streams import open_streams, printed
 from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
+from rrl.logs import set_up_logging
 from rrl.memory import OutOfMemory
 from rrl.stopping import Interrupted
 
@@ -98,8 +99,7 @@ def leave(code: int) -> NoReturn:
 
 def quieten() -> None:
     """Our own messages at level INFO, other people's from WARNING on."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("rrl").setLevel(logging.INFO)
+    set_up_logging()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 

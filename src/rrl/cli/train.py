@@ -119,7 +119,7 @@ def _start(job: Job) -> None:
         from rrl.display import display
         from rrl.experiment import train
 
-        train(job.config, job.parts, job.folder, display(job.config["algo"]))
+        train(job.config, job.parts, job.folder, display(job.config["algo"], every=job.parts.run.log_seconds))
         return
     from rrl.launch import why
     from rrl.rundir import write_config

@@ -45,7 +45,8 @@ def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> N
     from rrl.experiment import train
 
     take_own_parts()
-    parts, shown = check(config), display(config["algo"])  # where a package is missing, its machine says so
+    parts = check(config)  # where a package is missing, its machine says so
+    shown = display(config["algo"], every=parts.run.log_seconds)
     try:
         _said_once(lambda: train(config, parts, folder, shown))
     except Interrupted:

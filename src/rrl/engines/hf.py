@@ -14,6 +14,7 @@ from rrl.errors import DivergenceError
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
 from rrl.networks import in_precision
+from rrl.pulse import beat
 from rrl.ranges import at_least_one, between
 from rrl.types import Rollout, Sampling, State
 
@@ -149,6 +150,7 @@ class _Writer:
                 input_ids=tokens, attention_mask=attention, position_ids=positions, past_key_values=cache,
                 use_cache=True, logits_to_keep=1,
             ).logits[:, -1].float()  # fmt: skip
+            beat()
             index = torch.tensor([len(self._actions[row]) for row in rows], device=noise.device)
             uniform = noise[torch.tensor(rows, device=noise.device), index.clamp(max=noise.shape[1] - 1)]
             chosen, logprobs, kept = draw(logits, uniform, self._sampling)

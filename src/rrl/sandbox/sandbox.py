@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass
 
 from rrl.machine import cpus_of_a_rank
+from rrl.pulse import beat
 from rrl.ranges import at_least_one
 from rrl.sandbox.isolation import Isolation, choose, described, reached
 from rrl.sandbox.judge import destroyer, failure, run_of
@@ -77,6 +78,7 @@ class _Worker:
                 task.pending.put(task.index, self._run(task))
             except Exception as error:  # whoever waits for the job must hear of it, whatever it is
                 task.pending.fail(error)
+            beat()
         self._drop()
 
     def _run(self, task: _Task) -> Run:

@@ -11,6 +11,7 @@ from torch import Tensor
 from rrl.dialogue import turns
 from rrl.distributed import device
 from rrl.errors import DataError
+from rrl.pulse import beat
 from rrl.ranges import at_least_one
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> Iterator[tupl
     for begin in range(0, len(rows), size):
         places = order[begin : begin + size]
         yield (places, *padded([rows[i] for i in places], pad))
+        beat()
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

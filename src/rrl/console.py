@@ -1,0 +1,99 @@
+"""Whole lines above what is drawn on a terminal, whoever writes them: this process, its libraries, its children."""
+
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO
+
+MOVES = re.compile(r"\x1b\[[0-9;?]*[A-LN-Za-ln-z]|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")
+"""What moves a cursor or rings: any control but tabs and colours."""
+TICK, PATIENCE = 1.0, 2.0
+"""Seconds between redrawings, and those after which a line without an end is shown as it is."""
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be drawn again."""
+    return os.environ.get("TERM", "dumb") != "dumb" and sys.stderr.isatty()
+
+
+class Console:
+    """Stands between the terminal and all that is written to standard output and error, for as long as it is open.
+
+    Their file descriptors lead into a pipe, so that subprocesses and C libraries are caught as well. A thread takes
+    whole lines out of it and gives them to ``show``; it calls ``tick`` every second. What is drawn goes
+    to ``terminal``.
+    """
+
+    def __init__(self, show: Callable[[str], None], tick: Callable[[], None]) -> None:
+        self._show, self._tick = show, tick
+        self._rest, self._heard, self._lock = b"", time.monotonic(), threading.RLock()
+        _flush()
+        self._saved = {number: os.dup(number) for number in (1, 2) if os.isatty(number)}
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        self.terminal: IO[str] = open(os.dup(2), "w", encoding=encoding, errors="replace")  # noqa: SIM115
+        self._pipe, write = os.pipe()
+        for number in self._saved:
+            os.dup2(write, number)
+        os.close(write)
+        self._open, self._over = True, False
+        threading.Thread(target=self._follow, name="console", daemon=True).start()
+
+    def close(self) -> None:
+        """Show what is left, and lead output and error to the terminal again."""
+        if not self._open:
+            return
+        _flush()
+        for number, saved in self._saved.items():
+            os.dup2(saved, number)
+            os.close(saved)
+        with self._lock:
+            self._open = False
+            self._over = self._over or self._take()
+            self._end_line()
+
+    def _follow(self) -> None:
+        """Until nobody can write into the pipe any more: children may live longer than the console is open."""
+        while not self._over:
+            ready = select.select([self._pipe], [], [], TICK)[0]
+            with self._lock:
+                self._over = self._over or (bool(ready) and self._take())
+                if self._over or (time.monotonic() - self._heard > PATIENCE and b"\r" not in self._rest):
+                    self._end_line()
+                if self._open:
+                    self._tick()
+        os.close(self._pipe)
+
+    def _take(self) -> bool:
+        """Show the whole lines that are in the pipe; whether it has come to its end."""
+        while select.select([self._pipe], [], [], 0)[0]:
+            chunk = os.read(self._pipe, 2**16)
+            if not chunk:
+                return True
+            *lines, rest = (self._rest + chunk).split(b"\n")
+            for line in lines:
+                self._show(cleaned(line))
+            drawn = rest.rstrip(b"\r").rfind(b"\r")  # somebody else's bar: only its last state counts
+            self._rest, self._heard = rest[max(0, drawn) :], time.monotonic()
+        return False
+
+    def _end_line(self) -> None:
+        if self._rest:
+            self._show(cleaned(self._rest))
+        self._rest = b""
+
+
+def cleaned(line: bytes) -> str:
+    """The text that would be seen of a line: what was written over is gone, as is what moves the cursor."""
+    text = line.decode("utf-8", errors="replace").rstrip("\r")
+    return MOVES.sub("", text.rpartition("\r")[2])
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()

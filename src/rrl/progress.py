@@ -1,0 +1,109 @@
+"""How far a stretch of work is, and how that is told in a line."""
+
+import time
+from dataclasses import dataclass, field
+
+from rrl.types import Metrics
+
+SHOWN = {
+    "training/global_step": "step", "budget/tokens_generated": "tokens", "critic/score/fresh/mean": "reward",
+    "loss": "loss",
+}  # fmt: skip
+FORMS = {
+    "step": "step {:.0f}", "tokens": "{:,.0f} tokens", "reward": "reward {:.3f}", "accuracy": "accuracy {:.3f}",
+    "loss": "loss {:.3f}",
+}  # fmt: skip
+WORTH = ("step", "left", "reward", "accuracy", "loss", "tokens", "phase", "share", "name", "seconds")
+"""What a narrow bar keeps first."""
+LONGEST, SHORTEST = 40, 7
+"""Characters of what is drawn of the share."""
+
+
+@dataclass
+class Stretch:
+    """What is known of a stretch of work: how far it is, in which phase, since when, and its latest numbers."""
+
+    what: str
+    begun: float = field(default_factory=lambda: time.monotonic())
+    phase: str = ""
+    entered: float = 0.0
+    progress: float = 0.0
+    numbers: dict[str, float] = field(default_factory=dict)
+    _first: tuple[float, float] | None = None
+    _last: float = 0.0
+
+    def enter(self, phase: str) -> None:
+        """A phase begins."""
+        self.phase, self.entered = phase, time.monotonic()
+
+    def advance(self, progress: float, metrics: Metrics) -> bool:
+        """Take progress and numbers; whether an accuracy was measured. Time is counted from the first of them on."""
+        self.progress, self._last = progress, time.monotonic()
+        self._first = self._first or (self._last, progress)
+        new = numbers(metrics)
+        self.numbers |= new
+        return "accuracy" in new
+
+    def left(self) -> float | None:
+        """Seconds to the end, if it goes on as it did; None when that cannot be told."""
+        if self._first is None or self.progress <= self._first[1]:
+            return None
+        each = (self._last - self._first[0]) / (self.progress - self._first[1])
+        return max(0.0, each * (1 - self.progress) - (time.monotonic() - self._last))
+
+
+def numbers(metrics: Metrics) -> dict[str, float]:
+    """What is shown of a step's metrics; of several accuracies the last, that of samples if there are any."""
+    found = {name: metrics[key] for key, name in SHOWN.items() if key in metrics}
+    accuracies = [value for key, value in metrics.items() if key.startswith("val-core/") and "/acc/" in key]
+    return found | ({"accuracy": accuracies[-1]} if accuracies else {})
+
+
+def told(numbers: dict[str, float]) -> list[str]:
+    """The numbers in words."""
+    return [form.format(numbers[name]) for name, form in FORMS.items() if name in numbers]
+
+
+def bar_text(name: str, stretch: Stretch, width: int) -> str:
+    """A line of at most ``width`` characters; what is worth least is left out first."""
+    now, left = time.monotonic(), stretch.left()
+    parts = {
+        "name": name if stretch.what == "training" else f"{name} {stretch.what}",
+        "share": f"{100 * stretch.progress:.0f}%",
+        **{name: _short(name, stretch.numbers[name]) for name in FORMS if name in stretch.numbers},
+        "phase": stretch.phase,
+        "seconds": f"{now - stretch.entered:.0f} s" if stretch.phase else f"{now - stretch.begun:.0f} s",
+        "left": "" if left is None else f"{_clock(left)} left",
+    }
+    parts = {name: text for name, text in parts.items() if text}
+    for least in reversed(WORTH):
+        if len(" ".join(parts.values())) > width:
+            parts.pop(least, None)
+    spare = width - len(" ".join(parts.values())) - 1
+    if spare >= SHORTEST and "share" in parts:
+        parts["share"] += " " + _drawn(stretch.progress, min(spare, LONGEST))
+    return " ".join(parts.values())[: max(0, width)]
+
+
+def _short(name: str, value: float) -> str:
+    if name == "tokens":
+        return f"{_thousands(value)} tokens"
+    return FORMS[name].format(value)
+
+
+def _thousands(value: float) -> str:
+    for unit in ("", "k", "M"):
+        if value < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}G"
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def _drawn(share: float, width: int) -> str:
+    full = int(share * (width - 2))
+    return f"[{'#' * full}{'.' * (width - 2 - full)}]"
