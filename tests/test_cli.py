@@ -45,6 +45,7 @@ def arguments(folder: Path, **changes: object) -> list[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run."""
     folder = tmp_path_factory.mktemp("cli")
+    logging.getLogger("rrl").setLevel(logging.INFO)  # as the commands do
     train._train(arguments(folder))
     return folder / "run"
 

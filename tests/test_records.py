@@ -117,7 +117,9 @@ def test_seconds_are_told_by_phase_and_evaluation_and_saving_are_no_part_of_a_st
 def test_every_phase_that_was_timed_has_its_peak_of_memory(metrics: list[dict[str, Any]]) -> None:
     for row in metrics[1:]:
         phases = {name.removeprefix("timing_s/") for name in row if name.startswith("timing_s/")} - {"step"}
-        peaks = {name.removeprefix("perf/max_memory/"): row[name] for name in row if name.startswith("perf/max_memory/")}
+        peaks = {
+            name.removeprefix("perf/max_memory/"): row[name] for name in row if name.startswith("perf/max_memory/")
+        }
         assert peaks.keys() == phases
         assert all(0.05 < size < 50 for size in peaks.values()), "GiB of a process that has loaded torch"
 
