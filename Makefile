@@ -1,8 +1,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python -m
+SEEDS ?= 0,1,2
+JOBS ?= 2
+# A study that was interrupted goes on: the same command again.
+SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
+REPLAY := sampler=problems,retrospective,redraw
+REPORT := $(RUN) rrl.cli.report
 
-.PHONY: help install demo study-trace study-mini study-apps study-math bench-sandbox test test-slow check clean
+.PHONY: help install demo study-trace study-mini study-gsi study-apps study-math bench-sandbox test test-slow check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -22,10 +28,25 @@ test: install ## run the default tests (under 10 minutes on 2 cores)
 	$(RUN) pytest -m 'not slow and not gpu'
 
 study-trace: install ## PPO, replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/trace/study.sh runs/study-trace
+	$(RUN) rrl.cli.sft > /dev/null
+	for critic in shared own; do \
+	  $(SWEEP) experiment=trace/$${critic}_critic $(REPLAY) hydra.sweep.dir=runs/study-trace/$$critic || exit; \
+	  for level in L10 L6 L3; do $(REPORT) runs/study-trace/$$critic level=$$level || exit; done; \
+	done
 
 study-mini: install ## learning curves of minichat and minicode: 3 and 6 arms x 3 seeds
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/mini/study.sh runs/study-mini
+	for task in minichat minicode; do $(RUN) rrl.cli.sft task=$$task > /dev/null || exit; done
+	$(SWEEP) experiment=minichat/curves $(REPLAY) hydra.sweep.dir=runs/study-mini/minichat
+	$(SWEEP) experiment=minicode/curves $(REPLAY) hydra.sweep.dir=runs/study-mini/minicode/replay
+	$(SWEEP) experiment=minicode/curves algo=ppocoder,rltf hydra.sweep.dir=runs/study-mini/minicode/baselines
+	$(SWEEP) experiment=minicode/gsi hydra.sweep.dir=runs/study-mini/minicode/gsi
+	for level in helpful3 helpful1 harmless; do $(REPORT) runs/study-mini/minichat level=$$level || exit; done
+	for level in hard5 hard3 easy3; do $(REPORT) runs/study-mini/minicode level=$$level || exit; done
+
+study-gsi: install ## guided self-improvement on the embedded task, with state reset and without help: 2 arms x 3 seeds
+	$(RUN) rrl.cli.sft > /dev/null
+	$(SWEEP) experiment=gsi/trace guidance=none,state_reset hydra.sweep.dir=runs/study-gsi
+	for level in L10 L6 L3; do $(REPORT) runs/study-gsi level=$$level || exit; done
 
 study-apps: install ## the judge of APPS against the data's own solutions and mutants of them: DATA=<folder or file>
 	$(VENV)/bin/python experiments/apps/references.py $(DATA) sandbox.limits.cpu_seconds=3

@@ -32,12 +32,12 @@ LAYERS = (
     ),
     (
         *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "preferences", "sweep_records", "rescore", "loop", "harvest", "equality",
+        "preferences", "sweep_records", "rescore", "loop", "harvest", "equality", "arms",
     ),
-    ("trainer", "gsi", "phases", "jobs", "probes"),
-    ("config", "checkpoint", "forecast"),
-    ("assemble", "resume", "sweeps", "budget", "reward_training"),
-    ("experiment", "plan", "arena"),
+    ("trainer", "gsi", "phases", "probes", "search"),
+    ("config", "checkpoint", "forecast", "jobs"),
+    ("assemble", "resume", "sweep_plan", "budget", "reward_training"),
+    ("experiment", "plan", "arena", "sweeps"),
     ("cli",),
 )  # fmt: skip
 """From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""
@@ -50,8 +50,9 @@ PLACES = {
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
     "httpx": {"judges/endpoint.py"},
-    "hydra": {"arguments.py", "overrides.py", "jobs.py", "sweeps.py"},
-    "omegaconf": {"overrides.py", "rundir.py"},
+    "hydra": {"arguments.py", "overrides.py", "jobs.py", "sweep_plan.py", "search.py"},
+    "omegaconf": {"overrides.py", "rundir.py", "sweep_plan.py"},
+    "optuna": {"search.py"},
     "tokenizers": {"models.py"},
     "transformers": {"models.py", "assemble.py", "engines/", "scorers/"},
 }

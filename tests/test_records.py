@@ -13,6 +13,7 @@ import pytest
 from fixtures_wandb import items, of_kind, offline_runs
 from rrl.cli import train
 from rrl.plots import learning_curves
+from rrl.report import Measure
 
 STEPS = 4
 RUN = {
@@ -263,7 +264,9 @@ def test_the_offline_run_has_the_name_and_configuration_of_the_run(run: Path, of
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_learning_curves_are_a_picture(seeds: int, run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "curves.png"
-    learning_curves({"one": [run] * seeds, "other": [run] * seeds}, "mean@2", ["L3", "L10"], "title", picture)
+    curve = Measure("accuracy", "mean@2", "L3").points(run)
+    arms = {"one": [curve] * seeds, "other": [curve] * seeds}
+    learning_curves({"L3": arms, "L10": arms}, "accuracy", "title", picture)
     content = picture.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", content[16:24])

@@ -20,6 +20,8 @@ from rrl.devices import take, visible
 from rrl.errors import ConfigError
 from rrl.jobs import devices_needed, quoted
 from rrl.overrides import compose
+from rrl.runstate import hold
+from rrl.search import Optuna, Trial, distribution
 from rrl.sweep_records import Job, last_accuracy, last_line, name, read_jobs, report
 from rrl.sweeps import sweep
 
@@ -31,6 +33,7 @@ run = pathlib.Path(keys["run.dir"].strip("'"))
 saved = run / "checkpoints" / "step-000001"
 again = saved.exists()
 run.mkdir(exist_ok=again)
+(run / "group.json").write_text(json.dumps(os.environ.get("WANDB_RUN_GROUP")))
 (run / "seen.json").write_text(json.dumps([os.environ.get("CUDA_VISIBLE_DEVICES"), sys.argv[1:]]))
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
@@ -46,7 +49,7 @@ if seed == 4:
     os.kill(os.getpid(), signal.SIGKILL)
 if seed in (5, 6):
     until(lambda: len(list(run.parent.glob("*/seen.json"))) == 2)
-if seed in (7, 8) and not again:
+if seed in (7, 8) and not again and not (run.parent / "calm").exists():
     until(lambda: told)
     time.sleep(0.5)
     (run / "told").write_text(str(len(told)))
@@ -54,6 +57,12 @@ if seed in (7, 8) and not again:
     sys.exit(130)
 if seed == 9:
     until(lambda: False, 20)
+if seed in (13, 14):
+    row = {"step": 5, "greedy": {"accuracy": 0.9 if seed == 13 else 0.1}}
+    (run / "evaluations.jsonl").write_text(json.dumps(row) + "\\n")
+    until(lambda: told, 60 if seed == 14 else 0.5)
+    if told:
+        sys.exit(130)
 if seed in (10, 11, 12):
     mark = run.parent / ("in-use-" + os.environ["CUDA_VISIBLE_DEVICES"])
     mark.touch(exist_ok=False)
@@ -124,9 +133,8 @@ def test_every_value_is_checked_and_all_faults_are_told_at_once(nowhere: Path) -
     ]
 
 
-@pytest.mark.parametrize("key", ["resume", "dry_run"])
-def test_what_belongs_to_one_run_is_refused(nowhere: Path, key: str) -> None:
-    assert [fault.split("; ")[1] for fault in faults(f"{key}=x", "seed=0,1")] == ["leave --multirun away"]
+def test_what_belongs_to_one_run_is_refused(nowhere: Path) -> None:
+    assert faults("dry_run=x", "seed=0,1") == ["dry_run=x: is for one run; leave --multirun away"]
 
 
 def test_a_key_that_is_given_twice_is_told(nowhere: Path) -> None:
@@ -146,9 +154,9 @@ def test_both_ends_of_a_range_are_checked(nowhere: Path, text: str, told: list[s
     assert [fault[: len(told[0])] for fault in faults(text)] == told
 
 
-def test_an_interval_needs_a_sweeper_that_chooses(nowhere: Path) -> None:
+def test_an_interval_needs_a_search(nowhere: Path) -> None:
     (told,) = faults("objective.clip_ratio=interval(0.1,0.3)")
-    assert told.endswith("an interval needs a sweeper that chooses; list values, or use hydra/sweeper=optuna")
+    assert told.endswith("an interval needs something that chooses; list values, or use search=optuna")
 
 
 def test_a_pattern_of_choices_is_refused(nowhere: Path) -> None:
@@ -172,11 +180,19 @@ def test_a_value_that_does_not_fit_the_launcher_is_told_with_what_it_should_be(n
     assert "could not be converted to Integer" in told
 
 
-def test_optuna_that_would_look_for_the_worst_is_refused(nowhere: Path) -> None:
-    told = faults("hydra/sweeper=optuna", "objective.clip_ratio=interval(0.1,-0.3)")
-    assert told[0].endswith("set hydra.sweeper.direction=maximize")
-    assert told[1].startswith("objective.clip_ratio: ")
-    assert len(told) == 2
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["objective.clip_ratio=interval(0.1,-0.3)", "run.test_freq=5"], "objective.clip_ratio: expected a number"),
+        (["trainer.n=interval(1,3)", "run.test_freq=5"], "trainer.n: expected int, got "),
+        (["seed=1"], "search: no key takes more than one value; expected some, as in policy.actor_lr="),
+        (["seed=1,2", "run.test_freq=null"], "search.pruner: 'median' looks at evaluations in training; set run.test"),
+        (["seed=1,2", "search.n_trials=0"], "search.n_trials: expected at least 1, got 0"),
+        (["seed=1,2", "hydra/sweeper=optuna"], "hydra/sweeper=optuna: no such choice; expected none; to have values"),
+    ],
+)
+def test_a_search_that_cannot_work_is_refused(nowhere: Path, arguments: list[str], told: str) -> None:
+    assert faults("search=optuna", *arguments)[0].startswith(told)
 
 
 def test_a_directory_that_holds_anything_is_refused(tmp_path: Path) -> None:
@@ -410,7 +426,120 @@ def test_jobs_that_share_one_device_take_turns(tmp_path: Path, fake: None, monke
     assert [job.devices for job in jobs.values()] == [["4"]] * 3
 
 
-# --- launchers and sweepers, with quick jobs --------------------------------------------------------------------------
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_that_goes_on_leaves_finished_jobs_alone_and_runs_the_others(tmp_path: Path, fake: None) -> None:
+    """Seed 3 fails; the second time its job is to be run again, and that of seed 1 is not."""
+    code, _, before = run(tmp_path, "seed=1,3")
+    assert (code, [job.state for job in before.values()]) == (1, ["finished", "failed"])
+    seen = tmp_path / "sweep" / "0_seed-1" / "seen.json"
+    seen.unlink()
+    (tmp_path / "sweep" / "jobs" / "stop").touch()
+    (tmp_path / "sweep" / "1_seed-3" / "checkpoints" / "step-000001").mkdir(parents=True)
+    code, told, after = run(tmp_path, "resume=auto", "seed=1,3")
+    assert (code, seen.exists(), after["0_seed-1"]) == (1, False, before["0_seed-1"])
+    assert after["1_seed-3"].started > before["1_seed-3"].ended
+    assert "0_seed-1: finished" in told
+
+
+def test_a_sweep_goes_on_only_with_what_it_was_started_with(tmp_path: Path, fake: None) -> None:
+    assert run(tmp_path, "resume=auto", "seed=1,2")[0] == 0  # nothing is there: it begins
+    place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    assert faults(place, "resume=auto", "seed=1,2,5")[0].startswith(f"resume: the sweep in {str(tmp_path / 'sweep')!r}")
+    assert (
+        "was started with 'seed=1,2', now 'seed=1,2,5'; expected the same"
+        in faults(place, "resume=auto", "seed=1,2,5")[0]
+    )
+    assert sweep(["-m", f"resume={tmp_path / 'sweep'}"], print) == 0
+    assert faults(f"resume={tmp_path}")[0].startswith(
+        f"resume: {str(tmp_path)!r} holds no sweep; expected a folder with"
+    )
+    assert faults("resume=auto", "seed=1,2") == [
+        "resume: 'auto' needs to know where the sweep is; give hydra.sweep.dir, or resume=SWEEP"
+    ]
+
+
+def test_a_sweep_that_runs_is_not_started_again(tmp_path: Path, fake: None) -> None:
+    run(tmp_path, "seed=1")
+    with hold(tmp_path / "sweep"):
+        assert "is being trained by pid" in faults(f"resume={tmp_path / 'sweep'}")[0]
+
+
+def test_the_jobs_of_a_sweep_are_one_group_of_weights_and_biases(tmp_path: Path, fake: None) -> None:
+    run(tmp_path, "seed=1")
+    assert json.loads((tmp_path / "sweep" / "0" / "group.json").read_text()) == "sweep"
+
+
+# --- searches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=1,2", ("CategoricalDistribution", {"choices": ("1", "2")})),
+        ("a=choice([1,2],'x y')", ("CategoricalDistribution", {"choices": ("[1,2]", "x\\ y")})),
+        ("a=range(1,4)", ("CategoricalDistribution", {"choices": ("1", "2", "3")})),
+        ("a=interval(0.5,2)", ("FloatDistribution", {"low": 0.5, "high": 2.0, "log": False, "step": None})),
+        ("a=tag(log,interval(0.5,2))", ("FloatDistribution", {"low": 0.5, "high": 2.0, "log": True, "step": None})),
+        ("a=int(interval(1,9))", ("IntDistribution", {"low": 1, "high": 9, "log": False, "step": 1})),
+    ],
+)
+def test_values_of_a_search_are_written_as_those_of_a_sweep(text: str, expected: tuple[str, dict[str, Any]]) -> None:
+    found = distribution(text)
+    assert (type(found).__name__, found._asdict()) == expected
+
+
+SEARCH = ("search=optuna", "search.sampler=random", "search.startup_trials=1", "run.test_freq=5")
+
+
+def test_optuna_chooses_values_and_a_failed_job_is_a_failed_trial(tmp_path: Path, fake: None) -> None:
+    code, _, jobs = run(tmp_path, "seed=3,1", *SEARCH, "search.n_trials=4")
+    values = [job.overrides[0] for job in jobs.values()]
+    assert (code, len(jobs), set(values)) == (1, 4, {"seed=3", "seed=1"})
+    ends = {"seed=3": "FAIL", "seed=1": "COMPLETE"}
+    study = Optuna(n_trials=4, sampler="random", pruner="none", startup_trials=1, seed=0, params={})
+    trials = study.open(tmp_path / "sweep", 9).trials
+    assert [trial.state.name for trial in trials] == [ends[value] for value in values]
+    best = json.loads((tmp_path / "sweep" / "best.json").read_text())
+    assert (best["accuracy"], best["overrides"]) == (0.5, ["seed=1"])
+
+
+def test_a_search_goes_on_with_its_study_and_with_more_trials(tmp_path: Path, fake: None) -> None:
+    when(lambda: any(tmp_path.glob("sweep/0_*/seen.json")), lambda: os.kill(os.getpid(), signal.SIGINT))
+    code, _, before = run(tmp_path, "seed=7", "trainer.n=2,3", *SEARCH, "search.n_trials=2")
+    assert (code, [job.state for job in before.values()]) == (130, ["interrupted", "not started"])
+    (tmp_path / "sweep" / "calm").touch()
+    code, _, jobs = run(tmp_path, "resume=auto", "search.n_trials=3")
+    assert (code, [job.state for job in jobs.values()]) == (0, ["finished"] * 3)
+    assert next(iter(jobs)) == next(iter(before))  # the first has the values that it had
+    assert sorted(job.trial for job in jobs.values()) == [0, 1, 2]
+
+
+def test_a_job_that_falls_behind_is_ended_and_told(tmp_path: Path, fake: None) -> None:
+    """Of seeds 13 and 14 the first has 0.9 at step 5, the other 0.1, and would then go on for a minute."""
+    code, _, jobs = run(tmp_path, "seed=13,14", *SEARCH, "search.seed=1", "search.n_trials=3")  # 13, 13, 14
+    states = {tuple(job.overrides): job.state for job in jobs.values()}
+    assert (code, states) == (0, {("seed=13",): "finished", ("seed=14",): "pruned"})
+
+
+def test_a_trial_is_pruned_below_the_median_at_its_step(tmp_path: Path) -> None:
+    """Median of 0.5, 0.6 and 0.9 at step 5 is 0.6."""
+    optuna = Optuna(n_trials=9, sampler="random", pruner="median", startup_trials=1, seed=0, params={})
+
+    def trial(value: float, name: str) -> tuple[Trial, bool]:
+        (tmp_path / name).mkdir()
+        row = {"step": 5, "greedy": {"accuracy": 0.0}, "mean@2": {"accuracy": value}}
+        (tmp_path / name / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
+        made = Trial(optuna.open(tmp_path, 0), {"seed": "1,2"}, None)
+        return made, made.falls_behind(tmp_path / name)
+
+    for value in (0.9, 0.6, 0.5):
+        trial(value, f"run-{value}")[0].end("finished", value)
+    assert [trial(value, f"late-{value}")[1] for value in (0.59, 0.61)] == [True, False]
+
+
+# --- launchers, with quick jobs --------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -429,16 +558,6 @@ def test_a_job_that_submitit_takes_away_for_its_time_goes_on_where_it_saved(tmp_
     folder = tmp_path / "sweep" / "0_seed-7"
     assert (code, (folder / "told").read_text()) == (0, "1")
     assert [job.state for job in jobs.values()] == ["finished", "finished"]
-
-
-@pytest.mark.slow
-def test_optuna_takes_a_failed_job_as_failed_and_goes_on(tmp_path: Path, fake: None) -> None:
-    optuna = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=1")
-    settings = ("hydra.sweeper.sampler.seed=0", "hydra.sweeper.direction=maximize")
-    code, told, jobs = run(tmp_path, "seed=3,1", *optuna, *settings)
-    assert (code, len(jobs), {job.state for job in jobs.values()}) == (1, 5, {"failed", "finished"})
-    assert "the launcher ended" not in told
-    assert "best_value: 0.5" in (tmp_path / "sweep" / "optimization_results.yaml").read_text()
 
 
 # --- the real program -------------------------------------------------------------------------------------------------

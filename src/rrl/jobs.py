@@ -9,17 +9,23 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rrl.devices import Lease, take
 from rrl.overrides import conf_dir
 from rrl.runstate import read_state
-from rrl.sweep_records import Job, Sweep, last_accuracy, last_line, name, read_sweep, write_job
+from rrl.search import Optuna, Trial
+from rrl.sweep_records import Job, Sweep, last_accuracy, last_line, name, read_job, read_sweep, write_job
 
 PAUSE = 0.2  # seconds between two looks at a process or a file
+TRIAL = "trial"
+"""The key by which Hydra counts the jobs of a search."""
+GROUP = "WANDB_RUN_GROUP"
+"""The environment variable with Weights & Biases' group, where the configuration names none."""
 
 
 def launch() -> None:
@@ -30,18 +36,37 @@ def launch() -> None:
 
 
 def run(config: Any) -> float | None:
-    """Hydra's task function: the job's held-out accuracy, or None (which Optuna takes as failed) where there is none.
+    """Hydra's task function: the job's held-out accuracy, or None where there is none.
 
-    Never raises because a job failed, so that the others go on.
+    A job that came to its end in an earlier attempt is left alone. Never raises because a job failed, so that the
+    others go on.
     """
     from hydra.core.hydra_config import HydraConfig
 
     about = HydraConfig.get()
-    sweep = read_sweep(Path(about.sweep.dir))
-    overrides = list(about.overrides.task)
-    varied = [text for text in overrides if text.partition("=")[0] not in sweep.fixed]
-    job = Job(name=name(about.job.num, varied), overrides=varied, state="waiting")
-    return _finished(sweep, job, overrides, devices_needed(config)).accuracy
+    sweep, number = read_sweep(Path(about.sweep.dir)), int(about.job.num)
+    job = read_job(sweep, number)
+    if job is not None and sweep.leaves(job):
+        return job.accuracy
+    given = [text for text in about.overrides.task if not text.startswith(f"+{TRIAL}=")]
+    trial = _trial(sweep, number, job)
+    chosen = [] if trial is None else trial.overrides
+    if job is None:
+        varied = [text for text in (*given, *chosen) if text.partition("=")[0] not in sweep.fixed]
+        job = Job(name=name(number, varied), overrides=varied, state="waiting")
+    job = replace(job, trial=None if trial is None else trial.number)
+    job = _finished(sweep, job, [*given, *chosen], devices_needed(config), trial)
+    if trial is not None:
+        trial.end(job.state, job.accuracy)
+    return job.accuracy
+
+
+def _trial(sweep: Sweep, number: int, job: Job | None) -> Trial | None:
+    """The trial that chooses the job's values: the one it had, or a new one."""
+    if sweep.search is None:
+        return None
+    study = Optuna(**sweep.search["settings"]).open(Path(sweep.folder), number)
+    return Trial(study, sweep.search["space"], None if job is None else job.trial)
 
 
 def devices_needed(config: Mapping[str, Any]) -> int:
@@ -50,7 +75,7 @@ def devices_needed(config: Mapping[str, Any]) -> int:
     return int(launcher["num_processes"]) if launcher["hostfile"] is None else 0
 
 
-def _finished(sweep: Sweep, job: Job, overrides: Sequence[str], count: int) -> Job:
+def _finished(sweep: Sweep, job: Job, overrides: Sequence[str], count: int, trial: Trial | None) -> Job:
     """The job when it is over; its record is kept up to date meanwhile."""
     write_job(sweep, job)
     lease = _borrow(sweep, count)
@@ -63,7 +88,10 @@ def _finished(sweep: Sweep, job: Job, overrides: Sequence[str], count: int) -> J
     host = socket.gethostname()
     job = replace(job, state="running", started=time.time(), host=host, pid=child.pid, devices=lease.devices)
     write_job(sweep, job)
-    return write_job(sweep, _ended(sweep, job, _attend(child, sweep)))
+    behind = _attend(
+        child, sweep, None if trial is None else partial(trial.falls_behind, Path(sweep.folder) / job.name)
+    )
+    return write_job(sweep, _ended(sweep, job, child.wait(), pruned=behind))
 
 
 def _borrow(sweep: Sweep, count: int) -> Lease | None:
@@ -78,7 +106,9 @@ def _borrow(sweep: Sweep, count: int) -> Lease | None:
 
 def _start(sweep: Sweep, job: Job, overrides: Sequence[str], lease: Lease) -> "subprocess.Popen[bytes]":
     """The job's own process; in a session of its own, so that a terminal's Ctrl-C reaches it only through us."""
-    shown = {"CUDA_VISIBLE_DEVICES": ",".join(lease.devices)} if lease.devices else {}
+    shown = {GROUP: os.environ.get(GROUP) or Path(sweep.folder).name}
+    if lease.devices:
+        shown["CUDA_VISIBLE_DEVICES"] = ",".join(lease.devices)
     with (sweep.jobs / f"{job.name}.log").open("ab") as log:
         return subprocess.Popen(
             # A job that a cluster took away and started anew goes on where it saved.
@@ -97,17 +127,23 @@ def quoted(path: Path) -> str:
     return "'" + re.sub(r"(\\*)(?='|$)", r"\1\1", str(path)).replace("'", "\\'") + "'"
 
 
-def _attend(child: "subprocess.Popen[bytes]", sweep: Sweep) -> int:
-    """The child's exit code. Asked to stop, it gets one SIGTERM, and SIGKILL when asked again."""
-    told = 0
+def _attend(child: "subprocess.Popen[bytes]", sweep: Sweep, falls_behind: Callable[[], bool] | None) -> bool:
+    """Wait for the child's end; whether it was asked to end because it falls behind.
+
+    When the sweep is asked to stop, it gets one SIGTERM, and SIGKILL when asked again.
+    """
+    told, behind = 0, False
     try:
         while child.poll() is None:
             asked = sweep.stops()
             if asked > told:
                 _tell(child, asked)
             told = asked
+            if falls_behind is not None and not behind and not told and falls_behind():
+                behind = True
+                child.terminate()
             time.sleep(PAUSE)
-        return child.returncode
+        return behind and not told
     finally:  # a cluster's time limit ends this process by an exception: the child saves first
         if child.poll() is None and not told:
             child.terminate()
@@ -121,13 +157,15 @@ def _tell(child: "subprocess.Popen[bytes]", asked: int) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _ended(sweep: Sweep, job: Job, code: int) -> Job:
+def _ended(sweep: Sweep, job: Job, code: int, *, pruned: bool) -> Job:
     """The job with how it ended and what it brought."""
     folder = Path(sweep.folder) / job.name
     run = read_state(folder)
     job = replace(job, ended=time.time(), exit_code=code, reward=run.reward)
     if code == 0:
         return replace(job, state="finished", accuracy=last_accuracy(folder))
+    if code == 130 and pruned:
+        return replace(job, state="pruned", reason="its accuracy fell behind that of other trials")
     if code == 130 or sweep.stops():
         remedy = f"goes on by rrl-train resume={folder}" if run.checkpoint else "nothing was saved"
         return replace(job, state="interrupted", reason=remedy)

@@ -6,6 +6,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+Point = tuple[int, float, float, float]
+"""Of a curve: generated tokens, a value, and the ends of its 95 % interval."""
 COLOURS = (
     "tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray", "tab:olive",
     "tab:cyan",
@@ -18,25 +20,27 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def learning_curves(
-    runs: Mapping[str, Sequence[Path]], mode: str, levels: Sequence[str], title: str, target: Path
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[Point]]]], measured: str, title: str, target: Path
 ) -> None:
-    """One panel per level: held-out accuracy against generated tokens, one line per arm.
+    """One panel a name: what was ``measured`` against generated tokens, one line per arm.
 
-    ``runs`` maps an arm's name to its run directories, one per seed: the line is their mean, thin lines are the seeds;
-    a single seed gets its evaluation's 95 % interval as a band. Writes a PNG to ``target``.
+    ``panels`` maps a name to arms, and an arm to its curves, one a seed: the line is their mean, thin lines are the
+    seeds; a single seed gets its 95 % interval as a band. Writes a PNG to ``target``.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(levels), figsize=(4.2 * len(levels), 3.6), sharey=True, squeeze=False)
-    for axis, level in zip(axes[0], levels, strict=True):
-        for colour, (arm, folders) in zip(cycle(COLOURS), runs.items(), strict=False):
-            _draw(axis, arm, [_curve(folder, mode, level) for folder in folders], colour)
-        axis.set(title=f"level {level}", xlabel="generated tokens (thousands)", ylim=(-0.02, 1.02))
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True, squeeze=False)
+    for axis, (name, arms) in zip(axes[0], panels.items(), strict=True):
+        for colour, (arm, curves) in zip(cycle(COLOURS), arms.items(), strict=False):
+            _draw(axis, arm, curves, colour)
+        axis.set(title=name, xlabel="generated tokens")
+        if "accuracy" in measured:
+            axis.set(ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(f"held-out accuracy ({mode})")
+    axes[0][0].set_ylabel(measured)
     axes[0][0].legend(fontsize="small")
     figure.suptitle(title)
     figure.tight_layout()
@@ -69,15 +73,7 @@ def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: 
     pyplot.close(figure)
 
 
-def _curve(folder: Path, mode: str, level: str) -> list[tuple[float, float, float, float]]:
-    points = []
-    for row in read_jsonl(folder / "evaluations.jsonl"):
-        part = row[mode]["levels"][level]
-        points.append((row["tokens_generated"] / 1000, part["accuracy"], *part["interval95"]))
-    return points
-
-
-def _draw(axis: Any, arm: str, curves: Sequence[Sequence[tuple[float, float, float, float]]], colour: str) -> None:
+def _draw(axis: Any, arm: str, curves: Sequence[Sequence[Point]], colour: str) -> None:
     import numpy
 
     if len(curves) == 1:

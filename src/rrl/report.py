@@ -3,54 +3,109 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from rrl.errors import DataError
-from rrl.plots import read_jsonl
+from rrl.plots import Point, read_jsonl
+from rrl.spelling import nearest
 
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Student's t, 97.5 % quantile, for 1 to 10 degrees of freedom (any statistics table)."""
 
 
-def compare(arms: Mapping[str, Sequence[Path]], mode: str, level: str, marks: Sequence[int]) -> dict[str, Any]:
-    """Accuracy of each arm at each budget of generated tokens, over seeds, and its difference from the first arm.
+@dataclass(frozen=True)
+class Measure:
+    """What is compared: held-out accuracy, or any other number that metrics.jsonl has.
 
-    ``arms`` maps a name to run directories. An accuracy between two evaluations is interpolated linearly. Intervals
+    ``metric`` is "accuracy" or a name in metrics.jsonl. Of an accuracy, ``mode`` is as in evaluations.jsonl (None: the
+    sampled one where there is such, else greedy) and ``level`` a level or ``kind:stratum`` (None: all problems).
+    """
+
+    metric: str
+    mode: str | None
+    level: str | None
+
+    def points(self, folder: Path) -> list[Point]:
+        """The curve of a run: generated tokens, value, and the ends of its 95 % interval (or the value itself)."""
+        if self.metric == "accuracy":
+            parts = [(row["tokens_generated"], self._part(row, folder)) for row in _rows(folder, "evaluations.jsonl")]
+            return [
+                (tokens, part["accuracy"], *part.get("interval95", 2 * [part["accuracy"]])) for tokens, part in parts
+            ]
+        rows = [row for row in _rows(folder, "metrics.jsonl") if row.get(self.metric) is not None]
+        if not rows:
+            raise DataError(
+                f"{folder}: no {self.metric!r} in metrics.jsonl{self._meant(folder)}; expected a name there"
+            )
+        return [(int(row["budget/tokens_generated"]), *(3 * (row[self.metric],))) for row in rows]
+
+    def words(self) -> str:
+        """In a heading."""
+        if self.metric != "accuracy":
+            return self.metric
+        mode = "" if self.mode is None else f" ({self.mode})"
+        return f"held-out accuracy{mode}" + ("" if self.level is None else f" of {self.level}")
+
+    def _part(self, row: Mapping[str, Any], folder: Path) -> Any:
+        modes = sorted((key for key, part in row.items() if isinstance(part, dict)), key="greedy".__eq__)
+        mode = modes[0] if self.mode is None else self.mode
+        if mode not in modes:
+            raise DataError(f"{folder}: no mode {mode!r} in evaluations.jsonl; expected one of {', '.join(modes)}")
+        if self.level is None:
+            return row[mode]
+        strata = {f"{kind}:{name}": x for kind, part in row[mode].get("strata", {}).items() for name, x in part.items()}
+        known = {**row[mode]["levels"], **strata}
+        if self.level not in known:
+            raise DataError(f"{folder}: no level {self.level!r}; expected one of {', '.join(known)}, or none for all")
+        return known[self.level]
+
+    def _meant(self, folder: Path) -> str:
+        names = dict.fromkeys(name for row in _rows(folder, "metrics.jsonl") for name in row)
+        return nearest(self.metric, list(names))
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    if not (folder / name).is_file():
+        raise DataError(f"{folder}: holds no {name}; expected the directory of a run")
+    return read_jsonl(folder / name)
+
+
+def marks(arms: Mapping[str, Sequence[Path]], measure: Measure) -> list[int]:
+    """Thirds of the budget that all runs have spent, in tokens, with two significant digits."""
+    end = min(measure.points(folder)[-1][0] for folders in arms.values() for folder in folders)
+    rounded = int(float(f"{end:.6e}"[:3] + "e" + f"{end:.6e}"[-3:])) if end else 0
+    return sorted({rounded // 3, 2 * rounded // 3, rounded} - {0}) or [0]
+
+
+def compare(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Sequence[int]) -> dict[str, Any]:
+    """The measure of each arm at each budget of generated tokens, over seeds, and its difference from the first arm.
+
+    ``arms`` maps a name to run directories. A value between two evaluations is interpolated linearly. Intervals
     are 95 % by Student's t over seeds. Differences are paired by seed; they need the same seeds in both arms.
     """
     arms = {arm: sorted(folders, key=seed_of) for arm, folders in arms.items()}
     seeds = {arm: [seed_of(folder) for folder in folders] for arm, folders in arms.items()}
-    curves = {arm: [accuracy_curve(folder, mode, level) for folder in folders] for arm, folders in arms.items()}
+    curves = {
+        arm: [[point[:2] for point in measure.points(folder)] for folder in folders] for arm, folders in arms.items()
+    }
     _refuse_short_runs(arms, curves, max(marks))
     heights = {arm: [[at(curve, mark) for curve in rows] for mark in marks] for arm, rows in curves.items()}
     name = next(iter(heights))
     first = heights[name]
-    result: dict[str, Any] = {"mode": mode, "level": level, "tokens": list(marks), "arms": {}}
+    result: dict[str, Any] = {"measure": measure.words(), **asdict(measure), "tokens": list(marks), "arms": {}}
     for arm, by_mark in heights.items():
-        row: dict[str, Any] = {"seeds": len(by_mark[0]), "accuracy": [summary(values) for values in by_mark]}
+        row: dict[str, Any] = {"seeds": len(by_mark[0]), "values": [summary(values) for values in by_mark]}
         if seeds[arm] == seeds[name] and len(set(seeds[arm])) == len(seeds[arm]):
             pairs = zip(by_mark, first, strict=True)
             row["minus_first"] = [summary([a - b for a, b in zip(x, y, strict=True)]) for x, y in pairs]
-        row["tokens_to_half"] = [tokens_to(curve, 0.5) for curve in curves[arm]]
+        if measure.metric == "accuracy":
+            row["tokens_to_half"] = [tokens_to(curve, 0.5) for curve in curves[arm]]
         result["arms"][arm] = row
     return result
-
-
-def accuracy_curve(folder: Path, mode: str, level: str) -> list[tuple[int, float]]:
-    """(generated tokens, held-out accuracy) of every evaluation of a run."""
-    path = folder / "evaluations.jsonl"
-    if not path.is_file():
-        raise DataError(f"{folder}: holds no evaluations.jsonl; expected the directory of a run")
-    rows = read_jsonl(path)
-    known = [key for key, part in rows[0].items() if isinstance(part, dict)]
-    if mode not in known or level not in rows[0][mode]["levels"]:
-        raise DataError(
-            f"{path}: has no {mode!r} of level {level!r}; it has {known} with {list(rows[0][known[0]]['levels'])}"
-        )
-    return [(row["tokens_generated"], row[mode]["levels"][level]["accuracy"]) for row in rows]
 
 
 def seed_of(folder: Path) -> int:
@@ -114,20 +169,32 @@ def t975(freedom: int) -> float:
 
 def as_markdown(result: Mapping[str, Any]) -> str:
     """The comparison as a table: mean and deviation over seeds, and the paired difference from the first arm."""
-    heads = [f"{mark // 1000} k" for mark in result["tokens"]]
+    heads = [count(mark) for mark in result["tokens"]]
     lines = [
-        f"Held-out accuracy of level {result['level']} ({result['mode']}) by generated tokens: mean ± sd over seeds",
+        f"{result['measure'][:1].upper()}{result['measure'][1:]} by generated tokens: mean ± sd over seeds",
         "",
         f"| arm | seeds | {' | '.join(heads)} | minus first arm at {heads[-1]} (95 %) |",
         "| --- " * (len(heads) + 3) + "|",
     ]
-    for arm, row in result["arms"].items():
-        cells = [_plus_minus(cell["mean"], cell["sd"]) for cell in row["accuracy"]]
+    for number, (arm, row) in enumerate(result["arms"].items()):
+        cells = [_plus_minus(cell["mean"], cell["sd"]) for cell in row["values"]]
         difference = row.get("minus_first", [None])[-1]
-        last = "" if difference is None else _plus_minus(difference["mean"], difference["half95"])
+        last = "" if difference is None or number == 0 else _plus_minus(difference["mean"], difference["half95"])
         lines.append(f"| {arm} | {row['seeds']} | {' | '.join(cells)} | {last} |")
     return "\n".join(lines) + "\n"
 
 
+def count(tokens: int) -> str:
+    """A number of tokens in a heading: 300 k, 1.5 k, 640."""
+    if tokens >= 1000 and tokens % 100 == 0:
+        return f"{tokens / 1000:,g} k"
+    return f"{tokens:,}"
+
+
 def _plus_minus(mean: float, spread: float | None) -> str:
-    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+    return _number(mean) if spread is None else f"{_number(mean)} ± {_number(spread)}"
+
+
+def _number(value: float) -> str:
+    """Three decimals, as accuracies have them, or four digits where a number is large or tiny."""
+    return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 100 else f"{value:.4g}"

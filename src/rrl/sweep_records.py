@@ -2,11 +2,15 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rrl.rundir import write_json
+
+OVER = ("finished", "pruned")
+"""States of jobs that have nothing left to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +18,8 @@ class Sweep:
     """What all jobs of a sweep share: ``sweep.json``.
 
     ``program`` is run for each job, ``fixed`` are the keys that all jobs have alike, ``devices`` are lent to jobs (null
-    where a cluster hands them out).
+    where a cluster hands them out). ``search`` has the settings of ``search.Optuna`` and the values it chooses among;
+    null where all combinations are run.
     """
 
     folder: str
@@ -22,6 +27,7 @@ class Sweep:
     program: Sequence[str]
     fixed: Sequence[str]
     devices: Sequence[str] | None
+    search: Mapping[str, Any] | None
 
     @property
     def jobs(self) -> Path:
@@ -37,12 +43,18 @@ class Sweep:
         """How often the sweep was asked to stop."""
         return self.stop_file.stat().st_size if self.stop_file.exists() else 0
 
+    def leaves(self, job: "Job") -> bool:
+        """Whether the job stays as it is when the sweep goes on; what failed in a search has told what it could."""
+        return job.state in OVER or (self.search is not None and job.state == "failed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as ``jobs/<name>.json`` has it; ``state`` is waiting, running, finished, failed, interrupted, not started.
+    """A job as ``jobs/<name>.json`` has it.
 
-    ``overrides`` are those that differ between jobs; times are seconds since 1970.
+    ``state`` is waiting, running, finished, pruned (by a search), failed, interrupted or not started.
+    ``overrides`` are those that differ between jobs; times are seconds since 1970; ``trial`` is the number of its
+    trial in a search.
     """
 
     name: str
@@ -57,6 +69,7 @@ class Job:
     exit_code: int | None = None
     accuracy: float | None = None
     reward: float | None = None
+    trial: int | None = None
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -75,10 +88,25 @@ def read_jobs(folder: Path) -> list[Job]:
     return sorted((Job(**record) for record in records), key=lambda job: int(job.name.partition("_")[0]))
 
 
+def read_job(sweep: Sweep, number: int) -> Job | None:
+    """The job of this number, if there is a record of it."""
+    paths = [path for mark in ("", "_*") for path in sweep.jobs.glob(f"{number}{mark}.json")]
+    return Job(**json.loads(paths[0].read_text(encoding="utf-8"))) if paths else None
+
+
 def write_job(sweep: Sweep, job: Job) -> Job:
     """Write ``jobs/<name>.json``; the job itself."""
     write_json(sweep.jobs / f"{job.name}.json", asdict(job))
     return job
+
+
+def write_best(sweep: Sweep, jobs: Sequence[Job]) -> None:
+    """The finished job of the highest accuracy in ``best.json``; nothing where there is none."""
+    found = [(job.accuracy, job) for job in jobs if job.state == "finished" and job.accuracy is not None]
+    if found:
+        accuracy, job = max(found, key=lambda pair: pair[0])
+        content = {"job": job.name, "accuracy": accuracy, "overrides": list(job.overrides)}
+        write_json(Path(sweep.folder) / "best.json", content)
 
 
 def name(number: int, overrides: Sequence[str]) -> str:
@@ -98,7 +126,7 @@ def report(jobs: Sequence[Job], folder: Path) -> str:
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    bad = [job for job in jobs if job.state != "finished"]
+    bad = [job for job in jobs if job.state not in OVER]
     reasons = [f"  {job.name}: {job.state}: {_reason(job, folder / 'jobs' / f'{job.name}.log')}" for job in bad]
     return "\n".join(["", *lines, *([f"\n{len(bad)} of {len(jobs)} jobs did not finish:", *reasons] if bad else [])])
 
@@ -121,9 +149,13 @@ def last_accuracy(folder: Path) -> float | None:
     path = folder / "result.json"
     if not path.is_file():
         return None
-    after = json.loads(path.read_text(encoding="utf-8"))["after"]
-    modes = sorted((mode for mode, part in after.items() if isinstance(part, dict)), key="greedy".__eq__)
-    return float(after[modes[0]]["accuracy"])
+    return accuracy_of(json.loads(path.read_text(encoding="utf-8"))["after"])
+
+
+def accuracy_of(evaluation: Mapping[str, Any]) -> float:
+    """The accuracy that a job is judged by: sampled where there is such, else greedy."""
+    modes = sorted((mode for mode, part in evaluation.items() if isinstance(part, dict)), key="greedy".__eq__)
+    return float(evaluation[modes[0]]["accuracy"])
 
 
 def last_line(path: Path) -> str:

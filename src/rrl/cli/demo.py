@@ -142,10 +142,14 @@ def _cell(part: Mapping[str, Any]) -> str:
 
 def _closing(folder: Path, results: Mapping[str, Any], mode: str) -> str:
     from rrl.plots import learning_curves
+    from rrl.report import Measure
 
     picture = folder / "curves.png"
-    levels = list(results["ppo"]["before"][mode]["levels"])
-    learning_curves({arm.upper(): [folder / arm] for arm in ARMS}, mode, levels, "PPO and RRL, one seed each", picture)
+    measures = [Measure("accuracy", mode, level) for level in results["ppo"]["before"][mode]["levels"]]
+    panels = {
+        f"level {measure.level}": {arm.upper(): [measure.points(folder / arm)] for arm in ARMS} for measure in measures
+    }
+    learning_curves(panels, f"held-out accuracy ({mode})", "PPO and RRL, one seed each", picture)
     return f"""
 Curves: {picture}
 One seed is a demonstration, not evidence: compare arms over several seeds, and replay with its re-draw control.

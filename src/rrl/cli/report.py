@@ -4,18 +4,32 @@ import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rrl.cli import shell
 
 HELP = """
-rrl-report compares arms (groups of run directories, one per seed) at equal budgets of generated tokens.
+rrl-report compares arms (groups of runs, one per seed) at equal budgets of generated tokens.
 
-  rrl-report out=DIR ppo='runs/ppo-s*' rrl='runs/rrl-s*'     the first arm is the one the others are compared with
-  ... level=L10 mode=mean@4 tokens=100000,200000,300000      what is compared, and where
+  rrl-report runs/sweep-<time>                 the runs in or below a folder; arms and seeds are found
+  rrl-report ppo='runs/ppo-s*' rrl='runs/rrl-s*'     arms by name and pattern
+  ... baseline=ARM                             the arm that the others are compared with (the first)
+  ... level=L10 mode=mean@4                    accuracy of one level, or of kind:stratum (all problems; sampled)
+  ... metric=actor/entropy                     any other number of metrics.jsonl
+  ... tokens=100000,200000,300000              where (thirds of what all runs have spent)
+  ... out=DIR                                  report.json, report.md and curves.png, into a new folder
 
-It writes report.json, report.md and curves.png into the new folder DIR and prints the table.
+It prints the table.
 """
-SETTINGS = {"out": "", "level": "L10", "mode": "mean@4", "tokens": "100000,200000,300000"}
+SETTINGS = ("out", "level", "mode", "metric", "tokens", "baseline")
+
+
+class _Asked(NamedTuple):
+    """Folders to look for runs in, arms by name, and the settings."""
+
+    places: list[Path]
+    arms: dict[str, list[Path]]
+    settings: dict[str, str]
 
 
 def main() -> None:
@@ -24,38 +38,62 @@ def main() -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
+    from rrl.arms import find_arms
     from rrl.plots import learning_curves
-    from rrl.report import as_markdown, compare
+    from rrl.report import Measure, as_markdown, compare, marks
     from rrl.rundir import writable, write_json
 
-    arms, settings = _read(arguments)
-    out = writable(Path(settings["out"]).expanduser(), "out")
-    result = compare(arms, settings["mode"], settings["level"], _numbers(settings["tokens"]))
-    write_json(out / "report.json", result)
-    (out / "report.md").write_text(as_markdown(result))
-    learning_curves(arms, result["mode"], [result["level"]], "held-out accuracy", out / "curves.png")
-    print(as_markdown(result))
+    places, arms, settings = _read(arguments)
+    found, left_out = find_arms(places) if places else ({}, [])
+    arms = _ordered({**found, **arms}, settings.get("baseline"))
+    measure = Measure(settings.get("metric", "accuracy"), settings.get("mode"), settings.get("level"))
+    budgets = _numbers(settings["tokens"]) if "tokens" in settings else marks(arms, measure)
+    result = compare(arms, measure, budgets)
+    table = "\n".join([as_markdown(result), *left_out])
+    if "out" in settings:
+        out = writable(Path(settings["out"]).expanduser(), "out")
+        write_json(out / "report.json", result)
+        (out / "report.md").write_text(table, encoding="utf-8")
+        curves = {arm: [measure.points(folder) for folder in folders] for arm, folders in arms.items()}
+        learning_curves({measure.level or "all problems": curves}, measure.words(), "", out / "curves.png")
+    print(table)
 
 
-def _read(arguments: Sequence[str]) -> tuple[dict[str, list[Path]], dict[str, str]]:
-    """The run directories of each arm, and the settings."""
+def _read(arguments: Sequence[str]) -> _Asked:
+    """The arguments, checked."""
     from rrl.errors import ConfigError
+    from rrl.spelling import nearest
 
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    settings = {key: given.get(key, default) for key, default in SETTINGS.items()}
+    places = [Path(text).expanduser() for text in arguments if "=" not in text or Path(text).is_dir()]
+    given = dict(text.partition("=")[::2] for text in arguments if "=" in text and not Path(text).is_dir())
+    settings = {key: given[key] for key in SETTINGS if key in given}
     arms = {arm: sorted(map(Path, glob.glob(pattern))) for arm, pattern in given.items() if arm not in SETTINGS}
-    faults = [f"{arm}: no run matches {given[arm]!r}; expected run directories" for arm in arms if not arms[arm]]
-    if not arms:
-        faults.append("no arm given; expected NAME=PATTERN, as in ppo='runs/ppo-s*'")
-    if not settings["out"]:
-        faults.append("out: missing; expected a new folder")
-    elif Path(settings["out"]).expanduser().exists():
+    faults = [f"{place}: no such folder; expected one with runs" for place in places if not place.is_dir()]
+    faults += [
+        f"{arm}: no run matches {given[arm]!r}; expected run directories{nearest(arm, list(SETTINGS))}"
+        for arm in arms
+        if not arms[arm]
+    ]
+    if not arms and not places:
+        faults.append("no run given; expected a folder with runs, or NAME=PATTERN, as in ppo='runs/ppo-s*'")
+    if "out" in settings and Path(settings["out"]).expanduser().exists():
         faults.append(f"out: {settings['out']!r} exists; expected a new folder; give another name or move it away")
-    if not _numbers(settings["tokens"]):
+    if "tokens" in settings and not _numbers(settings["tokens"]):
         faults.append(f"tokens: expected whole numbers, got {settings['tokens']!r}")
     if faults:
         raise ConfigError(*faults)
-    return arms, settings
+    return _Asked(places, arms, settings)
+
+
+def _ordered(arms: dict[str, list[Path]], baseline: str | None) -> dict[str, list[Path]]:
+    """The arms with the baseline first."""
+    from rrl.errors import ConfigError
+
+    if baseline is None:
+        return arms
+    if baseline not in arms:
+        raise ConfigError(f"baseline: no arm {baseline!r}; expected one of {', '.join(map(repr, arms))}")
+    return {baseline: arms[baseline], **arms}
 
 
 def _numbers(text: str) -> list[int]:

@@ -18,6 +18,7 @@ rrl-train trains a language model by reinforcement learning, with or without ret
   rrl-train resume=RUN                         go on with a run from its last checkpoint
   rrl-train ... run.dir=RUN resume=auto        the same if RUN holds a run, else begin it
   rrl-train -m algo=ppo,rrl seed=0,1,2         a run for each combination, in processes of their own
+  rrl-train -m resume=SWEEP                    go on with a sweep
   rrl-train --cfg                              print the composed configuration and exit
   rrl-train --completion bash                  print what completes command lines in bash, zsh or fish
 
