@@ -31,7 +31,8 @@ LAYERS = (
         "contracts", "winrate", "binding", "codematch",
     ),
     (
-        *PLUGINS, "policy", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
+        *PLUGINS,
+        "policy", "agreement", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
         "preferences", "sweep_records", "rescore", "loop", "harvest", "equality", "arms",
     ),
     ("trainer", "gsi", "phases", "probes", "search"),

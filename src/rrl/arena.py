@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from rrl import contracts
-from rrl.assemble import FrozenSource, encode, warm_start
+from rrl.assemble import encode, start_frozen, warm_start
 from rrl.config import Parts, load
-from rrl.distributed import device
 from rrl.errors import ConfigError, DataError
-from rrl.models import HuggingFace
+from rrl.models import HuggingFace, LoadedModel
 from rrl.types import Example, Problem, Rollout, Sampling, Show, State
 from rrl.winrate import RULE, Answered, Match, matches, tally
 
@@ -159,7 +158,7 @@ def _write(parts: Parts, problems: Sequence[Problem], show: Show) -> tuple[list[
     loaded = parts.model.load(parts.task.vocabulary())
     model = loaded.model if parts.warmstart is None else warm_start(loaded, parts, show)[0]
     engine = copy.deepcopy(parts.engine)
-    engine.start(FrozenSource(model.to(device())), loaded.tokenizer, parts.run.seed)
+    start_frozen(parts, LoadedModel(model, loaded.tokenizer), problems, engine)
     generator = torch.Generator().manual_seed(parts.evaluation.seed)
     rollouts = contracts.rollouts(engine, [State(problem) for problem in problems], _sampling(parts), generator)
     return rollouts, parts.prompts.template.describe(loaded.tokenizer)

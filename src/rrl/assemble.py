@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from rrl import contracts
+from rrl.agreement import check_agreement, reader
 from rrl.clock import Clock
 from rrl.config import Parts
-from rrl.distributed import first_on_each_machine
+from rrl.distributed import device, first_on_each_machine
 from rrl.errors import DataError, DivergenceError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
-from rrl.interfaces import WeightSource
+from rrl.interfaces import RolloutEngine, WeightSource
 from rrl.loop import Loop, Origin
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
@@ -100,7 +101,7 @@ def encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> li
 
 def _context(model: Any) -> int:
     """The longest row that the model can read, in tokens."""
-    return getattr(model.config, "max_position_embeddings", None) or 10**9
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
 
 
 def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> tuple[Any, Path]:
@@ -163,6 +164,7 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
     )
     parts.sampler.start(prepared.train, seed, policy.inspect, tokenizer)
     parts.engine.start(policy, tokenizer, seed)
+    check_agreement(prepared.model, prepared.train, parts.engine, policy.inspect, parts.policy.dtype)
     trainer = parts.trainer.make(
         _origin(parts, prepared),
         task=parts.task,
@@ -199,6 +201,14 @@ def _origin(parts: Parts, prepared: Prepared) -> Origin:
         render=render,
         longest_prompt=_context(prepared.model) - parts.engine.sampling.max_new_tokens,
     )
+
+
+def start_frozen(parts: Parts, loaded: LoadedModel, problems: Sequence[Problem], engine: RolloutEngine) -> None:
+    """Let an engine begin with a model that is not in training, if it serves that model rightly."""
+    model = loaded.model.to(device())
+    engine.start(FrozenSource(model), loaded.tokenizer, parts.run.seed)
+    inspect = reader(model, loaded.tokenizer, engine.sampling.temperature)
+    check_agreement(model, problems, engine, inspect, "float32")
 
 
 def measure(parts: Parts, prepared: Prepared) -> dict[str, Any]:

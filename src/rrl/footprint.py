@@ -100,16 +100,21 @@ def count(name: str, module: Any) -> Network:
 
 
 def shape(config: Any) -> Shape:
-    """The sizes in a transformers configuration, under the names that its families share."""
-    heads = config.num_attention_heads
+    """The sizes in a transformers configuration, under the names that its families share.
+
+    A model without attention counts as one of one head; where layers differ in width, the widest counts.
+    """
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", None) or 1
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     return Shape(
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        inner=max(inner) if isinstance(inner, list | tuple) else inner,
         heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        vocabulary=config.vocab_size,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        vocabulary=text.vocab_size,
         eager=config._attn_implementation == "eager",
     )
 

@@ -1,7 +1,9 @@
 """Actor and critic as plain modules around a causal language model of transformers."""
 
 import copy
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -21,7 +23,7 @@ class Actor(nn.Module):
     def __init__(self, model: Any, temperature: float, *, head_size: int | None, trunk_gradient: float) -> None:
         super().__init__()
         self.model = model
-        self.head = None if head_size is None else value_head(model.config.hidden_size, head_size)
+        self.head = None if head_size is None else value_head(hidden_width(model), head_size)
         self.detach_trunk = False
         self._temperature, self._trunk_gradient = temperature, trunk_gradient
 
@@ -31,26 +33,21 @@ class Actor(nn.Module):
         Logits are made only from the first column on in which any row acts; results before it are zero.
         """
         first = int(mask.any(0).nonzero().min())
-        width = tokens.shape[1]
-        out = self.model(
-            input_ids=tokens,
-            attention_mask=attention,
-            use_cache=False,
-            logits_to_keep=width - first + 1,
-            output_hidden_states=self.head is not None,
-        )
+        kept = tokens.shape[1] - first + 1
+        inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False, "logits_to_keep": kept}
+        with _read_by(self.model.get_output_embeddings()) as hidden:
+            logits = self.model(**accepted(self.model, inputs)).logits[:, -kept:-1].float() / self._temperature
         beat()
-        logits = out.logits[:, :-1].float() / self._temperature
         before = tokens.new_zeros(len(tokens), first, dtype=torch.float32)
         logprobs = torch.cat([before, token_logprobs(logits, tokens[:, first:])], dim=1)
         entropies = torch.cat([before, entropy(logits)], dim=1)
-        values = None if self.head is None else self._values(out.hidden_states[-1])
+        values = None if self.head is None else torch.cat([before, self._values(hidden[-1][:, -kept:-1])], dim=1)
         return logprobs, entropies, values
 
     def _values(self, hidden: Tensor) -> Tensor:
         scale = 0.0 if self.detach_trunk else self._trunk_gradient
         hidden = scale * hidden + (1 - scale) * hidden.detach()
-        return _shifted(cast(nn.Module, self.head)(hidden))
+        return cast(Tensor, cast(nn.Module, self.head)(hidden)).squeeze(-1).float()
 
 
 class Critic(nn.Module):
@@ -58,13 +55,47 @@ class Critic(nn.Module):
 
     def __init__(self, model: Any, head_size: int) -> None:
         super().__init__()
-        self.trunk = copy.deepcopy(model.base_model)
-        self.head = value_head(model.config.hidden_size, head_size)
+        self.trunk = copy.deepcopy(_trunk(model))
+        self.head = value_head(hidden_width(model), head_size)
 
     def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
         """Values [batch, time] of the states in which each token was chosen; zero for the first token."""
-        hidden = self.trunk(input_ids=tokens, attention_mask=attention, use_cache=False).last_hidden_state
+        inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False}
+        hidden = self.trunk(**accepted(self.trunk, inputs)).last_hidden_state
         return _shifted(self.head(hidden))
+
+
+def unwrapped(model: Any) -> Any:
+    """The language model itself, with the adapters in its layers if there are any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the inputs that the model's forward pass names: not every one knows of ``logits_to_keep``."""
+    named = inspect.signature(unwrapped(model).forward).parameters
+    return {name: value for name, value in inputs.items() if name in named or "input_ids" not in named}
+
+
+def hidden_width(model: Any) -> int:
+    """Units of the last hidden state, as the output embedding reads it."""
+    return int(model.get_output_embeddings().weight.shape[1])
+
+
+def _trunk(model: Any) -> Any:
+    """The model without its output embedding: the part that holds the input embedding."""
+    embedding = model.get_input_embeddings()
+    return next(part for part in model.children() if any(module is embedding for module in part.modules()))
+
+
+@contextmanager
+def _read_by(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What the module reads while this lasts."""
+    read: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    try:
+        yield read
+    finally:
+        handle.remove()
 
 
 def value_head(width: int, hidden: int) -> nn.Module:

@@ -11,6 +11,7 @@ from rrl.collate import padded
 from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
+from rrl.networks import accepted
 from rrl.pulse import beat
 from rrl.ranges import at_least_one, not_negative
 from rrl.types import Problem, Show
@@ -95,5 +96,6 @@ def reference_loss(model: Any, tokenizer: Any, rows: Sequence[Problem]) -> torch
     """Summed negative log-likelihood (nats) of the references given their prompts."""
     columns = padded([(problem.prompt, problem.reference) for problem in rows], tokenizer.pad_token_id)
     tokens, attention, acted = (column.to(device()) for column in columns)
-    logits = model(input_ids=tokens, attention_mask=attention, use_cache=False).logits[:, :-1].float()
+    inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False}
+    logits = model(**accepted(model, inputs)).logits[:, :-1].float()
     return -token_logprobs(logits, tokens[:, 1:])[acted[:, 1:]].sum()

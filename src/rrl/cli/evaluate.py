@@ -68,12 +68,12 @@ def _refuse_without_judge(given: dict[str, str | None]) -> None:
 
 def _measured(parts: "Parts") -> dict[str, Any]:
     """Accuracy."""
-    from rrl.assemble import FrozenSource, measure, prepare_evaluation
-    from rrl.distributed import device
+    from rrl.assemble import measure, prepare_evaluation, start_frozen
+    from rrl.models import LoadedModel
 
     parts.task.start()
     prepared = prepare_evaluation(parts, lambda progress, metrics: None)
-    parts.engine.start(FrozenSource(prepared.model.to(device())), prepared.tokenizer, parts.run.seed)
+    start_frozen(parts, LoadedModel(prepared.model, prepared.tokenizer), prepared.test, parts.engine)
     return measure(parts, prepared)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rrl.distributed import spread
+from rrl.engines.decoding import Decoding
 from rrl.errors import DivergenceError
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
@@ -139,37 +140,20 @@ class _Writer:
 
     def _decode(self, noise: Tensor) -> None:
         """Token by token; rows that have ended leave the batch when they are half of it."""
-        from transformers import DynamicCache
-
-        tokens, attention = self._prompts()
-        rows = list(range(len(self._states)))
-        cache = DynamicCache(config=self._model.config)
+        contexts = [(*state.problem.prompt, *state.prefix) for state in self._states]
+        decoding = Decoding(self._model, contexts, self._tokenizer.pad_token_id)
+        rows = list(range(len(contexts)))
         while rows:
-            positions = (attention.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-            logits = self._model(
-                input_ids=tokens, attention_mask=attention, position_ids=positions, past_key_values=cache,
-                use_cache=True, logits_to_keep=1,
-            ).logits[:, -1].float()  # fmt: skip
+            logits = decoding.logits()
             beat()
             index = torch.tensor([len(self._actions[row]) for row in rows], device=noise.device)
             uniform = noise[torch.tensor(rows, device=noise.device), index.clamp(max=noise.shape[1] - 1)]
             chosen, logprobs, kept = draw(logits, uniform, self._sampling)
+            decoding.append(chosen)
             alive = self._append(rows, chosen, logprobs, kept)
             if 2 * len(alive) <= len(rows):
-                keep = torch.tensor(alive, dtype=torch.long, device=chosen.device)
-                cache.batch_select_indices(keep)
-                rows, chosen, attention = [rows[i] for i in alive], chosen[keep], attention[keep]
-            tokens = chosen.unsqueeze(-1)
-            attention = torch.cat([attention, torch.ones_like(attention[:, :1])], dim=1)
-
-    def _prompts(self) -> tuple[Tensor, Tensor]:
-        """Prompt and prefix of every state, padded on the left, and where they are real."""
-        rows = [(*state.problem.prompt, *state.prefix) for state in self._states]
-        width = max(len(row) for row in rows)
-        pad = self._tokenizer.pad_token_id
-        tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
-        attention = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        return tokens.to(self._model.device), attention.to(self._model.device)
+                decoding.keep(alive)
+                rows = [rows[place] for place in alive]
 
     def _append(self, rows: Sequence[int], chosen: Tensor, logprobs: Tensor, kept: Tensor) -> list[int]:
         """Record a token for each row still writing; returns the places in ``rows`` that go on."""

@@ -78,13 +78,13 @@ class Embedder:
         model, tokenizer = self._loaded
         distinct = list(dict.fromkeys(pairs))  # a prompt comes with two responses
         rows = self.reading.tokens(distinct, tokenizer, context_of(model, tokenizer), self.count)
-        found = torch.zeros(len(rows), model.config.hidden_size)
+        found: dict[int, Tensor] = {}
         with torch.no_grad():
             for places, tokens, attention in batches(rows, batch_size, tokenizer.pad_token_id):
                 hidden = model(input_ids=tokens, attention_mask=attention).last_hidden_state.float()
-                found[places] = pooled(hidden, attention, self.pooling).cpu()
+                found |= zip(places, pooled(hidden, attention, self.pooling).cpu(), strict=True)
         where = {pair: i for i, pair in enumerate(distinct)}
-        return found[[where[pair] for pair in pairs]]
+        return torch.stack([found[where[pair]] for pair in pairs])
 
 
 def pooled(hidden: Tensor, attention: Tensor, pooling: Literal["mean", "last"]) -> Tensor:

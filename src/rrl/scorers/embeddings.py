@@ -61,6 +61,8 @@ class EmbeddingsScorer(Scorer):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The head's number for each pair."""
+        if not pairs:
+            return []
         embedder, head = self._loaded
         with torch.no_grad():
             scores: list[float] = head(embedder.embed(pairs, self.batch_size)).tolist()

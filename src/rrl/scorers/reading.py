@@ -59,7 +59,8 @@ class Reading:
 
 def context_of(model: Any, tokenizer: Any) -> int:
     """How many tokens a model can take."""
-    return int(min(getattr(model.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length))
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
+    return int(min(longest, tokenizer.model_max_length))
 
 
 def batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
