@@ -8,10 +8,10 @@ SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib 
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
 
-.PHONY: help install demo study-trace study-mini study-gsi study-apps study-math bench-sandbox test test-slow check clean
+.PHONY: help install demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-slow check clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
 
 install: $(VENV)/installed ## make .venv and install the project with its pinned requirements
 
@@ -53,6 +53,9 @@ study-apps: install ## the judge of APPS against the data's own solutions and mu
 
 study-math: install ## the verifier of MATH on all canonical solutions: DATA=<folder of train.jsonl.gz> (about 10 minutes)
 	$(VENV)/bin/python experiments/math/verifier.py $(DATA) experiments/results/math
+
+study-gsm8k: install ## the verifier of GSM8K on every reference in twenty forms: DATA=<folder of train.jsonl> (about 4 minutes)
+	$(VENV)/bin/python experiments/gsm8k/forms.py $(DATA) experiments/results/gsm8k
 
 bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)

@@ -23,7 +23,7 @@ LAYERS = (
     (
         "progress", "summary",
         "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "formula",
-        "names", "importing", "programs",
+        "names", "importing", "programs", "final_numbers",
     ),
     (
         "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",

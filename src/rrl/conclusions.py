@@ -14,11 +14,10 @@ def conclusion(response: str) -> str:
     and "Question 2:" is one only after an answer: solutions number their parts.
     """
     said = _after_reasoning(response)
-    stated = _STATED.search(said)
-    for other in _NEXT_QUESTION.finditer(said, len(said) - len(said.lstrip())):
-        if not other["number"] or (stated is not None and stated.end() <= other.start()):
-            return said[: other.start()]
-    return said
+    others = list(_NEXT_QUESTION.finditer(said, len(said) - len(said.lstrip())))
+    stated = _STATED.search(said) if others else None
+    ends = [o.start() for o in others if not o["number"] or (stated is not None and stated.end() <= o.start())]
+    return said[: min(ends, default=len(said))]
 
 
 def tagged(text: str) -> str | None:
@@ -57,8 +56,7 @@ _NAMES = (
     r"|(?:inner[_-]|internal[_-])?monologue|chain[_-]of[_-]thought|cot)"
 )
 _REASONING = re.compile(
-    rf"[<\[◁]\s*\|?\s*(?P<end>/|end_of_)?\s*(?:begin_of_)?(?P<name>{_NAMES})(?:\s[^<>\[\]]{{0,200}})?\s*\|?\s*[>\]▷]",
-    re.IGNORECASE,
+    rf"[<\[◁](?i:\s*\|?\s*(?P<end>/|end_of_)?\s*(?:begin_of_)?(?P<name>{_NAMES})(?:\s[^<>\[\]]{{0,200}})?\s*\|?\s*[>\]▷])"
 )
 _NEXT_QUESTION = re.compile(
     r"\n[ \t>#*_-]*(?:(?:next|new|another)[ \t]+)?(?:question|problem|exercise|instruction|human|user|q)"

@@ -7,15 +7,12 @@ Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems" (arXiv:2110.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Literal, get_args
+from typing import get_args
 
-from rrl.conclusions import conclusion, tagged
 from rrl.data import Row, load_split, refuse, shuffled_epochs
 from rrl.interfaces import Task
+from rrl.final_numbers import NumberFormat, read_answer, read_number
 from rrl.types import Example, Feedback, Rollout, Verdict
-
-AnswerFormat = Literal["strict", "flexible"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +21,7 @@ class GSM8K(Task):
 
     ``path`` is a folder with ``train.jsonl`` and ``test.jsonl`` (or ``.jsonl.gz``); None loads ``hub_id`` with
     ``hub_config`` from the hub. ``calculator_annotations`` keeps ``<<...>>`` in the references. ``answer_format``
-    says where a response may state its answer, see ``read_answer``.
+    says where a response may state its answer, see ``final_numbers.read_answer``.
 
     An example's level is its number of solution steps: ``steps1-2``, ``steps3-4`` or ``steps5+``. Steps are
     calculator annotations; a solution without any (95 in train, 18 in test) counts its lines instead.
@@ -34,13 +31,13 @@ class GSM8K(Task):
     hub_id: str
     hub_config: str | None
     calculator_annotations: bool
-    answer_format: AnswerFormat
+    answer_format: NumberFormat
 
     gives = frozenset({"references", "answers"})
 
     def __post_init__(self) -> None:
-        if self.answer_format not in get_args(AnswerFormat):
-            raise ValueError(f"answer_format={self.answer_format!r}: expected one of {get_args(AnswerFormat)}")
+        if self.answer_format not in get_args(NumberFormat):
+            raise ValueError(f"answer_format={self.answer_format!r}: expected one of {get_args(NumberFormat)}")
 
     def examples(self, split: str) -> list[Example]:
         """Every problem of ``train`` (7,473 in the official data) or ``test`` (1,319), in the data set's order."""
@@ -93,73 +90,6 @@ class GSM8K(Task):
         right = parsed == expected
         evidence = {"parsed": str(parsed), "expected": answer}
         return Feedback(float(right), Verdict.RIGHT if right else Verdict.WRONG, evidence)
-
-
-def read_answer(text: str, answer_format: AnswerFormat) -> Fraction | None:
-    r"""The final number that a response states, exactly; None when it states none that can be read.
-
-    ``strict`` takes the last ``#### x``. ``flexible`` goes on, when there is none, to the last ``\boxed{x}``, then the
-    last "answer is x" or "answer: x", then the last number of the text. Such a place counts only when a number follows
-    it directly (currency signs, brackets, bold and ``\text{`` may stand between) and is no part of a longer expression
-    (``5 + 3``) or, after ``####``, of a heading (``#### 1. Count``). Units after the number are ignored: 25% is 25.
-    Only the conclusion of a response counts, see ``conclusions.py``; ``flexible`` looks into its last
-    ``<answer>...</answer>`` only, where there is one.
-    """
-    text = _without_markup(conclusion(text))
-    if answer_format == "flexible" and (content := tagged(text)) is not None:
-        text = content
-    for marker, going_on in _MARKERS[answer_format]:
-        for place in reversed(list(marker.finditer(text))):
-            number = _NUMBER.match(text, place.end())
-            value = _value(number) if number and not going_on.match(text, number.end()) else None
-            if value is not None:
-                return value
-    return _last_number(text) if answer_format == "flexible" else None
-
-
-def read_number(text: str) -> Fraction | None:
-    """The value of a text that is one number and nothing else; None when it is not."""
-    number = _NUMBER.fullmatch(_without_markup(text).strip())
-    return _value(number) if number else None
-
-
-_LONGEST = 64  # characters of a number; longer ones, which could take minutes to convert, are unparseable
-_DIGITS = r"(?:(?<![\w.])\.)?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?"  # any script's digits, so that none is cut off
-_NUMBER = re.compile(rf"((?<![\w)\]}}])[-+])?[$£€¥₹]?({_DIGITS})(?: ?/ ?({_DIGITS}))?")
-_GROUPED = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+"
-_WELL_FORMED = re.compile(rf"(?:{_GROUPED}|[0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{{1,2}})?")
-_LEAD = r"(?:[\s$£€¥₹*_`\"'({\[:=~≈]|\\(?:boxed|(?:text|math)[a-z]*|[(\[,;]))*"
-_EXPRESSION = r"[ \t]*(?:[-+*/^:x×÷]{1,2}[ \t]*[($]*)?\d|\\[dt]?frac|[^\n.,;(}=]{0,80}="
-_HEADING = r"[.):][ \t]+[A-Za-z*]"
-
-_HASHES = re.compile(rf"####{_LEAD}"), re.compile(rf"{_EXPRESSION}|{_HEADING}")
-_BOX = re.compile(rf"\\boxed{_LEAD}"), re.compile(_EXPRESSION)
-_SENTENCE = re.compile(rf"\banswer(?:\s*(?:is|=|:))+{_LEAD}", re.IGNORECASE), re.compile(_EXPRESSION)
-_MARKERS = {"strict": (_HASHES,), "flexible": (_HASHES, _BOX, _SENTENCE)}
-
-
-def _without_markup(text: str) -> str:
-    text = text.translate({0x2212: "-", 0x2013: "-"})  # the minus sign and the en dash
-    for markup, plain in (("{,}", ","), (r"\!", ""), (r"\$", "$")):
-        text = text.replace(markup, plain)
-    text = re.sub(r"(?<=[0-9])\\,(?=[0-9]{3})", ",", text)
-    return re.sub(r"(?<![0-9])\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
-
-
-def _last_number(text: str) -> Fraction | None:
-    numbers = list(_NUMBER.finditer(text))
-    return _value(numbers[-1]) if numbers else None
-
-
-def _value(number: re.Match[str]) -> Fraction | None:
-    sign, top, bottom = number.groups(default="")
-    parts = [top, bottom or "1"]
-    if len(number[0]) > _LONGEST or not all(_WELL_FORMED.fullmatch(part) for part in parts):
-        return None
-    numerator, denominator = (Fraction(part.replace(",", "")) for part in parts)
-    if denominator == 0:
-        return None
-    return (-numerator if sign == "-" else numerator) / denominator
 
 
 def _final_line(solution: str) -> str:
