@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from rrl.data import Row, load_split, refuse, shuffled_epochs
-from rrl.interfaces import Task
 from rrl.final_numbers import NumberFormat, read_answer, read_number
+from rrl.interfaces import Task
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 
