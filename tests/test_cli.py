@@ -227,6 +227,7 @@ def test_the_runs_log_tells_of_its_course_and_ends_with_its_last_words(finished:
     told = [re.sub(r"^\S+ INFO |, \d+ s.*", "", line) for line in lines]
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ", line) for line in lines)
     assert told[0] == "rrl: warm start begins"
+    assert "plan: 8 starts x 1 = 8 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps" in told
     for wanted in ("rrl: training begins", "rrl: training testing", "rrl: training step 1: save_checkpoint"):
         assert wanted in told
     assert any(line.startswith("rrl: training 100 %, step 2, ") and "accuracy" in line for line in told)

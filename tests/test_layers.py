@@ -38,7 +38,8 @@ LAYERS = (
     ("trainer", "gsi", "phases", "probes", "search"),
     ("config", "checkpoint", "forecast", "jobs"),
     ("assemble", "resume", "sweep_plan", "budget", "reward_training"),
-    ("experiment", "plan", "arena", "sweeps"),
+    ("plan",),
+    ("experiment", "arena", "sweeps"),
     ("cli",),
 )  # fmt: skip
 """From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""

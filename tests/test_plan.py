@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, LlamaCo
 from fixtures_memory import held_and_needed, phases, states_on_each_rank
 from fixtures_ranks import on_ranks
 from fixtures_training import LORA, make_policy, networks, problems, settings, tiny, tokenizer, trainer_settings
-from rrl import footprint, forecast, policy_settings
+from rrl import budget, footprint, forecast, policy_settings
+from rrl.assemble import prepare
 from rrl.budget import Disk, Phase, full, shortages
 from rrl.cli import train
 from rrl.config import Parts, load
@@ -27,8 +29,9 @@ from rrl.footprint import Network, World
 from rrl.forecast import Between
 from rrl.machine import Room
 from rrl.models import TinyLlama
+from rrl.networks import on_meta
 from rrl.phases import Lengths, Need, Rows
-from rrl.plan import Plan, as_text, plan
+from rrl.plan import Plan, as_text, at_start, plan
 from rrl.sft import WarmStart
 
 SMALL = ("task.train_per_level=20", "task.test_per_level=5", "evaluation.limit=5")
@@ -407,6 +410,52 @@ def test_the_text_names_every_phase_and_every_stage(tmp_path: Path) -> None:
         assert f"\n             {phase}" in text
     assert [line.split()[0] for line in text.splitlines()[-4:]] == ["0", "1", "2", "3"]
     assert text.splitlines()[-3].endswith("chosen")
+
+
+HERE = budget.Here(Room("main memory", 2**34, 2**33), [], 2**28)
+
+
+def started(folder: Path, *overrides: str, here: budget.Here = HERE, **changes: Any) -> list[str]:
+    """The lines of a start, on a machine with 8 GiB free whose program takes 256 MiB."""
+    config, parts = configured(folder, "warmstart=none", *overrides)
+    prepared = prepare(config, parts, lambda share, metrics: None)
+    return at_start(config, parts, folder / "run", replace(prepared, **changes), here)
+
+
+def test_a_start_tells_its_plan_in_a_few_lines(tmp_path: Path) -> None:
+    lines = started(tmp_path, "trainer.total_tokens=null", "trainer.total_training_steps=10")
+    assert lines[:3] == [
+        "plan: 256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps",
+        "plan: mini-batch: 128 sequences = 1 process x 1 micro-batch of at most 128 rows",
+        "plan: 10 steps, 40 optimiser steps, 40,960 new tokens at most, 2 evaluations of 75 responses, 1 checkpoints",
+    ]  # 10 x 256 x 16 tokens; 15 problems, each one greedy response and 4 samples
+    # The same estimates as the whole plan's: the program's 256 MiB and what the tiny model takes.
+    assert re.fullmatch(
+        r"plan: memory of each process, estimated, of what is free: loading 2\d\d MiB of 8 GiB, "
+        r"gen 2\d\d MiB of 8 GiB, old_log_prob 2\d\d MiB of 8 GiB, update_actor 3\d\d MiB of 8 GiB",
+        lines[3],
+    )
+    assert len(lines) == 4
+
+
+def test_a_start_is_warned_of_what_will_not_fit(tmp_path: Path) -> None:
+    lines = started(tmp_path, here=HERE._replace(memory=Room("main memory", 2**34, 2**28)))
+    assert any(line.startswith("warning: update_actor needs about 3") and "256 MiB of main" in line for line in lines)
+
+
+def test_the_plan_of_a_start_leaves_the_model_as_it_is_and_copies_no_weight() -> None:
+    model = tiny()
+    bare = on_meta(model)
+    assert {p.device.type for p in bare.parameters()} == {"meta"}
+    assert [p.shape for p in bare.parameters()] == [p.shape for p in model.parameters()]
+    LORA.wrap(bare)
+    assert not any("lora" in name for name, _ in model.named_modules())
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_what_cannot_be_planned_is_trained_all_the_same(tmp_path: Path) -> None:
+    lines = started(tmp_path, model=torch.nn.Linear(2, 2))
+    assert lines == ["plan: none could be made (AttributeError: 'Linear' object has no attribute 'config')"]
 
 
 def test_bounds_are_told_with_what_is_likely(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -18,6 +18,14 @@ from rrl.memory import lower
 from rrl.networks import Actor, Critic
 from rrl.phases import Lengths, Need, Rows, share
 from rrl.policy_settings import PolicySettings
+
+
+class Here(NamedTuple):
+    """What a machine has free, and the bytes that this program takes by itself."""
+
+    memory: Room
+    accelerators: Sequence[Room]
+    program: int
 
 
 @dataclass(frozen=True)
@@ -94,12 +102,16 @@ def _networks(model: Any, settings: PolicySettings) -> list[Network]:
         return [footprint.count("actor", Actor(adapted, 1.0, head_size=head, trunk_gradient=0.0)), *own]
 
 
-def phases(need: Need, here: int) -> list[Phase]:
-    """Each phase with the room that one of the ``here`` processes of this machine has for it."""
-    memory = main_memory()
-    main = Room(memory.name, memory.total // here, memory.free // here)
-    room = main if need.world.on_cpu else min(accelerators(), key=lambda each: each.free)
-    program = {"this program": peaks()[0].size} if need.world.on_cpu else {}
+def look_around() -> Here:
+    """What there is now: best before the model is loaded, for its weights are part of what is estimated."""
+    return Here(main_memory(), accelerators(), peaks()[0].size)
+
+
+def phases(need: Need, processes: int, here: Here) -> list[Phase]:
+    """Each phase with the room that one of so many processes of this machine has for it."""
+    main = Room(here.memory.name, here.memory.total // processes, here.memory.free // processes)
+    room = main if need.world.on_cpu else min(here.accelerators, key=lambda each: each.free)
+    program = {"this program": here.program} if need.world.on_cpu else {}
     parts = {"warm start": need.warm_start()} if need.rows.warm else {}
     parts |= {"gen": need.gen()}
     parts |= {"old_log_prob": need.old_log_prob()} if need.rows.annotating else {}

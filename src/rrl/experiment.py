@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rrl.assemble import Prepared, make_trainer, measure, prepare
+from rrl.budget import look_around
 from rrl.checkpoint import Checkpoints, room
 from rrl.clock import Clock
 from rrl.config import Parts
@@ -28,9 +29,10 @@ from rrl.distributed import (
 from rrl.errors import ConfigError, DataError, UsageError
 from rrl.evaluation import evaluation_metrics
 from rrl.fingerprints import weights_fingerprint
-from rrl.logs import open_log
+from rrl.logs import open_log, tell
 from rrl.loop import Loop
 from rrl.memory import explained
+from rrl.plan import at_start
 from rrl.records import last_rows, read_object, redacted, rewind
 from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
 from rrl.runstate import hold, write_state
@@ -118,19 +120,21 @@ def _tell(folder: Path, state: Any, reason: str | None, config: Mapping[str, Any
         except OSError as error:  # a full disk, most likely, of which the user is being told
             log.warning("status.json cannot be written (%s)", error)
     if rank() == 0:
-        for line in closing(folder, state, config):
-            log.info("%s", line)
+        tell(closing(folder, state, config))
 
 
 def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, display: Display) -> "Run":
     """Data, model and trainer, brought to where the run stands; its records taken back to there."""
     display.begin("loading" if parts.warmstart is None else "warm start")
+    here = look_around()
     prepared = prepare(config, parts, display.advance, keep=folder / "start")
     clock.enter("the start")
     display.phase("start")
     data = {"train": prepared.train, "test": prepared.test}
     about = manifest(config, data, weights_fingerprint(prepared.model), prepared.tokenizer)
     agree("data, model and tokenizer", [_sums(about[name]) for name in BEGINNING])
+    if rank() == 0:
+        tell(at_start(config, parts, folder, prepared, here))
     trainer = make_trainer(parts, prepared, clock)
     from_first(lambda: _write_manifest(folder, {**about, "warmstart": prepared.warmstart}))
     checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)

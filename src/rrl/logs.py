@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -11,6 +11,7 @@ from typing import IO
 from rrl.console import on_terminal
 from rrl.stopping import has_parent
 
+log = logging.getLogger(__name__)
 STAMP = "%Y-%m-%dT%H:%M:%S%z"
 """Local time with its distance from UTC, as ISO 8601 has it."""
 
@@ -27,6 +28,12 @@ def set_up_logging() -> None:
     handler.setFormatter(logging.Formatter("%(message)s" if watched else "%(asctime)s %(message)s", STAMP))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("rrl").setLevel(logging.INFO)
+
+
+def tell(lines: Sequence[str]) -> None:
+    """Log each of the lines."""
+    for line in lines:
+        log.info("%s", line)
 
 
 @contextmanager

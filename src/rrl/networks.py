@@ -134,6 +134,12 @@ def skeleton(model: nn.Module, device: torch.device) -> nn.Module:
     return bare
 
 
+def on_meta(model: nn.Module) -> Any:
+    """A copy of the model to be counted only: its weights are on the meta device, and none is copied."""
+    shapes = {id(p): nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, dict[int, Any](shapes))
+
+
 def lend(bare: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Let the copy use these weights, by name; nothing is copied."""
     for name, weight in weights.items():

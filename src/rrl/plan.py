@@ -2,18 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from rrl import budget, contracts, forecast
-from rrl.assemble import check_levels, encode
-from rrl.budget import Disk, Phase, Stage
+from rrl.assemble import Prepared, check_levels, encode
+from rrl.budget import Disk, Here, Phase, Stage
 from rrl.config import Parts
 from rrl.forecast import Between, Course, Setting, some
 from rrl.machine import in_words
+from rrl.networks import on_meta
 from rrl.phases import Lengths, Need
+from rrl.records import redacted
 from rrl.types import Problem
 
 
@@ -56,13 +58,21 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     problems = contracts.examples(parts.task, "train")
     check_levels(problems, config["sampler"].get("level_weights"))
     loaded = parts.model.outline(parts.task.vocabulary())
-    train = _about("train", encode(problems, loaded, parts))
+    train = encode(problems, loaded, parts)
     examples = contracts.examples(parts.task, parts.evaluation.split)
-    test = _about(parts.evaluation.split, parts.evaluation.choose(encode(examples, loaded, parts)))
+    prepared = Prepared(
+        loaded.model, loaded.tokenizer, train, parts.evaluation.choose(encode(examples, loaded, parts)), None, None
+    )
+    return lay_out(config, parts, folder, prepared, budget.look_around())
+
+
+def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Prepared, here: Here) -> Plan:
+    """The plan for data that are read, on a machine that has so much; adapters are put into the model itself."""
+    train, test = _about("train", prepared.train), _about(parts.evaluation.split, prepared.test)
     longest = parts.engine.sampling.max_new_tokens
     responses = forecast.responses(parts.evaluation, len(test.prompts))
-    need = budget.need(config, parts, loaded.model, _lengths(train, test, longest), responses)
-    phases = budget.phases(need, parts.launcher.num_processes)
+    need = budget.need(config, parts, prepared.model, _lengths(train, test, longest), responses)
+    phases = budget.phases(need, parts.launcher.num_processes, here)
     likely = fmean(train.references)
     setting = Setting(parts.policy, need.world.processes, len(train.prompts), longest, likely)
     course, every = forecast.course(parts.trainer, setting), parts.run
@@ -86,6 +96,17 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
             *_missing_weights(config),
         ],
     )
+
+
+def at_start(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Prepared, here: Here) -> list[str]:
+    """The plan in a few lines, for the start of a run, whose model is left as it is.
+
+    A plan is a convenience: what cannot be planned, with parts of a user's own, is told and trained all the same.
+    """
+    try:
+        return in_short(lay_out(config, parts, folder, replace(prepared, model=on_meta(prepared.model)), here))
+    except Exception as error:
+        return [f"plan: none could be made ({redacted(' '.join(f'{type(error).__name__}: {error}'.split()))})"]
 
 
 def _about(split: str, problems: Sequence[Problem]) -> Problems:
@@ -118,6 +139,19 @@ def as_text(plan: Plan) -> str:
         *(f"warning: {warning}" for warning in plan.warnings),
     ]
     return "\n".join([f"plan of {plan.folder}; nothing was started, nothing was written", "", *rows])
+
+
+def in_short(plan: Plan) -> list[str]:
+    """The plan in a few lines: sizes of a step, length of training, memory by phase, what to look out for."""
+    steps = f"{_between(plan.course.steps)} steps, {_between(plan.course.optimised)} optimiser steps"
+    sizes = ", ".join(f"{phase.name} {in_words(phase.total)} of {in_words(phase.room.free)}" for phase in plan.phases)
+    return [
+        *(f"plan: {line}" for line in plan.course.of_a_step),
+        f"plan: {steps}, {plan.course.tokens:,} new tokens at most, {_between(plan.evaluations)} evaluations of "
+        f"{some(plan.responses, 'response')}, {_between(plan.checkpoints)} checkpoints",
+        f"plan: memory of each process, estimated, of what is free: {sizes}",
+        *(f"warning: {warning}" for warning in plan.warnings),
+    ]
 
 
 def _told(label: str, lines: Sequence[str]) -> list[str]:
