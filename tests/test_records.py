@@ -45,6 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_API_KEY", raising=False)
         patch.setenv("WANDB_SILENT", "true")
+        patch.setenv("WANDB_RUN_GROUP", "sweep-1")  # as jobs of a sweep have it
         train._train([f"{key}={value}" for key, value in given.items()])
     return folder / "run"
 
@@ -254,7 +255,7 @@ def test_without_a_key_every_metric_is_kept_offline_under_its_step(
 def test_the_offline_run_has_the_name_and_configuration_of_the_run(run: Path, offline: list[Any]) -> None:
     (about,) = of_kind(offline, "run")
     config = items(about.config.update)
-    assert (about.display_name, about.project) == (run.name, "rrl")
+    assert (about.display_name, about.project, about.run_group) == (run.name, "rrl", "sweep-1")
     assert (config["seed"], config["trainer"]["n"], config["algo"]) == (3, 1, "rrl")
 
 

@@ -46,7 +46,7 @@ class Measure:
     def words(self) -> str:
         """In a heading."""
         if self.metric != "accuracy":
-            return self.metric
+            return f"`{self.metric}`"
         mode = "" if self.mode is None else f" ({self.mode})"
         return f"held-out accuracy{mode}" + ("" if self.level is None else f" of {self.level}")
 
@@ -192,9 +192,6 @@ def count(tokens: int) -> str:
 
 
 def _plus_minus(mean: float, spread: float | None) -> str:
-    return _number(mean) if spread is None else f"{_number(mean)} ± {_number(spread)}"
-
-
-def _number(value: float) -> str:
-    """Three decimals, as accuracies have them, or four digits where a number is large or tiny."""
-    return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 100 else f"{value:.4g}"
+    """Three decimals, as accuracies have them, or four digits where a mean is large or tiny."""
+    form = ".3f" if mean == 0 or 0.001 <= abs(mean) < 100 else ".4g"
+    return f"{mean:{form}}" if spread is None else f"{mean:{form}} ± {spread:{form}}"
