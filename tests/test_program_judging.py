@@ -12,7 +12,7 @@ from rrl.programs import Outcome, ProgramEvidence
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Job, Run
 from rrl.sandbox.sandbox import Sandbox
-from rrl.tasks.judging import PRELUDE, Judge, Suite
+from rrl.tasks.judging import Judge, Suite
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 
 LIMITS = Limits(
@@ -108,10 +108,79 @@ def test_messages_name_the_programs_own_lines_too(judge: Judge) -> None:
     assert "line 3" not in found.message
 
 
-def test_the_prelude_is_one_line_and_only_for_functions() -> None:
-    assert PRELUDE.count("\n") == 1
-    assert ADD.job("x").source == "x"
-    assert CALL.job("x").source == PRELUDE + "x"
+def test_messages_count_the_programs_own_lines_also_behind_a_statement_of_the_future(judge: Judge) -> None:
+    found = told(judge, "from __future__ import annotations\ndef add(a, b):\nreturn a", CALL)
+    assert (found.error, found.line) == ("IndentationError", 3)
+    assert "line 2" in found.message
+
+
+IMPORTED = [
+    # expression, value
+    ("comb(5, 2)", 10),
+    ("isqrt(17)", 4),
+    ("lcm(4, 6)", 12),
+    ("round(pi, 2)", 3.14),
+    ("inf > maxsize", True),
+    ("list(pairwise([1, 2, 3]))", [[1, 2], [2, 3]]),
+    ("[k for k, _ in groupby('aab')]", ["a", "b"]),
+    ("list(islice(count(3), 2))", [3, 4]),
+    ("[*chain('a', 'b')]", ["a", "b"]),
+    ("reduce(add, [1, 2, 3])", 6),
+    ("reduce(operator.mul, accumulate([1, 2]))", 3),
+    ("max([[1, 3], [2, 1]], key=itemgetter(1))", [1, 3]),
+    ("cache(lambda x: x)(1)", 1),
+    ("lru_cache(None)(len)('ab')", 2),
+    ("isinstance(Counter('aab'), Counter)", True),
+    ("Counter('aab').most_common(1)", [["a", 2]]),
+    ("[*OrderedDict(a=1)]", ["a"]),
+    ("defaultdict(int)['x']", 0),
+    ("collections.deque([1, 2])[0] + deque([1])[0]", 2),
+    ("[str(Iterator), str(Callable)]", ["typing.Iterator", "typing.Callable"]),
+    ("str(Optional[List[int]])", "typing.Optional[typing.List[int]]"),
+    ("heapq.nsmallest(1, [2, 1]) + nlargest(1, [2, 1])", [1, 2]),
+    ("[bisect([1, 2], 1), bisect.bisect_left([1, 2], 1), bisect_left([1, 2], 2)]", [1, 0, 1]),
+    ("copy.deepcopy([1]) + copy([2]) + deepcopy([3])", [1, 2, 3]),
+    ("[datetime(2020, 1, 2).day, datetime.datetime(2020, 1, 2).day, date(2020, 1, 3).day]", [2, 2, 3]),
+    ("(datetime.strptime('2020', '%Y') + timedelta(days=1)).day", 2),
+    ("[random() < 1, random.randint(1, 1), choice([2])]", [True, 1, 2]),
+    ("re.sub('a', 'b', 'a') + ascii_lowercase[:1] + string.digits[:1]", "ba0"),
+    ("median([1, 3]) + mean([2])", 4),
+    ("json.dumps([1]) + StringIO('x').read()", "[1]x"),
+    ("sys.maxsize == maxsize and math.gcd(4, 6)", 2),
+    # no built-in name is another's
+    ("pow(2, 3, 5)", 3),
+    ("type(pow(2, 2)).__name__", "int"),
+    ("abs(-2)", 2),
+    ("eval(compile('1', 'x', 'eval'))", 1),
+    ("sum(map(int, '12'))", 3),
+]
+
+
+@pytest.mark.parametrize("head", ["", "from __future__ import annotations\n"])
+def test_a_called_program_finds_what_the_sites_import_for_it(judge: Judge, head: str) -> None:
+    lines = "".join(f"        if n == {n}: return {source}\n" for n, (source, _) in enumerate(IMPORTED))
+    values = tuple(value for _, value in IMPORTED)
+    suite = Suite(function="f", entry=None, inputs=tuple([n] for n in range(len(values))), outputs=values)
+    found = told(judge, f"{head}class Solution:\n    def f(self, n: int) -> Optional[int]:\n{lines}", suite)
+    assert [source for (source, _), test in zip(IMPORTED, found.tests, strict=True) if test.outcome != "passed"] == []
+
+
+@pytest.mark.parametrize("name", ["gcd", "comb", "permutations", "mean", "sum", "sorted", "len"])
+def test_a_function_that_a_program_does_not_define_is_not_found_among_these(judge: Judge, name: str) -> None:
+    suite = Suite(function=name, entry=None, inputs=([1, 2],), outputs=(1,))
+    for program in ("x = 1", "class Solution:\n    pass"):
+        found = told(judge, program, suite)
+        assert (found.outcome, found.error) == (Outcome.RUNTIME_ERROR, "NameError")
+
+
+def test_a_program_defines_or_imports_what_it_likes_over_them(judge: Judge) -> None:
+    suite = Suite(function="gcd", entry=None, inputs=([4, 6],), outputs=(2,))
+    for program in ("from math import gcd", "def gcd(a, b): return 2", "import math\ngcd = math.gcd"):
+        assert told(judge, program, suite).outcome is Outcome.PASSED
+
+
+def test_a_program_that_reads_and_prints_finds_nothing_imported(judge: Judge) -> None:
+    assert told(judge, READ + "print(reduce(add, (a, b)))").error == "NameError"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +327,7 @@ def test_equal_programs_for_equal_tests_run_once() -> None:
     recorder, judge = recorded("ended", "ended")
     same = [rollout("x"), rollout("Or so:\n```python\nx\n```"), rollout("```\nx\n```"), rollout("x")]
     feedback = judge.verify([*same, rollout("x", CALL)])
-    assert [job.source for job in recorder.jobs] == ["x", "x\n", PRELUDE + "x"]
+    assert [job.source for job in recorder.jobs] == ["x", "x\n", "x"]
     assert [f.evidence["start"] for f in feedback] == [0, 17, 4, 0, 0]
 
 

@@ -6,7 +6,6 @@ responses is written (``begin``); ``verify`` collects what has come of them.
 
 import ast
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,18 +19,6 @@ from rrl.tasks.comparison import same_output, same_value, wraps_each
 from rrl.types import Feedback, Rollout, Verdict
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-PRELUDE = (
-    "import bisect, collections, functools, heapq, itertools, math, random, re, string, sys; "
-    "from bisect import bisect, bisect_left, bisect_right, insort; "
-    "from collections import ChainMap, Counter, OrderedDict, defaultdict, deque; "
-    "from functools import cmp_to_key, lru_cache, reduce; "
-    "from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest; "
-    "from itertools import accumulate, combinations, permutations, product; "
-    "from math import ceil, cos, exp, fabs, floor, gcd, inf, log, log2, sin, sqrt, tan; "
-    "from typing import Any, Dict, List, Optional, Set, Tuple, Union\n"
-)
-"""What sites that call a function import for it: starter code of APPS says ``List`` without importing it. One line."""
-
 _OUTCOMES = {
     "ended": Outcome.RUNTIME_ERROR,  # with an error in a thread, and not with the right output
     "runtime_error": Outcome.RUNTIME_ERROR,
@@ -75,11 +62,7 @@ class Suite:
 
     def job(self, source: str) -> Job:
         """What runs a program on all tests."""
-        return Job(self.prelude(source) + source + self._call(source), self.function, self.inputs)
-
-    def prelude(self, source: str) -> str:
-        """One line before the program, or nothing. ``from __future__`` has to be a program's first statement."""
-        return PRELUDE if self.function and "__future__" not in source else ""
+        return Job(source + self._call(source), self.function, self.inputs)
 
     def _call(self, source: str) -> str:
         """A call of ``entry`` at the end, where there is such a function and the program does not use it itself."""
@@ -157,11 +140,8 @@ class Judge:
                 return TestResult(Outcome.PASSED)
             if run.error is None:
                 return TestResult(Outcome.WRONG_ANSWER)
-        above = suite.prelude(source).count("\n")
-        line = (run.line or 0) - above
-        message = re.sub(r"(?<=\bline )[0-9]{1,9}(?![0-9])", lambda number: str(int(number[0]) - above), run.message)
-        inside = 1 <= line <= source.count("\n") + 1
-        return TestResult(_OUTCOMES[run.status], run.error, line if inside else None, message)
+        inside = run.line is not None and run.line <= source.count("\n") + 1
+        return TestResult(_OUTCOMES[run.status], run.error, run.line if inside else None, run.message)
 
 
 def _evidence(source: str, start: int, tests: tuple[TestResult, ...]) -> ProgramEvidence:

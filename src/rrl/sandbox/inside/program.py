@@ -14,7 +14,7 @@ from importlib.machinery import SourceFileLoader
 from types import CodeType, TracebackType
 from typing import Any
 
-from rrl.sandbox.inside import plain, streams
+from rrl.sandbox.inside import imports, plain, streams
 
 MESSAGE = 400
 """Characters of an exception's message that are kept."""
@@ -70,6 +70,7 @@ def _well(code: object) -> bool:
 
 def _call(code: CodeType, function: str, arguments: list[Any]) -> Any:
     space = _module("program", code.co_filename)
+    space["__builtins__"] = imports.known()
     exec(code, space)
     name = function.removeprefix("Solution.")
     solution = space.get("Solution")
