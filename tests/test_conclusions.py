@@ -5,7 +5,8 @@ import time
 import pytest
 
 from rrl.answers import final_answer
-from rrl.conclusions import conclusion, last_box, tagged
+from rrl.conclusions import conclusion, last_box, next_question, tagged
+from rrl.overrides import compose
 
 BLOCKS = [
     ("<think>So the answer is 20? No.</think>\n**18**", "\n**18**"),
@@ -141,6 +142,46 @@ def test_mathematical_answers_are_read_from_the_conclusion(
     response: str, boxed: str | None, flexible: str | None
 ) -> None:
     assert (final_answer(response, "boxed"), final_answer(response, "flexible")) == (boxed, flexible)
+
+
+TEMPLATES = [
+    ("Question: {question}\nAnswer:\n", ["\nQuestion:"]),
+    ("Solve it.\n\nQuestion:\n{question}\n\nAnswer:\n", ["\nQuestion:"]),
+    ("### Instruction:\n{question}\n\n### Response:\n", ["\n### Instruction:"]),
+    ("[INST] {question} [/INST]", ["\n[INST]"]),
+    ("Q. {question}", ["\nQ."]),
+    ("Solve {question}", []),  # a response may well begin a line with "Solve"
+    ("- {question}", []),
+    ("{question}\nAnswer:", []),
+    ("\n {question} :", []),
+]
+
+
+@pytest.mark.parametrize(("template", "texts"), TEMPLATES)
+def test_the_line_before_the_question_begins_the_next_one(template: str, texts: list[str]) -> None:
+    assert next_question(template) == texts
+
+
+STOPS = {
+    "task=gsm8k": ["\nQuestion:"], "task=math": ["\nProblem:"], "task=apps": ["\nQUESTION:"],
+    "task=apps_plus": ["\nQUESTION:"], "task=trace": [], "task=minicode": [], "task=minichat": [], "task=hh": ["\n\nHuman:", "\n\nAssistant:"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", STOPS)
+def test_a_response_ends_where_the_template_of_its_task_would_ask_again(task: str) -> None:
+    assert compose("train", [task]).config["engine"]["stop"] == STOPS[task]
+
+
+def test_the_stop_follows_the_template_that_is_chosen() -> None:
+    chosen = [
+        ["data.plain_template='Q: {question}'"],
+        ["template.text='Q: {question}'"],
+        ["template=chat"],
+        ["engine.stop=[x]"],
+    ]
+    stops = [compose("train", ["task=gsm8k", *keys]).config["engine"]["stop"] for keys in chosen]
+    assert stops == [["\nQ:"], ["\nQ:"], [], ["x"]]
 
 
 @pytest.mark.parametrize(

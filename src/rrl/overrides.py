@@ -11,6 +11,7 @@ from rrl.arguments import read
 from rrl.choices import conf_dir as conf_dir
 from rrl.choices import folders, search_path, take_own_parts
 from rrl.choices import groups as groups
+from rrl.conclusions import next_question
 from rrl.errors import ConfigError, shown
 from rrl.spelling import closest, likeliest_choice, likeliest_key
 
@@ -46,7 +47,9 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     A choice or key that is not there is left out and told. Raises ConfigError when nothing can be composed.
     """
     import hydra
+    from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("next_question", next_question, replace=True)
     faults = take_own_parts()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
         chosen, values = _divide(read(overrides, faults), _groups_of(name, only), faults)
