@@ -164,7 +164,8 @@ def test_the_line_before_the_question_begins_the_next_one(template: str, texts: 
 
 STOPS = {
     "task=gsm8k": ["\nQuestion:"], "task=math": ["\nProblem:"], "task=apps": ["\nQUESTION:"],
-    "task=apps_plus": ["\nQUESTION:"], "task=trace": [], "task=minicode": [], "task=minichat": [], "task=hh": ["\n\nHuman:", "\n\nAssistant:"],
+    "task=apps_plus": ["\nQUESTION:"], "task=trace": [], "task=minicode": [], "task=minichat": [],
+    "task=hh": ["\n\nHuman:", "\n\nAssistant:"],
 }  # fmt: skip
 
 
