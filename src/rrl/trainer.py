@@ -135,9 +135,10 @@ class Trainer(Loop):
             if f.verdict is not Verdict.ERROR and (r.finished or self.settings.train_on_truncated)
         ]
         if not kept:
+            said = next((f"; it said: {f.evidence['message']}" for f in feedback if f.evidence.get("message")), "")
             raise DivergenceError(
                 f"no rollout to train on: all {len(rollouts)} were cut off or could not be judged; raise "
-                "data.max_response_length or look at the verdict/* metrics"
+                f"data.max_response_length, or look at the verdict/* metrics and at what the verifier says{said}"
             )
         return [r for r, _ in kept], [f for _, f in kept]
 

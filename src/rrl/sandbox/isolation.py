@@ -20,6 +20,16 @@ REMEDY = {
     "namespaces": "a container that may make namespaces (sysctl user.max_user_namespaces); or isolation=auto",
     "rlimits": "see the message",
 }
+NO_MORE = "this user may have no more processes: raise ulimit -u, or lower sandbox.workers"
+SCARCE = {
+    "Resource temporarily unavailable": NO_MORE,
+    "Too many open files": "this process may have no more files open: raise ulimit -n, or lower sandbox.workers",
+    "Cannot allocate memory": "this machine or container is out of memory: lower sandbox.workers",
+    "No space left on device": "the folder for temporary files is full: make room there, or set TMPDIR",
+}
+"""What is missing by the kernel's own words, whatever the isolation."""
+CANARY = json.dumps({"source": "def sing():\n    return 1\n", "function": "sing", "input": []}).encode()
+"""A program that nothing can be wrong with."""
 TRIAL = """
 import os, socket
 
@@ -50,17 +60,39 @@ Facts = Mapping[str, bool]
 
 
 def choose(limits: Limits, isolation: Isolation) -> tuple[Level, Mapping[str, str]]:
-    """The best level that works, and why better ones do not; DataError when the one that was asked for does not."""
+    """The best level under which a program runs, and why none does under better ones.
+
+    DataError when there is none, or not the one that was asked for.
+    """
     reasons: dict[str, str] = {}
     for level in LEVELS if isolation == "auto" else (isolation,):
         try:
-            Server(level, limits).close()
+            _try(level, limits)
             return level, reasons
         except ServerLost as error:
             reasons[level] = str(error)
-    raise DataError(
-        *(f"sandbox isolation {level!r} does not work: {why}; {REMEDY[level]}" for level, why in reasons.items())
-    )
+    beyond = limits.beyond()
+    found = [
+        f"sandbox isolation {level!r} does not work: {why}" + ("" if beyond else f"; {_remedy(level, why)}")
+        for level, why in reasons.items()
+    ]
+    raise DataError(*found, *beyond)
+
+
+def _try(level: Level, limits: Limits) -> None:
+    server = Server(level, limits)
+    try:
+        run = run_of(*server.ask(CANARY), limits, prints=False)
+    finally:
+        server.close()
+    if run.value != 1:
+        raise ServerLost(f"a program that only returns 1 ended with {run.status}: {run.error}: {run.message}")
+
+
+def _remedy(level: str, why: str) -> str:
+    scarce = [remedy for words, remedy in SCARCE.items() if words in why]
+    small = ["raise sandbox.limits"] if "a program that only returns 1" in why else []
+    return (scarce + small + [REMEDY[level]])[0]
 
 
 def reached(limits: Limits, level: Level) -> Facts:

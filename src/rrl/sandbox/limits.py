@@ -1,10 +1,18 @@
 """What a program in the sandbox may use."""
 
+import resource
 from dataclasses import dataclass
 
 from rrl.ranges import at_least_one, between
 
 LEAST_SECONDS, MOST_SECONDS = 0.01, 3600.0
+OURS = {
+    "processes": (resource.RLIMIT_NPROC, 1, "u"),
+    "open_files": (resource.RLIMIT_NOFILE, 1, "n"),
+    "memory_mb": (resource.RLIMIT_AS, 2**20, "v"),
+    "file_mb": (resource.RLIMIT_FSIZE, 2**20, "f"),
+}
+"""By key: what the kernel limits for this process as well, in which unit, and the letter that a shell has for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +38,14 @@ class Limits:
         at_least_one(self, "processes", "file_mb", "output_kb")
         between(self, 64, 2**20, "memory_mb")  # the interpreter itself has about 30
         between(self, 16, 2**16, "open_files")
+
+    def beyond(self) -> list[str]:
+        """What this process may not have itself, and so may have no right to give to programs."""
+        found = []
+        for key, (what, unit, letter) in OURS.items():
+            hard = resource.getrlimit(what)[1]
+            if hard != resource.RLIM_INFINITY and getattr(self, key) * unit > hard:
+                given = f"sandbox.limits.{key}={getattr(self, key)}"
+                found.append(f"{given} is more than this process may have (ulimit -H{letter}: {hard // unit}); "
+                             f"raise that with ulimit -{letter} or in the container, or lower the key")  # fmt: skip
+        return found

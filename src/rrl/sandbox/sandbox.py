@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass
 
+from rrl.errors import DataError
 from rrl.machine import cpus_of_a_rank
 from rrl.pulse import beat
 from rrl.ranges import at_least_one
-from rrl.sandbox.isolation import Isolation, choose, described, reached
+from rrl.sandbox.isolation import CANARY, NO_MORE, Isolation, choose, described, reached
 from rrl.sandbox.judge import destroyer, failure, run_of
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Job, Run
@@ -23,8 +24,6 @@ from rrl.sandbox.server import Server, ServerLost
 from rrl.sandbox.start import Level
 
 log = logging.getLogger(__name__)
-CANARY = json.dumps({"source": "def sing():\n    return 1\n", "function": "sing", "input": []}).encode()
-"""A program that nothing can be wrong with."""
 
 
 class _Pending:
@@ -145,6 +144,11 @@ class Sandbox:
         self._tasks: Tasks = queue.SimpleQueue()
         self._workers: list[_Worker] = []
 
+    def start(self) -> None:
+        """Find what works here, by running a program, before there is one to judge; DataError if nothing does."""
+        with self._lock:
+            self._choose()
+
     def submit(self, job: Job) -> "Future[list[Run]]":
         """One run for each input, in order, some time later; DataError if the isolation asked for does not work."""
         pending = _Pending(job)
@@ -161,7 +165,12 @@ class Sandbox:
     def _start(self) -> None:
         if not self._workers:
             level = self._choose()[0]
-            self._workers = [_Worker(level, self.limits, self._tasks) for _ in range(self.workers or cpus_of_a_rank())]
+            try:
+                for _ in range(self.workers or cpus_of_a_rank()):
+                    self._workers.append(_Worker(level, self.limits, self._tasks))
+            except RuntimeError as error:  # the threads that there are do the work
+                if not self._workers:
+                    raise DataError(f"sandbox: {error}; {NO_MORE}") from error
 
     def _choose(self) -> tuple[Level, Mapping[str, str]]:
         if self._chosen is None:

@@ -43,8 +43,11 @@ class Server:
         self._limits = limits
         # the server makes it, so that there is nobody who leaves it behind when this process is killed
         self._folder = f"{tempfile.gettempdir()}/rrl-sandbox-{secrets.token_hex(8)}" if level == "rlimits" else ""
-        self._line, theirs = socket.socketpair()
-        self._errors = os.memfd_create("errors")
+        try:
+            self._line, theirs = socket.socketpair()
+            self._errors = os.memfd_create("errors")
+        except OSError as error:
+            raise ServerLost(str(error)) from error
         try:
             with theirs:
                 self._process = subprocess.Popen(

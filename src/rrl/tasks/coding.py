@@ -91,6 +91,10 @@ class CodingTask(Task):
     def vocabulary(self) -> None:
         """None: free text."""
 
+    def start(self) -> None:
+        """Find out whether programs can be run."""
+        self.judge.start()
+
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Let the programs of these responses start to run."""
         self.judge.begin(rollouts)

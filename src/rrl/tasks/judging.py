@@ -101,6 +101,10 @@ class Judge:
     def __post_init__(self) -> None:
         not_negative(self, "tolerance")
 
+    def start(self) -> None:
+        """Find out whether programs can be run. Raises DataError."""
+        self.sandbox.start()
+
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Submit the programs of these responses, each different one once."""
         for rollout in rollouts:

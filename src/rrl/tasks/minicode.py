@@ -101,6 +101,10 @@ class MiniCode(Embedded):
             dict.fromkeys(("def", "f(x):", "\n", "return", *lines, "y", *map(str, range(10)), *WORDS, ".", ":"))
         )
 
+    def start(self) -> None:
+        """Find out whether programs can be run."""
+        self.judge.start()
+
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Start to run their programs."""
         self.judge.begin(rollouts)
