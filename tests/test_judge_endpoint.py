@@ -49,6 +49,13 @@ def test_a_request_is_a_chat_completion_with_the_filled_template(server: ChatSer
     assert server.keys == [None] * 3
 
 
+def test_half_a_character_in_an_answer_is_asked_about_as_any_other(server: ChatServer, tmp_path: Path) -> None:
+    judge = judge_of(server.url, tmp_path)
+    asked = [Comparison("\ud83d?", "It is 3.\x00\x1b", "It is 1.\udfff")]
+    assert [found.preference for found in judge.judge(asked, lambda progress, metrics: None)] == [FIRST]
+    assert "Q:\ud83d?\nFIRST:It is 3.\x00\x1b\nSECOND:It is 1.\udfff" in server.seen[0]["messages"][0]["content"]
+
+
 def test_null_leaves_a_limit_out_of_the_request(server: ChatServer, tmp_path: Path) -> None:
     judged(judge_of(server.url + "/", tmp_path, max_tokens=None, temperature=None), (1, 2))
     assert server.seen[0].keys() == {"path", "model", "messages"}

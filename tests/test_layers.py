@@ -17,7 +17,7 @@ LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
         "sidecar", "stopping", "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation", "units",
-        "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
+        "texts", "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
         "console", "pulse",
     ),
     (

@@ -38,6 +38,7 @@ from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_conf
 from rrl.runstate import hold, write_state
 from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw
 from rrl.summary import closing
+from rrl.texts import as_json
 from rrl.tracking import Tracker
 from rrl.types import Metrics
 from rrl.watchdog import Watchdog
@@ -242,8 +243,8 @@ class Run:
             result = measure(self.parts, self.prepared)
         row = {"step": trainer.global_step, "tokens_generated": trainer.tokens_generated, **result}
         if rank() == 0:
-            with room(self.folder), (self.folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            with room(self.folder), (self.folder / "evaluations.jsonl").open("ab") as file:
+                file.write(as_json(row) + b"\n")
         modes = [part for part in result.values() if isinstance(part, dict) and "accuracy" in part]
         return evaluation_metrics(result, self.source), modes[-1]["accuracy"]
 

@@ -16,7 +16,7 @@ def fingerprint(rows: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         line = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-        digest.update(f"{line}\n".encode())
+        digest.update(f"{line}\n".encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 

@@ -10,10 +10,18 @@ from typing import IO
 
 from rrl.console import on_terminal
 from rrl.stopping import has_parent
+from rrl.texts import visible
 
 log = logging.getLogger(__name__)
 STAMP = "%Y-%m-%dT%H:%M:%S%z"
 """Local time with its distance from UTC, as ISO 8601 has it."""
+
+
+class _Visible(logging.Formatter):
+    """Lines in which nothing steers the terminal that shows them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def set_up_logging() -> None:
@@ -25,7 +33,7 @@ def set_up_logging() -> None:
     watched = on_terminal()
     if watched:
         handler.addFilter(lambda record: record.name != "rrl.progress")
-    handler.setFormatter(logging.Formatter("%(message)s" if watched else "%(asctime)s %(message)s", STAMP))
+    handler.setFormatter(_Visible("%(message)s" if watched else "%(asctime)s %(message)s", STAMP))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("rrl").setLevel(logging.INFO)
 
@@ -44,9 +52,9 @@ def open_log(folder: Path, rank: int) -> Iterator[IO[str]]:
     """
     path = folder / "logs" / f"rank-{rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         handler = logging.StreamHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", STAMP))
+        handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s", STAMP))
         if rank > 0:
             _print_to(file)
         root = logging.getLogger()

@@ -1,6 +1,5 @@
 """A run's own directory: configuration, manifest, and where everything else goes. Never silently reused."""
 
-import json
 import os
 import platform
 import subprocess
@@ -17,6 +16,7 @@ from rrl.errors import ConfigError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint
 from rrl.ranges import at_least_one, not_negative
 from rrl.records import redacted, write_whole
+from rrl.texts import as_json
 from rrl.types import Feedback, Problem, Rollout
 
 PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegaconf", "wandb", "datasets", "peft")
@@ -124,7 +124,7 @@ def unused(folder: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write aside and rename, so that the file is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
+    write_whole(path, as_json(content, indent=2) + b"\n")
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -218,8 +218,7 @@ def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenize
 def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as JSONL."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
-    write_whole(path, "".join(lines).encode())
+    write_whole(path, b"".join(as_json(row) + b"\n" for row in rows))
 
 
 def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:

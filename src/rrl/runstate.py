@@ -17,9 +17,12 @@ from uuid import uuid4
 
 from rrl.errors import ConfigError
 from rrl.records import fault, last_rows, read_object, redacted, write_whole
+from rrl.texts import shortened, visible
 
 log = logging.getLogger(__name__)
 Told = Literal["running", "finished", "interrupted", "failed"]
+LONGEST_REASON = 4000
+"""Characters; a traceback in the log has all of it."""
 TOLD = ("running", "finished", "interrupted", "failed")
 """What a run says of itself in status.json; that it was killed, or never said anything, others have to find out."""
 
@@ -111,7 +114,7 @@ def write_state(folder: Path, state: Told, reason: str | None = None, processes:
     before, _ = _status(folder)
     status = {
         "state": state,
-        "reason": None if reason is None else redacted(reason),
+        "reason": None if reason is None else visible(shortened(redacted(reason), LONGEST_REASON)),
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": before.get("started", now),

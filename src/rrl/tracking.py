@@ -15,11 +15,16 @@ from typing import Any, Protocol
 
 from rrl.records import redacted, write_whole
 from rrl.sidecar import Sidecar, SidecarError
+from rrl.texts import as_json, shortened, visible
 
 log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 KEY = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+|([\w]+-)?[\w-]{40,}")
 """A W&B key: a JWT, or 40 characters or more, behind a prefix where the server is one's own."""
+
+
+MOST_SHOWN = 20_000
+"""Characters of a text that a sink is shown; the dumps have all of it."""
 
 
 class Sink(Protocol):
@@ -68,7 +73,7 @@ class Tracker:
         self._tell("log", step, metrics)
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
-        """Show a few responses; what is neither text nor number is shown as JSON."""
+        """Show a few responses, long ones shortened; what is neither text nor number is shown as JSON."""
         self._tell("samples", step, [{name: _cell(value) for name, value in row.items()} for row in rows])
 
     def summary(self, result: Mapping[str, Any]) -> None:
@@ -89,14 +94,17 @@ class Tracker:
         except Exception as error:
             # A sink is a convenience, and fails in ways that its library does not list; a run must not end for it.
             kind = "" if isinstance(error, SidecarError) else f"{type(error).__name__}: "
-            why = redacted(" ".join(f"{kind}{error}".split()))
+            why = redacted(shortened(" ".join(f"{kind}{error}".split()), 1000))
             name = type(self._sink).__name__
             log.warning("logger: %s fails (%s); the run goes on with metrics.jsonl alone", name, why)
             self._sink = None
 
 
 def _cell(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | None) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, int | float | None):
+        return value
+    text = value if isinstance(value, str) else as_json(value).decode()
+    return shortened(visible(text), MOST_SHOWN)
 
 
 @dataclass(kw_only=True)
@@ -222,7 +230,7 @@ class TensorBoard(Sink):
 
 def _code(content: Mapping[str, Any]) -> str:
     """JSON as a block of Markdown."""
-    return "\n".join(f"    {line}" for line in json.dumps(content, indent=2, default=str).split("\n"))
+    return "\n".join(f"    {line}" for line in visible(as_json(content, indent=2).decode()).split("\n"))
 
 
 def _plain(value: Any) -> str:

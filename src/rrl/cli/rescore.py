@@ -31,6 +31,7 @@ def _rescore(arguments: Sequence[str]) -> None:
     from rrl.config import load
     from rrl.rescore import as_table, rescore
     from rrl.rundir import write_json
+    from rrl.texts import visible
 
     given = shell.options(arguments, OPTIONS)
     files, shown = _files(given["from_run"], given["dump"]), _shown(given["shown"])
@@ -40,7 +41,7 @@ def _rescore(arguments: Sequence[str]) -> None:
     result = rescore(parts.task, files)
     if output is not None:
         write_json(output, result.as_mapping())
-    print(json.dumps(result.as_mapping(), indent=2, default=str) if as_json else as_table(result, shown))
+    print(json.dumps(result.as_mapping(), indent=2, default=str) if as_json else visible(as_table(result, shown)))
 
 
 def _files(run: str | None, dump: str | None) -> list[Path]:

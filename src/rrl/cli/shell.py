@@ -12,6 +12,7 @@ from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
 from rrl.logs import set_up_logging
 from rrl.memory import OutOfMemory
 from rrl.stopping import Interrupted
+from rrl.texts import visible
 
 QUIET = {
     "DS_ACCELERATOR_LOG": "0",
@@ -42,7 +43,7 @@ def guarded(work: Callable[[], None]) -> int:
     try:
         work()
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         return 1 if isinstance(error, DivergenceError | OutOfMemory | StorageError) else 2
     except Interrupted as stop:
         print(stop, file=sys.stderr)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rrl.cli import shell
 from rrl.errors import ConfigError
 from rrl.runstate import RunState, read_state
+from rrl.texts import visible
 
 HELP = """
 rrl-status lists the runs below a folder, the latest first: state, step, last reward, budget used, time since then.
@@ -42,9 +43,9 @@ def _status(arguments: Sequence[str]) -> None:
     if "--json" in arguments:
         print(json.dumps([asdict(state) for state in states], indent=2, default=str))
     elif found == folders and len(folders) == 1:
-        print(_details(states[0]))
+        print(visible(_details(states[0])))
     elif states:
-        print(_table([COLUMNS, *map(_cells, states)]))
+        print(visible(_table([COLUMNS, *map(_cells, states)])))
     else:
         print(f"no runs below {', '.join(map(str, folders))}; rrl-train makes one")
 

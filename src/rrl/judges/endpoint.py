@@ -14,7 +14,9 @@ from typing import Any
 from rrl.errors import ServiceError
 from rrl.judges.pace import Pace, Stopped
 from rrl.judges.replies import Reply, read_reply
+from rrl.texts import as_json
 
+JSON = {"Content-Type": "application/json"}
 RETRIED = (408, 409, 425, 429)
 """Refusals that may pass; so may everything from 500 on."""
 REMEDIES = {
@@ -143,8 +145,9 @@ class Endpoint:
         import httpx
 
         end, content = self._clock() + self._patience.timeout, b""
+        address = f"{self._address.base_url}/chat/completions"
         try:
-            with self._client.stream("POST", f"{self._address.base_url}/chat/completions", json=body) as response:
+            with self._client.stream("POST", address, content=as_json(body), headers=JSON) as response:
                 self._reached.set()
                 for chunk in response.iter_bytes():
                     content += chunk
