@@ -22,6 +22,7 @@ LAYERS = (
     ),
     (
         "progress", "summary",
+        "tokens", "saving", "adapters", "templates",
         "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "formula",
         "names", "importing", "programs", "final_numbers",
     ),
@@ -33,7 +34,7 @@ LAYERS = (
     (
         *PLUGINS,
         "policy", "agreement", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "preferences", "sweep_records", "rescore", "loop", "harvest", "equality", "arms",
+        "preferences", "sweep_records", "rescore", "loop", "harvest", "beginning", "equality", "arms",
     ),
     ("trainer", "gsi", "phases", "probes", "search"),
     ("config", "checkpoint", "forecast", "jobs"),
@@ -46,7 +47,7 @@ LAYERS = (
 
 PLACES = {
     "deepspeed": {"policy.py", "footprint.py"},
-    "peft": {"policy_settings.py"},
+    "peft": {"policy_settings.py", "adapters.py"},
     "wandb": {"wandb_process.py"},
     "matplotlib": {"plots.py"},
     "datasets": {"data.py"},

@@ -201,3 +201,9 @@ def test_a_real_lack_of_memory_names_phase_and_key(setting: str, spare: int, pha
     key, _, value = setting.partition("=")
     assert f"{phase}: " in done.stdout, done.stderr[-2000:]
     assert f"{key}: {value}; try {key}={int(value) // 2}" in done.stdout
+
+
+def test_an_error_that_comes_from_itself_has_an_end() -> None:
+    one, other = OSError(28, "No space left on device"), ValueError("x")
+    one.__cause__, other.__cause__ = other, one
+    assert explain(other, "gen", {}, 1) is None

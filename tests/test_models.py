@@ -11,10 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from rrl.errors import DataError
-from rrl.models import HuggingFace, LoadedModel, TinyLlama, check_tokenizer
+from rrl.models import HuggingFace, LoadedModel, TinyLlama, check_tokenizer, sound_generation
+from rrl.tokens import embedded, refuse_beyond
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -178,24 +186,117 @@ def test_a_tokenizer_without_an_end_token_is_refused(saved: Path, tmp_path: Path
     )
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(saved: Path, tmp_path: Path) -> None:
-    shutil.copytree(saved, tmp_path / "x")
-    TinyLlama(**SIZES).load(tuple(f"w{i}" for i in range(500))).tokenizer.save_pretrained(tmp_path / "x")
-    assert refusal(tmp_path / "x") == (
-        f"tokenizer of {tmp_path / 'x'}: has 504 tokens but the model embeds 260; use the tokenizer the model was "
-        "trained with"
+def with_added(saved: Path, folder: Path, **specials: str) -> Path:
+    """A copy of the folder whose tokenizer has one token more than the model embeds, of any special kinds."""
+    shutil.copytree(saved, folder)
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"], **specials})
+    tokenizer.split_special_tokens = False
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_tokenizer_may_have_a_token_that_the_model_does_not_embed(saved: Path, tmp_path: Path) -> None:
+    model, tokenizer = from_folder(with_added(saved, tmp_path / "x"))
+    assert (len(tokenizer), embedded(model), tokenizer.pad_token_id) == (261, 260, 0)
+
+
+def test_a_pad_token_that_is_not_embedded_gives_way_to_the_end_token(saved: Path, tmp_path: Path) -> None:
+    tokenizer = from_folder(with_added(saved, tmp_path / "x", pad_token="<image_soft_token>")).tokenizer
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<eos>", 2)
+
+
+def test_an_end_token_that_is_not_embedded_is_refused(saved: Path, tmp_path: Path) -> None:
+    folder = with_added(saved, tmp_path / "x", eos_token="<image_soft_token>")
+    assert refusal(folder) == (
+        f"tokenizer of {folder}: its EOS token has the number 260 but the model embeds 260; use the tokenizer "
+        "the model was trained with"
     )
 
 
-def test_all_that_is_wrong_with_a_tokenizer_is_told_at_once() -> None:
-    vocabulary = {"a": 0, "b": 300}  # two tokens, but with a hole between their numbers
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="a")))
+def test_a_token_beyond_the_embedding_is_refused_where_a_text_uses_it(saved: Path, tmp_path: Path) -> None:
+    _, tokenizer = from_folder(with_added(saved, tmp_path / "x"))
+    texts = {"a": "none", "b": "look: <image_soft_token>", "c": "<image_soft_token>" * 2}
+    rows = [(name, tokenizer(text).input_ids) for name, text in texts.items()]
+    refuse_beyond(rows[:1], tokenizer, 260)
+    refuse_beyond(rows, tokenizer, 261)
     with pytest.raises(DataError) as caught:
+        refuse_beyond(rows, tokenizer, 260)
+    told = (
+        "has token 260 ('<image_soft_token>'), but the model embeds 260 tokens; use the tokenizer the model was "
+        "trained with, or take it out of the text"
+    )
+    assert list(caught.value.faults) == [f"b: {told}", f"c: {told}"]
+
+
+def test_only_ten_texts_are_named() -> None:
+    rows = [(str(number), (1, 300)) for number in range(12)]
+    with pytest.raises(DataError) as caught:
+        refuse_beyond(rows, BYTES.tokenizer, 260)
+    assert (len(caught.value.faults), caught.value.faults[-1]) == (11, "... and 2 more texts")
+
+
+def test_a_tokenizer_with_a_hole_between_its_numbers_is_judged_by_what_is_used() -> None:
+    vocabulary = {"a": 0, "b": 300, "c": 1}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="a")))
+    with pytest.raises(DataError, match="tokenizer of x: has no EOS token"):
         check_tokenizer(tokenizer, BYTES.model, "x")
-    assert [fault.split(";")[0] for fault in caught.value.faults] == [
-        "tokenizer of x: has no EOS token, so that no response could end",
-        "tokenizer of x: has 301 tokens but the model embeds 260",
-    ]
+    tokenizer.eos_token = "c"
+    check_tokenizer(tokenizer, BYTES.model, "x")
+    assert tokenizer.pad_token_id == 1
+
+
+# --- generation configs -----------------------------------------------------------------------------------------------
+
+TOKENS = {"bos_token_id": 1, "eos_token_id": [2, 5], "pad_token_id": 0}
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ({}, {}),
+        ({"temperature": 0.6, "do_sample": True}, {"temperature": 0.6, "do_sample": True}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        ({"temperature": 0.6}, {"temperature": 0.6, "do_sample": True}),
+        ({"top_p": 0.9, "top_k": 20}, {"top_p": 0.9, "top_k": 20, "do_sample": True}),
+        ({"typical_p": 0.5, "do_sample": False}, {"typical_p": 0.5, "do_sample": True}),
+        ({"min_p": 0.1}, {"min_p": 0.1, "do_sample": True}),
+        ({"epsilon_cutoff": 1e-3}, {"epsilon_cutoff": 1e-3, "do_sample": True}),
+        ({"num_return_sequences": 3}, {"num_return_sequences": 3, "do_sample": True}),
+        ({"early_stopping": True}, {}),
+        ({"length_penalty": 2.0, "num_beams": 1}, {}),
+        ({"num_beams": 2, "num_return_sequences": 3}, {}),
+        ({"early_stopping": "sometimes"}, {}),
+        ({"temperature": 0.6, "early_stopping": True}, {}),
+    ],
+)
+def test_a_model_can_be_saved_whatever_its_generation_config_says(
+    file: str, values: dict[str, Any], written: dict[str, Any], saved: Path, tmp_path: Path
+) -> None:
+    folder = changed(saved, tmp_path / "x", file, **values, eos_token_id=[2, 5])
+    if file == "config.json":
+        (folder / "generation_config.json").unlink()
+    model = from_folder(folder).model
+    model.save_pretrained(tmp_path / "again")
+    found = json.loads((tmp_path / "again" / "generation_config.json").read_text())
+    sampling = {"temperature", "do_sample", "early_stopping", "length_penalty", "max_new_tokens", *values}
+    assert {name: found[name] for name in sampling if found.get(name) is not None} == written
+    assert {name: found[name] for name in TOKENS} == TOKENS
+
+
+NONSENSE = [{"cache_implementation": "none such"}, {"pad_token_id": -1}, {"compile_config": 3}, {"max_new_tokens": 0}]
+
+
+@pytest.mark.parametrize("values", NONSENSE)
+def test_of_a_generation_config_that_is_nonsense_the_tokens_stay(values: Any, saved: Path, tmp_path: Path) -> None:
+    model = from_folder(changed(saved, tmp_path / "x", "generation_config.json", **values, eos_token_id=[2, 5])).model
+    model.save_pretrained(tmp_path / "again")
+    assert model.generation_config.eos_token_id == [2, 5]
+
+
+def test_a_generation_config_that_is_sound_is_left_to_transformers(saved: Path) -> None:
+    assert sound_generation(str(saved), None) is None
 
 
 def remove(*names: str) -> Callable[[Path], None]:

@@ -13,6 +13,7 @@ import torch
 
 from rrl import contracts
 from rrl.assemble import encode, start_frozen, warm_start
+from rrl.beginning import moment
 from rrl.config import Parts, load
 from rrl.errors import ConfigError, DataError
 from rrl.models import HuggingFace, LoadedModel
@@ -45,6 +46,7 @@ def opponent(parts: Parts, against: str | None, run: str | None) -> Side:
         raise ConfigError(f"against: {against!r} is a run without actor/; expected one that came to its end")
     with _told(against):
         _, other = load("evaluate", [], run=str(folder), judging=False)
+    other.prompts.template.stand(moment(folder))
     return Side(name=against, parts=replace(parts, model=other.model, prompts=other.prompts, warmstart=None))
 
 

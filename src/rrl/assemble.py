@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from rrl.agreement import check_agreement, reader
 from rrl.clock import Clock
 from rrl.config import Parts
 from rrl.distributed import device, first_on_each_machine
-from rrl.errors import DataError, DivergenceError
+from rrl.errors import DataError, DivergenceError, StorageError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
 from rrl.interfaces import RolloutEngine, WeightSource
 from rrl.loop import Loop, Origin
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
+from rrl.saving import rehearse, rescued, write_model
 from rrl.sft import WarmStart
+from rrl.tokens import embedded, refuse_beyond
 from rrl.types import Example, Problem, Show
 
 log = logging.getLogger(__name__)
@@ -96,7 +99,10 @@ def check_levels(examples: Sequence[Example], weights: Mapping[str, float] | Non
 def encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> list[Problem]:
     """Examples as problems that fit the model's context."""
     longest = parts.engine.sampling.max_new_tokens
-    return parts.prompts.encode(examples, loaded.tokenizer, context=_context(loaded.model), response=longest)
+    problems = parts.prompts.encode(examples, loaded.tokenizer, context=_context(loaded.model), response=longest)
+    rows = ((problem.id, problem.prompt + problem.reference) for problem in problems)
+    refuse_beyond(rows, loaded.tokenizer, embedded(loaded.model))
+    return problems
 
 
 def _context(model: Any) -> int:
@@ -124,6 +130,7 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
         log.info("warm start: %s (cached)", folder)
         return _from_folder(folder, loaded), folder
     problems = encode(demonstrations, loaded, parts)
+    rehearse(model, tokenizer, folder.parent)
     loss = settings.train(model, tokenizer, problems, show)
     if not math.isfinite(loss):
         raise DivergenceError(f"warm start: loss {loss}; expected a finite number; lower warmstart.lr")
@@ -142,8 +149,10 @@ def _keep(loaded: LoadedModel, folder: Path) -> None:
     """Write aside and rename, for another process may do the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    loaded.model.save_pretrained(aside)
-    loaded.tokenizer.save_pretrained(aside)
+    with rescued(partial(write_model, *loaded), "warm-start", folder.parent):
+        faults = write_model(*loaded, aside)
+    if faults:
+        raise StorageError(*(f"warm start: {fault}; what could be written is in {aside}" for fault in faults))
     if folder.exists():
         shutil.rmtree(aside)
     else:
@@ -184,7 +193,7 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
 
 def _origin(parts: Parts, prepared: Prepared) -> Origin:
     """What the run begins with; the model is loaded anew whenever it is asked for, and held nowhere."""
-    folder, tokenizer = prepared.kept, prepared.tokenizer
+    folder, tokenizer, size = prepared.kept, prepared.tokenizer, embedded(prepared.model)
 
     def model() -> Any:
         loaded = parts.model.load(parts.task.vocabulary())
@@ -192,7 +201,9 @@ def _origin(parts: Parts, prepared: Prepared) -> Origin:
 
     def render(questions: Sequence[str]) -> list[tuple[int, ...]]:
         examples = [Example(id="", level="", question=question, reference="", answer="") for question in questions]
-        return parts.prompts.template.render(examples, tokenizer)
+        rows = parts.prompts.template.render(examples, tokenizer)
+        refuse_beyond(zip(questions, rows, strict=True), tokenizer, size)
+        return rows
 
     return Origin(
         problems=prepared.train,

@@ -1,6 +1,7 @@
 """Checkpoints: everything that training goes on from, written aside and renamed; the last good one is found."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,16 +17,15 @@ from typing import Any
 import torch
 
 from rrl.distributed import from_first, gathered, rank, spread, world_size
-from rrl.errors import ConfigError, DataError, StorageError
+from rrl.errors import ConfigError, ContractError, DataError, StorageError
 from rrl.loop import Loop
 from rrl.records import read_object, sync, write_whole
 from rrl.rundir import unused
+from rrl.saving import is_full
 
 log = logging.getLogger(__name__)
 ABOUT = "checkpoint.json"
 """Step, processes, score, and size and SHA-256 of every other file; written last: what lacks it is no checkpoint."""
-FULL = ("No space left", "Disk quota exceeded", "file write failed", "unexpected pos")
-"""What the system, safetensors and torch say when a disk is full; the last is torch's, and may mean something else."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,17 @@ class Checkpoints:
             names = [path.relative_to(aside).as_posix() for path in files]
             from_first(lambda: self._finish(aside, target, {**about, "files": dict(zip(names, sums, strict=True))}))
 
+    def rehearse(self, trainer: Loop) -> None:
+        """Try what ``save`` will do, as far as it costs no more than seconds: whether there is room, and what can be
+        written. Raises DataError or StorageError.
+        """
+        with room(self.run):
+            from_first(lambda: self._find_room(trainer, "the first step"))
+            from_first(lambda: trainer.policy.rehearse(self.folder))
+        faults = [fault for name, part in _parts(trainer).items() for fault in _unwritable(name, part)]
+        if faults:
+            raise ContractError(*faults)
+
     def restore(self, trainer: Loop) -> int | None:
         """Bring the trainer to the last good checkpoint; returns its step, or None where there is none at all.
 
@@ -84,16 +95,20 @@ class Checkpoints:
 
     def _make_room(self, trainer: Loop, aside: Path) -> None:
         """Begin with an empty folder on a disk with enough space."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".*.tmp"):
             shutil.rmtree(left)
+        self._find_room(trainer, f"step {trainer.global_step}")
+        aside.mkdir()
+
+    def _find_room(self, trainer: Loop, what: str) -> None:
+        """Raise StorageError unless a checkpoint fits on the disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         need, free = self.size() or trainer.policy.state_bytes(), shutil.disk_usage(self.folder).free
         if free < 1.05 * need:
             raise StorageError(
                 f"run.dir: {free / 1e6:,.1f} MB are free in {str(self.folder)!r}; expected {need / 1e6:,.1f} MB for a "
-                f"checkpoint of step {trainer.global_step}; make room or lower run.keep_last, {_go_on(self.run)}"
+                f"checkpoint of {what}; make room or lower run.keep_last, {_go_on(self.run)}"
             )
-        aside.mkdir()
 
     def _finish(self, aside: Path, target: Path, about: dict[str, Any]) -> None:
         sync(self.run)
@@ -146,7 +161,7 @@ def room(run: Path, aside: Path | None = None) -> Iterator[None]:
     except Exception as error:  # each library has its own kind for a write that fails
         if aside is not None and rank() == 0:
             shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, StorageError) or not any(sign in str(error) for sign in FULL):
+        if isinstance(error, StorageError) or not is_full(error):
             raise
         free, why = shutil.disk_usage(run).free, str(error).splitlines()[0][:200]
         raise StorageError(
@@ -165,7 +180,8 @@ def _write(trainer: Loop, folder: Path) -> None:
     torch.save(_random_state(), folder / f"rank-{rank():05d}.pt")
     if rank() == 0:
         torch.save(state_of(trainer), folder / "state.pt")
-    trainer.policy.save(folder / "actor")
+    for fault in trainer.policy.save(folder / "actor"):
+        log.warning("checkpoint of step %d, actor: %s; training can go on from it", trainer.global_step, fault)
     gathered(None)
 
 
@@ -185,6 +201,19 @@ def state_of(trainer: Loop) -> dict[str, Any]:
 def _parts(trainer: Loop) -> dict[str, Any]:
     named = ("sampler", "engine", "reward", "objective", "policy")
     return {"trainer": trainer} | {name: getattr(trainer, name) for name in named}
+
+
+def _unwritable(name: str, part: Any) -> list[str]:
+    """Why a part's state cannot be saved, if so."""
+    try:
+        torch.save(part.state_dict(), io.BytesIO())
+    except Exception as error:  # it is a stranger's
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return [
+            f"{name}: {type(part).__qualname__}.state_dict cannot be saved ({told}); expected plain data, as in "
+            "{'seen': 3}; mend this class (docs/adding-a-part.md)"
+        ]
+    return []
 
 
 def _random_state() -> dict[str, Any]:

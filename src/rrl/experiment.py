@@ -5,12 +5,13 @@ import logging
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from rrl.assemble import Prepared, make_trainer, measure, prepare
+from rrl.beginning import BEGINNING, moment, write_manifest
 from rrl.budget import look_around
 from rrl.checkpoint import Checkpoints, room
 from rrl.clock import Clock
@@ -26,7 +27,7 @@ from rrl.distributed import (
     start_process_group,
     world_size,
 )
-from rrl.errors import ConfigError, DataError, UsageError
+from rrl.errors import ConfigError, DataError, StorageError, UsageError
 from rrl.evaluation import evaluation_metrics
 from rrl.fingerprints import weights_fingerprint
 from rrl.logs import open_log, tell
@@ -36,6 +37,7 @@ from rrl.plan import at_start
 from rrl.records import last_rows, read_object, redacted, rewind
 from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
 from rrl.runstate import hold, write_state
+from rrl.saving import PLAIN, rescued
 from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw
 from rrl.summary import closing
 from rrl.texts import as_json
@@ -44,8 +46,6 @@ from rrl.types import Metrics
 from rrl.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-BEGINNING = ("data", "model", "tokenizer")
-"""Parts of the manifest that a run must find again when it is resumed."""
 SAMPLES = 8
 """Rollouts of a dump that are shown as a table."""
 
@@ -128,17 +128,20 @@ def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, 
     """Data, model and trainer, brought to where the run stands; its records taken back to there."""
     display.begin("loading" if parts.warmstart is None else "warm start")
     here = look_around()
+    started = from_first(lambda: moment(folder))
+    parts.prompts.template.stand(started)
     prepared = prepare(config, parts, display.advance, keep=folder / "start")
     clock.enter("the start")
     display.phase("start")
     data = {"train": prepared.train, "test": prepared.test}
     about = manifest(config, data, weights_fingerprint(prepared.model), prepared.tokenizer)
-    agree("data, model and tokenizer", [_sums(about[name]) for name in BEGINNING])
+    agree("data, model and tokenizer", [about[name] for name in BEGINNING])
     if rank() == 0:
         tell(at_start(config, parts, folder, prepared, here))
     trainer = make_trainer(parts, prepared, clock)
-    from_first(lambda: _write_manifest(folder, {**about, "warmstart": prepared.warmstart}))
+    from_first(lambda: write_manifest(folder, {**about, "warmstart": prepared.warmstart}, started))
     checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)
+    checkpoints.rehearse(trainer)
     step = checkpoints.restore(trainer)
     from_first(lambda: _rewind(folder, step))
     if rank() == 0:
@@ -167,33 +170,6 @@ def _rewind(folder: Path, step: int | None) -> None:
             "there is no checkpoint: the run begins anew; its records up to step %d are in %s", rows[0]["step"], aside
         )
     rewind(folder, step)
-
-
-def _write_manifest(folder: Path, about: dict[str, Any]) -> None:
-    """What the run began with; raises DataError when a resumed one would go on with something else."""
-    before, _ = read_object(folder / "manifest.json")
-    sums = {name: (_sums(before.get(name, about[name])), _sums(about[name])) for name in BEGINNING}
-    faults = [
-        f"{name}: not what the run in {str(folder)!r} began with (SHA-256 {old}, now {new}); expected the same; bring "
-        "it back, or begin a new run"
-        for name, (old, new) in sums.items()
-        if old != new
-    ]
-    if faults:
-        raise DataError(*faults)
-    if before:
-        resumed = [
-            *before.get("resumed", []),
-            {key: about[key] for key in ("command", "started", "packages", "git_commit")},
-        ]
-        about = before | {"resumed": resumed}
-    write_json(folder / "manifest.json", about)
-
-
-def _sums(about: Mapping[str, Any]) -> str:
-    """The hashes in a part of the manifest, in short."""
-    found = [about["sha256"]] if "sha256" in about else [part["sha256"] for part in about.values()]
-    return ", ".join(digest[:12] for digest in found)
 
 
 @dataclass
@@ -225,7 +201,7 @@ class Run:
                 self._log(metrics)
                 display.advance(trainer.progress, metrics)
                 if _due(step, settings.save_freq) or marked or asked or last:
-                    with trainer.clock.phase("save_checkpoint"):
+                    with trainer.clock.phase("save_checkpoint"), self._rescue(f"step-{step:06d}"):
                         self.checkpoints.save(trainer, score)
                 if asked and not last:
                     raise Interrupted(f"step {step} is done and saved; go on: rrl-train resume={self.folder}")
@@ -282,17 +258,23 @@ class Run:
     def _finish(self) -> None:
         """Save the actor in Hugging Face format and sum the run up in result.json."""
         aside = self.folder / ".actor.tmp"
-        with room(self.folder, aside):
-            self.trainer.policy.save(aside)
-            if self.tracker is None:
-                return
-            shutil.rmtree(self.folder / "actor", ignore_errors=True)
-            aside.rename(self.folder / "actor")
-            lines = (self.folder / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
-            spent = {"steps": self.trainer.global_step, "tokens_generated": self.trainer.tokens_generated}
-            result = {**spent, "before": json.loads(lines[0]), "after": json.loads(lines[-1])}
-            write_json(self.folder / "result.json", result)
-        self.tracker.summary(result)
+        with self._rescue("actor"), room(self.folder, aside):
+            faults = gathered(self.trainer.policy.save(aside))[0]
+            if self.tracker is not None:
+                shutil.rmtree(self.folder / "actor", ignore_errors=True)
+                aside.rename(self.folder / "actor")
+                lines = (self.folder / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+                spent = {"steps": self.trainer.global_step, "tokens_generated": self.trainer.tokens_generated}
+                result = {**spent, "before": json.loads(lines[0]), "after": json.loads(lines[-1])}
+                write_json(self.folder / "result.json", result)
+                self.tracker.summary(result)
+        if faults:
+            raise StorageError(*(f"{fault}; its weights are in {self.folder / 'actor' / PLAIN}" for fault in faults))
+
+    def _rescue(self, name: str) -> AbstractContextManager[None]:
+        """Leave the weights somewhere, should a save fail."""
+        policy = self.trainer.policy
+        return rescued(policy.save if policy.saves_alone else None, name, self.folder)
 
 
 def _due(step: int, every: int | None) -> bool:

@@ -260,8 +260,15 @@ class Policy(WeightSource, Protocol):
     def reset(self, model: Any, optimiser_steps: int) -> None:
         """Begin anew from these weights, with fresh optimisers and schedules for so many steps."""
 
-    def save(self, folder: Path) -> None:
-        """Write the actor and its tokenizer in Hugging Face format."""
+    def save(self, folder: Path) -> list[str]:
+        """Write the actor and its tokenizer in Hugging Face format; tells what could not be, and is written plainly."""
+
+    def rehearse(self, folder: Path) -> None:
+        """Try within ``folder`` what ``save`` will do, as far as it costs no more than seconds."""
+
+    @property
+    def saves_alone(self) -> bool:
+        """Whether ``save`` works on this rank without the others."""
 
     def state_bytes(self) -> int:
         """About how many bytes ``save_state`` and ``save`` write together."""

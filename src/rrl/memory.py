@@ -105,8 +105,10 @@ def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | N
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that it came from."""
-    while error is not None:
+    """The error and those that it came from, each once: one that is raised again may come from itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

@@ -1,12 +1,19 @@
 """Where language models and tokenizers come from: built in code, a local folder, or the hub."""
 
+import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from rrl.adapters import adapter_of
 from rrl.errors import DataError
 from rrl.ranges import at_least_one
+from rrl.tokens import agree_on_padding, embedded
+
+log = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
@@ -83,7 +90,8 @@ class HuggingFace(Model):
     """Any causal language model of transformers, by hub id or local folder.
 
     ``revision`` is a hub revision or null; ``attention`` is transformers' ``attn_implementation`` (sdpa, eager,
-    flash_attention_2). Weights are loaded in float32: the policy decides the training precision.
+    flash_attention_2). Weights are loaded in float32: the policy decides the training precision. A folder with a
+    low-rank adapter gives its base model with the adapter merged into the weights.
     """
 
     path: str | None
@@ -104,27 +112,41 @@ class HuggingFace(Model):
         return self._read(self._without_weights)
 
     def _read(self, make: Callable[[str, dict[str, Any]], Any]) -> LoadedModel:
-        from transformers import AutoTokenizer
-
         path = os.path.expanduser(str(self.path))
-        common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, **common)
-            model = make(path, common)
+            loaded = self._load(path, self.revision, make)
         except DataError:
             raise
         except Exception as error:  # a broken folder can raise nearly anything
             raise DataError(self._unreadable(path, error)) from error
-        check_tokenizer(tokenizer, model, path)
-        return LoadedModel(model, tokenizer)
+        check_tokenizer(loaded.tokenizer, loaded.model, path)
+        return loaded
+
+    def _load(self, path: str, revision: str | None, make: Callable[[str, dict[str, Any]], Any]) -> LoadedModel:
+        """What is there or, where that is an adapter, its base and the adapter as one."""
+        from transformers import AutoTokenizer
+
+        adapter = adapter_of(path)
+        common = {"revision": revision, "trust_remote_code": self.trust_remote_code}
+        if adapter is None:
+            tokenizer = AutoTokenizer.from_pretrained(path, **common)
+            return LoadedModel(make(path, common), tokenizer)
+        try:
+            model, tokenizer = self._load(adapter.base, adapter.revision, make)
+        except (OSError, ValueError) as error:  # what transformers raises for what it cannot find or read
+            raise adapter.unreadable(error) from error
+        if (Path(path) / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(path, **common)
+        return LoadedModel(model if model.device.type == "meta" else adapter.merge(model), tokenizer)
 
     def _with_weights(self, path: str, common: dict[str, Any]) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
 
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True, **common
-        )
+            path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True,
+            generation_config=sound_generation(path, common["revision"]), **common,
+        )  # fmt: skip
         if missing := sorted(report["missing_keys"]):
             raise DataError(self._unreadable(path, f"{len(missing)} weights are missing, such as {missing[0]}"))
         return model
@@ -151,24 +173,64 @@ class HuggingFace(Model):
         )
 
 
+def sound_generation(path: str, revision: str | None) -> Any:
+    """The model's generation config as one that can be saved; None where it can be as it is.
+
+    Many a folder names a temperature without saying that it samples, which transformers reads but does not write. We
+    sample by our own settings; what matters is which tokens end a response.
+    """
+    from transformers import GenerationConfig
+
+    values = _generation_values(path, revision)
+    ids = {name: value for name, value in values.items() if name.endswith("token_id") and _are_ids(value)}
+    for candidate in (values, {**values, "do_sample": True}, ids):
+        try:
+            config = GenerationConfig(**candidate)
+            config.validate(strict=True)
+        except Exception as error:  # of whatever kind: values are not checked for their types
+            log.info("generation config of %s: not valid (%s)", path, " ".join(str(error).split())[:200])
+        else:
+            return None if candidate is values else config
+    return GenerationConfig()
+
+
+def _generation_values(path: str, revision: str | None) -> dict[str, Any]:
+    """What generation_config.json says or, where there is none, config.json."""
+    from transformers import GenerationConfig
+    from transformers.utils import cached_file
+
+    for name in ("generation_config.json", "config.json"):
+        try:
+            found = json.loads(Path(str(cached_file(path, name, revision=revision))).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # it is not there, or no JSON: then transformers goes on to the next, or says so
+            continue
+        known = found if name != "config.json" else found.keys() & vars(GenerationConfig()).keys()
+        return {key: found[key] for key in known if found[key] is not None}
+    return {}
+
+
+def _are_ids(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return all(type(number) is int and number >= 0 for number in several)
+
+
 def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
-    """Give the tokenizer a pad token where EOS can serve; refuse one without EOS or with too many tokens."""
-    faults = []
-    if tokenizer.eos_token_id is None:
-        faults.append(
+    """Give the tokenizer a pad token where EOS can serve; refuse one without EOS, or whose EOS the model cannot read.
+
+    It may have more tokens than the model embeds: whether a text uses them is seen when texts are encoded.
+    """
+    end, size = tokenizer.eos_token_id, embedded(model)
+    if end is None:
+        raise DataError(
             f"tokenizer of {name}: has no EOS token, so that no response could end; set eos_token in its "
             "tokenizer_config.json"
         )
-    elif tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
-    if tokens > rows:
-        faults.append(
-            f"tokenizer of {name}: has {tokens} tokens but the model embeds {rows}; "
-            "use the tokenizer the model was trained with"
+    if end >= size:
+        raise DataError(
+            f"tokenizer of {name}: its EOS token has the number {end} but the model embeds {size}; use the "
+            "tokenizer the model was trained with"
         )
-    if faults:
-        raise DataError(*faults)
+    agree_on_padding(tokenizer, size)
 
 
 def _word_tokenizer(words: tuple[str, ...]) -> Any:

@@ -17,6 +17,7 @@ from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import Policy, StateDict
 from rrl.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
 from rrl.policy_settings import BUCKET, PolicySettings
+from rrl.saving import rehearse, write_model
 from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
 
 
@@ -182,13 +183,22 @@ class DeepSpeedPolicy(Policy):
                 yield self._bare
                 lend(self._bare, {name: weight.to("meta") for name, weight in weights.items()})
 
-    def save(self, folder: Path) -> None:
-        """Write actor and tokenizer in Hugging Face format; adapters are merged into the weights."""
+    def save(self, folder: Path) -> list[str]:
+        """Write actor and tokenizer in Hugging Face format; adapters are merged into the weights.
+
+        What cannot be written so is written plainly (``saving.write_model``) and told, by the first rank.
+        """
         with self.generation_model() as model:
-            if rank() == 0:
-                plain = copy.deepcopy(model).merge_and_unload() if self._settings.lora else model
-                plain.save_pretrained(folder)
-                self._tokenizer.save_pretrained(folder)
+            return write_model(model, self._tokenizer, folder) if rank() == 0 else []
+
+    def rehearse(self, folder: Path) -> None:
+        """Try all of ``save`` but the weights. Raises DataError or StorageError."""
+        rehearse(self.actor.model if self._bare is None else self._bare, self._tokenizer, folder)
+
+    @property
+    def saves_alone(self) -> bool:
+        """Whether this rank has all that ``save`` needs, without the help of others."""
+        return rank() == 0 and (self._bare is None or world_size() == 1)
 
     def state_bytes(self) -> int:
         """About what a checkpoint takes: weights, two moments and a master copy in float32, and the actor once more."""
@@ -256,18 +266,7 @@ def _engine(module: torch.nn.Module, settings: PolicySettings, factor: Callable[
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     size = sum(_count(p) for _, p in trained)
-    heads = {id(p) for p in module.head.parameters()} if isinstance(module.head, torch.nn.Module) else set()
-    is_critic = isinstance(module, Critic)
-    groups = [
-        {"network": network, "lr": rate, "params": [p for _, p in trained if (is_critic or id(p) in heads) == valued]}
-        for network, rate, valued in (("actor", settings.actor_lr, False), ("critic", settings.critic_lr, True))
-    ]
-    optimiser = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        betas=settings.adam_betas,
-        eps=settings.adam_epsilon,
-        weight_decay=settings.weight_decay,
-    )
+    optimiser = settings.optimiser(module, is_critic=isinstance(module, Critic))
     config = {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": 1,

@@ -82,3 +82,19 @@ class PolicySettings:
             return warmup
         done = min(1.0, step / steps)
         return warmup * (1 - done if self.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
+
+    def optimiser(self, module: torch.nn.Module, *, is_critic: bool) -> torch.optim.AdamW:
+        """For all that is trained in a network; the head of an actor learns as a critic does."""
+        trained = [p for p in module.parameters() if p.requires_grad]
+        head = getattr(module, "head", None)
+        heads = {id(p) for p in head.parameters()} if isinstance(head, torch.nn.Module) else set()
+        groups = [
+            {"network": network, "lr": rate, "params": [p for p in trained if (is_critic or id(p) in heads) == valued]}
+            for network, rate, valued in (("actor", self.actor_lr, False), ("critic", self.critic_lr, True))
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            betas=self.adam_betas,
+            eps=self.adam_epsilon,
+            weight_decay=self.weight_decay,
+        )

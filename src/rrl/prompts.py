@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from rrl.errors import DataError
 from rrl.ranges import at_least_one
+from rrl.templates import rendered, this_moment
 from rrl.types import Example, Problem
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,9 @@ class Template(Protocol):
 
     def describe(self, tokenizer: Any) -> str:
         """What stands around a question, as text: recorded with every result."""
+
+    def stand(self, moment: datetime) -> None:
+        """Let a clock in the template stand at this moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +51,15 @@ class Plain(Template):
         return str(tokenizer.decode(_without_end(tokenizer("").input_ids, tokenizer.eos_token_id)) + self.text)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Chat(Template):
-    """The tokenizer's chat template: an optional system message, then the question as the user's turn, or its turns."""
+    """The tokenizer's chat template: an optional system message, then the question as the user's turn, or its turns.
+
+    A template that writes the date writes that of the run's beginning, whenever it is asked.
+    """
 
     system: str | None
+    _moment: datetime = field(init=False, default_factory=this_moment, repr=False, compare=False)
 
     def render(self, examples: Sequence[Example], tokenizer: Any) -> list[tuple[int, ...]]:
         """The conversations' token ids up to where the assistant begins."""
@@ -65,6 +74,10 @@ class Chat(Template):
         """The conversation around ``{question}``."""
         return self._text(_only("{question}"), tokenizer)
 
+    def stand(self, moment: datetime) -> None:
+        """Write the date of this moment."""
+        self._moment = moment
+
     def _text(self, conversation: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
         from jinja2 import TemplateError
 
@@ -73,7 +86,7 @@ class Chat(Template):
         turns = [{"role": "system", "content": self.system}] if self.system else []
         turns += map(dict, conversation)
         try:
-            return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+            return rendered(tokenizer, turns, self._moment, add_generation_prompt=True)
         except TemplateError as error:
             raise DataError(
                 f"template: the tokenizer's chat template cannot take this conversation ({error}); set "

@@ -182,8 +182,9 @@ def manifest(
 
 
 def _about(problems: Sequence[Problem]) -> dict[str, Any]:
-    rows = ([asdict(problem.example), problem.prompt] for problem in problems)
-    return {"problems": len(problems), "sha256": fingerprint(rows)}
+    examples = fingerprint(asdict(problem.example) for problem in problems)
+    prompts = fingerprint(problem.prompt for problem in problems)
+    return {"problems": len(problems), "sha256": examples, "prompts_sha256": prompts}
 
 
 def _version(package: str) -> str | None:

@@ -38,7 +38,9 @@ def main() -> None:
 
 def _evaluate(arguments: Sequence[str]) -> None:
     import json
+    from pathlib import Path
 
+    from rrl.beginning import moment
     from rrl.config import load
     from rrl.rundir import write_json
 
@@ -46,6 +48,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     rest = shell.without(arguments, OPTIONS)
     output, judgements = (shell.new_file(name, given[name]) for name in ("output", "judgements"))
     config, parts = load("evaluate", rest, run=given["from_run"])
+    if given["from_run"] is not None:
+        parts.prompts.template.stand(moment(Path(given["from_run"]).expanduser()))
     parts.run.limit_threads()
     result = {"task": config["data"]["name"]}
     if parts.judge is None:

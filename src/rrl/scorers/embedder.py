@@ -8,9 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rrl.adapters import ALONE, holds_adapter
 from rrl.distributed import device
 from rrl.fingerprints import weights_fingerprint
 from rrl.scorers.reading import Count, Reading, batches, context_of, unreadable
+from rrl.tokens import agree_on_padding, embedded, known
 
 
 @dataclass(kw_only=True)
@@ -42,13 +44,14 @@ class Embedder:
 
             common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
             path = str(Path(str(self.path)).expanduser()) if Path(str(self.path)).expanduser().is_dir() else self.path
+            if holds_adapter(str(path)):
+                raise unreadable("embedder.path", path, ALONE, "a model of transformers, with its tokenizer")
             try:
                 tokenizer = AutoTokenizer.from_pretrained(path, **common)
                 model = AutoModel.from_pretrained(path, dtype=torch.float32, **common)
             except Exception as error:  # a broken folder can raise nearly anything
                 raise unreadable("embedder.path", path, error, "a model of transformers, with its tokenizer") from error
-            if tokenizer.pad_token_id is None:
-                tokenizer.pad_token = tokenizer.eos_token
+            agree_on_padding(tokenizer, embedded(model))
             self._loaded = model.to(device()).eval(), tokenizer
 
     def settings(self) -> dict[str, Any]:
@@ -78,6 +81,7 @@ class Embedder:
         model, tokenizer = self._loaded
         distinct = list(dict.fromkeys(pairs))  # a prompt comes with two responses
         rows = self.reading.tokens(distinct, tokenizer, context_of(model, tokenizer), self.count)
+        rows = known(rows, embedded(model))
         found: dict[int, Tensor] = {}
         with torch.no_grad():
             for places, tokens, attention in batches(rows, batch_size, tokenizer.pad_token_id):

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from rrl.distributed import device
-from rrl.errors import DataError, DivergenceError
+from rrl.errors import DataError, DivergenceError, StorageError
 from rrl.functional import bradley_terry_loss
 from rrl.ranges import at_least_one, between, not_negative
 from rrl.rundir import write_json
+from rrl.saving import rehearse, rescued, write_model
 from rrl.scorers.reading import Count, Reading, Rows, context_of, padded
 from rrl.scorers.sequence import ABOUT, SequenceScorer
 from rrl.scoring import Fit
@@ -57,10 +59,13 @@ class SequenceFit(Fit):
         with torch.random.fork_rng():  # dropout draws from the global state, and so does transformers for a new model
             torch.manual_seed(seed)
             scoring = with_head(model, tokenizer).to(device()).train()
+            rehearse(scoring, tokenizer, folder)
             rows = self._rows(scoring, tokenizer, pairs)
             self._descend(scoring, rows, tokenizer.pad_token_id, Random(f"reward model/{seed}"), show)
-        scoring.eval().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with rescued(partial(write_model, scoring, tokenizer), "reward-model", folder):
+            faults = write_model(scoring.eval(), tokenizer, folder)
+        if faults:
+            raise StorageError(*(f"reward model: {fault}; what could be written is in {folder}" for fault in faults))
         write_json(folder / ABOUT, {"kind": "sequence", "reading": asdict(self.reading)})
         return SequenceScorer(
             path=str(folder), revision=None, reading=self.reading, batch_size=2 * self.micro_batch_size,

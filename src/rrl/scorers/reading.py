@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,11 @@ from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.pulse import beat
 from rrl.ranges import at_least_one
+from rrl.templates import rendered
 
 log = logging.getLogger(__name__)
+ANY_DAY = datetime(2024, 7, 26, tzinfo=timezone.utc)
+"""The date in a chat template that writes one: a reward must not depend on the day. (It is Llama 3's own default.)"""
 Rows = list[list[int]]
 
 
@@ -54,7 +58,7 @@ class Reading:
         if not tokenizer.chat_template:
             raise DataError("reading.layout: 'chat', but this tokenizer has no chat template; expected plain")
         conversation = [*turns(prompt), {"role": "assistant", "content": response}]
-        return str(tokenizer.apply_chat_template(conversation, tokenize=False))
+        return rendered(tokenizer, conversation, ANY_DAY)
 
 
 def context_of(model: Any, tokenizer: Any) -> int:

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import torch
 
+from rrl.adapters import ALONE, holds_adapter
 from rrl.distributed import device
 from rrl.errors import DataError
 from rrl.ranges import at_least_one
 from rrl.scorers.reading import Count, Reading, batches, context_of, unreadable
 from rrl.scoring import Scorer
+from rrl.tokens import agree_on_padding, embedded, known
 
 ABOUT = "reward_model.json"
 """What rrl-reward-model writes beside the weights: how the model was taught to read."""
@@ -49,7 +51,7 @@ class SequenceScorer(Scorer):
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The model's single logit for each pair."""
         model, tokenizer = self._loaded
-        rows = self.reading.tokens(pairs, tokenizer, context_of(model, tokenizer), self._count)
+        rows = known(self.reading.tokens(pairs, tokenizer, context_of(model, tokenizer), self._count), embedded(model))
         scores = [0.0] * len(rows)
         with torch.no_grad():
             for places, tokens, attention in batches(rows, self.batch_size, tokenizer.pad_token_id):
@@ -76,6 +78,8 @@ def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -
     """Model and tokenizer. Raises DataError for anything but a trained head with one output."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    if holds_adapter(path):
+        raise unreadable("scorer.path", path, ALONE, EXPECTED)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -94,10 +98,9 @@ def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -
 
 def _agree_on_padding(model: Any, tokenizer: Any, path: str) -> None:
     """Let the model know the token that we pad with, by which it finds where a text ends."""
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise unreadable("scorer.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise unreadable("scorer.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
+    agree_on_padding(tokenizer, embedded(model))
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
 
 

@@ -1,0 +1,42 @@
+"""Chat templates rendered as if time stood still: by the conversation and a given moment, and nothing else."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+FORMAT = "%Y-%m-%dT%H:%M:%S%z"
+"""How a moment is written."""
+
+
+def this_moment() -> datetime:
+    """Now, with its time zone, to the second."""
+    return datetime.now().astimezone().replace(microsecond=0)
+
+
+def rendered(tokenizer: Any, turns: Sequence[Mapping[str, str]], moment: datetime, **how: Any) -> str:
+    """The conversation in the tokenizer's chat template, whose clock stands at ``moment``.
+
+    Templates write dates by ``strftime_now`` and may draw at random, which here gives the same for the same turns. The
+    other arguments are those of ``apply_chat_template``.
+    """
+    wall = moment.replace(tzinfo=None)  # as in transformers, whose clock knows no zone
+
+    def strftime_now(form: str) -> str:
+        return wall.strftime(form.replace("%s", str(int(moment.timestamp()))))
+
+    with _seeded(repr(turns)):
+        text = tokenizer.apply_chat_template(list(turns), tokenize=False, strftime_now=strftime_now, **how)
+    return str(text)
+
+
+@contextmanager
+def _seeded(seed: str) -> Iterator[None]:
+    """Let the global generator draw what follows from the seed, and then go on as if nothing had been drawn."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -1,0 +1,44 @@
+"""Token numbers against what a model embeds: a tokenizer may know more, as long as no text uses them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rrl.errors import DataError
+
+SHOWN = 10
+"""Texts that are named; the rest are counted."""
+
+
+def embedded(model: Any) -> int:
+    """How many tokens a model embeds."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def agree_on_padding(tokenizer: Any, size: int) -> None:
+    """Let EOS serve as the pad token where there is none that is embedded."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def known(rows: Iterable[Sequence[int]], size: int) -> list[list[int]]:
+    """Rows without the tokens that are not embedded, for who must read whatever text comes."""
+    return [[token for token in row if token < size] for row in rows]
+
+
+def refuse_beyond(rows: Iterable[tuple[str, Sequence[int]]], tokenizer: Any, size: int) -> None:
+    """Raise DataError, naming texts and tokens, where a row (a name and token numbers) has one that is not embedded."""
+    found = [
+        (name, sorted({token for token in row if token >= size})) for name, row in rows if max(row, default=0) >= size
+    ]
+    faults = [
+        f"{name}: has {_named(beyond, tokenizer)}, but the model embeds {size} tokens; use the tokenizer the model was "
+        "trained with, or take it out of the text"
+        for name, beyond in found[:SHOWN]
+    ]
+    if faults:
+        raise DataError(*faults, *([f"... and {len(found) - SHOWN} more texts"] if len(found) > SHOWN else []))
+
+
+def _named(tokens: Sequence[int], tokenizer: Any) -> str:
+    names = tokenizer.convert_ids_to_tokens(list(tokens))
+    return ", ".join(f"token {token} ({name!r})" for token, name in zip(tokens, names, strict=True))
