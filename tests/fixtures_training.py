@@ -247,6 +247,7 @@ def ppo(**changes: Any) -> PPO:
     return PPO(
         **{
             "gamma": 1.0, "lam": 0.95, "clip_ratio": 0.2, "cliprange_value": 0.2, "vf_coef": 1.0, "entropy_coef": 0.0,
+            "importance_cap": None,
             "kl_coef": 0.0, "kl_in": "reward", "kl_target": None, "kl_horizon": 10_000,
             "normalise": "none", "kl_estimator": "k2" if changes.get("kl_in") == "loss" else "k1",
         }
@@ -256,7 +257,7 @@ def ppo(**changes: Any) -> PPO:
 
 def grpo(**changes: Any) -> GRPO:
     """GRPO without KL; ``changes`` take their place."""
-    return GRPO(**{"clip_ratio": 0.2, "kl_coef": 0.0, "kl_estimator": "k3"} | changes)
+    return GRPO(**{"clip_ratio": 0.2, "importance_cap": None, "kl_coef": 0.0, "kl_estimator": "k3"} | changes)
 
 
 def improve(policy: DeepSpeedPolicy, objective: Objective, batch: Batch, size: int) -> Metrics:
@@ -330,6 +331,7 @@ def trainer_settings(**changes: Any) -> TrainerSettings:
         **{
             "train_batch_size": 8, "n": 1, "ppo_epochs": 2, "ppo_mini_batch_size": 4, "total_training_steps": 3,
             "total_tokens": None, "critic_warmup": 0, "aggregate": "token", "train_on_truncated": True,
+            "mismatch_limit": 0.01, "on_mismatch": "warn",
         }
         | changes
     )  # fmt: skip

@@ -453,6 +453,30 @@ def test_at_equal_policies_the_gradient_is_that_of_the_plain_policy_gradient(see
     assert_close(new.grad, -weight * advantages)
 
 
+# --- truncated_importance ---------------------------------------------------------------------------------------------
+
+
+def test_importance_is_the_trainers_probability_over_the_engines_up_to_a_cap():
+    # Probabilities .5 and .25 (ratio 2), .2 and .4 (ratio 1/2), .9 and .3 (ratio 3, cut to 2.5), .1 and .1.
+    ours = torch.tensor([[0.5, 0.2, 0.9, 0.1]]).log()
+    engines = torch.tensor([[0.25, 0.4, 0.3, 0.1]]).log()
+    found = F.truncated_importance(ours, engines, torch.ones(1, 4), cap=2.5)
+    assert found.flatten().tolist() == pytest.approx([2.0, 0.5, 2.5, 1.0])
+
+
+@pytest.mark.parametrize("garbage", [math.inf, -math.inf, math.nan, 1e30])
+def test_where_nothing_is_weighed_the_importance_is_one(garbage):
+    ours, engines = torch.tensor([[garbage, -1.0]]), torch.tensor([[-1.0, -1.0]])
+    assert F.truncated_importance(ours, engines, torch.tensor([[0.0, 1.0]]), cap=2.0).tolist() == [[1.0, 1.0]]
+
+
+@SEEDS
+@pytest.mark.parametrize("cap", [1.0, 2.0, math.inf])
+def test_equal_probabilities_have_exactly_the_importance_one(seed, cap):
+    logprobs = noise(seeded(seed), 5, 8)
+    assert torch.equal(F.truncated_importance(logprobs, logprobs, torch.ones(5, 8), cap=cap), torch.ones(5, 8))
+
+
 # --- clipped_value_loss -----------------------------------------------------------------------------------------------
 
 

@@ -72,6 +72,7 @@ LOSSES: dict[str, Kernel] = {
     "k2": lambda x: F.weighted_sum(F.kl_estimate(x.a, x.b, "k2"), x.weight),
     "k3": lambda x: F.weighted_sum(F.kl_estimate(x.a, x.b, "k3"), x.weight),
     "policy": lambda x: torch.stack(F.clipped_policy_loss(x.a, x.b, x.c, x.weight, clip_ratio=0.2)),
+    "importance": lambda x: F.weighted_sum(F.truncated_importance(x.a, x.b, x.weight, cap=1.5), x.weight),
     "value": lambda x: torch.stack(F.clipped_value_loss(x.a, x.b, x.c, x.weight, cliprange_value=0.2)),
 }
 

@@ -301,6 +301,7 @@ def test_ppo_trains_a_critic_and_grpo_none():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("gamma", 1.1), ("gamma", -0.1), ("lam", 1.1), ("clip_ratio", 0.0), ("cliprange_value", 0.0), ("vf_coef", -1.0),
+     ("importance_cap", 0.0), ("importance_cap", -1.0),
      ("entropy_coef", -1.0), ("kl_coef", -1.0), ("kl_horizon", -1)],
 )  # fmt: skip
 def test_ppo_refuses_numbers_out_of_range(name, value):
@@ -321,3 +322,52 @@ def test_ppo_refuses_a_target_that_cannot_be_followed(changes):
 def test_grpo_refuses_numbers_out_of_range(changes):
     with pytest.raises(ValueError, match=r"^clip_ratio, kl_coef"):
         grpo(**changes)
+
+
+# --- an engine that differs from the policy ---------------------------------------------------------------------------
+
+
+def differing(objective, **changes):
+    """Actor's loss and metrics of two tokens with advantages 1 and -2 that the engine found half and 4 times as likely.
+
+    The policy is as it was when they were written, so that its ratio to that is 1.
+    """
+    old = torch.tensor([[-9.0, -1.0, -2.0]])
+    engine = old - torch.tensor([[3.0, math.log(2), math.log(0.25)]])
+    tensors = {"old_logprobs": old, "engine_logprobs": engine, "advantages": torch.tensor([[5.0, 1.0, -2.0]])}
+    batch = by_hand(["011"], **{name: value.tolist() for name, value in (tensors | changes).items()})
+    zeros = torch.zeros(1, 3)
+    loss, _, metrics = objective.loss(batch, PolicyOutput(batch.old_logprobs, zeros, zeros))
+    return loss, metrics
+
+
+@pytest.mark.parametrize("make", [ppo, grpo])
+@pytest.mark.parametrize(
+    ("cap", "loss", "told"),
+    [
+        (None, 0.5, {}),  # -(1 - 2) / 2
+        (math.inf, -0.75, {"mean": 1.125, "capfrac": 0.0}),  # -(2 - 2 / 4) / 2
+        (1.5, -0.5, {"mean": 0.875, "capfrac": 0.5}),  # -(1.5 - 2 / 4) / 2
+    ],
+)
+def test_a_token_counts_as_much_likelier_as_the_policy_finds_it_up_to_the_cap(make, cap, loss, told):
+    found, metrics = differing(make(importance_cap=cap))
+    assert found.item() == pytest.approx(loss)
+    shown = {n.removeprefix("actor/importance_"): v for n, v in metrics.items() if n.startswith("actor/importance")}
+    assert shown == pytest.approx(told)
+
+
+@pytest.mark.parametrize("make", [ppo, grpo])
+def test_where_engine_and_policy_agree_the_correction_changes_no_bit(make):
+    logprobs = torch.tensor([[-9.0, -1.2345678, -2.3456789]])
+    advantages = torch.tensor([[5.0, 0.1234567, -0.7654321]])
+    same = {"old_logprobs": logprobs, "engine_logprobs": logprobs, "advantages": advantages}
+    losses = [differing(make(importance_cap=cap), **same)[0] for cap in (None, 1.0, 2.0, math.inf)]
+    assert all(torch.equal(loss, losses[0]) for loss in losses)
+
+
+@pytest.mark.parametrize("cap", [0.0, -1.0, math.nan])
+def test_a_cap_is_above_zero(cap):
+    for make in (ppo, grpo):
+        with pytest.raises(ValueError, match=r"^importance_cap: expected a number > 0"):
+            make(importance_cap=cap)

@@ -4,7 +4,8 @@ import copy
 import math
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -37,6 +38,7 @@ from fixtures_training import (
     weights,
 )
 from rrl.collate import micro_batches
+from rrl.engines.hf import HFEngine
 from rrl.errors import DivergenceError
 from rrl.interfaces import Reward
 from rrl.loop import weigh
@@ -179,6 +181,87 @@ def test_a_step_reports_what_an_experienced_user_looks_for(sampler):
 def test_the_policy_and_the_engine_agree_on_probabilities():
     trainer = make_trainer(engine=make_engine(temperature=0.7))
     assert [trainer.step()["training/rollout_probs_diff_max"] < 1e-5 for _ in range(2)] == [True, True]
+
+
+class Hot(HFEngine):
+    """Draws at another temperature than it was told."""
+
+    def generate(self, states, sampling=None, generator=None, written=None):
+        return super().generate(states, replace(sampling or self.sampling, temperature=1.5), generator, written)
+
+
+class Stale(HFEngine):
+    """Writes with the weights that it saw first."""
+
+    @contextmanager
+    def _model(self):
+        with super()._model() as live:
+            self.first = getattr(self, "first", None) or copy.deepcopy(live)
+            yield self.first
+
+
+class Biased(HFEngine):
+    """Adds up to 1 to a token's logit."""
+
+    @contextmanager
+    def _model(self):
+        with super()._model() as live:
+            other = copy.deepcopy(live)
+            other.lm_head.register_forward_hook(lambda m, i, out: out + torch.linspace(0, 1, out.shape[-1]))
+            yield other
+
+
+def wrong(kind, **changes):
+    """An engine of this kind."""
+    return kind(**{f.name: getattr(make_engine(**changes), f.name) for f in fields(HFEngine) if f.init})
+
+
+@pytest.mark.parametrize("kind", [Hot, Stale, Biased])
+def test_an_engine_that_is_wrong_is_told_once_or_stops_the_run_or_neither(kind, caplog):
+    for action, told in (("warn", 1), ("ignore", 0)):
+        trainer = make_trainer(engine=wrong(kind), on_mismatch=action)
+        caplog.clear()
+        assert max(trainer.step()["training/rollout_kl"] for _ in range(3)) > 0.01
+        messages = [m for m in caplog.messages if "trainer.mismatch_limit" in m and "on_mismatch" in m]
+        assert len(messages) == told
+    trainer = make_trainer(engine=wrong(kind), on_mismatch="stop")
+    with pytest.raises(DivergenceError, match=r"expected at most 0.01 \(trainer.mismatch_limit\)"):
+        [trainer.step() for _ in range(3)]
+
+
+@pytest.mark.parametrize("changes", [{}, {"dtype": "bfloat16"}, {"temperature": 0.7}, {"top_p": 0.8}, {"top_k": 5}])
+def test_an_engine_that_is_right_up_to_rounding_raises_no_alarm(changes):
+    trainer = make_trainer(engine=make_engine(**changes), on_mismatch="stop")
+    assert all(trainer.step()["training/rollout_kl"] < 1e-3 for _ in range(3))
+
+
+def test_the_limit_of_the_mismatch_is_a_key(caplog):
+    make_trainer(engine=make_engine(dtype="bfloat16"), mismatch_limit=1e-6).step()
+    assert "expected at most 1e-06" in caplog.text
+    make_trainer(engine=wrong(Hot), mismatch_limit=10.0, on_mismatch="stop").step()
+
+
+@pytest.mark.parametrize("name", ["training/rollout_probs_diff_mean", "training/rollout_kl"])
+def test_either_measure_raises_the_alarm_and_so_does_what_is_no_number(name):
+    for value in (0.02, math.nan, math.inf):
+        trainer = make_trainer(on_mismatch="stop")
+        fine = {"training/rollout_probs_diff_mean": 0.01, "training/rollout_kl": 0.01}
+        trainer._compare(fine)
+        with pytest.raises(
+            DivergenceError, match=f"^training stopped:\n  {name} is {value:.3g}; expected at most 0.01"
+        ):
+            trainer._compare({**fine, name: value})
+
+
+def test_training_with_a_cap_is_the_same_where_the_engine_is_right_and_another_where_it_is_wrong():
+    plain, capped = (history(make_trainer(objective=ppo(importance_cap=cap)), 2) for cap in (None, 1.0))
+    assert len(plain) == len(capped)
+    off, on = (
+        make_trainer(objective=ppo(importance_cap=cap), engine=wrong(Hot), on_mismatch="ignore") for cap in (None, 2.0)
+    )
+    before, after = off.step(), on.step()
+    assert before["actor/pg_loss"] != after["actor/pg_loss"]
+    assert after["actor/importance_mean"] == pytest.approx(1, abs=0.3) and "actor/importance_mean" not in before
 
 
 def test_a_policy_that_is_paid_for_even_tokens_writes_more_of_them():

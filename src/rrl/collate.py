@@ -21,6 +21,7 @@ def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad
         mask=mask,
         weight=zeros,
         rewards=_spread(rewards, mask),
+        engine_logprobs=zeros,
         old_logprobs=zeros,
         ref_logprobs=zeros,
         values=zeros,

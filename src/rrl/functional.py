@@ -124,6 +124,19 @@ def clipped_policy_loss(
     return loss, weighted_sum((clipped < free).to(weight.dtype), weight)
 
 
+def truncated_importance(logprobs: Tensor, engine_logprobs: Tensor, weight: Tensor, *, cap: float) -> Tensor:
+    """How much likelier the trainer's policy finds each token than the engine that drew it, at most ``cap``.
+
+        c_t = min(exp(logp_t - logp_engine_t), C)
+
+    Truncated importance sampling of Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL
+    Training", 2025: as a factor of a token's loss it corrects for an engine whose numbers differ from the trainer's.
+    Both policies are those that wrote, before the update. 1 where ``weight`` is zero.
+    """
+    log_ratio = torch.where(weight != 0, logprobs - engine_logprobs, 0.0)
+    return log_ratio.exp().clamp(max=cap)
+
+
 def clipped_value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, weight: Tensor, *, cliprange_value: float
 ) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from torch import Tensor
 
-from rrl.functional import explained_variance, masked_mean
+from rrl.functional import explained_variance, kl_estimate, masked_mean
 from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 
 
@@ -72,6 +72,8 @@ def batch_metrics(batch: Batch, engine_logprobs: Tensor) -> Metrics:
     difference = (engine_logprobs.exp() - batch.old_logprobs.exp()).abs()
     metrics["training/rollout_probs_diff_mean"] = float(masked_mean(difference, batch.mask))
     metrics["training/rollout_probs_diff_max"] = float(difference[batch.mask].max())
+    distance = kl_estimate(engine_logprobs, batch.old_logprobs, "k3")
+    metrics["training/rollout_kl"] = float(masked_mean(distance, batch.mask))
     silent = (batch.advantages.abs() * batch.mask).sum(1) < 1e-8
     metrics["explore/zero_signal_frac"] = float(silent.float().mean())
     if batch.ref_logprobs.any():

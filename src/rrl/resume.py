@@ -9,7 +9,7 @@ from rrl.errors import ConfigError, shown
 from rrl.overrides import compose_saved, walk
 
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
-HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS)
+HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, "trainer.mismatch_limit", "trainer.on_mismatch")
 """Keys, with all that is below them, that may change when a run is resumed; but for these:"""
 HARMFUL = ("run.seed",)
 

@@ -1,9 +1,10 @@
 """The loop of reinforcement learning: choose where to start, write, judge, assign credit, remember, improve."""
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -16,6 +17,10 @@ from rrl.metrics import batch_metrics
 from rrl.ranges import at_least_one, not_negative
 from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 
+log = logging.getLogger(__name__)
+MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
+"""How far the engine is from the policy: in probability, and in nats a token, which tells where all are small."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
@@ -26,7 +31,8 @@ class TrainerSettings:
     step that reaches ``total_tokens`` newly generated tokens, whichever comes first (null: no limit). In the first
     ``critic_warmup`` steps only the critic learns. ``aggregate`` is a token's weight: ``token`` gives every token of a
     mini-batch the same, ``sequence`` every response. Responses that the length limit cut off are left out of training
-    when ``train_on_truncated`` is false.
+    when ``train_on_truncated`` is false. ``on_mismatch`` is what happens when the engine is further from the
+    policy than ``mismatch_limit``, by either measure of ``MISMATCH``.
     """
 
     train_batch_size: int
@@ -38,13 +44,15 @@ class TrainerSettings:
     critic_warmup: int
     aggregate: Aggregate
     train_on_truncated: bool
+    mismatch_limit: float
+    on_mismatch: Literal["warn", "stop", "ignore"]
 
     needs: ClassVar[frozenset[str]] = frozenset()
     annotates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least_one(self, "train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size")
-        not_negative(self, "critic_warmup", "total_training_steps", "total_tokens")
+        not_negative(self, "mismatch_limit", "critic_warmup", "total_training_steps", "total_tokens")
         if not self.total_training_steps and not self.total_tokens:
             raise ValueError("total_training_steps, total_tokens: expected at least one of them, got neither")
         if self.train_batch_size * self.n % self.ppo_mini_batch_size:
@@ -84,6 +92,7 @@ class Trainer(Loop):
     """Everything a step needs; ``step`` is the algorithm."""
 
     settings: TrainerSettings
+    _agrees: bool = field(init=False, default=True)
 
     @property
     def progress(self) -> float:
@@ -110,9 +119,11 @@ class Trainer(Loop):
         # Gather what policy, critic and frozen reference thought, then assign credit.
         with self.clock.phase("old_log_prob"):
             batch = self.policy.annotate(collate(rollouts, rewards, self.pad))
+            batch = batch.with_(engine_logprobs=engine_logprobs(rollouts, batch.mask))
         with self.clock.phase("adv"):
             batch = contracts.credit(self.objective, batch)
-            metrics |= batch_metrics(batch, engine_logprobs(rollouts, batch.mask))
+            metrics |= batch_metrics(batch, batch.engine_logprobs)
+            self._compare(metrics)
 
         # Remember promising states before the policy moves.
         with self.clock.phase("observe"):
@@ -124,6 +135,23 @@ class Trainer(Loop):
             metrics |= self._improve(contracts.experience(self.objective, rollouts, batch))
         self.global_step += 1
         return metrics
+
+    def _compare(self, metrics: Metrics) -> None:
+        """Warn or stop, by key, when the engine is further from the policy than it may be."""
+        limit, agreed = self.settings.mismatch_limit, self._agrees
+        beyond = [f"{name} is {metrics[name]:.3g}" for name in MISMATCH if not metrics[name] <= limit]  # nan is beyond
+        self._agrees = not beyond
+        if self._agrees or self.settings.on_mismatch == "ignore":
+            return
+        fault = (
+            f"{' and '.join(beyond)}; expected at most {limit:g} (trainer.mismatch_limit): the engine drew tokens with "
+            "other probabilities than the policy has; look at engine.dtype and at the engine's temperature and weights, "
+            "correct by objective.importance_cap=2, or set trainer.on_mismatch=warn|stop|ignore"
+        )
+        if self.settings.on_mismatch == "stop":
+            raise DivergenceError(fault)
+        if agreed:
+            log.warning("step %d: %s; told again when it comes back", self.global_step + 1, fault)
 
     def _trainable(
         self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]

@@ -194,6 +194,8 @@ class Batch:
     Shapes are [batch, time], except ``group`` and ``level`` [batch]: rows of one start state share a group
     number, rows of one level a level number. ``attention`` is true on real tokens. ``weight`` is each acted
     token's share of one optimiser step and sums to one over it, so that a loss is a weighted sum.
+    ``engine_logprobs`` are those that the engine told of the tokens it drew, ``old_logprobs`` those of the policy
+    that wrote, by the networks that are trained.
     """
 
     tokens: Tensor
@@ -201,6 +203,7 @@ class Batch:
     mask: Tensor
     weight: Tensor
     rewards: Tensor
+    engine_logprobs: Tensor
     old_logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rrl.functional import KLEstimator, clipped_policy_loss, group_advantages, kl_estimate, weighted_sum
 from rrl.interfaces import Objective, StateDict
+from rrl.objectives.importance import corrected
 from rrl.types import Batch, Metrics, PolicyOutput
 
 
@@ -15,10 +16,12 @@ class GRPO(Objective):
     """GRPO (Shao et al., arXiv 2402.03300): a response's advantage is its score relative to its siblings.
 
     Siblings are the ``trainer.n`` responses from one start state, replayed or not. ``clip_ratio`` is the clip;
+    ``importance_cap`` caps the correction for an engine that differs from the policy (null: none);
     ``kl_coef`` weighs the divergence from the reference in the loss, estimated by ``kl_estimator``.
     """
 
     clip_ratio: float
+    importance_cap: float | None
     kl_coef: float
     kl_estimator: KLEstimator
 
@@ -28,6 +31,8 @@ class GRPO(Objective):
     def __post_init__(self) -> None:
         if self.clip_ratio <= 0 or self.kl_coef < 0:
             raise ValueError(f"clip_ratio, kl_coef: expected > 0 and >= 0, got {self.clip_ratio} and {self.kl_coef}")
+        if self.importance_cap is not None and not self.importance_cap > 0:
+            raise ValueError(f"importance_cap: expected a number > 0 or null, got {self.importance_cap}")
         if self.kl_coef > 0 and self.kl_estimator == "k1":
             raise ValueError("kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3")
 
@@ -44,14 +49,16 @@ class GRPO(Objective):
 
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """Clipped surrogate and KL; the critic's loss is zero."""
+        advantages, told = corrected(batch, self.importance_cap)
         loss, clipped = clipped_policy_loss(
-            output.logprobs, batch.old_logprobs, batch.advantages, batch.weight, clip_ratio=self.clip_ratio
+            output.logprobs, batch.old_logprobs, advantages, batch.weight, clip_ratio=self.clip_ratio
         )
         metrics = {
             "actor/pg_loss": loss,
             "actor/pg_clipfrac": clipped,
             "actor/ppo_kl": weighted_sum(kl_estimate(output.logprobs, batch.old_logprobs, "k3"), batch.weight),
             "actor/entropy": weighted_sum(output.entropy, batch.weight),
+            **told,
         }
         if self.needs_reference:
             kl = weighted_sum(kl_estimate(output.logprobs, batch.ref_logprobs, self.kl_estimator), batch.weight)

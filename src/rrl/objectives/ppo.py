@@ -18,6 +18,7 @@ from rrl.functional import (
     whiten,
 )
 from rrl.interfaces import Objective, StateDict
+from rrl.objectives.importance import corrected
 from rrl.ranges import between, not_negative
 from rrl.types import Batch, Metrics, PolicyOutput
 
@@ -26,7 +27,8 @@ from rrl.types import Batch, Metrics, PolicyOutput
 class PPO(Objective):
     """PPO on tokens (Schulman et al., arXiv 1707.06347; for language models Ziegler et al., arXiv 1909.08593).
 
-    ``gamma`` and ``lam`` are GAE's; ``clip_ratio`` and ``cliprange_value`` the two clips; ``vf_coef`` and
+    ``gamma`` and ``lam`` are GAE's; ``clip_ratio`` and ``cliprange_value`` the two clips; ``importance_cap``
+    is the cap of the correction for an engine that differs from the policy (null: none); ``vf_coef`` and
     ``entropy_coef`` weigh critic loss and entropy bonus. ``kl_coef`` weighs the divergence from the frozen reference:
     paid per token (``kl_in: reward``) or added to the loss (``kl_in: loss``), estimated by ``kl_estimator``. With a
     ``kl_target`` (nats per response) the coefficient adapts: each batch of n rollouts multiplies it by
@@ -39,6 +41,7 @@ class PPO(Objective):
     lam: float
     clip_ratio: float
     cliprange_value: float
+    importance_cap: float | None
     vf_coef: float
     entropy_coef: float
     kl_coef: float
@@ -54,8 +57,8 @@ class PPO(Objective):
 
     def __post_init__(self) -> None:
         between(self, 0, 1, "gamma", "lam")
-        for name in ("clip_ratio", "cliprange_value"):
-            if getattr(self, name) <= 0:
+        for name in ("clip_ratio", "cliprange_value", "importance_cap"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
         not_negative(self, "vf_coef", "entropy_coef", "kl_coef", "kl_horizon")
         if self.kl_target is not None and (self.kl_target <= 0 or self.kl_coef == 0 or self.kl_horizon == 0):
@@ -83,8 +86,9 @@ class PPO(Objective):
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """Clipped surrogate, KL and entropy terms for the actor; clipped squared error for the critic."""
         assert output.values is not None, "config.check lets PPO run with a critic only"
+        advantages, told = corrected(batch, self.importance_cap)
         pg_loss, pg_clipfrac = clipped_policy_loss(
-            output.logprobs, batch.old_logprobs, batch.advantages, batch.weight, clip_ratio=self.clip_ratio
+            output.logprobs, batch.old_logprobs, advantages, batch.weight, clip_ratio=self.clip_ratio
         )
         vf_loss, vf_clipfrac = clipped_value_loss(
             output.values, batch.values, batch.returns, batch.weight, cliprange_value=self.cliprange_value
@@ -98,6 +102,7 @@ class PPO(Objective):
             "actor/entropy": entropy,
             "critic/vf_loss": vf_loss,
             "critic/vf_clipfrac": vf_clipfrac,
+            **told,
         }
         if self.needs_reference and self.kl_in == "loss":
             kl = weighted_sum(kl_estimate(output.logprobs, batch.ref_logprobs, self.kl_estimator), batch.weight)
