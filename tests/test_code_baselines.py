@@ -49,8 +49,8 @@ def test_every_algorithm_composes_with_every_model_and_with_replay(algo: str, mo
 def test_ppocoder_has_its_papers_constants() -> None:
     assert config("algo=ppocoder")["objective"] == {
         "_target_": "rrl.objectives.ppo.PPO", "gamma": 1.0, "lam": 0.95, "clip_ratio": 0.2, "cliprange_value": 0.2,
-        "importance_cap": None, "vf_coef": 0.001, "entropy_coef": 0.0, "kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1",
-        "kl_target": 1.0, "kl_horizon": 10000, "normalise": "batch",
+        "importance_cap": None, "vf_coef": 0.001, "entropy_coef": 0.0, "kl_coef": 0.1, "kl_in": "reward",
+        "kl_estimator": "k1", "kl_target": 1.0, "kl_horizon": 10000, "normalise": "batch",
     }  # fmt: skip
     weights = {"signal_weight": 1.0, "syntax_weight": 1.0, "semantics_weight": 1.0, "signal": "tests"}
     assert config("algo=ppocoder")["reward"].items() >= weights.items()

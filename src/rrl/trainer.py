@@ -145,7 +145,7 @@ class Trainer(Loop):
             return
         fault = (
             f"{' and '.join(beyond)}; expected at most {limit:g} (trainer.mismatch_limit): the engine drew tokens with "
-            "other probabilities than the policy has; look at engine.dtype and at the engine's temperature and weights, "
+            "other probabilities than the policy has; look at engine.dtype and the engine's temperature and weights, "
             "correct by objective.importance_cap=2, or set trainer.on_mismatch=warn|stop|ignore"
         )
         if self.settings.on_mismatch == "stop":
