@@ -338,6 +338,16 @@ def test_a_run_that_was_interrupted_or_failed_ends_with_how_to_go_on(tmp_path: P
     ]  # fmt: skip
 
 
+def test_steps_in_which_engine_and_policy_differed_are_counted_at_the_end(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", measured(0, 0.25, 0.125))
+    rows = [{"training/rollout_probs_diff_mean": 0.02}, {"training/rollout_kl": 0.5}, {"training/rollout_kl": 0.01}, {}]
+    text = "".join(json.dumps({"step": step, **row}) + "\n" for step, row in enumerate(rows))
+    (run / "metrics.jsonl").write_text(text)
+    told = {"trainer": {**LIMITS["trainer"], "mismatch_limit": 0.01}}
+    assert "engine and policy differed by more than 0.01 in 2 steps" in closing(run, "finished", told)
+    assert not any("differed" in line for line in closing(run, "finished", LIMITS))
+
+
 def test_a_run_that_never_began_has_no_last_words(tmp_path: Path) -> None:
     assert closing(tmp_path, "failed", LIMITS) == []
 

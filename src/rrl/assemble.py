@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -62,28 +62,47 @@ class FrozenSource(WeightSource):
             yield self._model.eval()
 
 
-def prepare(config: Mapping[str, Any], parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
-    """Read the data, load the model, warm it up (or take the cached warm start), turn text into tokens.
+def prepare(
+    config: Mapping[str, Any],
+    parts: Parts,
+    show: Show,
+    keep: Path | None = None,
+    read: Callable[[Prepared], None] = lambda cold: None,
+) -> Prepared:
+    """Read the data, load the model, turn text into tokens, warm the model up (or take the cached warm start).
 
-    A warm start is kept in the folder ``keep`` too and, where it is there, taken from there. Of several processes one
-    of each machine goes first.
+    ``read`` is told what there is before the warm start. A warm start is kept in the folder ``keep`` too and, where it
+    is there, taken from there. Of several processes one of each machine goes first.
     """
     with first_on_each_machine():
         train = contracts.examples(parts.task, "train")
         check_levels(train, config["sampler"].get("level_weights"))
-        prepared = prepare_evaluation(parts, show, keep)
-    return replace(prepared, train=encode(train, LoadedModel(prepared.model, prepared.tokenizer), parts))
+        cold = _read(parts)
+        cold = replace(cold, train=encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
+        read(cold)
+        return _warmed(cold, parts, show, keep)
 
 
 def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
     """The same without problems to train on, which need not be at hand."""
+    return _warmed(_read(parts), parts, show, keep)
+
+
+def _read(parts: Parts) -> Prepared:
+    """Problems to measure on, and the model as it is."""
     if parts.warmstart is not None:
         parts.run.cache()
     examples = contracts.examples(parts.task, parts.evaluation.split)
     loaded = parts.model.load(parts.task.vocabulary())
     test = parts.evaluation.choose(encode(examples, loaded, parts))
-    model, folder = (loaded.model, None) if parts.warmstart is None else _warm(loaded, parts, show, keep)
-    return Prepared(model, loaded.tokenizer, [], test, folder, folder and (keep or folder))
+    return Prepared(loaded.model, loaded.tokenizer, [], test, None, None)
+
+
+def _warmed(cold: Prepared, parts: Parts, show: Show, keep: Path | None) -> Prepared:
+    if parts.warmstart is None:
+        return cold
+    model, folder = _warm(LoadedModel(cold.model, cold.tokenizer), parts, show, keep)
+    return replace(cold, model=model, warmstart=folder, kept=keep or folder)
 
 
 def check_levels(examples: Sequence[Example], weights: Mapping[str, float] | None) -> None:

@@ -130,14 +130,16 @@ def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, 
     here = look_around()
     started = from_first(lambda: moment(folder))
     parts.prompts.template.stand(started)
-    prepared = prepare(config, parts, display.advance, keep=folder / "start")
+
+    def read(cold: Prepared) -> None:
+        tell(at_start(config, parts, folder, cold, here) if rank() == 0 else [])
+
+    prepared = prepare(config, parts, display.advance, folder / "start", read)
     clock.enter("the start")
     display.phase("start")
     data = {"train": prepared.train, "test": prepared.test}
     about = manifest(config, data, weights_fingerprint(prepared.model), prepared.tokenizer)
     agree("data, model and tokenizer", [about[name] for name in BEGINNING])
-    if rank() == 0:
-        tell(at_start(config, parts, folder, prepared, here))
     trainer = make_trainer(parts, prepared, clock)
     from_first(lambda: write_manifest(folder, {**about, "warmstart": prepared.warmstart}, started))
     checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)
@@ -226,8 +228,7 @@ class Run:
 
     def _where_it_stands(self) -> Metrics:
         """The last row of metrics, with the last accuracy."""
-        measured, _ = last_rows(self.folder / "evaluations.jsonl")
-        rows, _ = last_rows(self.folder / "metrics.jsonl")
+        (measured, _), (rows, _) = (last_rows(self.folder / f"{name}.jsonl") for name in ("evaluations", "metrics"))
         row = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
         accuracy = evaluation_metrics(measured[0], self.source) if measured else {}
         return row | accuracy | {"training/global_step": float(self.trainer.global_step)}

@@ -20,6 +20,7 @@ def closing(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
     return [
         f"{state} after {_spent(rows)}",
         *_accuracies(evaluations[0], evaluations[-1]),
+        *_mismatch(rows, config["trainer"].get("mismatch_limit")),
         *_memory(rows),
         *_place(folder, state),
         *_next(folder, state, config),
@@ -62,6 +63,13 @@ def _levels(before: Row, after: Row) -> list[str]:
 def _share(part: Row) -> str:
     low, high = part["interval95"]
     return f"{part['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _mismatch(rows: Sequence[Row], limit: float | None) -> list[str]:
+    """In how many steps the engine was too far from the policy."""
+    names = ("training/rollout_probs_diff_mean", "training/rollout_kl")
+    steps = sum(any((row.get(name) or 0.0) > limit for name in names) for row in rows) if limit is not None else 0
+    return [f"engine and policy differed by more than {limit:g} in {steps:,} steps"] if steps else []
 
 
 def _memory(rows: Sequence[Row]) -> list[str]:
