@@ -34,11 +34,13 @@ def resize(terminal: int, width: int) -> None:
 def screen(output: str, width: int) -> list[str]:
     """What output leaves on a screen: carriage returns, line ends, wrapping, and the cursor's way up."""
     rows, row, column = [""], 0, 0
-    for piece in output.replace("\x1b[A", "\x00"):
+    for piece in output.replace("\x1b[A", "\x00").replace("\x1b[K", "\x01"):
         if piece == "\r":
             column = 0
         elif piece == "\x00":
             row = max(0, row - 1)
+        elif piece == "\x01" and row < len(rows):
+            rows[row] = rows[row][:column]
         elif piece == "\n" or column == width:
             row, column = row + 1, 0
         if piece >= " ":

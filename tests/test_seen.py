@@ -89,6 +89,45 @@ print("AFTER")
 """
 
 
+INTERRUPTED = """
+import os, sys, time
+from rrl.display import display
+shown = display("rrl", every=0)
+shown.begin("training")
+terminal = os.open(os.ttyname(0), os.O_WRONLY)
+os.write(terminal, b"^C")
+print("MARK", flush=True)
+time.sleep(0.2)
+shown.close()
+"""
+
+
+GONE = """
+import os, sys
+from rrl import display
+shown = display.display("rrl", every=0)
+shown.begin("training")
+null = os.open("/dev/full", os.O_WRONLY)
+os.dup2(null, display._Screen.console.terminal.fileno())
+for step in range(3000):
+    print("x" * 99)
+    shown.advance(step / 3000, {"training/global_step": float(step)})
+shown.close()
+"""
+
+
+def test_a_terminal_that_is_gone_keeps_nobody_waiting() -> None:
+    assert on_terminal(GONE, 80) is not None  # and the process has ended well, after more than a pipe holds
+
+
+@pytest.mark.parametrize("width", [120, 80])
+def test_what_a_terminal_writes_for_ctrl_c_is_gone_with_the_next_line(width: int) -> None:
+    rows = on_terminal(INTERRUPTED, width)
+    assert [row for row in rows if "MARK" in row] == ["MARK"]
+    assert not any("^C" in row for row in rows), rows
+    assert sum("rrl" in row for row in rows) == 1, rows
+
+
 @pytest.mark.parametrize("width", [120, 80, 40])
 def test_whatever_prints_during_training_stands_in_whole_lines(width: int) -> None:
     rows = on_terminal(NOISE.format(lines="\n    ".join(PRINTERS.values())), width)
@@ -103,7 +142,7 @@ def test_whatever_prints_during_training_stands_in_whole_lines(width: int) -> No
 
 def test_a_bar_of_80_columns_shows_step_tokens_reward_accuracy_phase_and_time_left(clock: Any) -> None:
     # 72.4 seconds for 42 % make 100 for the other 58 %, of which 5 are gone.
-    assert bar_text("rrl", halfway(clock), 79) == (
+    assert bar_text("rrl", halfway(clock), 77) == (
         "rrl 42% step 31 126k tokens reward 0.412 accuracy 0.381 gen 5 s 1:35 left"
     )
 
@@ -144,7 +183,7 @@ def test_the_longest_numbers_fit_80_columns(clock: Any) -> None:
     stretch = halfway(clock, **later)
     stretch.enter("save_checkpoint")
     stretch.left = lambda: 45_296.0  # type: ignore[method-assign]
-    assert bar_text("rltf_original", stretch, 79) == "step 12345 123M tokens reward 0.412 accuracy 0.381 12:34:56 left"
+    assert bar_text("rltf_original", stretch, 77) == "step 12345 123M tokens reward 0.412 accuracy 0.381 12:34:56 left"
 
 
 def test_the_last_accuracy_stays_until_the_next(clock: Any) -> None:

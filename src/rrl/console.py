@@ -41,6 +41,9 @@ class Console:
             os.dup2(write, number)
         os.close(write)
         self._open, self._over = True, False
+
+    def follow(self) -> None:
+        """From now on show what comes."""
         threading.Thread(target=self._follow, name="console", daemon=True).start()
 
     def close(self) -> None:
@@ -65,7 +68,8 @@ class Console:
                 if self._over or (time.monotonic() - self._heard > PATIENCE and b"\r" not in self._rest):
                     self._end_line()
                 if self._open:
-                    self._tick()
+                    with suppress(OSError):
+                        self._tick()
         os.close(self._pipe)
 
     def _take(self) -> bool:
@@ -76,15 +80,19 @@ class Console:
                 return True
             *lines, rest = (self._rest + chunk).split(b"\n")
             for line in lines:
-                self._show(cleaned(line))
+                self._tell(line)
             drawn = rest.rstrip(b"\r").rfind(b"\r")  # somebody else's bar: only its last state counts
             self._rest, self._heard = rest[max(0, drawn) :], time.monotonic()
         return False
 
     def _end_line(self) -> None:
         if self._rest:
-            self._show(cleaned(self._rest))
+            self._tell(self._rest)
         self._rest = b""
+
+    def _tell(self, line: bytes) -> None:
+        with suppress(OSError):  # the terminal is gone: whoever writes must not be kept waiting for all that
+            self._show(cleaned(line))
 
 
 def cleaned(line: bytes) -> str:

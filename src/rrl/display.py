@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 from rrl.console import Console, on_terminal
@@ -14,6 +15,8 @@ from rrl.types import Metrics
 log = logging.getLogger("rrl.progress")
 """For the run's log and for files; on a terminal there is the bar (see ``shell.quieten``)."""
 EVERY = 30.0
+ERASE = "\x1b[K"
+"""Has a terminal forget what stands from the cursor to the end of the line."""
 SELDOM = ("testing", "save_checkpoint")
 """Phases that do not come in every step."""
 
@@ -145,6 +148,7 @@ class Bar(Lines):
         super().__init__(name, every)
         self._position, self._width = position, 0
         self._bar: Any = None
+        self._drawing = threading.RLock()  # the console draws too, from its thread
 
     def begin(self, what: str) -> None:
         """Start a new bar at zero."""
@@ -169,23 +173,30 @@ class Bar(Lines):
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        if self._bar is not None:
+        with self._drawing:
             self.draw()
-            self._bar.close()
-            self._bar = None
+            bar, self._bar = self._bar, None
+            if bar is not None:
+                with suppress(OSError):
+                    bar.close()
+        if bar is not None:
             _Screen.leave(self)
         super().close()
 
     def draw(self) -> None:
         """Draw it as things are."""
+        with self._drawing, suppress(OSError):  # where the terminal is gone, the run goes on
+            self._draw()
+
+    def _draw(self) -> None:
         bar, stretch = self._bar, self._stretch
         if bar is None or stretch is None:
             return
-        width = (os.get_terminal_size(bar.fp.fileno()).columns or 80) - 1
+        width = (os.get_terminal_size(bar.fp.fileno()).columns or 80) - len("^C ")  # which a terminal puts behind it
         if width < self._width:
             bar.sp = bar.status_printer(bar.fp)  # which would write over all that was drawn when there was more room
         self._width = width
-        bar.set_description_str(bar_text(self._name, stretch, width))
+        bar.set_description_str(bar_text(self._name, stretch, width) + ERASE)
 
 
 class _Screen:
@@ -198,6 +209,7 @@ class _Screen:
     def take(cls, bar: Bar) -> type["_Screen"]:
         if not cls.bars:
             cls.console = Console(cls._show, cls._tick)
+            cls.console.follow()
         if bar not in cls.bars:
             cls.bars.append(bar)
         return cls
@@ -212,7 +224,7 @@ class _Screen:
     def _show(cls, line: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(line, file=cls.console.terminal)
+        tqdm.write(ERASE + line, file=cls.console.terminal)
         cls.console.terminal.flush()
 
     @classmethod
