@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -385,6 +386,16 @@ def test_steps_in_which_engine_and_policy_differed_are_counted_at_the_end(tmp_pa
     told = {"trainer": {**LIMITS["trainer"], "mismatch_limit": 0.01}}
     assert "engine and policy differed by more than 0.01 in 2 steps" in closing(run, "finished", told)
     assert not any("differed" in line for line in closing(run, "finished", LIMITS))
+
+
+def test_the_last_words_of_a_failed_run_stand_below_the_traceback_too() -> None:
+    program = (
+        "import logging; from rrl.cli import shell; shell.quieten(); from rrl.logs import tell_twice\n"
+        "tell_twice(['go on: so'])\nraise ValueError('x')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    said = [line.split(" ", 1)[-1] for line in done.stderr.splitlines()]
+    assert (said[0], said[-2:]) == ("go on: so", ["x", "go on: so"])
 
 
 def test_a_run_that_never_began_has_no_last_words(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from rrl.distributed import (
 from rrl.errors import ConfigError, DataError, StorageError, UsageError
 from rrl.evaluation import evaluation_metrics
 from rrl.fingerprints import weights_fingerprint
-from rrl.logs import open_log, tell
+from rrl.logs import open_log, tell, tell_twice
 from rrl.loop import Loop
 from rrl.memory import explained
 from rrl.plan import at_start
@@ -121,7 +121,7 @@ def _tell(folder: Path, state: Any, reason: str | None, config: Mapping[str, Any
         except OSError as error:  # a full disk, most likely, of which the user is being told
             log.warning("status.json cannot be written (%s)", error)
     if rank() == 0:
-        tell(closing(folder, state, config))
+        (tell_twice if state == "failed" else tell)(closing(folder, state, config))
 
 
 def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, display: Display) -> "Run":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rrl.console import on_terminal
 from rrl.stopping import has_parent
@@ -42,6 +42,18 @@ def tell(lines: Sequence[str]) -> None:
     """Log each of the lines."""
     for line in lines:
         log.info("%s", line)
+
+
+def tell_twice(lines: Sequence[str]) -> None:
+    """Log them now and, where Python ends with a traceback, again below it."""
+    tell(lines)
+    before = sys.excepthook
+
+    def below(*error: Any) -> None:
+        before(*error)
+        tell(lines)
+
+    sys.excepthook = below
 
 
 @contextmanager
