@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -17,11 +18,12 @@ def on_terminal(program: str, width: int, **environment: str) -> list[str]:
     child = subprocess.Popen(
         [sys.executable, "-c", program], env={**os.environ, "TERM": "xterm", **environment}, **given
     )
-    os.close(slave)
     output = b""
-    while chunk := _read(master):
-        output += chunk
-    assert child.wait() == 0, output.decode()
+    while child.poll() is None or select.select([master], [], [], 0.2)[0]:  # ours is open, so that nothing is dropped
+        if select.select([master], [], [], 0.2)[0]:
+            output += os.read(master, 2**16)
+    assert child.returncode == 0, output.decode()
+    os.close(slave)
     os.close(master)
     return screen(output.decode(), width)
 
@@ -48,10 +50,3 @@ def screen(output: str, width: int) -> list[str]:
             rows[row] = rows[row][:column].ljust(column) + piece + rows[row][column + 1 :]
             column += 1
     return [line.rstrip() for line in rows]
-
-
-def _read(master: int) -> bytes:
-    try:
-        return os.read(master, 2**16)
-    except OSError:  # Linux's way to say that nobody has the terminal open any more
-        return b""

@@ -224,8 +224,9 @@ class _Screen:
     def _show(cls, line: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(ERASE + line, file=cls.console.terminal)
-        cls.console.terminal.flush()
+        with tqdm.get_lock():  # for the flush too: in the midst of another thread's it would change the order
+            tqdm.write(ERASE + line, file=cls.console.terminal, nolock=True)
+            cls.console.terminal.flush()
 
     @classmethod
     def _tick(cls) -> None:
