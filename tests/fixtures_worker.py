@@ -76,9 +76,21 @@ DEEDS: dict[str, Any] = {
 
 
 def load() -> Work:
-    """Nothing to load, unless a test wants it to fail."""
-    if os.environ["PATH"].endswith("/broken"):
+    """Nothing to load, unless a test wants it to fail, to be slow, or not to survive its first starts.
+
+    The last entry of PATH says so; a folder that is called ``killed-3`` or ``failing-3`` counts the starts.
+    """
+    wish = Path(os.environ["PATH"].split(":")[-1])
+    if wish.name == "broken":
         raise ImportError("no such library")
+    if wish.name == "slow":
+        time.sleep(0.4)
+    name, _, times = wish.name.rpartition("-")
+    if name in ("killed", "failing"):
+        tries = len(list(wish.iterdir()))
+        (wish / str(tries)).mkdir()
+        if tries < int(times):
+            os.kill(os.getpid(), signal.SIGKILL) if name == "killed" else fail("not now")
     return work
 
 

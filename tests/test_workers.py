@@ -203,6 +203,111 @@ def test_a_worker_that_cannot_start_says_why_at_once(
     assert ask(workers, "echo", 1).value == 1
 
 
+# --- starts -----------------------------------------------------------------------------------------------------------
+
+
+def wish(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Have workers start as the name of the folder says."""
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{folder}")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["killed-1", "killed-3", "failing-1", "failing-3"])
+def test_a_worker_that_does_not_survive_its_first_starts_is_started_anew(
+    name: str, pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = wish(monkeypatch, tmp_path / name)
+    workers = pool()
+    assert [f.result(timeout=60).end for f in [workers.submit(("echo", n)) for n in range(50)]] == ["done"] * 50
+    assert len(list(folder.iterdir())) == int(name[-1]) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("killed-99", "its process ended with SIGKILL"), ("failing-99", "ArithmeticError: not now")]
+)
+def test_a_worker_that_does_not_start_four_times_in_a_row_is_given_up_until_a_restart(
+    name: str, reason: str, pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = wish(monkeypatch, tmp_path / name)
+    workers = pool()
+    replies = {f.result(timeout=60) for f in [workers.submit(("echo", n)) for n in range(50)]}
+    assert replies == {Reply("unavailable", message=f"fixtures_worker does not start: {reason}")}
+    assert len(list(folder.iterdir())) == 4
+    workers.restart()
+    ask(workers, "echo")
+    assert len(list(folder.iterdir())) == 8
+
+
+def test_workers_killed_while_they_start_lose_no_item(
+    pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wish(monkeypatch, tmp_path / "slow")
+    workers = pool(count=2)
+    futures = [workers.submit(("echo", n)) for n in range(200)]
+    killed: set[int] = set()
+    end = time.monotonic() + 20
+    while len(killed) < 4 and time.monotonic() < end:
+        for pid in set(workers.pids()) - killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        time.sleep(0.02)
+    assert [f.result(timeout=60).end for f in futures] == ["done"] * 200
+
+
+def test_a_restart_while_workers_start_loses_no_item(
+    pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wish(monkeypatch, tmp_path / "slow")
+    workers = pool(count=2)
+    futures = [workers.submit(("echo", n)) for n in range(200)]
+    assert wait_for(lambda: len(workers.pids()) == 2)
+    workers.restart()
+    assert [f.result(timeout=60).end for f in futures] == ["done"] * 200
+
+
+def test_a_pool_that_is_closed_while_its_workers_start_leaves_none(
+    pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wish(monkeypatch, tmp_path / "slow")
+    workers = pool(count=2)
+    futures = [workers.submit(("echo", n)) for n in range(5)]
+    assert wait_for(lambda: len(workers.pids()) == 2)
+    pids = workers.pids()
+    workers.close()
+    assert [f.result(timeout=5).end for f in futures] == ["unavailable"] * 5
+    assert not any(map(is_alive, pids))
+    assert workers.pids() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_killed_while_it_is_idle_costs_nothing(number: int, pool: Callable[..., Workers]) -> None:
+    workers = pool()
+    for _ in range(3):
+        os.kill(ask(workers, "pid").value, number)
+    assert ask(workers, "echo", 1).value == 1
+
+
+def test_processes_that_are_not_to_be_had_are_waited_for(
+    pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = subprocess.Popen, [0]
+
+    def scarce(*arguments: Any, **keys: Any) -> Any:
+        tries[0] += 1
+        if tries[0] <= missing:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return real(*arguments, **keys)
+
+    monkeypatch.setattr(subprocess, "Popen", scarce)
+    missing = 3
+    assert ask(pool(), "echo", 1).value == 1
+    missing = 99
+    reply = ask(pool(), "echo", 1)
+    assert reply.end == "unavailable"
+    assert reply.message == "fixtures_worker does not start: [Errno 11] Resource temporarily unavailable"
+
+
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,10 @@ End = Literal["done", "raised", "memory", "time_out", "crashed", "killed", "stal
 
 STARTING = 60.0
 """Seconds that a worker may take to load its work."""
+PAUSES = (0.1, 0.3, 1.0)
+"""Seconds between the tries to start a worker; after the last it is given up until it is renewed."""
+BEGUN, NOT_BEGUN = 2, 4
+"""Workers that may die of an item: once it has told a phase, so that it may be to blame, and before."""
 CLOSED = "the workers were closed"
 Jobs = queue.SimpleQueue[tuple[bytes, "Future[Reply]"] | None]
 
@@ -53,7 +57,7 @@ class Reply:
 
     ``raised``, ``memory`` and ``time_out`` (processor time) are the item's own doing, and so is ``crashed`` (twice, by
     a signal or an exit of its own). ``killed`` (twice, from outside), ``stalled`` (out of patience without having used
-    its processor time) and ``unavailable`` (no worker starts) are not.
+    its processor time) and ``unavailable`` (no worker starts, several times in a row) are not.
     """
 
     end: End
@@ -140,9 +144,14 @@ class _Worker:
         self._broken, self._closed = "", False
 
     def ask(self, line: bytes) -> Reply:
-        """The reply to one item; a process that died without reaching a limit is given a second chance."""
-        reply = self._attempt(line)
-        return self._attempt(line) if reply.end in ("crashed", "killed") and not self._closed else reply
+        """The reply to one item; when a process died without reaching a limit, another is asked."""
+        deaths = {True: 0, False: 0}  # after and before the item was begun
+        while True:
+            reply = self._attempt(line)
+            deaths[bool(reply.phase)] += 1
+            given_up = deaths[True] == BEGUN or deaths[False] == NOT_BEGUN
+            if reply.end not in ("crashed", "killed") or self._closed or given_up:
+                return reply
 
     def pid(self) -> list[int]:
         """The number of its process, if one is running."""
@@ -186,22 +195,37 @@ class _Worker:
         return Reply(ends.get(code, "crashed"), phase=phase, message=message)
 
     def _running(self) -> "subprocess.Popen[bytes]":
-        """The process, started anew where there is none; raises _Gone when it cannot be."""
+        """The process, started anew where there is none; raises _Gone when that fails several times in a row."""
         if self._process is not None and self._process.poll() is None:
             return self._process
-        if self._broken or self._closed:
-            raise _Gone
+        for pause in (*PAUSES, None):
+            if self._broken or self._closed:
+                break
+            process, failure = self._begin()
+            if process is not None:
+                return process
+            if pause is None:
+                self._broken = f"{self._module} does not start: {failure}"
+            else:
+                time.sleep(pause)
+        raise _Gone
+
+    def _begin(self) -> tuple["subprocess.Popen[bytes] | None", str]:
+        """A process that is ready; or None, and why there is none."""
         self._hang_up()
-        process = self._process = _start(self._module, self._limits)
         try:
+            process = self._process = _start(self._module, self._limits)
+            if self._closed:  # since the last look, so that nobody else would end it
+                raise _Gone(CLOSED)
             message = self._read(process, time.monotonic() + STARTING)
-        except (_Gone, TimeoutError) as error:
-            message = {"failed": str(error) or f"not ready within {STARTING:g} s"}
-        if "failed" in message:
-            self._broken = f"{self._module} does not start: {message['failed']}"
-            self._kill()
-            raise _Gone
-        return process
+        except TimeoutError:
+            message = {"failed": f"not ready within {STARTING:g} s"}
+        except (_Gone, OSError) as error:  # killed, or no process to be had
+            message = {"failed": str(error)}
+        if "failed" not in message:
+            return process, ""
+        self._kill()
+        return None, message["failed"]
 
     def _write(self, process: "subprocess.Popen[bytes]", data: bytes, deadline: float) -> None:
         assert process.stdin is not None, "asked for at the start"
