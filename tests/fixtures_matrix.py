@@ -66,6 +66,7 @@ def overrides(task: str, algo: str, data: str) -> list[str]:
 
 FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "gsm8k": ("gsm8k/train.jsonl", lambda row: str(row["question"] + row["answer"])),
+    "jsonl": ("gsm8k/test.jsonl", lambda row: str(row["question"] + row["answer"])),
     "math": ("math/train.jsonl.gz", lambda row: str(row["problem"] + row["solution"])),
     "apps": ("apps/train_subset.jsonl.gz", lambda row: str(row["question"])),
 }

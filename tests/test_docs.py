@@ -34,7 +34,7 @@ HF = ("task=gsm8k", "model=hf")
 SFT = ("warmstart=sft",)
 KEYS = (
     "apps.md", "gsi.md", "judging.md", "code-baselines.md", "mini-tasks.md",
-    "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md", "sweeps.md",
+    "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md", "own-data.md", "sweeps.md",
 )  # fmt: skip
 """Where keys are explained."""
 KINDS = ("sequence", "embeddings")

@@ -25,6 +25,7 @@ PAIRS = {
     "apps_plus": CODE,
     "gsm8k": ANY,
     "hh": ANY,
+    "jsonl": ANY,
     "math": ANY,
     "minichat": ANY,
     "minicode": CODE,

@@ -64,17 +64,17 @@ def held_out(name: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def read_rows(path: Path, fields: Sequence[str]) -> list[Row]:
+def read_rows(path: Path, fields: Sequence[str], plain: Sequence[str] = ()) -> list[Row]:
     """The objects of a UTF-8 ``.jsonl`` or ``.jsonl.gz`` file, one per line; blank lines are skipped.
 
     Lines end at ``\\n`` only: other Unicode line breaks may stand inside a JSON string. Raises DataError with every
-    row that is not an object or lacks one of the string ``fields``.
+    row that is not an object or lacks one of the string ``fields``, or of the ``plain`` ones, strings or numbers.
     """
     rows: list[Row] = []
     faults: list[str] = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if line.strip():
-            row, found = _parse(line, fields)
+            row, found = _parse(line, fields, plain)
             rows.append(row)
             faults += [f"{path}, line {number}: {fault}" for fault in found]
     if not rows:
@@ -195,26 +195,32 @@ def _nearest_names(path: Path) -> str:
     return f"nearest names in {folder}: {', '.join(nearest)}" if nearest else f"{folder} is empty"
 
 
-def _parse(line: str, fields: Sequence[str]) -> tuple[Row, list[str]]:
+def _parse(line: str, fields: Sequence[str], plain: Sequence[str]) -> tuple[Row, list[str]]:
     try:
         row = parse_json(line)
     except json.JSONDecodeError as error:
         return {}, [f"malformed JSON, {error.msg} at column {error.colno}: received {_shown(line)}, expected an object"]
-    return row, _row_faults(row, fields)
+    return row, _row_faults(row, fields, plain)
 
 
-def _row_faults(row: Any, fields: Sequence[str]) -> list[str]:
+def _row_faults(row: Any, fields: Sequence[str], plain: Sequence[str] = ()) -> list[str]:
     if not isinstance(row, dict):
         return [f"expected an object, received {_shown(row)}"]
+    wanted = {name: (str, "a string") for name in fields} | {name: (str | int | float, _PLAIN) for name in plain}
     missing = [
-        f"field {name!r} is missing, expected a string; there are {list(row)}" for name in fields if name not in row
+        f"field {name!r} is missing, expected {told}; there are {list(row)}"
+        for name, (_, told) in wanted.items()
+        if name not in row
     ]
     wrong = [
-        f"field {name!r}: expected a string, received {_shown(row[name])}"
-        for name in fields
-        if name in row and not isinstance(row[name], str)
+        f"field {name!r}: expected {told}, received {_shown(row[name])}"
+        for name, (kind, told) in wanted.items()
+        if name in row and not isinstance(row[name], kind)
     ]
     return missing + wrong + [fault for name, item in row.items() for fault in unwritable(item, f"field {name!a}")]
+
+
+_PLAIN = "a string or a number"
 
 
 def _shown(value: Any) -> str:
