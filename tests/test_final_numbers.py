@@ -24,6 +24,12 @@ STATED = [
     ("She has 18 apples at 9:30 am.", "18"),
     ("She has **18** left after paying 2 friends.", "18"),
     ("She has 18 because 20 minus 2 equals 18.", "18"),
+    ("18 is the answer. I used 3 steps.", "18"),
+    ("18 apples. That took me 2 steps.", "18"),
+    ("18.\n\nNote: I assumed 7 days in a week.", "18"),
+    ("She has 18.\nCheck: 18 / 2 = 9", "18"),
+    ("The answer is 18 — 9 eggs times 2.", "18"),
+    ("2 + 2 = 4, 4 + 14 = 18", "18"),
     ("- 18 apples", "18"),
     ("18 kg of CO2", "18"),
     ("18 m2", "18"),
@@ -83,6 +89,10 @@ IN_DOUBT = [
     "18k",
     "18 dozen",
     "18 hours 30 minutes",
+    "It can't be 18.",
+    "x > 18",
+    "18 ± 2",
+    "x = 20, y = 18",
     "It falls to - 18",
     "3 apples and 18 pears",
     r"\boxed{18 \text{ or } 20}",
@@ -127,7 +137,7 @@ def test_a_text_of_one_number_may_have_a_name_and_a_unit() -> None:
 )
 def test_huge_responses_are_read_in_one_pass(text: str) -> None:
     begin = time.perf_counter()
-    for whole in (text * (10**6 // len(text)), "\\boxed{" + text * 100_000 + "}", f"<answer>{text * 30_000}"):
+    for whole in (text * (300_000 // len(text)), "\\boxed{" + text * 30_000 + "}", f"<answer>{text * 30_000}"):
         read_answer(whole, "flexible")
     assert time.perf_counter() - begin < 5
 

@@ -82,7 +82,7 @@ _ANSWER_TAG = re.compile(r"<\s*(?P<end>/?)\s*(?:final[_ -]?)?answer(?:\s[^<>]{0,
 _BRACES = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _OPEN_BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{")
 _BARE_BOX = re.compile(
-    r"\\(?:boxed|fbox)[ \t]*((?!\\[)\]])[^\s{}$]{1,100}(?=[ \t]*(?:\$|\\[)\]]))"
+    r"\\(?:boxed|fbox)[ \t]*((?!\\[)\]])[^\s{}$]{1,40}(?=[ \t]*(?:\$|\\[)\]]))"
     r"|[-+]?(?:\d[\d,]*)?\.?\d+(?=[ \t]*[.!?]?(?:\s*\n|\s*$)|[.!?]\s))"
 )
 

@@ -14,8 +14,12 @@ from rrl.conclusions import before_open_box, conclusion, last_box, tagged
 
 NumberFormat = Literal["strict", "flexible"]
 
+LONGEST = 50_000
+"""Characters at the end of a conclusion that are looked at."""
 TAIL = 4000
 """Characters at the end of a response in which an answer that nothing marks is looked for."""
+ALONE = 1000
+"""Characters that a text may have which is nothing but a number."""
 
 
 def read_answer(response: str, answer_format: NumberFormat) -> Fraction | None:
@@ -27,7 +31,7 @@ def read_answer(response: str, answer_format: NumberFormat) -> Fraction | None:
     decides, readable or not; an answer in words and another number on a last line of its own are in doubt. Units after
     a number are ignored: 25% is 25.
     """
-    text = _without_markup(conclusion(response))
+    text = _without_markup(conclusion(response)[-LONGEST:])
     if answer_format == "strict":
         return _marked(text, _HASHES, _HEADING)
     content = tagged(text)
@@ -51,6 +55,8 @@ def read_number(text: str) -> Fraction | None:
 
 def only_number(text: str) -> Fraction | None:
     """The value of a text that has one number, with or without a name before it and a unit behind; else None."""
+    if len(text) > ALONE:
+        return None
     name, equals, right = _without_remarks(_without_markup(text)).rpartition("=")
     if equals and _SEVERAL.search(name):
         return None
@@ -78,7 +84,7 @@ _WORD = (
 _UNIT = rf"(?:[ \t]*(?:{_WORD}|[%°]))?"
 _MORE = r"[ \t]*[($£€¥₹*]*[-+]?\.?\d"
 _GOES_ON = re.compile(
-    rf"[ \t]*(?:[-+*/^×÷–—:_]|\*\*|x(?![a-z])|to|or|and|through|plus|minus|times|out of|over|divided by){_MORE}"
+    rf"[ \t]*(?:[-+*/^×÷–±:_]|\*\*|x(?![a-z])|to|or|and|through|plus|minus|times|out of|over|divided by){_MORE}"
     rf"|{_UNIT}(?:,?[ \t]+(?:and|or|to))?[ \t]+[-+]?[$£€¥₹]?\.?\d|[ \t]*[½⅓¼¾⅔]|['’_]\d"
     r"|[ \t]*(?:\^|_\{?\d|[*×÷+][ \t]*[({]|\\[dt]?frac|\\(?:sqrt|pi|cdot|times|div|pm|over)(?![a-z]))"
     r"|[xyzkKMB](?![A-Za-z])"
@@ -89,13 +95,15 @@ _EQUATION = re.compile(r"[^\n.,;(}=]{0,80}=")
 _HEADING = re.compile(r"[.):][ \t]+[A-Za-z*]")
 _COMES_FROM = re.compile(
     rf"(?:[\d)}}\]](?:%|°|\\%)?[ \t]*"
-    rf"(?:[-+/^×÷–—_]|\*{{1,2}}|x|:|\\(?:times|cdot|div|pm)|plus|minus|times|over|out of)?"
+    rf"(?:[-+/^×÷–±_]|\*{{1,2}}|x|:|\\(?:times|cdot|div|pm)|plus|minus|times|over|out of)?"
     rf"|\d{_UNIT}(?:,?[ \t]+(?:and|or|to|through))?"
-    rf"|[\^_]\{{?|(?<!\n)(?<!^)-[ \t])[ \t]*[($£€¥₹]*$"
+    rf"|[\^_]\{{?|(?<!\n)(?<!^)-[ \t]|[<>≤≥±])[ \t]*[($£€¥₹]*$"
+    r"|=[^=\n]*\d[ \t]*(?:[,;]|and)[ \t]*[A-Za-z]\w?[ \t]*=[ \t]*$"
 )
 """What stands before a number that is not the whole of its quantity."""
 _NOT_MEANT = re.compile(
-    r"(?:\b(?:not|instead of|rather than|other than|never)|n['’]t)[ \t]+[$£€¥₹]?$|[A-Za-z]\}?\^\{?$", re.IGNORECASE
+    r"(?:\b(?:not|instead of|rather than|other than|never)|n['’]t)(?:[ \t]+be)?[ \t]+[$£€¥₹]?$|[A-Za-z]\}?\^\{?$",
+    re.IGNORECASE,
 )
 
 _WORDS_FIRST = re.compile(r"[^A-Za-z\d]*(?:[A-Za-z]{2}|[A-Za-z] [A-Za-z])")
@@ -106,6 +114,9 @@ _SENTENCE = re.compile(
     rf"|[A-Za-z] ?(?==))(?![a-z]))+{_LEAD}",
     re.IGNORECASE,
 )
+_ANSWER_LAST = re.compile(
+    r"(?<![\w.,/])([-$]{0,2}\d[\d.,]*(?: [a-z]+)?)[*_]* is (?:the|my|our) (?:final |correct )?answer\b"
+)
 _SEVERAL = re.compile(r"\d[ $]*[,;][ $]*[A-Za-z]|\\q?quad|\b(?:and|or)\b|[<>]|\\(?:leq?|geq?|neq?)(?![a-z])")
 _ALONE_LEAD = re.compile(rf"(?:{_LEAD}(?:(?!(?:not|than|least|most)\b)[A-Za-z]+[ :]))*{_LEAD}")
 _ALONE_TAIL = re.compile(
@@ -114,12 +125,13 @@ _ALONE_TAIL = re.compile(
 )
 
 _REMARKS = re.compile(
+    r"^[ \t*_#]*(?:notes?|check|verification|verify|proof|p\.?s|remark)\b[ \t*_]*[:.][^\n]*|"
     r"\((?=[^()\n]*[A-Za-z])[^()\n]*\)|\[\d+\]"
     r"|\b(?:steps?|lines?|eq(?:uation|n)?s?|notes?|hints?|methods?|cases?|sections?|figures?|tables?|examples?|parts?)\.?"
     r"[ \t]*[#(]*\d+(?:\)|[ \t]*(?:,|and|to|-)[ \t]*\d+)*:?"
     r"|\b(?:checked|verified|tested|confirmed|recounted|computed|calculated|tried)\b"
     r"[^\n.\d]{0,30}\d+[ \t]*(?:x\b|times|ways)"
-    r"|\b(?:in|after|with|using)[ \t]+(?:only[ \t]+|just[ \t]+)?\d+[ \t]+(?:[a-z]+[ \t]+)?"
+    r"|\b(?:in|after|with|using|took|takes|used|needed|me|us)[ \t]+(?:only[ \t]+|just[ \t]+)?\d+[ \t]+(?:[a-z]+[ \t]+)?"
     r"(?:steps?|ways|lines|calculations?|operations?|attempts?|tries)\b"
     r"|\b\d{4}-\d\d?-\d\d?\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b|\b\d{1,2}:\d\d(?::\d\d)?(?:[ \t]*[ap]\.?m\b\.?)?"
     r"|\b\d{1,2}[ \t]*(?:[ap]\.?m\b\.?|o'clock)"
@@ -138,6 +150,7 @@ def _without_markup(text: str) -> str:
         text = text.replace(markup, plain)
     text = re.sub(r"(?:(?<=[0-9])\\,|(?<=[0-9])[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))", ",", text)
     text = re.sub(r"equals|is equal to", "=", text)
+    text = _ANSWER_LAST.sub(r"answer is \1.", text)
     text = re.sub(r"[Mm]inus[ \t]+(?=[$£€¥₹]?[0-9])|[Nn]egative[ \t]+(?=[$£€¥₹]?[0-9])", "-", text)
     return re.sub(r"\\[dt]?(?<![0-9]\\)(?<![0-9]\\[dt])frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
 
@@ -193,7 +206,7 @@ def _of_sentence(sentence: str, numbers: list[re.Match[str]]) -> Fraction | None
 def _numbers(sentence: str) -> Iterator[re.Match[str]]:
     """The numbers of a sentence that are not denied; digits in words, and powers of units, are none."""
     for token in _TOKEN.finditer(sentence):
-        if token[2] and not _NOT_MEANT.search(sentence[: token.start()]):
+        if token[2] and not _NOT_MEANT.search(sentence[max(0, token.start() - 30) : token.start()]):
             yield token
 
 
