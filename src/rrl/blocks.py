@@ -88,7 +88,7 @@ def blocks(text: str, start: int) -> list[Block]:
 
 def _fence(line: str, start: int) -> Fence | None:
     """The fence that ends this line. One behind other text has to name Python, or nothing."""
-    found = _FENCE.search(line)
+    found = _FENCE.search(line) if "```" in line or "~~~" in line else None
     if found is None:
         return None
     before, mark = line[: found.start()], found["mark"]

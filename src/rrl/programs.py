@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from rrl.blocks import INVISIBLE, Span, blocks, dedented, lines_of, typed
@@ -89,6 +90,7 @@ class ProgramEvidence:
         return ProgramEvidence(**{**evidence, "outcome": Outcome(evidence["outcome"]), "tests": tests})
 
 
+@lru_cache(maxsize=1024)  # of one response it is asked by the judge, by rewards and by each of their regions
 def find_program(response: str) -> Program | None:
     """The program in a response; None when there is none.
 
