@@ -146,7 +146,7 @@ def test_tasks_of_a_users_own_are_among_those_that_would_do(tmp_path: Path, monk
 SMALL = (
     PROGRAMS, "warmstart=none", "data.level_weights=null", "run.threads=1", "trainer.train_batch_size=12",
     "trainer.ppo_mini_batch_size=6", "trainer.critic_warmup=0", "model.hidden_size=16", "model.intermediate_size=32",
-    "model.num_hidden_layers=1", "data.plain_template='{question}\\n'", "selection=random_cut",
+    "model.num_hidden_layers=1", 'data.plain_template="{question}\\n"', "selection=random_cut",
 )  # fmt: skip
 
 
