@@ -410,7 +410,7 @@ def measured(capsys: pytest.CaptureFixture[str], *given: str) -> dict[str, Any]:
 def test_the_command_reproduces_the_runs_own_last_evaluation(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = measured(capsys, f"from_run={finished}")
+    result = measured(capsys, str(finished))
     last = rows(finished / "evaluations.jsonl")[-1]
     assert {key: result[key] for key in last if key in result} == {
         key: value for key, value in last.items() if key not in ("step", "tokens_generated")

@@ -1,6 +1,7 @@
 """Parts of a user's own, outside this project: folders in RRL_PARTS are searched as conf/ is, and imported from."""
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from fixtures_runs import arguments
 from rrl.choices import folders, groups, take_own_parts
+from rrl.cli import train
 from rrl.config import load
 from rrl.errors import ConfigError
 from rrl.overrides import compose
+from rrl.own_parts import changes, own_files
 
 SAMPLER = """
 _target_: {module}.Mine
@@ -224,3 +228,62 @@ def test_a_constructor_with_a_type_that_cannot_be_looked_up_is_told(
 def test_a_target_without_a_module_is_refused(target: str) -> None:
     (told,) = faults("algo=ppo", f"sampler._target_='{target}'")
     assert told == f"sampler._target_: {target!r} cannot be imported (Empty module name); expected package.module.Class"
+
+
+# --- what a result depends on -----------------------------------------------------------------------------------------
+
+
+def test_the_files_of_ones_own_parts_are_known_by_their_content(parts: Path) -> None:
+    (parts / "own_helper.py").write_text("x = 1\n")
+    (parts / "own_mine.py").write_text("import own_helper\n" + CODE)
+    (parts / "notes.yaml").write_text("no: part\n")
+    importlib.invalidate_caches()
+    for name in ("own_mine", "own_helper"):
+        sys.modules.pop(name, None)
+    config, _ = load("train", ["algo=ppo", "sampler=mine"])
+    found = own_files(config)
+    assert set(found) == {"own_helper", "own_mine", "sampler/mine.yaml"}
+    assert found["own_helper"] == "9e26bf369911c45c243c684147b23fc9e1dcfcf257d299a1c632016a6fcd33f4"
+    (parts / "own_helper.py").write_text("x = 2\n")
+    assert own_files(config)["own_helper"] != found["own_helper"]
+    (parts / "own_helper.py").unlink()
+    assert "own_helper" not in own_files(config)
+
+
+def test_a_package_of_ones_own_elsewhere_counts_and_what_is_installed_or_ours_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").write_text("")
+    (tmp_path / "own_package" / "deep.py").write_text("class X: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("RRL_PARTS", raising=False)
+    importlib.import_module("own_package.deep")
+    config = {"a": [{"_target_": "own_package.deep.X"}], "b": {"_target_": "rrl.samplers.problems.Problems"}}
+    assert set(own_files(config)) == {"own_package", "own_package.deep"}
+    assert set(own_files({"a": {"_target_": "json.decoder.JSONDecoder"}})) == {"json.decoder"}
+    assert own_files({"a": {"_target_": "rrl.samplers.problems.Problems"}}) == {}
+
+
+def test_changed_and_removed_files_are_told_and_new_ones_are_not() -> None:
+    assert changes({"mine": "1"}, {"mine": "1", "more": "2"}) == []
+    assert changes({}, {"more": "2"}) == []
+    (told,) = changes({"mine": "1", "sampler/mine.yaml": "2", "old": "3"}, {"mine": "9", "sampler/mine.yaml": "2"})
+    assert told.startswith("parts of your own: mine has changed, old is gone since the run began; ")
+
+
+def test_a_run_that_goes_on_with_another_file_says_so(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    given = {"algo": "ppo", "sampler": "mine", "trainer__total_training_steps": 1, "evaluation__n": 0}
+    unused = ("sampler.", "selection")
+    train._train([text for text in arguments(run, **given) if not text.startswith(unused)])
+    before = json.loads((run / "manifest.json").read_text())["parts"]
+    assert set(before) == {"own_mine", "sampler/mine.yaml"}
+    (parts / "own_mine.py").write_text(CODE + "# another\n")
+    train._train([f"resume={run}", "trainer.total_training_steps=2"])
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert "parts of your own: own_mine has changed since the run began" in caplog.text
+    assert manifest["parts"] == before
+    assert manifest["resumed"][0]["parts"]["own_mine"] != before["own_mine"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rrl.errors import DataError
-from rrl.records import last_rows, read_object, redacted, rewind, sync, write_whole
+from rrl.records import last_rows, read_object, rewind, sync, write_whole
+from rrl.secrecy import redacted
 
 METRICS = [f'{{"step": {step}, "x": {step}.50}}' for step in range(8)]
 EVALUATIONS = [f'{{"step": {step}, "greedy": {{}}}}' for step in (0, 3, 6)]

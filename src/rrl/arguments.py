@@ -7,6 +7,7 @@ what would be a line's end, a tab or a character by its number is refused, for i
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 EXAMPLE = "\"template.text='Q: {question}'\""
@@ -37,6 +38,11 @@ def _parse(text: str) -> Any:
 
     if text.startswith("-"):
         return f"{text}: no such option; expected key=value, or --help"
+    if "=" not in text and Path(text).is_dir():
+        return (
+            f"{text}: a folder, expected key=value; rrl-train resume={text} goes on with a run, rrl-evaluate {text} "
+            "measures it"
+        )
     unreadable = f"{text!r}: cannot be read; expected key=value; quote special characters, as in {EXAMPLE}"
     try:
         override = OverridesParser.create().parse_override(text)

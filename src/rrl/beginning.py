@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.errors import DataError
+from rrl.own_parts import changes
 from rrl.records import read_object
 from rrl.rundir import write_json
 from rrl.templates import FORMAT, this_moment
@@ -40,7 +41,9 @@ def write_manifest(folder: Path, about: dict[str, Any], started: datetime) -> No
     if _prompts(before) != _prompts(about):
         log.warning("prompts: of the same data, but not those that the run began with; another version, or a template "
                     "that depends on more than the conversation and the time")  # fmt: skip
-    again = {key: about[key] for key in ("command", "started", "packages", "git_commit")}
+    for text in changes(before.get("parts", {}), about["parts"]):
+        log.warning("%s", text)
+    again = {key: about[key] for key in ("command", "started", "packages", "git_commit", "parts")}
     write_json(folder / "manifest.json", before | {"resumed": [*before.get("resumed", []), again]})
 
 

@@ -4,13 +4,15 @@ A mapping with ``_target_`` names a class; its other keys are the arguments of t
 and loads nothing. So a configuration is checked by building all of it, and every fault is reported at once.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from rrl.binding import BROKEN, make
 from rrl.choices import targets
+from rrl.effects import collected, without_effect
 from rrl.errors import ConfigError, shown
 from rrl.evaluation import Evaluation
 from rrl.importing import load_class
@@ -18,14 +20,18 @@ from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.launch import Launcher
 from rrl.loop import LoopSettings
 from rrl.models import Model
-from rrl.overrides import Composed, compose, compose_run
+from rrl.overrides import Composed, compose, compose_run, readers, walk
 from rrl.policy_settings import PolicySettings
 from rrl.preferences import PairChoice
 from rrl.prompts import Prompts
 from rrl.rundir import Place, RunSettings
+from rrl.runstate import finished_run
 from rrl.scoring import Fit, Judge
+from rrl.secrecy import typed
 from rrl.sft import WarmStart
 from rrl.tracking import Sink
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,11 @@ PARTS: dict[str, type[Any]] = {"train": Parts, "evaluate": Parts, "reward_model"
 SLOTS = tuple(field.name for field in fields(Parts))
 SHARED = ("data", "scorer", "sandbox", "seed")
 """Keys of a configuration that are no part of their own but go into parts."""
+UNUSED = {
+    "train": ("judge",),
+    "evaluate": ("policy", "trainer", "sampler", "reward", "objective", "logger", "launcher"),
+}
+"""Parts that are checked and play no part, by the name of the configuration."""
 OPTIONAL = ("warmstart", "logger", "judge")
 
 
@@ -77,16 +88,46 @@ def load(
     """
     kind = PARTS[name]
     only = None if kind is Parts else (*(field.name for field in fields(kind)), *SHARED)
-    composed = compose(name, overrides, only) if run is None else compose_run(Path(run).expanduser(), overrides)
-    return checked(composed, kind, judging=judging)
+    composed = compose(name, overrides, only) if run is None else compose_run(finished_run(run), overrides)
+    used = [field.name for field in fields(kind) if field.name not in UNUSED.get(name, ())]
+    return checked(composed, kind, used, judging=judging)
 
 
-def checked(composed: Composed, kind: type[Any] = Parts, *, judging: bool = True) -> tuple[dict[str, Any], Any]:
-    """The configuration and its parts. Raises one ConfigError with all faults."""
+def checked(
+    composed: Composed, kind: type[Any] = Parts, used: Sequence[str] = SLOTS, *, judging: bool = True
+) -> tuple[dict[str, Any], Any]:  # fmt: skip
+    """The configuration and its parts, of which some are ``used``. Raises one ConfigError with all faults."""
     try:
-        return composed.config, check(composed.config, composed.faults, composed.sound, kind, judging=judging)
+        faults = [*composed.faults, *typed(dict(walk(composed.config)))]
+        parts = check(composed.config, faults, composed.sound, kind, judging=judging)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys(map(composed.at_source, error.faults))) from None
+    for text in idle(composed, parts, used):
+        _warn(text)
+    return composed.config, parts
+
+
+def idle(composed: Composed, parts: Any, used: Sequence[str]) -> list[str]:
+    """Keys that were set and are without effect: no part that is ``used`` reads them, or the part says so."""
+    takers = {
+        key: [choice for choice in readers(key) if choice.partition("=")[0] in used]
+        for key in without_effect(composed.given, composed.values, used)
+    }
+    reasons = {f"{path}.{key}": why for path, said in collected(parts, "idle") for key, why in said.items()}
+    return [
+        *(f"{key}: without effect; nothing in use reads it{_would(choices)}" for key, choices in takers.items()),
+        *(f"{key}: without effect; {reasons[key]}" for key in composed.given if key in reasons),
+    ]
+
+
+def _would(choices: Sequence[str]) -> str:
+    return f"; {', '.join(choices[:4])} would" if choices else ""
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process, however many variants of a configuration it checks."""
+    log.warning("%s", text)
 
 
 def check(

@@ -47,6 +47,10 @@ class Evaluation:
         between(self, 1e-9, 1, "top_p")
         between(self, 0, 10**9, "top_k")
 
+    def idle(self) -> dict[str, str]:
+        """Keys without effect, and why."""
+        return {} if self.n else dict.fromkeys(("temperature", "top_p", "top_k"), "evaluation.n is 0")
+
     def choose(self, problems: Sequence[Problem]) -> list[Problem]:
         """The first ``limit`` problems of each level, its strata taking turns; in their order."""
         if self.limit is None:

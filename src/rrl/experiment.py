@@ -34,10 +34,11 @@ from rrl.logs import open_log, tell, tell_twice
 from rrl.loop import Loop
 from rrl.memory import explained
 from rrl.plan import at_start
-from rrl.records import last_rows, read_object, redacted, rewind
+from rrl.records import last_rows, read_object, rewind
 from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
 from rrl.runstate import hold, write_state
 from rrl.saving import PLAIN, rescued
+from rrl.secrecy import redacted
 from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw
 from rrl.summary import closing
 from rrl.texts import as_json

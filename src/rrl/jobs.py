@@ -17,8 +17,10 @@ from typing import Any
 
 from rrl.devices import Lease, take
 from rrl.overrides import conf_dir
+from rrl.records import write_whole
 from rrl.runstate import read_state
 from rrl.search import Optuna, Trial
+from rrl.secrecy import hidden, redacted
 from rrl.sweep_records import Job, Sweep, last_accuracy, last_line, name, read_job, read_sweep, write_job
 
 PAUSE = 0.2  # seconds between two looks at a process or a file
@@ -44,6 +46,7 @@ def run(config: Any) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     about = HydraConfig.get()
+    hide_secrets(Path(about.sweep.dir) / "multirun.yaml")
     sweep, number = read_sweep(Path(about.sweep.dir)), int(about.job.num)
     job = read_job(sweep, number)
     if job is not None and sweep.leaves(job):
@@ -53,7 +56,7 @@ def run(config: Any) -> float | None:
     chosen = [] if trial is None else trial.overrides
     if job is None:
         varied = [text for text in (*given, *chosen) if text.partition("=")[0] not in sweep.fixed]
-        job = Job(name=name(number, varied), overrides=varied, state="waiting")
+        job = Job(name=name(number, hidden(varied)), overrides=varied, state="waiting")
     job = replace(job, trial=None if trial is None else trial.number)
     job = _finished(sweep, job, [*given, *chosen], devices_needed(config), trial)
     if trial is not None:
@@ -67,6 +70,12 @@ def _trial(sweep: Sweep, number: int, job: Job | None) -> Trial | None:
         return None
     study = Optuna(**sweep.search["settings"]).open(Path(sweep.folder), number)
     return Trial(study, sweep.search["space"], None if job is None else job.trial)
+
+
+def hide_secrets(file: Path) -> None:
+    """Show secrets by their names in a file that Hydra has written."""
+    if file.is_file():
+        write_whole(file, redacted(file.read_text(encoding="utf-8")).encode())
 
 
 def devices_needed(config: Mapping[str, Any]) -> int:

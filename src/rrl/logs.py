@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rrl.console import on_terminal
+from rrl.secrecy import Redacting
 from rrl.stopping import has_parent
 from rrl.texts import visible
 
@@ -17,8 +18,8 @@ STAMP = "%Y-%m-%dT%H:%M:%S%z"
 """Local time with its distance from UTC, as ISO 8601 has it."""
 
 
-class _Visible(logging.Formatter):
-    """Lines in which nothing steers the terminal that shows them."""
+class _Visible(Redacting):
+    """Lines without secrets, in which nothing steers the terminal that shows them."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))

@@ -12,6 +12,7 @@ from rrl.choices import conf_dir as conf_dir
 from rrl.choices import folders, search_path, take_own_parts
 from rrl.choices import groups as groups
 from rrl.conclusions import next_question
+from rrl.effects import names, touches
 from rrl.errors import ConfigError, shown
 from rrl.spelling import closest, likeliest_choice, likeliest_key
 
@@ -23,13 +24,16 @@ ANEW = ("judge", "scorer")
 class Composed(NamedTuple):
     """A resolved configuration, the faults of overrides that were left out, and what it is without any value set.
 
-    ``sources`` names, for each key that takes its value from another one, that other one.
+    ``sources`` names, for each key that takes its value from another one, that other one; ``given`` are the keys and
+    groups that were set, ``values`` every key with its references unresolved.
     """
 
     config: dict[str, Any]
     faults: list[str]
     sound: dict[str, Any]
     sources: dict[str, str]
+    given: list[str]
+    values: dict[str, Any]
 
     def at_source(self, fault: str) -> str:
         """The fault with the key that a user sets in place of the key that takes its value from there."""
@@ -54,7 +58,7 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
         chosen, values = _divide(read(overrides, faults), _groups_of(name, only), faults)
         config = hydra.compose(name, [search_path(), *chosen])
-        return _settle(config if only is None else _masked(config, only), values, faults, only)
+        return _settle(config if only is None else _masked(config, only), values, faults, only, chosen)
 
 
 def _groups_of(name: str, only: Sequence[str] | None) -> set[str]:
@@ -77,13 +81,8 @@ def _masked(config: Any, keys: Sequence[str]) -> Any:
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
     """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``.
 
-    What is in ``ANEW`` can be chosen as for a new run; the rest is the run's.
+    The run is a finished one. What is in ``ANEW`` can be chosen as for a new run; the rest is the run's.
     """
-    if not (folder / "config.yaml").is_file() or not (folder / "actor").is_dir():
-        raise ConfigError(
-            f"from_run: {str(folder)!r} holds no finished run; expected a folder with config.yaml and actor/; "
-            "give the run.dir of a run that came to its end"
-        )
     faults = take_own_parts()
     with _told(faults):
         config = _linked(folder / "config.yaml")
@@ -163,7 +162,7 @@ def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[
 
 
 def _settle(
-    config: Any, values: Sequence[Any], faults: list[str], only: Sequence[str] | None = None
+    config: Any, values: Sequence[Any], faults: list[str], only: Sequence[str] | None = None, chosen: Sequence[str] = ()
 ) -> Composed:  # fmt: skip
     """Set the values whose keys ``config`` has (or that add one by ``+``), with a fault for each other one."""
     from omegaconf import OmegaConf
@@ -177,11 +176,20 @@ def _settle(
             faults.append(f"{key}: no such key{_suggest(key, keys, only)}")
         elif isinstance(sound.get(key), Mapping) and not isinstance(value, Mapping):
             example = next(k for k in keys if k.startswith(f"{key}.") and not k.endswith("_target_"))
-            faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...")
+            run = f"; to go on with a run give resume={value}" if key == "run" and isinstance(value, str) else ""
+            faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...{run}")
         else:
             OmegaConf.update(config, key, value, merge=False, force_add=True)
-    taken = [(key, REFERENCE.fullmatch(str(value))) for key, value in walk(_plain(config, resolve=False))]
-    return Composed(_plain(config), faults, sound, {key: source[1] for key, source in taken if source})
+    tree = dict(walk(_plain(config, resolve=False)))
+    taken = {key: source[1] for key, value in tree.items() if (source := REFERENCE.fullmatch(str(value)))}
+    given = [o.key_or_group for o in values] + [choice.partition("=")[0] for choice in chosen]
+    return Composed(_plain(config), faults, sound, taken, [key for key in given if tree.get(key) is not None], tree)
+
+
+def readers(key: str) -> list[str]:
+    """The choices that take a value from this key."""
+    found = (choice for choice, _, value in _contents(folders()) if any(touches(key, name) for name in names(value)))
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
@@ -243,6 +251,12 @@ def _told(faults: Sequence[str]) -> Iterator[None]:
         yield
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
-        raise ConfigError(*faults, key + str(error).split("\n")[0]) from error
+        absent = re.search(r"Environment variable '(\w+)' not found", str(error))
+        told = (
+            f"{absent[1]} is not in the environment, and its value belongs here; export {absent[1]}=..."
+            if absent
+            else ""
+        )
+        raise ConfigError(*faults, key + (told or str(error).split("\n")[0])) from error
     except (HydraException, YAMLError) as error:
         raise ConfigError(*faults, " ".join(str(error if error.args else error.__cause__).split())) from error

@@ -10,12 +10,13 @@ from typing import Any
 from rrl import budget, contracts, forecast
 from rrl.assemble import Prepared, check_levels, encode
 from rrl.budget import Disk, Here, Phase, Stage
+from rrl.cautions import cautions
 from rrl.config import Parts
 from rrl.forecast import Between, Course, Setting, some
 from rrl.machine import in_words
 from rrl.networks import on_meta
 from rrl.phases import Lengths, Need
-from rrl.records import redacted
+from rrl.secrecy import redacted
 from rrl.types import Problem
 
 
@@ -94,6 +95,7 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
             *budget.shortages(phases, config, need.world.processes),
             *budget.full(disk),
             *_missing_weights(config),
+            *cautions(parts, course),
         ],
     )
 

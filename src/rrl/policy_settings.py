@@ -75,6 +75,19 @@ class PolicySettings:
         if not all(0 <= beta < 1 for beta in self.adam_betas):
             raise ValueError(f"adam_betas: expected numbers from 0 to below 1, got {list(self.adam_betas)}")
 
+    def cautions(self) -> list[str]:
+        """Networks that never move."""
+        critic = self.critic != "none" and self.critic_lr == 0
+        return [
+            *(["actor_lr: 0, so that the actor never moves"] if self.actor_lr == 0 else []),
+            *(["critic_lr: 0, so that the critic never learns"] if critic else []),
+        ]
+
+    def idle(self) -> dict[str, str]:
+        """Keys without effect, and why."""
+        unused = {"none": ("critic_lr", "head_size", "trunk_gradient"), "own": ("trunk_gradient",), "shared": ()}
+        return dict.fromkeys(unused[self.critic], f"policy.critic is {self.critic}")
+
     def lr_factor(self, step: int, steps: int | None) -> float:
         """What learning rates are multiplied by in optimiser step ``step``, from 0, of ``steps`` (None: unknown)."""
         warmup = min(1.0, (step + 1) / (self.lr_warmup_steps + 1))

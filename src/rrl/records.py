@@ -13,10 +13,6 @@ from rrl.errors import DataError
 
 ROWS = ("metrics.jsonl", "evaluations.jsonl")
 """The files of rows with a ``step``; the first has one row for every step from 0 on."""
-SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
-SHORTEST_SECRET = 8
-"""Characters; the value of a shorter variable, such as ``1``, is found in text by chance."""
-
 TAIL = 2**14
 """Bytes at the end of a file that are looked at first: some rows of metrics."""
 
@@ -96,18 +92,6 @@ def fault(path: Path, error: Exception) -> str:
     """Why a file cannot be read, in a line."""
     why = error.strerror if isinstance(error, OSError) else str(error).split("\n")[0]
     return f"{path.name} cannot be read ({why})"
-
-
-def redacted(text: str) -> str:
-    """The text with the names of secret environment variables in place of their values.
-
-    Secret is what ends in KEY, TOKEN, SECRET or PASSWORD and has at least ``SHORTEST_SECRET`` characters.
-    """
-    secrets = {value: name for name, value in os.environ.items() if SECRET.search(name)}
-    for value in sorted(secrets, key=len, reverse=True):
-        if len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, f"<{secrets[value]}>")
-    return text
 
 
 def _rows_until(path: Path, last: int) -> Rows:

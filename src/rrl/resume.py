@@ -6,7 +6,8 @@ from typing import Any
 
 from rrl.config import Parts, checked
 from rrl.errors import ConfigError, shown
-from rrl.overrides import compose_saved, walk
+from rrl.overrides import Composed, compose_saved, walk
+from rrl.runstate import instead
 
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
 HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, "trainer.mismatch_limit", "trainer.on_mismatch")
@@ -20,9 +21,21 @@ def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Part
     Raises ConfigError naming every key that would change what was trained.
     """
     composed = compose_saved(_config_of(folder), overrides)
+    if "trainer" not in composed.sound:
+        raise ConfigError(f"resume: {str(folder)!r} holds no run of rrl-train; expected one; rrl-status lists them")
+    _refuse_other_folder(composed, folder)
     composed.config["run"]["dir"] = composed.sound["run"]["dir"]  # the run is where it is
     refuse_changes(composed.sound, composed.config, folder)
     return checked(composed)
+
+
+def _refuse_other_folder(composed: Composed, folder: Path) -> None:
+    wanted, before = composed.config["run"]["dir"], composed.sound["run"]["dir"]
+    if wanted != before and (wanted is None or Path(wanted).expanduser().absolute() != folder.absolute()):
+        raise ConfigError(
+            f"run.dir: {shown(wanted)}, but a run that is resumed stays in its folder {str(folder)!r}; leave run.dir "
+            "out, or begin a new run without resume"
+        )
 
 
 def saved(folder: Path) -> dict[str, Any]:
@@ -48,9 +61,8 @@ def refuse_changes(before: Mapping[str, Any], after: Mapping[str, Any], folder: 
 def _config_of(folder: Path) -> Path:
     file = folder / "config.yaml"
     if not file.is_file():
-        raise ConfigError(
-            f"resume: {str(folder)!r} holds no run; expected a folder with config.yaml; rrl-status lists the runs"
-        )
+        remedy = instead("resume", folder) or "rrl-status lists the runs"
+        raise ConfigError(f"resume: {str(folder)!r} holds no run; expected a folder with config.yaml; {remedy}")
     return file
 
 

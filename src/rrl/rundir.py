@@ -14,8 +14,10 @@ from typing import Any
 
 from rrl.errors import ConfigError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint
+from rrl.own_parts import own_files
 from rrl.ranges import at_least_one, not_negative
-from rrl.records import redacted, write_whole
+from rrl.records import write_whole
+from rrl.secrecy import hidden, redacted, referenced
 from rrl.texts import as_json
 from rrl.types import Feedback, Problem, Rollout
 
@@ -122,13 +124,13 @@ def unused(folder: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write aside and rename, so that the file is whole or absent."""
+    """Write aside and rename, so that the file is whole or absent; without secrets."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, as_json(content, indent=2) + b"\n")
+    write_whole(path, as_json(hidden(content), indent=2) + b"\n")
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """The resolved configuration as ``config.yaml``, whole or absent; local paths are written absolute."""
+    """The resolved configuration as ``config.yaml``, whole or absent; local paths absolute, secrets by reference."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", as_yaml(absolute(config)).encode())
 
@@ -137,8 +139,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """What ``write_config`` has written."""
     from omegaconf import OmegaConf
 
-    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))  # type: ignore[assignment]
-    return config
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
+    assert isinstance(config, dict), "a configuration is a mapping"
+    return {str(key): value for key, value in config.items()}
 
 
 def absolute(node: Any, key: str = "") -> Any:
@@ -150,16 +153,16 @@ def absolute(node: Any, key: str = "") -> Any:
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
-    """A resolved configuration as text."""
+    """A resolved configuration as text, with references in place of secrets."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(referenced(config)))
 
 
 def manifest(
     config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], model: str, tokenizer: Any
 ) -> dict[str, Any]:
-    """What a result depends on: versions, seeds, hardware, commit, hashes of data, ``model`` and tokenizer."""
+    """What a result depends on: versions, seeds, hardware, commit, hashes of parts, data, ``model`` and tokenizer."""
     import torch
 
     return {
@@ -175,6 +178,7 @@ def manifest(
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
+        "parts": own_files(config),
         "data": {split: _about(problems) for split, problems in data.items()},
         "model": {"sha256": model},
         "tokenizer": {"size": len(tokenizer), "sha256": tokenizer_fingerprint(tokenizer)},

@@ -16,7 +16,9 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from rrl.errors import ConfigError
-from rrl.records import fault, last_rows, read_object, redacted, write_whole
+from rrl.records import fault, last_rows, read_object, write_whole
+from rrl.secrecy import redacted
+from rrl.spelling import closest
 from rrl.texts import shortened, visible
 
 log = logging.getLogger(__name__)
@@ -153,6 +155,52 @@ def read_state(folder: Path) -> RunState:
         checkpoint=last_checkpoint(folder),
         faults=(*faults, *row_faults, *config_faults),
     )
+
+
+def finished_run(name: str) -> Path:
+    """The folder of a finished run that ``from_run`` names. Raises ConfigError with what to give instead."""
+    folder = Path(name).expanduser()
+    if (folder / "config.yaml").is_file() and (folder / "actor").is_dir():
+        return folder
+    remedy = instead("from_run", folder) or "give the run.dir of a run that came to its end"
+    raise ConfigError(
+        f"from_run: {str(folder)!r} holds no finished run; expected a folder with config.yaml and actor/; {remedy}"
+    )
+
+
+def instead(key: str, folder: Path) -> str | None:
+    """What can be given as ``key`` in place of a folder that will not do, as far as its surroundings tell."""
+    if not folder.is_dir():
+        return f"there is no such folder{_near(key, folder)}; rrl-status lists the runs"
+    if (folder / "config.yaml").is_file():
+        return _unfinished(folder)
+    around = [parent for parent in folder.absolute().parents[:3] if (parent / "config.yaml").is_file()]
+    within = sorted(file.parent for file in folder.glob("*/config.yaml"))
+    if around:
+        return f"it lies in a run; give {key}={around[0]}"
+    if within:
+        return f"it holds runs; give one of them, as in {key}={within[0]}"
+    return (
+        f"it holds a model, no run; give model=hf model.path={folder}" if (folder / "config.json").is_file() else None
+    )
+
+
+def _near(key: str, folder: Path) -> str:
+    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    near = closest(folder.name, [path.name for path in beside if (path / "config.yaml").is_file()])
+    return f"; did you mean {key}={folder.parent / near}?" if near else ""
+
+
+def _unfinished(folder: Path) -> str:
+    """What can be done with a run that has no actor yet."""
+    state = read_state(folder)
+    saved = (
+        []
+        if state.checkpoint is None
+        else [f"measure its last checkpoint: model=hf model.path={state.checkpoint}/actor"]
+    )
+    on = "wait for its end" if state.state == "running" else f"go on with it: rrl-train resume={folder}"
+    return f"the run in it is {state.state}; " + ", or ".join([on, *saved])
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -66,6 +66,7 @@ CHOICES = {
     "resume=auto with run.dir, or resume=RUN": (
         "resume_mode resume_from_checkpoint resume_from_path load_checkpoint ckpt_path auto_resume"
     ),
+    "resume=RUN (of rrl-train), or from_run=RUN (of rrl-evaluate)": "resume from_run run_dir from_checkpoint",
     "logger=wandb": "wandb use_wandb report_to log_with",
     "task": "dataset dataset_name env env_name",
     "template=chat": "chat_template apply_chat_template use_chat_template",

@@ -14,6 +14,7 @@ from rrl.jobs import devices_needed, quoted
 from rrl.overrides import conf_dir, groups
 from rrl.rundir import writable
 from rrl.search import Optuna
+from rrl.secrecy import referenced
 from rrl.sweep_records import read_sweep
 
 LOCAL = ("basic", "joblib", "submitit_local")
@@ -94,7 +95,7 @@ def _goes_on(given: Sequence[str]) -> tuple[list[str], bool]:
 def _as_before(folder: Path, now: Sequence[str]) -> list[str]:
     """The arguments that the sweep in ``folder`` was started with, but its own settings as they are given now."""
     before = read_sweep(folder).command
-    own, old = ([text for text in texts if not SETTING.match(text)] for texts in (now, before))
+    own, old = ([text for text in texts if not SETTING.match(text)] for texts in (referenced(now), before))
     if own and own != old:
         raise ConfigError(
             f"resume: the sweep in {str(folder)!r} was started with {' '.join(old)!r}, now {' '.join(own)!r}; expected "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.rundir import write_json
+from rrl.secrecy import referenced
 
 OVER = ("finished", "pruned")
 """States of jobs that have nothing left to do."""
@@ -78,8 +79,9 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def write_sweep(sweep: Sweep) -> None:
-    """Write ``sweep.json``."""
-    write_json(Path(sweep.folder) / "sweep.json", {k: v for k, v in asdict(sweep).items() if k != "folder"})
+    """Write ``sweep.json``; secrets of the command by reference, so that the sweep can go on by it."""
+    record = asdict(sweep) | {"command": referenced(sweep.command)}
+    write_json(Path(sweep.folder) / "sweep.json", {k: v for k, v in record.items() if k != "folder"})
 
 
 def read_jobs(folder: Path) -> list[Job]:

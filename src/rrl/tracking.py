@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rrl.records import redacted, write_whole
+from rrl.records import write_whole
+from rrl.secrecy import hidden, redacted
 from rrl.sidecar import Sidecar, SidecarError
 from rrl.texts import as_json, shortened, visible
 
@@ -58,7 +59,7 @@ class Tracker:
         self._next = 0 if after is None else after + 1
         self._complete = False
         self._sink = sink
-        self._tell("start", folder, config, after)
+        self._tell("start", folder, hidden(config), after)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """One JSON object on a line of its own, handed to the system before a sink hears of it.
@@ -166,7 +167,7 @@ class WandB(Sink):
         _warn(self._process.close(self.patience))
 
     def _send(self, **message: Any) -> None:
-        _warn(self._process.send(message))
+        _warn(self._process.send(hidden(message)))
 
 
 def _run_id(folder: Path, after: int | None) -> str:

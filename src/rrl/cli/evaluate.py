@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 HELP = """
 rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n, seed, interval, template, sampling).
 
-  rrl-evaluate from_run=runs/trace-rrl-s0-...   the actor of a run, by the run's own configuration
+  rrl-evaluate runs/trace-rrl-s0-...            the actor of a run, by the run's own configuration
+  rrl-evaluate from_run=runs/trace-rrl-s0-...   the same
   rrl-evaluate from_run=DIR evaluation.n=8      with other settings
   rrl-evaluate task=gsm8k data.path=DIR model=hf model.path=FOLDER_OR_ID
   ... output=result.json                        writes the result to a new file
@@ -43,7 +44,9 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from rrl.beginning import moment
     from rrl.config import load
     from rrl.rundir import write_json
+    from rrl.secrecy import hidden
 
+    arguments = shell.with_run(arguments, "measure")
     given = shell.options(arguments, OPTIONS)
     rest = shell.without(arguments, OPTIONS)
     output, judgements = (shell.new_file(name, given[name]) for name in ("output", "judgements"))
@@ -57,7 +60,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         result |= {"model": config["model"], **_measured(parts)}
     else:
         result |= _compared(parts, given, judgements)
-    print(json.dumps(result, indent=2))
+    print(json.dumps(hidden(result), indent=2))
     if output is not None:
         write_json(output, result)
 

@@ -10,7 +10,7 @@ from rrl.cli import shell
 HELP = """
 rrl-rescore judges the rollouts that a run has dumped again, by the verifier as it is now, and shows what changed.
 
-  rrl-rescore from_run=RUN                          all dumps of a run, by the run's own configuration
+  rrl-rescore RUN                                   all dumps of a run, by the run's own configuration
   rrl-rescore from_run=RUN dump=RUN/rollouts/step-000050.jsonl
   rrl-rescore task=math dump=FOLDER_OR_FILE         without a run; dump may be a pattern, as in 'runs/*/rollouts'
   ... task.answer_format=flexible                   what would another verifier have said
@@ -33,6 +33,7 @@ def _rescore(arguments: Sequence[str]) -> None:
     from rrl.rundir import write_json
     from rrl.texts import visible
 
+    arguments = shell.with_run(arguments, "judge")
     given = shell.options(arguments, OPTIONS)
     files, shown = _files(given["from_run"], given["dump"]), _shown(given["shown"])
     output = shell.new_file("output", given["output"])

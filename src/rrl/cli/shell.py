@@ -3,14 +3,17 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from rrl.cli.streams import open_streams, printed
 from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
 from rrl.logs import set_up_logging
 from rrl.memory import OutOfMemory
+from rrl.secrecy import redacted
 from rrl.stopping import Interrupted
 from rrl.texts import visible
 
@@ -43,7 +46,7 @@ def guarded(work: Callable[[], None]) -> int:
     try:
         work()
     except UsageError as error:
-        print(visible(str(error)), file=sys.stderr)
+        print(visible(redacted(str(error))), file=sys.stderr)
         return 1 if isinstance(error, DivergenceError | OutOfMemory | StorageError) else 2
     except Interrupted as stop:
         print(stop, file=sys.stderr)
@@ -61,8 +64,28 @@ def options(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str | N
         values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
         if len(values) > 1:
             raise ConfigError(f"{name}: given twice, as {values[0]!r} and {values[1]!r}; keep one")
+        if values == [""]:
+            raise ConfigError(f"{name}: empty; expected a value, as in {name}=...; or leave it out")
         found[name] = values[0] if values else None
     return found
+
+
+def with_run(arguments: Sequence[str], purpose: str) -> list[str]:
+    """The arguments of a command that takes a run by ``from_run``; a folder alone is taken so.
+
+    Raises ConfigError where another command's name for a run is given, with the ``purpose`` that this one has.
+    """
+    names = ("run.dir", "run", "resume", "run_dir")
+    faults = [
+        f"{name}: {value!r}, but this command writes no run and goes on with none; to {purpose} the run in it give "
+        f"from_run={value}"
+        for name, _, value in (argument.partition("=") for argument in arguments)
+        if name in names and value
+    ]
+    if faults:
+        raise ConfigError(*faults)
+    alone = [text for text in arguments if not text.startswith("-") and ("=" not in text or Path(text).is_dir())]
+    return [f"from_run={text}" if text in alone else text for text in arguments]
 
 
 def without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -101,8 +124,14 @@ def leave(code: int) -> NoReturn:
 def quieten() -> None:
     """Our own messages at level INFO, other people's from WARNING on."""
     set_up_logging()
+    sys.excepthook = _tell_bug
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def _tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback as Python prints it, without secrets."""
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _groups() -> str:

@@ -53,7 +53,8 @@ def _status(arguments: Sequence[str]) -> None:
 def _refuse(folders: Sequence[Path], options: Sequence[str]) -> None:
     faults = [f"{option}: no such option; expected folders, --json or --help" for option in options]
     faults += [
-        f"{folder}: no such folder; expected a run's directory or a folder of runs; rrl-train makes them below runs"
+        f"{folder}: no such folder; expected a run's directory or a folder of runs, without a key before it; rrl-train "
+        "makes them below runs"
         for folder in folders
         if not folder.is_dir()
     ]

@@ -50,6 +50,10 @@ class HFEngine(RolloutEngine):
         between(self, 0, 10**9, "top_k")
         at_least_one(self, "max_new_tokens", "batch_size")
 
+    def cautions(self) -> list[str]:
+        """Sampling that is none."""
+        return ["top_k: 1 draws the likeliest token alone, so that nothing is explored"] if self.top_k == 1 else []
+
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""
         self._source, self._tokenizer = source, tokenizer

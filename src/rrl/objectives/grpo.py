@@ -36,6 +36,10 @@ class GRPO(Objective):
         if self.kl_coef > 0 and self.kl_estimator == "k1":
             raise ValueError("kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3")
 
+    def idle(self) -> dict[str, str]:
+        """Keys without effect, and why."""
+        return {"kl_estimator": "objective.kl_coef is 0"} if self.kl_coef == 0 else {}
+
     @property
     def needs_reference(self) -> bool:
         """Only when divergence from it costs something."""

@@ -67,6 +67,16 @@ class PPO(Objective):
             raise ValueError("kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3")
         self._kl_coef = self.kl_coef
 
+    def cautions(self) -> list[str]:
+        """A critic that never moves."""
+        return ["vf_coef: 0, so that the critic never learns"] if self.vf_coef == 0 else []
+
+    def idle(self) -> dict[str, str]:
+        """Keys without effect, and why."""
+        unused = ("kl_in", "kl_estimator") if self.kl_coef == 0 else ()
+        adaptive = {} if self.kl_target is not None else {"kl_horizon": "objective.kl_target is null"}
+        return adaptive | dict.fromkeys(unused, "objective.kl_coef is 0")
+
     @property
     def needs_reference(self) -> bool:
         """Only when divergence from it costs something."""

@@ -30,6 +30,17 @@ class Schedule:
                 f"got {times} and {[self.collect_from, self.collect_until]}"
             )
 
+    def cautions(self) -> list[str]:
+        """Schedules under which nothing is replayed."""
+        if self.share == 0:
+            return ["share: 0, so that nothing is replayed; sampler=problems is the same"]
+        if self.ramp_from >= 1 or self.decay_until <= self.collect_from:
+            return [
+                f"decay_until: {self.decay_until}, collect_from: {self.collect_from}, ramp_from: {self.ramp_from}, so "
+                "that replay is over before it begins; expected a decay after the first states, as with decay_until=1"
+            ]
+        return []
+
     def collecting(self, progress: float) -> bool:
         """Whether states are remembered at this moment."""
         return self.collect_from <= progress <= self.collect_until

@@ -1,0 +1,84 @@
+"""Secrets stay out of files, logs and messages: what the environment calls one is shown by its name.
+
+Secret is the value of an environment variable whose name ends in KEY, TOKEN, SECRET, PASSWORD or the like, if it has
+at least ``SHORTEST_SECRET`` characters. A configuration is written with a reference to the variable in its place, so
+that it is whole again where the variable is set.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?(_?\d+)?$", re.IGNORECASE)
+SHORTEST_SECRET = 8
+"""Characters; the value of a shorter variable, such as ``1``, is found in text by chance."""
+TYPED = re.compile(
+    r"(^|[_.-])((api|access|secret|private)[_-]?key|password|passwd|passphrase|secret|credentials?|authorization"
+    r"|(auth|access|api|hf|hub|bearer)[_-]?token)$|(^|\.)token$",
+    re.IGNORECASE,
+)
+"""Keys of a configuration whose texts are secrets."""
+IN_ADDRESS = re.compile(r"://[^/\s:@]*:(?P<password>[^/\s@]+)@|[?&](api_?key|token|secret|password)=(?P<value>[^&\s]+)")
+
+
+def redacted(text: str) -> str:
+    """The text with ``<NAME>`` in place of the values of secret environment variables."""
+    return _replaced(text, "<{}>".format)
+
+
+def hidden(node: Any) -> Any:
+    """Plain data with every text in it redacted."""
+    return _mapped(node, redacted)
+
+
+def referenced(node: Any) -> Any:
+    """A configuration with references to secret environment variables in place of their values."""
+    return _mapped(node, lambda text: _replaced(text, "${{oc.env:{}}}".format))
+
+
+def typed(entries: Mapping[str, Any]) -> list[str]:
+    """Faults of secrets that stand in a configuration (its values by dotted key) and not in the environment."""
+    texts = {key: redacted(value) for key, value in entries.items() if isinstance(value, str)}
+    return [
+        f"{key}: a secret, which would get into files and process lists; expected it in an environment variable whose "
+        f"name ends in KEY, TOKEN, SECRET or PASSWORD; export NAME_KEY=... and give '{key}={remedy}'"
+        for key, text in texts.items()
+        for remedy in _remedies(key, text)
+    ]
+
+
+def _remedies(key: str, text: str) -> Iterator[str]:
+    """How a typed secret is to be written instead."""
+    if TYPED.search(key) and text and not re.search(r"<\w+>", text):
+        yield "${oc.env:NAME_KEY}"
+    elif any(not re.fullmatch(r"<\w+>", found["password"] or found["value"]) for found in IN_ADDRESS.finditer(text)):
+        yield "...${oc.env:NAME_KEY}..."
+
+
+class Redacting(logging.Formatter):
+    """Lines of a log without secrets, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return redacted(super().format(record))
+
+
+def _replaced(text: str, shown: Callable[[str], str]) -> str:
+    """The text with each secret, in any way that text may have it, shown by its name; longer ones first."""
+    named = {value: name for name, value in os.environ.items() if SECRET.search(name) and len(value) >= SHORTEST_SECRET}
+    forms = {form: name for value, name in named.items() for form in (quote(value, safe=""), repr(value)[1:-1], value)}
+    found = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    return re.sub(found, lambda match: shown(forms[match[0]]), text) if found else text
+
+
+def _mapped(node: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(node, str):
+        return change(node)
+    if isinstance(node, Mapping):
+        return {_mapped(key, change): _mapped(item, change) for key, item in node.items()}
+    if isinstance(node, list | tuple):
+        return [_mapped(item, change) for item in node]
+    return node
