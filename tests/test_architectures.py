@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from fixtures_architectures import SERVED, build, disagreement
 from fixtures_matrix import few_rows
@@ -82,3 +83,24 @@ def test_what_cannot_be_served_is_refused_by_name(command: Any, kind: str, name:
         command([f"{key}={value}" for key, value in words.items()])
     assert str(caught.value.faults[0]).startswith(f"model: {name} cannot be served by HFEngine (")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "reason"),
+    [
+        ("t5", "T5Config", "has an encoder beside its decoder"),
+        ("bart", "BartConfig", "has an encoder beside its decoder"),
+        ("qwen2_5_vl", "Qwen2_5_VLConfig", "is not among AutoModelForCausalLM's"),
+        ("vit", "ViTConfig", "is not among AutoModelForCausalLM's"),
+    ],
+)
+def test_another_kind_of_model_is_refused_by_name_before_its_weights_are_read(
+    kind: str, name: str, reason: str, tmp_path: Path
+) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    hub = HuggingFace(path=str(tmp_path), attention="sdpa", **HUB)
+    for read in (hub.load, hub.outline):
+        with pytest.raises(DataError) as caught:
+            read(None)
+        assert f"holds {name} ({kind}), which {reason}; expected a causal language model" in caught.value.faults[0]

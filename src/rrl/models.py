@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -143,6 +143,7 @@ class HuggingFace(Model):
         import torch
         from transformers import AutoModelForCausalLM
 
+        causal_config(path, common)
         model, report = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True,
             generation_config=sound_generation(path, common["revision"]), **common,
@@ -153,9 +154,9 @@ class HuggingFace(Model):
 
     def _without_weights(self, path: str, common: dict[str, Any]) -> Any:
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
-        config = AutoConfig.from_pretrained(path, **common)
+        config = causal_config(path, common)
         trust = self.trust_remote_code
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
@@ -212,6 +213,22 @@ def _generation_values(path: str, revision: str | None) -> dict[str, Any]:
 def _are_ids(value: Any) -> bool:
     several = value if isinstance(value, list) else [value]
     return all(type(number) is int and number >= 0 for number in several)
+
+
+def causal_config(path: str, common: Mapping[str, Any]) -> Any:
+    """The configuration in a model's folder; refuses that of a model which is no causal language model, by its name."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(path, **common)
+    foreign = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder) or foreign:
+        return config
+    name = ", ".join(config.architectures or [type(config).__name__])
+    reason = "has an encoder beside its decoder" if config.is_encoder_decoder else "is not among AutoModelForCausalLM's"
+    raise DataError(
+        f"model.path: {path!r} holds {name} ({config.model_type}), which {reason}; expected a causal language model; "
+        "docs/models.md lists those that were tried"
+    )
 
 
 def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
