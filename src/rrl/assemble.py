@@ -148,6 +148,7 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
         return _from_folder(folder, loaded), folder
+    parts.task.start()  # what keeps a run from judging is told before time is spent
     problems = encode(demonstrations, loaded, parts)
     rehearse(model, tokenizer, folder.parent)
     loss = settings.train(model, tokenizer, problems, show)

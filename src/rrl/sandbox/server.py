@@ -24,8 +24,8 @@ GRACE = 20.0
 """Seconds beyond the program's own limit after which a server is given up; on a busy machine all takes longer."""
 PARTING = 2.0
 """Seconds that a server has to end by itself."""
-CLEARING = 60.0
-"""Seconds in which the folder of a server that did not clear it must be gone."""
+CLEARING = 10.0
+"""Seconds that are waited for the folder of a server that did not clear it; then this goes on beside us."""
 Answer = tuple[dict[str, Any], bytes, bytes]
 
 
@@ -137,9 +137,16 @@ class Server:
 
 def _remove(folder: str) -> None:
     """In a process of its own, which nothing that a program left can keep here or take along with it."""
-    if os.path.lexists(folder):
-        command = start.clearing(folder)
-        try:
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CLEARING, check=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            log.warning("a folder of the sandbox could not be cleared: %s (%s); remove it", folder, error)
+    if not os.path.lexists(folder):
+        return
+    try:
+        process = subprocess.Popen(
+            start.clearing(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        if process.wait(CLEARING) != 0:
+            log.warning("a folder of the sandbox could not be removed; remove it: %s", folder)
+    except subprocess.TimeoutExpired:
+        log.warning("a program of the sandbox has left so many files that removing them goes on: %s", folder)
+    except OSError as error:
+        log.warning("a folder of the sandbox could not be removed (%s); remove it: %s", error, folder)

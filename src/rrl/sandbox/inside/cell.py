@@ -129,7 +129,8 @@ class Cell:
             options = f"size={most}m,nr_inodes={64 * most},mode=755,uid={owner},gid={group}"
             kernel.mount("box", BOX, "tmpfs", kernel.NO_SETUID | kernel.NO_DEVICES, options)
         else:
-            os.makedirs(self._box, 0o700, exist_ok=True)
+            os.makedirs(self._box, exist_ok=True)
+            os.chmod(self._box, 0o700)
             os.chown(self._box, owner, group)
         self._furnished = os.stat(self._box).st_ctime_ns
 

@@ -6,20 +6,26 @@ It is also a program of its own: ``python clearing.py FOLDER``, for who would no
 import contextlib
 import os
 import sys
+import time
 
 ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+Place = tuple[int, int]
+"""By which a folder is known: its device and number."""
 
 
 def empty(folder: str) -> None:
-    """Leave nothing in it."""
-    os.chmod(folder, 0o700)
-    top = os.open(folder, ENTER)
-    try:
-        while names := os.listdir(top):
-            for name in names:
-                _dissolve(top, name)
-    finally:
-        os.close(top)
+    """Leave nothing in it, going down and up step by step; this process then stands in ``/``."""
+    places, left = [_enter(folder)], [_folders()]
+    while left[-1] or len(left) > 1:
+        if left[-1]:
+            places.append(_enter(left[-1][-1]))
+            left.append(_folders())
+        else:
+            del places[-1], left[-1]
+            if _enter("..") != places[-1]:  # somebody has moved it: whatever is here is not ours
+                raise OSError(f"{folder}: folders in it are moved while it is cleared")
+            os.rmdir(left[-1].pop())
+    os.chdir("/")
 
 
 def remove(folder: str) -> None:
@@ -29,29 +35,47 @@ def remove(folder: str) -> None:
         os.rmdir(folder)
 
 
-def _dissolve(top: int, name: str) -> None:
-    """Remove a file, or a folder once the folders in it have been moved beside it."""
-    if _unlinked(top, name):
-        return
-    place = os.open(name, ENTER, dir_fd=top)
+def _enter(folder: str) -> Place:
     try:
-        for inner in os.listdir(place):
-            if not _unlinked(place, inner):
-                os.rename(inner, os.urandom(16).hex(), src_dir_fd=place, dst_dir_fd=top)
+        place = os.open(folder, ENTER)
+    except PermissionError:  # it was made so, by the same user
+        os.chmod(folder, 0o700)
+        place = os.open(folder, ENTER)
+    try:
+        found = os.fstat(place)
+        if found.st_mode & 0o700 != 0o700 and found.st_uid == os.geteuid():
+            os.fchmod(place, 0o700)
+        os.fchdir(place)
     finally:
         os.close(place)
-    os.rmdir(name, dir_fd=top)
+    return found.st_dev, found.st_ino
 
 
-def _unlinked(folder: int, name: str) -> bool:
-    """Whether it is gone; if not, it is a folder, which now can be entered and emptied."""
+def _folders() -> list[str]:
+    """The folders here that are not empty; all else is gone then."""
+    return [name for name in os.listdir(".") if not _gone(name)]
+
+
+def _gone(name: str) -> bool:
     try:
-        os.unlink(name, dir_fd=folder)
+        os.unlink(name)
     except IsADirectoryError:
-        os.chmod(name, 0o700, dir_fd=folder)
-        return False
+        try:
+            os.rmdir(name)
+        except OSError:
+            return False
     return True
 
 
+def _remove_at_last(folder: str) -> None:
+    """Also where processes that are about to end still write there."""
+    for _ in range(20):
+        try:
+            return remove(folder)
+        except OSError:
+            time.sleep(0.1)
+    remove(folder)
+
+
 if __name__ == "__main__":
-    remove(sys.argv[1])
+    _remove_at_last(sys.argv[1])
