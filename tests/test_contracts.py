@@ -1,6 +1,8 @@
 """Own parts at the border: what a wrong one returns is told by class and method, with what was expected."""
 
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from fixtures_training import TASK, EvenTokens, make_trainer, problems
 from rrl import contracts
 from rrl.collate import collate
+from rrl.config import load
 from rrl.errors import ContractError
 from rrl.preferences import PairChoice
 from rrl.samplers.problems import Problems
@@ -225,6 +228,38 @@ def test_credit_and_losses_are_whole() -> None:
         told = refusal(lambda wrong=wrong: contracts.losses(Returns(wrong), batch, None))
         assert told.endswith("; expected two tensors of one number each, and metrics")
     assert refusal(lambda: contracts.experience(Returns(None), ROLLOUTS, batch)).startswith("experience: returned None")
+
+
+# --- from files -------------------------------------------------------------------------------------------------------
+
+
+def task_of(name: str, folder: Path, *rows: dict[str, Any]) -> Any:
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load("train", [f"task={name}", f"data.path={folder}", "model=hf", "model.path=x"], judging=False)[1].task
+
+
+def test_two_problems_of_a_file_with_one_id_are_refused(tmp_path: Path) -> None:
+    row = {"problem": "p", "level": "Level 1", "type": "Algebra", "solution": r"\boxed{1}", "unique_id": "a/1"}
+    math = task_of("math", tmp_path, row, row | {"unique_id": "a/2"}, row | {"problem": "q"})
+    with pytest.raises(ContractError) as caught:
+        contracts.examples(math, "train")
+    told = "MATH.examples('train'): returned examples 0 and 2 have the same id 'math/a/1'; expected an id of its own"
+    assert told in caught.value.faults[0]
+
+
+def test_a_test_that_no_text_can_hold_is_left_out(tmp_path: Path) -> None:
+    tests = {"inputs": ["a\ud83d", "b"], "outputs": ["1", "2"]}
+    row = {
+        "problem_id": 1,
+        "question": "q",
+        "solutions": "[]",
+        "difficulty": "interview",
+        "starter_code": "",
+        "url": "",
+    }
+    apps = task_of("apps", tmp_path, row | {"input_output": json.dumps(tests)})
+    (example,) = contracts.examples(apps, "train")
+    assert json.loads(example.answer) == {"function": None, "inputs": ["b"], "outputs": ["2"]}
 
 
 # --- in a loop --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rrl import saving
-from rrl.cli import sft, train
+from rrl.cli import evaluate, sft, train
 from rrl.errors import ContractError, DataError, StorageError
 from rrl.models import TinyLlama
 from rrl.saving import rehearse, rescued, write_model
@@ -100,6 +100,15 @@ def test_supervised_training_saves_likewise(base: Path, tmp_path: Path, capsys: 
     folder = Path(capsys.readouterr().out.split("\n")[-2])
     assert folder == tmp_path / "sft"
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 5]
+
+
+def test_a_copy_that_fails_is_told_with_where_the_model_is(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "copytree", raising(shutil.Error("no space")))
+    small = {"warmstart.steps": 1, "warmstart.batch_size": 2, "warmstart.micro_batch_size": 2}
+    with pytest.raises(StorageError, match=r"takes no copy \(no space\); the model is in '.*/cache/sft-"):
+        sft._sft([word for word in words(base, tmp_path / "sft", **small) if not word.startswith("warmstart=")])
 
 
 @pytest.mark.parametrize(
@@ -267,15 +276,20 @@ def zones() -> Iterator[Callable[[str], None]]:
 
 
 def test_a_run_goes_on_another_day_with_the_prompts_it_began_with(
-    base: Path, tmp_path: Path, zones: Callable[[str], None], caplog: pytest.LogCaptureFixture
-) -> None:
+    base: Path, tmp_path: Path, zones: Callable[[str], None], caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     run = tmp_path / "run"
     zones("Etc/GMT+12")
     start(base, run, template="chat")
     zones("Etc/GMT-14")  # 26 hours later on the calendar
     train._train([f"resume={run}", "trainer.total_training_steps=2"])
+    zones("UTC")
+    capsys.readouterr()
+    evaluate._evaluate([f"from_run={run}"])
+    measured = json.loads(capsys.readouterr().out)["template"]
     templates = {json.loads(line)["template"] for line in (run / "evaluations.jsonl").read_text().splitlines()}
-    assert len(templates) == 1
+    assert templates == {measured}
     about = json.loads((run / "manifest.json").read_text())
     year, month, day = about["started"][:10].split("-")
     assert templates.pop().startswith(f"{day} ") and (year, month) != ("", "")

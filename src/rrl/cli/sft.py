@@ -2,8 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rrl.cli import shell
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HELP = """
 rrl-sft trains a model on the references of a task, by the warmstart.* keys, and prints the folder it is in.
@@ -20,8 +24,6 @@ def main() -> None:
 
 
 def _sft(arguments: Sequence[str]) -> None:
-    import shutil
-
     from rrl.assemble import warm_start
     from rrl.config import load
     from rrl.display import display
@@ -36,8 +38,23 @@ def _sft(arguments: Sequence[str]) -> None:
     _, folder = warm_start(loaded, parts, bar.advance)
     bar.close()
     if target is not None:
-        shutil.copytree(folder, target, dirs_exist_ok=True)
+        _copy(folder, target)
     print(target or folder)
+
+
+def _copy(folder: "Path", target: "Path") -> None:
+    """Also into the folder that was asked for; where that fails, nothing is lost."""
+    import shutil
+
+    from rrl.errors import StorageError
+
+    try:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+    except OSError as error:
+        why = " ".join(str(error).split())[:200]
+        raise StorageError(
+            f"run.dir: {str(target)!r} takes no copy ({why}); the model is in {str(folder)!r}"
+        ) from error
 
 
 def _with_warm_start(arguments: Sequence[str]) -> list[str]:
