@@ -51,8 +51,9 @@ study-gsi: install ## guided self-improvement on the embedded task, with state r
 study-apps: install ## the judge of APPS against the data's own solutions and mutants of them: DATA=<folder or file>
 	$(VENV)/bin/python experiments/apps/references.py $(DATA) sandbox.limits.cpu_seconds=3
 
-study-math: install ## the verifier of MATH on all canonical solutions: DATA=<folder of train.jsonl.gz> (about 10 minutes)
+study-math: install ## the verifier of MATH on all solutions, forms and near misses: DATA=<folder of train.jsonl.gz> (about 10 minutes)
 	$(VENV)/bin/python experiments/math/verifier.py $(DATA) experiments/results/math
+	$(VENV)/bin/python experiments/math/forms.py $(DATA) experiments/results/math
 
 study-gsm8k: install ## the verifier of GSM8K on every reference in twenty forms: DATA=<folder of train.jsonl> (about 4 minutes)
 	$(VENV)/bin/python experiments/gsm8k/forms.py $(DATA) experiments/results/gsm8k

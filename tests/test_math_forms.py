@@ -3,6 +3,14 @@ r"""MATH: the forms in which models write an answer are right, and what only loo
 Every verdict was decided by hand. experiments/math/forms.py does the same with all references of the data.
 """
 
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from rrl.answers import same_text
@@ -69,6 +77,13 @@ NAMES = [
     ("CD = 4, AB = 9", "AB=9, CD=4"),
     ("9, 4", "AB=9, CD=4"),
     (r"x \in \{1, 2\}", "1, 2"),
+    ("5 = x", "5"),
+    ("x = 1101_4", "1101_4"),
+    ("P(A) = 43_5", "43_5"),
+    (r"\mathbb{E}[X] = \frac72", "3.5"),
+    ("f(x+1) = 2x", "2x"),
+    ("{y = 2x - 13}", "y = 2x - 13"),
+    (r"\overline{CD} = \overline{AB}", r"\overline{AB}"),
 ]
 UNICODE = [
     ("60°", r"60^\circ"),
@@ -98,9 +113,9 @@ UNICODE = [
     ("±3", "3, -3"),
     ("1 ± √2", r"1+\sqrt{2}, 1-\sqrt{2}"),
     ("θ = 30°", "30"),
-    ("12,5 cm"[:2], "12"),
+    ("12 cm", "12"),
     ("1011₂", "1011_2"),
-    ("8 ÷ 3"[:1], "8"),
+    ("8 ÷ x", r"\frac{8}{x}"),
     ("50％", r"50\%"),
     ("𝑥+1", "x+1"),
     ("{1, 2}", "1, 2"),
@@ -139,6 +154,11 @@ UNITS = [
     (r"5 \text{ million}", "5000000"),
     (r"4\text{ cm}, 5\text{ cm}", "4,5"),
     (r"45^\circ, 135^\circ", "45,135"),
+    (r"10 \text{ square cm}", r"10 \text{ cm}^2"),
+    (r"\boxed{105^\circ}", "105"),
+    (r"\boxed{7\text{ hours}.}", "7"),
+    (r"6\frac15 degrees", "6.2"),
+    (r"\text{9 a.m.}", r"9\text{ a.m.}"),
     (r"5\text{th}", "5"),
     (r"\text{about } 8.24", "8.24"),
 ]
@@ -148,6 +168,9 @@ NUMBERS = [
     (r"0.\bar{3}", r"\frac13"),
     (r"0.1\overline{6}", r"\frac16"),
     ("0.(36)", r"\frac4{11}"),
+    ("0.333...", r"\frac13"),
+    (r"0.363636\ldots", r"\frac4{11}"),
+    ("0.1666…", r"\frac16"),
     (r"15\,000", "15,000"),
     ("15~000", "15,000"),
     ("15{,}000", "15,000"),
@@ -287,6 +310,15 @@ WRONG = [
     (r"x < 5", "5"),
     (r"x \ge 5", "x > 5"),
     (r"|x| = 5", "5"),
+    ("f(x) + g(x) = 5", "5"),
+    ("f(x)g(x) = 5", "5"),
+    ("P(A) + P(B) = 5", "5"),
+    (r"\|a\| + \|b\| = 5", "5"),
+    (r"\text{not } x = 5", "5"),
+    ("0.65 = 56\\%", "0.56 = 56\\%"),
+    ("2 = 5", "5"),
+    (r"\frac23 \approx 3.67", r"\$\dfrac23 \approx \$0.67"),
+    (r"5 \approx \foo", "5"),
     ("AB = 4, CD = 9", "AB=9, CD=4"),
     ("4, 9", "AB=9, CD=4"),
     # order, brackets, numbers of things
@@ -312,6 +344,10 @@ WRONG = [
     ("1 000", "1"),
     ("1,5", "1.5"),
     ("15,00", "15"),
+    ("1234,567", "1234567"),
+    ("1,234,56", "123456"),
+    ("0.333...", "0.333"),
+    ("5...", "5"),
     ("1.234", "1,234"),
     (r"\sqrt{2}3", r"\sqrt{23}"),
     ("x^{12}", "x^12 3"),
@@ -325,6 +361,12 @@ WRONG = [
     (r"5 \text{ million}", "5"),
     (r"5 \text{ dozen}", "5"),
     (r"5 \text{ days}", r"5 \text{ hours}"),
+    (r"10 \text{ cm}", r"10 \text{ cm}^2"),
+    (r"10 \text{ cubic cm}", r"10 \text{ square cm}"),
+    (r"18\%", r"18^\circ"),
+    (r"40 \text{ feet}", "40_9"),
+    (r"9 \text{ p.m.}", r"9\text{ a.m.}"),
+    ("-5:00", "5:00"),
     ("5 cm", r"5 \text{ m}"),
     ("x", "y"),
     ("AX", "AY"),
@@ -339,6 +381,7 @@ WRONG = [
     ("x = 2 + 3", "5"),
     (r"2 + 3 \text{ cm}", "5"),
     ("2×3", "6"),
+    ("3 - - 2", "5"),
     ("(2+3, 1)", "(5, 1)"),
     (r"\binom{5}{2}", "10"),
     (r"5!", "120"),
@@ -357,3 +400,42 @@ def test_the_forms_in_which_models_write_an_answer_are_right(answer: str, expect
 @pytest.mark.parametrize(("answer", "expected"), WRONG)
 def test_what_only_looks_like_an_answer_is_not_right(answer: str, expected: str) -> None:
     assert finding(answer, expected) != "equal"
+
+
+# --- the real data ----------------------------------------------------------------------------------------------------
+
+STUDY = Path(__file__).parents[1] / "experiments" / "math"
+
+
+@pytest.fixture
+def forms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The study's own module; it imports its neighbour by name."""
+    monkeypatch.syspath_prepend(str(STUDY))
+    import forms
+
+    yield forms
+    for name in ("forms", "verifier"):
+        sys.modules.pop(name, None)
+
+
+def test_a_study_makes_forms_and_misses_of_a_reference(forms: Any) -> None:
+    made = {kind: new for kind, _, new in forms.rewritten(Counter([r"\frac{1}{2}"]), forms.FORMS)}
+    assert made["exact decimal"] == "0.5"
+    assert made["equals sign before"] == r"= \frac{1}{2}"
+    missed = {kind: new for kind, _, new in forms.rewritten(Counter([r"\frac{1}{2}"]), forms.MISSES)}
+    assert missed["fraction upside down"] == r"\frac{2}{1}"
+    assert missed["sign"] == r"-\frac{1}{2}"
+
+
+@pytest.mark.slow
+def test_forms_of_real_references_are_right_and_near_misses_are_not(forms: Any) -> None:
+    """200 references by chance; make study-math takes all of them."""
+    root = Path(os.environ.get("RRL_DATA", Path(__file__).parents[2] / "shared" / "data")) / "math"
+    if not (root / "train.jsonl.gz").is_file():
+        pytest.skip(f"no {root}/train.jsonl.gz: set RRL_DATA to a folder with math/{{train,test}}.jsonl.gz")
+    answers = [row["answer"] for row in forms.read(root) if row["answer"]]
+    found = forms.study(Counter(random.Random(3).sample(answers, 200)))
+    assert found["forms"]["fewest_of_one_reference"] >= 6
+    assert found["forms"]["right"] >= 0.995 * found["forms"]["pairs"]
+    assert found["misses"]["fewest_of_one_reference"] >= 3
+    assert found["misses"]["unwanted"] == {}

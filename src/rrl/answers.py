@@ -51,18 +51,18 @@ def is_words(answer: str) -> bool:
     bare = _plain(answer)
     if _TIME.fullmatch(bare):
         return True
-    marked = _TEXT.sub("", answer).strip("() ,.") == ""
+    marked = _MARKED.sub("", answer).strip("() ,.{}") == ""
     return _WORDS.fullmatch(bare) is not None and (marked or (bare.isupper() and len(bare) > 1))
 
 
 def words(answer: str) -> str:
-    """Words as they are compared: small letters, digits, commas and colons, without the zero before an hour."""
-    return re.sub(r"[^a-z0-9,:]", "", _plain(answer).lower()).strip(",").removeprefix("0")
+    """Words as they are compared: small letters, digits and signs, without the zero before an hour."""
+    return re.sub(r"[^a-z0-9,:=<>^/*+-]", "", _plain(answer).lower()).strip(",").removeprefix("0")
 
 
 def _plain(text: str) -> str:
     """Words without what only sets them."""
-    return _SETTING.sub("", _TEXT.sub(r"\1", text)).rstrip(".,;:")
+    return re.sub(r"[{}\s]", "", _TEXT.sub(r"\1", tidy(text))).rstrip(".")
 
 
 def _without_half(time: str) -> str:
@@ -70,10 +70,10 @@ def _without_half(time: str) -> str:
     return re.sub(r"(?<=\d)[ap]m$", "", time)
 
 
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|hbox|math(?:rm|bf|it|sf))\s*\{([^{}]*)\}")
-_SETTING = re.compile(r"\\[!,;: ]|\\(?:left|right|q?quad)(?![a-zA-Z])|~|\\?\$|\s+")
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_MARKED = re.compile(r"\\(?:text\w*|mbox|math(?:rm|bf|it))\s*\{[^{}]*\}|\\[,;:! ]")
 _WORDS = re.compile(r"\(?[A-Za-z][A-Za-z0-9,.'-]*\)?")
-_TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:[ap]\.?m\.?)?", re.IGNORECASE)
+_TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:[ap]\.?m\.?)?|\d{1,2}[ap]\.?m\.?", re.IGNORECASE)
 
 _ANSWER_IS = re.compile(r"\banswers?(?:\s*(?:is|are|=|:|\*\*))+[ \t]*", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:\\.|[^$\n\\])+)\$", re.DOTALL)

@@ -67,10 +67,10 @@ def _has_letters(text: str) -> bool:
 def _equal(gold: Statement, other: Statement) -> bool:
     if isinstance(gold, Scalar) and isinstance(other, Scalar):
         return _same_scalar(gold, other)
-    if isinstance(gold, Based):
-        return gold == other or (isinstance(other, Scalar) and other.text == gold.digits)
     if isinstance(gold, Named | Relation) or isinstance(other, Named | Relation):
         return _same_relation(gold, other)
+    if isinstance(gold, Based):
+        return gold == other or (isinstance(other, Scalar) and other.text == gold.digits and not other.units)
     if isinstance(gold, Collection) and isinstance(other, Collection):
         return _same_collection(gold, other)
     return False
@@ -205,12 +205,12 @@ def _all_matched(golds: Sequence[Statement], others: Sequence[Statement]) -> boo
 def _same_scalar(gold: Scalar, other: Scalar) -> bool:
     if _leaves_work(other.text) and not _leaves_work(gold.text):
         return False  # else the question's own formula, copied, would be its answer
-    if gold.units and other.units and gold.units != other.units:
+    if gold.units and other.units and gold.units != other.units:  # of the known ones
         return False
     if len(gold.text) == 1 and gold.text.isalpha() and gold.text.lower() == other.text.lower():
         return True
-    factors = (1, sympy.Rational(1, 100)) if gold.percent != other.percent else (1,)
-    hundredth = other if other.percent else gold
+    factors = (1, sympy.Rational(1, 100)) if ("%" in gold.units) != ("%" in other.units) else (1,)
+    hundredth = other if "%" in other.units else gold
     for factor in factors:
         one, two = (side.value * factor if side is hundredth else side.value for side in (gold, other))
         if same_value(one, two) or rounded(gold.text, one, two) or rounded(other.text, two, one):
@@ -225,7 +225,7 @@ _WORK = re.compile(
     r"(?![a-zA-Z])|\d\s*!|vmatrix"
 )
 _NUMBERS = re.compile(r"\\frac\s*(?:\{[-\d.]+\}\s*\{[-\d.]+\}|\d\s*\d)")
-_SUM = re.compile(r"(?=.*[\d)}][-+*][\d({])[-+*/^().{}\d]+")
+_SUM = re.compile(r"(?=.*[\d)}][-+*]+[\d({])[-+*/^().{}\d]+")
 
 
 def _leaves_work(text: str) -> bool:

@@ -187,6 +187,16 @@ class _Reader(Numerals):
     def binomial(self) -> Any:
         return sympy.binomial(self.argument(), self.argument())
 
+    def marked(self) -> Any:
+        r"""A letter or points with a mark, ``\overline{CD}`` or ``\triangle ABC``, as one letter."""
+        words = [self.words[self.place - 1]]
+        bare = self.ahead != "{"
+        while self.ahead is not None and (self.ahead.isalpha() or (not bare and self.ahead in "{}")):
+            words.append(self.take())
+        if len(words) < 2:
+            raise Unreadable(words[0])
+        return sympy.Symbol(" ".join(word for word in words if word not in "{}"))
+
     def _no_digit_behind(self) -> None:
         r"""As in ``\sqrt12`` or ``\frac123``, of which only TeX knows what belongs to the command."""
         if self.ahead is not None and self.ahead[0].isdigit():
@@ -224,3 +234,4 @@ class _Reader(Numerals):
 
 
 _COMMANDS: dict[str, Any] = {r"\frac": _Reader.fraction, r"\sqrt": _Reader.root, r"\binom": _Reader.binomial}
+_COMMANDS |= dict.fromkeys((r"\overline", r"\vec", r"\hat", r"\bar", r"\angle", r"\triangle"), _Reader.marked)

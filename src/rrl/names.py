@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from rrl.notation import GREEK
+from rrl.units import CHANGING
 
 Tokens = Sequence[str]
 
@@ -18,22 +19,37 @@ _BASIC = rf"(?:{_LETTER}|{_MARK} (?:\{{ {_LETTER}(?: {_LETTER})* \}}|{_LETTER})|
 _FIGURE = rf"(?:m )?\\(?:angle|triangle) {_LETTER}(?: {_LETTER})*"
 _INVERSE = r"\^ (?:\{ - 1 \}|- 1)"
 _FORMS = (
-    rf"{_BASIC}(?: \^ (?:\*|\{{ \* \}}))?(?: \((?: [^()=+*/-]+)* \))?",  # x, \vec{v}, P(A \cap B)
-    rf"(?:[fghFGH]'*|{_TEXT})(?: {_INVERSE})?(?: \^ \{{ \( \d+ \) \}})?(?: \(.+ \))?",  # f^{-1}(x), f(g(2))
-    r"(?:P|\\Pr|\{ P \}) \(.+ \)",
+    rf"{_BASIC}(?: \^ (?:\*|\{{ \* \}}))?",
     rf"(?:[A-Z]'*|\{{ [A-Z] \}}) (?:{_INVERSE}|\^ (?:T|\{{ T \}}))",  # of matrices; x^{-1} is an expression
     rf"{_FIGURE}|{_POINTS}|\[ (?:{_POINTS}|{_FIGURE}) \]",
-    rf"\| (?:{_POINTS}|{_MARK} .+|\{{ {_LETTER} \}}) \||\\\| .+ \\\|",
+    rf"\| (?:{_POINTS}|{_MARK} [^|]+|\{{ {_LETTER} \}}) \||\\\| (?:(?!\\\|).)+ \\\|",
     rf"\( {_BASIC}(?: , {_BASIC})* \)",
     rf"\\(?:sin|cos|tan|cot|sec|csc|det) (?:{_LETTER}|\( {_LETTER} \)|{_FIGURE}|\{{ {_LETTER} \}})",
     r"\\frac \{ d(?: [a-z])? \} \{ d [a-z] \}",
 )
 _NAME = re.compile(rf"(?:{_TEXT} )?(?:{'|'.join(_FORMS)})")
+_FUNCTION = re.compile(rf"(?:[fghFGHPE]'*|\{{ [PE] \}}|\\Pr|{_TEXT})(?: {_INVERSE})?(?: \^ \{{ \( \d+ \) \}})?")
+"""What has any argument; another name with one, as ``x(y + 1)``, may be a product."""
 
 
 def is_name(words: Tokens) -> bool:
     """Whether what stands left of an equals sign only names the value on its right."""
-    return _NAME.fullmatch(" ".join(_without_subscripts(words))) is not None or is_word("".join(words))
+    text = " ".join(head := _without_subscripts(words))
+    if any(CHANGING.search(word.lower()) for word in words if word.startswith(r"\text")):
+        return False
+    return bool(_NAME.fullmatch(text) or _FUNCTION.fullmatch(text)) or is_word("".join(words)) or _is_called(head)
+
+
+def _is_called(words: Tokens) -> bool:
+    """Whether these are a name and one bracket behind it, ``P(A \\cap B)``."""
+    depth, place = 0, len(words)
+    while place and (place == len(words) or depth):
+        place -= 1
+        depth += (words[place] in (")", "]")) - (words[place] in ("(", "["))
+    head, argument = " ".join(words[:place]), words[place + 1 : -1]
+    if depth or not head or not argument:
+        return False
+    return bool(_FUNCTION.fullmatch(head) or (_NAME.fullmatch(head) and not set(argument) & set("=+*/-")))
 
 
 def _without_subscripts(words: Tokens) -> list[str]:

@@ -17,7 +17,7 @@ COMMAND_END = r"(?![a-zA-Z])"
 
 def tidy(text: str) -> str:
     r"""The text in few commands: ``½`` and ``\dfrac12`` begin with ``\frac``, ``\:`` is a blank, ``^\circ`` a ``°``."""
-    text = _rows(_without_delimiters(_from_unicode(text)))
+    text = _without_delimiters(_rows(_from_unicode(text)))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return " ".join(_COMMAND.sub(lambda command: _SYNONYMS.get(command[1], command[0]), text).split()).rstrip(" .,;:")
@@ -38,7 +38,7 @@ _SIGNS = {
     **dict.fromkeys("×✕⨯·⋅∙∗•", " * "),
     **dict.fromkeys("÷∕⁄／", "/"),
     **dict.fromkeys("°º˚", "° "),
-    **dict.fromkeys("$€£¥", r"\$"),
+    **dict.fromkeys("€£¥", "$"),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
     **dict.fromkeys('“”«»"', ""),
     **{"’": "'", "′": "'", "″": "''", "％": "%", "…": r"\ldots ", "∞": r"\infty ", "±": r"\pm ", "∓": r"\mp "},
@@ -83,8 +83,10 @@ def _without_delimiters(text: str) -> str:
 def _rows(text: str) -> str:
     r"""With ``\cr`` between the rows of a matrix; elsewhere a doubled backslash is one, or a line's end."""
     if r"\begin" in text:
-        return re.sub(r"\\\\(?:\s*\[[^\]]*\])?", r" \\cr ", text)
-    return re.sub(r"\\\\", " ", re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text))
+        text = re.sub(r"\\\\(?:\s*\[[^\]]*\])?", r" \\cr ", text)
+    else:
+        text = re.sub(r"\\\\", " ", re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text))
+    return re.sub(r"\\\s", " ", text)
 
 
 _STYLES = "mathbf|boldsymbol|bm|mathit|mathcal|mathsf|pmb|mathnormal|mathop|mathord|emph|boxed|fbox|ensuremath|bf|it"
@@ -127,7 +129,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # money, per cent, degrees
         (r"\\?\$", ""),
         (r"\\%", "%"),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\\circ(?![a-zA-Z])", "°"),
+        (
+            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\\circ(?![a-zA-Z])",
+            "°",
+        ),
         (rf"{_TEXT}\s*°\s*\}}", "°"),
         (rf"{_TEXT}\s*(?:per\s?cent(?:age)?|pct|%)\s*\}}|{_WORD}(?:per\s?cent(?:age)?|pct){COMMAND_END}", "%"),
         (rf"{_TEXT}\s*(?:degrees?|deg)\s*\}}|{_WORD}(?:degrees?|deg){COMMAND_END}", "°"),
@@ -135,13 +140,13 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # words
         (rf"{_TEXT}\s*((?:arc)?(?:sin|cos|tan|cot|csc)|ln|log|exp)\s*\}}", r"\\\1 "),
         (rf"{_TEXT}\s*([A-Za-z])\s*\}}", r" \1 "),
-        (rf"{_TEXT}\s*(-?[\d.,/]+%?)\s*\}}", r"\1"),
+        (rf"{_TEXT}\s*(-?[\d.,/:]+%?)\s*\}}", r"\1"),
         (rf"{_TEXT}\s*(-?[\d.,/]+%?)\s+([A-Za-z .]+)\}}", r"\1 \\text{\2}"),
         (rf",?\s*(?:{_TEXT}\s*,?\s*(?:and|or)\s*,?\s*\}}|{_WORD}(?:and|or){COMMAND_END}(?!\s*$|[^{{}}]*\}}))\s*", ", "),
         (rf"{_TEXT}\s*,\s*\}}", ","),
         (rf"{_TEXT}\s*\}}", " "),
         (rf"{_TEXT}\s*([^{{}}]*?)[\s.,]*\}}", r" \\text{\1}"),
-        (r"\\text\{([^{}]*)\}\s*\^\s*\{?\s*([23])\s*\}?", r"\\text{\1^\2}"),
+        (r"\\text\{([^{}]*)\}\s*\^\s*(?:\{\s*([23])\s*\}|([23]))", r"\\text{\1^\2\3}"),
         # other ways to write an operation
         (r"√\s*\(([^()]*)\)|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2}"),
         (r"∛\s*\(([^()]*)\)|∛\s*(\d+|[a-zA-Z])", r"\\sqrt[3]{\1\2}"),
@@ -154,8 +159,11 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\*\*", "^"),
         (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"(?<![\d.])(\d+\.)\((\d+)\)", r"\1\\overline{\2}"),
-        (r"\\mathbb\s*\{?\s*R\s*\}?", r"\\Reals "),
-        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+        (r"(\d+\.\d*?)(\d+?)\2{2,}\s*(?:\\[lc]?dots(?![a-zA-Z])|\.{3})", r"\1\\overline{\2}"),
+        (r"\.{2,}", r"\\ldots "),
+        (r"\\mathbb\s*(?:\{\s*R\s*\}|R(?![a-zA-Z]))", r"\\Reals "),
+        (r"\\mathbb(?![a-zA-Z])", ""),
+        (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
         (r"(?<!\\)\{\s*\}", ""),
         (r"^\s*(?:=|:|\\approx(?![a-zA-Z]))+", ""),
     )

@@ -80,10 +80,13 @@ class Numerals:
         if self.after(1) == "/" and self.after(0).isdigit() and self.after(2).isdigit():
             value = sympy.Integer(self.take()) / sympy.Integer(self.take("/") and self.take())
         else:
-            ahead = [word for word in self.words[self.place : self.place + 7] if word not in "{}"]
-            if ahead[:1] != [r"\frac"] or not "".join(ahead[1:3]).isdigit():
+            before = self.place
+            if self.ahead != r"\frac":
                 return None
             value = self.factor()
+            if not set("".join(self.words[before + 1 : self.place])) <= set("{}0123456789"):
+                self.place = before  # a product
+                return None
         if not (value.is_Rational and 0 < value < 1):
             raise Unreadable("a mixed number with an improper fraction, or a product")
         return value

@@ -8,22 +8,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
+
 from rrl.formula import read_formula
 from rrl.names import is_name, is_number, is_word, spelled
 from rrl.notation import tidy, tokens
 from rrl.numerals import Unreadable
 from rrl.units import is_prefix, with_words_marked, without_words
+from rrl.values import same_value
 
 Tokens = Sequence[str]
 
 
 @dataclass(frozen=True)
 class Scalar:
-    """A formula; ``text`` is what it was read from, ``units`` are the known ones beside it."""
+    """A formula; ``text`` is what it was read from, ``units`` are the known ones beside it, ``%`` among them."""
 
     value: Any
     text: str
-    percent: bool = False
     units: frozenset[str] = frozenset()
 
 
@@ -67,49 +69,66 @@ def readings(text: str, bare_units: bool, reference: bool) -> list[Statement]:
 
     ``bare_units`` lets units stand outside of text. Of an approximation the exact side counts, of a reference's both.
     """
-    tidied = tidy(text)
-    parts = re.split(r"\\approx(?![a-zA-Z])", tidied)
-    if len(parts) > 1 and not reference:
-        parts = parts[-1:] if is_name(tokens(parts[0])) else parts[:1]
-    marked = [with_words_marked(part.strip()) if bare_units else part for part in parts]
-    found = [statement for part in marked for thousands in (True, False) for statement in _read(part, thousands)]
-    return list(dict.fromkeys(found))
+    parts = [with_words_marked(part) if bare_units else part for part in re.split(_ABOUT, tidy(text))]
+    if len(parts) > 1 and is_name(tokens(parts[0])):
+        parts = parts[1:]
+    found = [[statement for thousands in (True, False) for statement in _read(part, thousands)] for part in parts]
+    if not all(_is_about(found[0], other) for other in found[1:]):
+        return []
+    return list(dict.fromkeys(statement for group in (found if reference else found[:1]) for statement in group))
+
+
+_ABOUT = r"\s*\\approx(?![a-zA-Z])\s*"
+
+
+def _is_about(exact: list[Statement], other: list[Statement]) -> bool:
+    """Whether one number is an approximation of another, within a twentieth."""
+    one, two = (found[0].value if found and isinstance(found[0], Scalar) else None for found in (exact, other))
+    if one is None or two is None or one.free_symbols or two.free_symbols:
+        return False
+    return bool(abs(sympy.N(one - two)) <= abs(sympy.N(one)) / 20)
 
 
 def _read(tidied: str, thousands: bool) -> Iterator[Statement]:
     words = tokens(tidied)
     try:
-        items = _split(_joined(words) if thousands else words, (",", ";"))
-        read = tuple(_item(item) for item in items)
+        yield _listed(_joined(words) if thousands else words)
     except Unreadable:
         return
-    yield read[0] if len(read) == 1 else _flat(",", read)
+
+
+def _listed(words: Tokens) -> Statement:
+    """One item, or several with commas between them."""
+    items = tuple(_item(item) for item in _split(words, (",", ";")))
+    return items[0] if len(items) == 1 else _flat(",", items)
 
 
 def _joined(words: Tokens) -> list[str]:
     """With the commas outside of brackets that part three digits taken out."""
     joined, depth = list[str](), 0
-    for place, word in enumerate(words):
-        depth += (word in _OPENING) - (word in _CLOSING)
-        if word == "," and depth == 0 and joined and _may_part(joined[-1], *words[place + 1 : place + 2]):
-            continue
-        if joined and place and words[place - 1] == "," and joined[-1] != ",":
-            joined[-1] += word
+    for word in words:
+        depth += _depth(word)
+        if (
+            depth == 0
+            and joined[-1:] == [","]
+            and _GROUP.fullmatch(word)
+            and _LEADING.fullmatch("".join(joined[-2:-1]))
+        ):
+            joined[-2:] = [f"{joined[-2]},{word}"]
         else:
             joined.append(word)
-    return joined
+    return [word.replace(",", "") if word[0].isdigit() else word for word in joined]
 
 
-def _may_part(before: str, after: str = "") -> bool:
-    """Whether a comma between these may stand within a number."""
-    return bool(re.fullmatch(r"[1-9]\d{0,2}(\d{3})*", before) and re.fullmatch(r"\d{3}(\.\d+)?", after))
+_LEADING = re.compile(r"[1-9]\d{0,2}(?:,\d{3})*")
+_GROUP = re.compile(r"\d{3}(?:\.\d+)?")
 
 
 # --- brackets and signs -----------------------------------------------------------------------------------------------
 
-_BRACKETS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor"}
-_OPENING = frozenset(_BRACKETS) | {r"\lceil"}
-_CLOSING = frozenset(_BRACKETS.values()) | {r"\rceil"}
+_BRACKETS = ("(", "[", "{", r"\{", r"\langle")
+_OPENING = (*_BRACKETS, r"\lfloor", r"\lceil")
+_CLOSING = (")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil")
 _RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in")
 
 
@@ -129,23 +148,40 @@ def _split(words: Tokens, signs: Sequence[str]) -> list[list[str]]:
     return parts
 
 
-def _item(words: Tokens) -> Statement:
+def _item(words: list[str]) -> Statement:
     """One item of a list: a value, or sides with signs between them."""
     label = _split(words, (":",))
     if len(label) == 2 and label[0] and (label[0][-1].startswith(r"\text") or is_word("".join(label[0]))):
         return Named("".join(label[0]), _item(label[1]))
+    if words[:1] == ["{"] and _closing(words) == len(words) - 1:
+        return _listed(words[1:-2] if words[-2] in ".,;" else words[1:-1])
     sides = _split(words, _RELATIONS)
     if len(sides) == 1:
         return _side(words)
     depths = _running_depths(words)
     signs = [word for word, depth in zip(words, depths, strict=True) if depth == 0 and word in _RELATIONS]
     gives = set(signs) <= {"="} or (signs == [r"\in"] and is_name(sides[0]))
+    if signs == ["="] and is_name(sides[1]) and not is_name(sides[0]):
+        sides.reverse()
     if gives and all(is_name(side) or is_number(side) for side in sides[:-1]):
         value = _side(sides[-1])
+        _refuse_contradiction([side for side in sides[:-1] if not is_name(side)], value)
         return Named(spelled(sides[0]), value) if is_name(sides[0]) else value
     if r"\in" in signs:
         raise Unreadable(" ".join(words))
     return Relation(tuple(_side(side) for side in sides), tuple(signs))
+
+
+def _refuse_contradiction(others: list[list[str]], value: Statement) -> None:
+    """Numbers with equals signs between them have to be the same, or one the hundredth of the other."""
+    for other in map(_side, others):
+        same = (
+            not isinstance(value, Scalar)
+            or not isinstance(other, Scalar)
+            or any(same_value(value.value, other.value * sympy.Integer(100) ** power) for power in (0, 1, -1))
+        )
+        if not same:
+            raise Unreadable("an equation of different numbers")
 
 
 def _running_depths(words: Tokens) -> list[int]:
@@ -162,14 +198,14 @@ def _side(words: Tokens) -> Statement:
         return Collection(r"\cup", tuple(_side(part) for part in parts))
     if r"\pm" in words or r"\mp" in words:
         return _plus_and_minus(words)
-    if any(word.startswith(r"\begin") for word in words):
-        return _matrix(words)
     if list(words) == [r"\emptyset"]:
         return Collection(r"\{\}", ())
     if list(words) == [r"\Reals"]:
         return _side(("(", "-", r"\infty", ",", r"\infty", ")"))
     if words and words[0] in _BRACKETS and _closing(words) == len(words) - 1:
         return _bracketed(words)
+    if any(word.startswith(r"\begin") for word in words):
+        return _matrix(words)
     if len(parts := _split(words, (":",))) > 1:
         return _ratio([_scalar(part) for part in parts])
     return _based(words) or _scalar(words)
@@ -181,24 +217,17 @@ def _closing(words: Tokens) -> int:
 
 
 def _bracketed(words: Tokens) -> Statement:
-    kind = words[0] + words[-1]
-    inner = words[1:-1]
+    kind, inner = words[0] + words[-1], words[1:-1]
     if kind == "{}":
-        return (
-            _flat(",", tuple(_item(part) for part in parts))
-            if len(parts := _split(inner, (",",))) > 1
-            else (_side(inner))
-        )
+        return _listed(inner)
     parts = _split(inner, (",", ";"))
     if kind == r"\{\}":
         return _flat(kind, tuple(_item(part) for part in parts) if inner else ())
-    if len(parts) == 1:
-        if kind != "()":
-            raise Unreadable(" ".join(words))
-        return _side(inner)
-    if kind.startswith(r"\lfloor"):
-        raise Unreadable(kind)
-    return Collection("()" if "langle" in kind else kind, tuple(_side(part) for part in parts))
+    if len(parts) > 1:
+        return Collection("()" if "langle" in kind else kind, tuple(_side(part) for part in parts))
+    if kind != "()":
+        raise Unreadable(" ".join(words))
+    return _side(inner)
 
 
 def _flat(kind: str, items: tuple[Statement, ...]) -> Collection:
@@ -257,18 +286,16 @@ def _based(words: Tokens) -> Based | None:
 
 def _scalar(words: Tokens) -> Scalar:
     """A formula with what stands beside it."""
-    words, percent, scale, units = list(words), False, 1, frozenset[str]()
+    words, scale, units = list(words), 1, frozenset[str]()
     while words and words[0].startswith(r"\text") and is_prefix(words[0]):
         words.pop(0)
     while len(words) > 1 and (words[-1] == "%" or words[-1].startswith(r"\text")):
-        word = words.pop()
-        percent |= word == "%"
-        beside = (1, frozenset[str]()) if word == "%" else without_words(word)
+        beside = without_words(words.pop())
         if beside is None:
-            raise Unreadable(word)
+            raise Unreadable("words that change what is before them")
         scale, units = scale * beside[0], units | beside[1]
-        if words[-1] == "/" and word != "%":
+        if words[-1] == "/":
             words.pop()
     if words and words[-1] == "°":
-        units |= {"degree"}
-    return Scalar(scale * read_formula(words), "".join(words), percent, units)
+        units |= {"°"}
+    return Scalar(scale * read_formula(words), "".join(words), units)

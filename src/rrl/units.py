@@ -5,12 +5,14 @@ letters of its own, units written without it: ``10 cm``, ``5 m``, ``12 apples``.
 """
 
 import re
+from collections.abc import Iterator
 
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 CHANGING = re.compile(
     r"\b(?:not|or|no|non|than|least|most|out|half|halves|third|quarters?|fourths?|fifths?|tenths?|plus|minus|times|over|"
-    r"negative|squared|cubed|root|pi|if|when|where|for|except|between|from|any|all|undefined|infinite(?:ly)?|between|"
-    r"twice|pairs?|score|per cent|percent|one|two|three|four|five|six|seven|eight|nine|ten)\b"
+    r"negative|squared|cubed|root|pi|if|when|where|for|except|between|from|any|all|undefined|infinite(?:ly)?|twice|"
+    r"score|factorial|choose|mod|modulo|base|reciprocal|inverse|per cent|percent|"
+    r"one|two|three|four|five|six|seven|eight|nine|ten)\b"
 )
 """Words that say another thing than the number before them does."""
 PREFIXES = re.compile(
@@ -40,7 +42,7 @@ SAME = {
     "ml": "mL ml milliliter milliliters",
     "dollar": "dollar dollars",
     "cent": "cent cents",
-    "degree": "degree degrees deg",
+    "°": "degree degrees deg",
     "radian": "rad radian radians",
     "mph": "mph",
     "unit": "unit units",
@@ -48,8 +50,9 @@ SAME = {
 }
 KNOWN = {written: unit for unit, names in SAME.items() for written in names.split()}
 _LONG = "|".join(sorted((name for name in KNOWN if len(name) > 1), key=len, reverse=True))
-_ONE = rf"(?:(?:square|cubic|sq|cu)\.?\s+)?(?:{_LONG})\b(?:\s*\^\s*\{{?\s*[23]\s*\}}?)?"
-_ALONE = r"[mgshL](?![a-zA-Z])(?:\s*\^\s*\{?\s*[23]\s*\}?)?"
+_POWER = r"(?:\s*\^\s*(?:\{\s*[23]\s*\}|[23]))?"
+_ONE = rf"(?:(?:square|cubic|sq|cu)\.?\s+)?(?:{_LONG})\b{_POWER}"
+_ALONE = rf"[mgshL](?![a-zA-Z]){_POWER}"
 _WORDS = r"[a-z]{4,}(?:\s+[a-z]{2,})*"
 _BARE = re.compile(
     rf"(?:(?<=[\d}})%°])|(?<=\\pi))(?:\s*(?P<unit>{_ONE}(?:\s*(?:/|per)\s*(?:{_ONE}|{_ALONE}))?)"
@@ -77,14 +80,24 @@ def _is_plain(found: re.Match[str]) -> bool:
 
 def without_words(word: str) -> tuple[int, frozenset[str]] | None:
     r"""What ``\text{...}`` behind a number multiplies it by, and the units in it; None when it says something else."""
-    content = re.sub(r"\^ ?[23] ?", "", word.removeprefix(r"\text{").removesuffix("}")).strip()
-    if re.search(r"[\d\\=<>+*]", content) or CHANGING.search(content.lower()):
+    if word == "%":
+        return 1, frozenset("%")
+    content = word.removeprefix(r"\text{").removesuffix("}").strip()
+    if re.search(r"[\d\\=<>+*]", re.sub(r"\^ ?[23]", "", content)) or CHANGING.search(content.lower()):
         return None
-    names = re.findall(r"[A-Za-z]+", content)
     scale = 1
-    for name in names:
-        scale *= SCALES.get(name.lower(), 1)
-    return scale, frozenset(KNOWN[name] for name in names if name in KNOWN)
+    for name in re.findall(r"[a-z]+", content.lower()):
+        scale *= SCALES.get(name, 1)
+    return scale, frozenset(_units(content))
+
+
+def _units(content: str) -> Iterator[str]:
+    """The known units with their powers, ``cm^2`` for square centimetres; plain units are those of any quantity."""
+    for before, name, power in re.findall(r"(?:\b(sq|cu)\w*\.? )?([A-Za-z]+)(?: ?\^ ?([23]))?", content):
+        if name in KNOWN:
+            power = power or {"sq": "2", "cu": "3"}.get(before, "")
+            if power or KNOWN[name] != "unit":
+                yield KNOWN[name] + power
 
 
 def is_prefix(word: str) -> bool:
