@@ -16,7 +16,8 @@ PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines"
 LAYERS = (
     (
         "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation", "units",
+        "sidecar", "stopping", "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation",
+        "units", "brackets",
         "texts", "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
         "secrecy", "effects",
         "console", "pulse",

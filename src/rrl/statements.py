@@ -10,6 +10,7 @@ from typing import Any
 
 import sympy
 
+from rrl.brackets import BRACKETS, closing, depths, split, without_thousands
 from rrl.formula import read_formula
 from rrl.names import is_name, is_number, is_word, spelled
 from rrl.notation import tidy, tokens
@@ -92,74 +93,34 @@ def _is_about(exact: list[Statement], other: list[Statement]) -> bool:
 def _read(tidied: str, thousands: bool) -> Iterator[Statement]:
     words = tokens(tidied)
     try:
-        yield _listed(_joined(words) if thousands else words)
+        yield _listed(without_thousands(words) if thousands else words)
     except Unreadable:
         return
 
 
 def _listed(words: Tokens) -> Statement:
     """One item, or several with commas between them."""
-    items = tuple(_item(item) for item in _split(words, (",", ";")))
+    items = tuple(_item(item) for item in split(words, (",", ";")))
     return items[0] if len(items) == 1 else _flat(",", items)
-
-
-def _joined(words: Tokens) -> list[str]:
-    """With the commas outside of brackets that part three digits taken out."""
-    joined, depth = list[str](), 0
-    for word in words:
-        depth += _depth(word)
-        if (
-            depth == 0
-            and joined[-1:] == [","]
-            and _GROUP.fullmatch(word)
-            and _LEADING.fullmatch("".join(joined[-2:-1]))
-        ):
-            joined[-2:] = [f"{joined[-2]},{word}"]
-        else:
-            joined.append(word)
-    return [word.replace(",", "") if word[0].isdigit() else word for word in joined]
-
-
-_LEADING = re.compile(r"[1-9]\d{0,2}(?:,\d{3})*")
-_GROUP = re.compile(r"\d{3}(?:\.\d+)?")
 
 
 # --- brackets and signs -----------------------------------------------------------------------------------------------
 
-_BRACKETS = ("(", "[", "{", r"\{", r"\langle")
-_OPENING = (*_BRACKETS, r"\lfloor", r"\lceil")
-_CLOSING = (")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil")
 _RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in")
-
-
-def _depth(word: str) -> int:
-    return (word in _OPENING or word.startswith(r"\begin")) - (word in _CLOSING or word.startswith(r"\end"))
-
-
-def _split(words: Tokens, signs: Sequence[str]) -> list[list[str]]:
-    """The parts between signs that stand in no bracket."""
-    parts, depth = [list[str]()], 0
-    for word in words:
-        depth += _depth(word)
-        if depth == 0 and word in signs:
-            parts.append([])
-        else:
-            parts[-1].append(word)
-    return parts
 
 
 def _item(words: list[str]) -> Statement:
     """One item of a list: a value, or sides with signs between them."""
-    label = _split(words, (":",))
+    label = split(words, (":",))
     if len(label) == 2 and label[0] and (label[0][-1].startswith(r"\text") or is_word("".join(label[0]))):
         return Named("".join(label[0]), _item(label[1]))
-    if words[:1] == ["{"] and _closing(words) == len(words) - 1:
+    if words[:1] == ["{"] and closing(words) == len(words) - 1:
         return _listed(words[1:-2] if words[-2] in ".,;" else words[1:-1])
-    sides = _split(words, _RELATIONS)
+    sides = split(words, _RELATIONS)
     if len(sides) == 1:
         return _side(words)
-    depths = _running_depths(words)
-    signs = [word for word, depth in zip(words, depths, strict=True) if depth == 0 and word in _RELATIONS]
+    levels = depths(words)
+    signs = [word for word, depth in zip(words, levels, strict=True) if depth == 0 and word in _RELATIONS]
     gives = set(signs) <= {"="} or (signs == [r"\in"] and is_name(sides[0]))
     if signs == ["="] and is_name(sides[1]) and not is_name(sides[0]):
         sides.reverse()
@@ -184,17 +145,9 @@ def _refuse_contradiction(others: list[list[str]], value: Statement) -> None:
             raise Unreadable("an equation of different numbers")
 
 
-def _running_depths(words: Tokens) -> list[int]:
-    depths, depth = list[int](), 0
-    for word in words:
-        depth += _depth(word)
-        depths.append(depth)
-    return depths
-
-
 def _side(words: Tokens) -> Statement:
     """A value without signs of relation."""
-    if len(parts := _split(words, (r"\cup",))) > 1:
+    if len(parts := split(words, (r"\cup",))) > 1:
         return Collection(r"\cup", tuple(_side(part) for part in parts))
     if r"\pm" in words or r"\mp" in words:
         return _plus_and_minus(words)
@@ -202,25 +155,20 @@ def _side(words: Tokens) -> Statement:
         return Collection(r"\{\}", ())
     if list(words) == [r"\Reals"]:
         return _side(("(", "-", r"\infty", ",", r"\infty", ")"))
-    if words and words[0] in _BRACKETS and _closing(words) == len(words) - 1:
+    if words and words[0] in BRACKETS and closing(words) == len(words) - 1:
         return _bracketed(words)
     if any(word.startswith(r"\begin") for word in words):
         return _matrix(words)
-    if len(parts := _split(words, (":",))) > 1:
+    if len(parts := split(words, (":",))) > 1:
         return _ratio([_scalar(part) for part in parts])
     return _based(words) or _scalar(words)
-
-
-def _closing(words: Tokens) -> int:
-    """Where the bracket that the words begin with is closed."""
-    return next((place for place, depth in enumerate(_running_depths(words)) if depth == 0), -1)
 
 
 def _bracketed(words: Tokens) -> Statement:
     kind, inner = words[0] + words[-1], words[1:-1]
     if kind == "{}":
         return _listed(inner)
-    parts = _split(inner, (",", ";"))
+    parts = split(inner, (",", ";"))
     if kind == r"\{\}":
         return _flat(kind, tuple(_item(part) for part in parts) if inner else ())
     if len(parts) > 1:
@@ -255,8 +203,8 @@ def _matrix(words: Tokens) -> Statement:
     kind = words[start].removeprefix(r"\begin{").removesuffix("}").rstrip("*")
     if kind not in ("pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix") or words[-1] != rf"\end{{{kind}}}":
         raise Unreadable(kind)
-    rows = [row for row in _split(words[start + 1 : -1], (r"\cr",)) if row]
-    cells = [[_scalar(cell) for cell in _split(row, ("&",))] for row in rows]
+    rows = [row for row in split(words[start + 1 : -1], (r"\cr",)) if row]
+    cells = [[_scalar(cell) for cell in split(row, ("&",))] for row in rows]
     factor = _scalar(list(words[:start])).value if start else 1
     made = [[Scalar(factor * cell.value, cell.text) for cell in row] for row in cells]
     return Collection(r"\cr", tuple(Collection("&", tuple(row)) for row in made))
