@@ -22,6 +22,7 @@ SPACING = [
     (r"x = 5 \quad \text{or} \quad x = 7", "5,7"),
     (r"x=5\qquad\text{or}\qquad x=7", "5,7"),
     (r"\;5\:", "5"),
+    ("\\ 5\\", "5"),  # the blank behind the last backslash was stripped
     (r"0.5\;", r"\frac12"),
     (r"3\ \frac{1}{2}", r"\frac72"),
     (r"5\hspace{2mm}\text{cm}", "5"),

@@ -86,7 +86,7 @@ def _rows(text: str) -> str:
         text = re.sub(r"\\\\(?:\s*\[[^\]]*\])?", r" \\cr ", text)
     else:
         text = re.sub(r"\\\\", " ", re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text))
-    return re.sub(r"\\\s", " ", text)
+    return re.sub(r"\\(?:\s|$)", " ", text)
 
 
 _STYLES = "mathbf|boldsymbol|bm|mathit|mathcal|mathsf|pmb|mathnormal|mathop|mathord|emph|boxed|fbox|ensuremath|bf|it"
@@ -160,7 +160,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"(?<![\d.])(\d+\.)\((\d+)\)", r"\1\\overline{\2}"),
         (r"(\d+\.\d*?)(\d+?)\2{2,}\s*(?:\\[lc]?dots(?![a-zA-Z])|\.{3})", r"\1\\overline{\2}"),
-        (r"\.{2,}", r"\\ldots "),
+        (r"\.{3,}", r"\\ldots "),
         (r"\\mathbb\s*(?:\{\s*R\s*\}|R(?![a-zA-Z]))", r"\\Reals "),
         (r"\\mathbb(?![a-zA-Z])", ""),
         (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
