@@ -5,6 +5,7 @@ Nothing here computes or decides; what a written answer states is ``statements.p
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _GREEK_NAMES = (
     "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|phi|chi|psi|omega"
@@ -15,6 +16,7 @@ GREEK = frozenset(_GREEK_NAMES.split("|")) - {"pi", "Pi"} | {"ell"}
 COMMAND_END = r"(?![a-zA-Z])"
 
 
+@lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
     r"""The text in few commands: ``½`` and ``\dfrac12`` begin with ``\frac``, ``\:`` is a blank, ``^\circ`` a ``°``."""
     text = _without_delimiters(_rows(_from_unicode(text)))
@@ -159,7 +161,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\*\*", "^"),
         (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"(?<![\d.])(\d+\.)\((\d+)\)", r"\1\\overline{\2}"),
-        (r"(\d+\.\d*?)(\d+?)\2{2,}\s*(?:\\[lc]?dots(?![a-zA-Z])|\.{3})", r"\1\\overline{\2}"),
+        (r"(?<![\d.])(\d+\.\d{0,8}?)(\d{1,8}?)\2{2,16}\s*(?:\\[lc]?dots(?![a-zA-Z])|\.{3})", r"\1\\overline{\2}"),
         (r"\.{3,}", r"\\ldots "),
         (r"\\mathbb\s*(?:\{\s*R\s*\}|R(?![a-zA-Z]))", r"\\Reals "),
         (r"\\mathbb(?![a-zA-Z])", ""),
