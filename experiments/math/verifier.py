@@ -116,7 +116,9 @@ def restated(answers: Sequence[str]) -> Row:
     judge = make_judge()
     read = {answer: readings(answer, bare_units=False, reference=True)[:1] for answer in answers}
     texts = {
-        answer: sympy.latex(found[0].value) for answer, found in read.items() if found and isinstance(found[0], Scalar)
+        answer: sympy.latex(found[0].value)
+        for answer, found in read.items()
+        if found and isinstance(found[0], Scalar) and "!" not in answer  # 2004! has no end
     }
     other = {answer: text for answer, text in texts.items() if not same_text(text, answer)}
     found = judge.judge([(text, answer) for answer, text in other.items()])
