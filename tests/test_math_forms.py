@@ -221,6 +221,8 @@ FORMULAS = [
     (r"{x}^{2}", "x^2"),
     ("2i + 1", "1+2i"),
     (r"2\cos^2 x - 1", r"\cos 2x"),
+    (r"2\sin(b)\cos(a)", r"2 \sin b \cos a"),
+    (r"\tan{\left(x \right)}", r"\tan x"),
     (r"e^{2x}", r"(e^x)^2"),
     (r"2^{n-1}", r"\frac{2^n}{2}"),
     (r"\{3, 1, 2\}", r"\{1,2,3\}"),

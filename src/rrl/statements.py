@@ -246,4 +246,5 @@ def _scalar(words: Tokens) -> Scalar:
             words.pop()
     if words and words[-1] == "°":
         units |= {"°"}
-    return Scalar(scale * read_formula(words), "".join(words), units)
+    text = "".join(f"{word} " if word[0] == "\\" else word for word in words)
+    return Scalar(scale * read_formula(words), text, units)
