@@ -337,8 +337,9 @@ WRONG_TYPES = {
     "sampler.buffer=null": "sampler.buffer: expected StateBuffer, got null",
     "template.text=null": "template.text: expected str, got null",
     "+trainer.foo=1": (
-        "trainer.foo: TrainerSettings takes no such argument; valid: aggregate, critic_warmup, n, ppo_epochs, "
-        "ppo_mini_batch_size, total_tokens, total_training_steps, train_batch_size, train_on_truncated"
+        "trainer.foo: TrainerSettings takes no such argument; valid: aggregate, critic_warmup, mismatch_limit, n, "
+        "on_mismatch, ppo_epochs, ppo_mini_batch_size, total_tokens, total_training_steps, train_batch_size, "
+        "train_on_truncated"
     ),
 }
 OUT_OF_RANGE = {

@@ -38,7 +38,7 @@ def _parse(text: str) -> Any:
 
     if text.startswith("-"):
         return f"{text}: no such option; expected key=value, or --help"
-    if "=" not in text and Path(text).is_dir():
+    if text and "=" not in text and Path(text).is_dir():
         return (
             f"{text}: a folder, expected key=value; rrl-train resume={text} goes on with a run, rrl-evaluate {text} "
             "measures it"
