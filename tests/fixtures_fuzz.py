@@ -77,9 +77,12 @@ TRICKS = (
     "\x00",
 )
 PROGRAMS = st.tuples(
-    st.sampled_from(("", "x = 1\n", "print(1, flush=True)\n", "print(input())\n")),
-    st.one_of(RAISED, RAISED, FORGING, st.sampled_from(TRICKS), ANY),
+    st.sampled_from(("", "x = 1\n", "print(1, flush=True)\n", *["def f(*a): return 1\n"] * 3)),
+    st.one_of(RAISED, RAISED, FORGING, st.sampled_from(TRICKS), st.sampled_from(("", "print(input())"))),
 ).map("".join)
 FENCED = st.tuples(
-    ANY, st.sampled_from(("```python\n", "\n> ```py\n> ", "\n1. ```python\n   ", "")), PROGRAMS, WRITTEN
+    st.one_of(st.just(""), ANY),
+    st.sampled_from(("```python\n", "\n```py\n", "\n> ```py\n> ", "\n1. ```python\n   ")),
+    PROGRAMS,
+    st.one_of(st.just("\n```\n"), WRITTEN),
 ).map("".join)

@@ -30,6 +30,7 @@ from rrl.rewards.rltf import RLTF
 from rrl.rewards.verdict import Verdict as Paid
 from rrl.rundir import dump_rollouts, rollout_rows
 from rrl.sandbox.sandbox import Sandbox
+from rrl.tasks.coding import CodingTask
 from rrl.tasks.judging import Judge, Suite
 from rrl.texts import visible
 from rrl.tracking import TensorBoard, Tracker
@@ -144,7 +145,7 @@ def travel(way: Way, responses: Sequence[str], folder: Path) -> list[Verdict]:
 
 def strike(way: Way) -> None:
     """A server of the sandbox dies."""
-    workers = way.task.judge.sandbox._workers if hasattr(way.task, "judge") else []
+    workers = way.task.judge.sandbox._workers if isinstance(way.task, CodingTask) else []
     for worker in workers[:1]:
         if worker.server is not None:
             os.killpg(worker.server._process.pid, signal.SIGKILL)
