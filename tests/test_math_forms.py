@@ -237,7 +237,52 @@ FORMULAS = [
     ("(2,1), (1,2)", "(1,2), (2,1)"),
     (r"\mathbb{R}", r"(-\infty, \infty)"),
 ]
-RIGHT = [*SPACING, *NAMES, *UNICODE, *UNITS, *NUMBERS, *FORMULAS]
+BRACES = [
+    (r"\frac{1}{\frac{2}{3}}", "1.5"),
+    (r"x^{2}\frac{1}{2}", r"\frac{x^2}{2}"),
+    (r"\frac{4}{\frac{1}{3}}", "12"),
+    (r"\sin(x)", r"\sin x"),
+    (r"\sin^{-1} x", r"\arcsin x"),
+    (r"\ln(x+1) + \ln(k)", r"\ln (x+1) + \ln k"),
+    (r"\{5\}", "5"),
+    ("5", r"\{5\}"),
+    (r"\{x \}, 5", "x, 5"),
+    (r"\left(\begin{array}{cc} 1 & 2 \\ 3 & 4 \end{array}\right)", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
+    (r"\left[\begin{matrix} 1 \\ 2 \end{matrix}\right]", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    (r"\lfloor x \rfloor + 1", r"1 + \lfloor x \rfloor"),
+    (r"\lfloor x \rfloor", r"{\lfloor x \rfloor}"),
+    ("|x|", r"\left| x \right|"),
+]
+SIDES = [
+    ("5 = x", "5"),
+    ("5 = x", "x = 5"),
+    ("x = 3", "3 = x"),
+    ("x + 1 = f(x)", "x+1"),
+    ("14 = AB", "14"),
+    (r"\frac{10}{2} = 5", "5"),
+    (r"1 \text{ hour} = 60 \text{ minutes}", "60"),
+    ("11_{10}", "11"),
+    (r"x = 1011_2", "1011_2"),
+]
+UNITS_IN_TEXT = [
+    ("5", r"5\text{ m}"),
+    (r"5\text{ m}^2", r"5\text{ square meters}"),
+    ("5 m", r"5\text{ m}"),
+    (r"5\text{ g}", r"5\text{ grams}"),
+    (r"\$5", "5"),
+    ("5", r"\$5"),
+    (r"\$1,234.50", "1234.5"),
+    ("$1,234.00$", "1234"),
+    (r"\$5 \text{ million}", "5000000"),
+    (r"\$5, \$6", "5, 6"),
+    (r"80\text{ cents}", "80"),
+]
+CHOICES = [
+    ("A,B", "B, A"),
+    (r"\text{C and E}", r"\text{E, C}"),
+    (r"\text{A, C, and D}", r"\text{D, A, C}"),
+]
+RIGHT = [*BRACES, *SIDES, *UNITS_IN_TEXT, *CHOICES, *SPACING, *NAMES, *UNICODE, *UNITS, *NUMBERS, *FORMULAS]
 
 WRONG = [
     # exact numbers have no tolerance
@@ -388,6 +433,41 @@ WRONG = [
     ("(2+3, 1)", "(5, 1)"),
     (r"\binom{5}{2}", "10"),
     (r"5!", "120"),
+    (r"\lfloor 5.5 \rfloor", "5"),
+    (r"\lceil \sqrt{30} \rceil", "6"),
+    ("|7 - 24i|", "25"),
+    ("|-5|", "5"),
+    (r"\ln e", "1"),
+    ("5--7", "12"),
+    (r"5 \cdot -7", "-35"),
+    # numbers set equal that are not
+    ("10 = 2", "2"),
+    ("0 = 5", "5"),
+    ("x = 2 = 5", "5"),
+    # words that change a number
+    (r"2\text{ thirds}", "2"),
+    (r"3\text{ eighths}", "3"),
+    (r"5\text{ hundredths}", "5"),
+    (r"5\text{ thousandths}", "5"),
+    (r"5\text{ twentieths}", "5"),
+    (r"5\text{ below zero}", "5"),
+    (r"101\text{ in binary}", "101"),
+    (r"5\text{ factorial}", "5"),
+    (r"2\text{ gross}", "2"),
+    (r"5\text{ is wrong}", "5"),
+    (r"\$80", r"80\text{ cents}"),
+    (r"80\text{ cents}", r"\$80"),
+    # what goes on
+    ("5...", "5"),
+    ("2, 4, 6, ...", "2, 4, 6"),
+    ("1234,567", "1234567"),
+    ("20_{10}", "20_5"),
+    ("11_{10}", "1011_2"),
+    ("A, B", r"\text{A, C}"),
+    ("A, A", r"\text{A, B}"),
+    (r"\{5\}", "6"),
+    (r"\begin{array}{cc} 1 & 2 \end{array}", "1"),
+    ("2x = y", "x"),
 ]
 
 

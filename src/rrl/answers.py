@@ -39,6 +39,8 @@ def same_text(answer: str, expected: str) -> bool:
     """Whether two answers, neither of them empty, are the same but for their setting; words in letters of any case."""
     if is_words(expected):
         one, other = words(answer), words(expected)
+        if _CHOICES.fullmatch(other):
+            return _choices(one) == _choices(other)
         return one == other or one == _without_half(other) != other or _without_half(one) == other != one
     return tokens(tidy(answer)) == tokens(tidy(expected)) != []
 
@@ -60,6 +62,11 @@ def words(answer: str) -> str:
     return re.sub(r"[^a-z0-9,:=<>^/*+-]", "", _plain(answer).lower()).strip(",").removeprefix("0")
 
 
+def _choices(listed: str) -> list[str]:
+    """Letters of choices, in their order in the alphabet."""
+    return sorted(re.split(",?and|,", listed))
+
+
 def _plain(text: str) -> str:
     """Words without what only sets them."""
     return re.sub(r"[{}\s]", "", _TEXT.sub(r"\1", tidy(text))).rstrip(".")
@@ -71,6 +78,7 @@ def _without_half(time: str) -> str:
 
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_CHOICES = re.compile(r"[a-z](?:(?:,?and|,)[a-z])+")
 _MARKED = re.compile(r"\\(?:text\w*|mbox|math(?:rm|bf|it))\s*\{[^{}]*\}|\\[,;:! ]")
 _WORDS = re.compile(r"\(?[A-Za-z][A-Za-z0-9,.'-]*\)?")
 _TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:[ap]\.?m\.?)?|\d{1,2}[ap]\.?m\.?", re.IGNORECASE)

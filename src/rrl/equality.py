@@ -65,15 +65,28 @@ def _has_letters(text: str) -> bool:
 
 
 def _equal(gold: Statement, other: Statement) -> bool:
-    if isinstance(gold, Scalar) and isinstance(other, Scalar):
-        return _same_scalar(gold, other)
     if isinstance(gold, Named | Relation) or isinstance(other, Named | Relation):
         return _same_relation(gold, other)
-    if isinstance(gold, Based):
-        return gold == other or (isinstance(other, Scalar) and other.text == gold.digits and not other.units)
     if isinstance(gold, Collection) and isinstance(other, Collection):
         return _same_collection(gold, other)
-    return False
+    gold, other = _alone(gold), _alone(other)
+    if isinstance(gold, Scalar) and isinstance(other, Scalar):
+        return _same_scalar(gold, other)
+    return _same_digits(gold, other)
+
+
+def _alone(statement: Statement) -> Statement:
+    """The element of a set of one."""
+    if isinstance(statement, Collection) and statement.kind == r"\{\}" and len(statement.items) == 1:
+        return statement.items[0]
+    return statement
+
+
+def _same_digits(gold: Statement, other: Statement) -> bool:
+    """Whether digits are those of the reference, in its base or without one; ten is the base without one."""
+    if isinstance(gold, Based):
+        return gold == other or (isinstance(other, Scalar) and other.text == gold.digits and not other.units)
+    return isinstance(other, Based) and other.base == "10" and isinstance(gold, Scalar) and other.digits == gold.text
 
 
 def _same_relation(gold: Statement, other: Statement) -> bool:
@@ -222,7 +235,7 @@ def _same_scalar(gold: Scalar, other: Scalar) -> bool:
 
 _WORK = re.compile(
     r"\\(?:[dt]?binom|choose|sum|prod|i?int|lim|gcd|lcm|max|min|[bp]?mod|det|a?r?c?(?:sin|cos|tan)|cot|sec|csc|log|ln)"
-    r"(?![a-zA-Z])|\d\s*!|vmatrix"
+    r"(?![a-zA-Z])|\d\s*!|vmatrix|\\l(?:floor|ceil)|\|(?:\\[a-z]+|[^a-zA-Z|]|i)+\|"
 )
 _NUMBERS = re.compile(r"\\frac\s*(?:\{[-\d.]+\}\s*\{[-\d.]+\}|\d\s*\d)")
 _SUM = re.compile(r"(?=.*[\d)}][-+*]+[\d({])[-+*/^().{}\d]+")

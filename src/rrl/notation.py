@@ -114,6 +114,8 @@ _SYNONYMS = {
     **{"prime": "'", "dollar": "", "pounds": "", "euro": "", "infin": r"\infty ", "isin": r"\in ", "imath": "i"},
 }
 _TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|mbox|hbox|operatorname\*?|math(?:rm|tt))\s*\{"
+_UNITS = {"m": "meters", "g": "grams", "s": "seconds", "h": "hours", "L": "liters"}
+"""Letters that are units in text behind a number."""
 _WORD = r"(?<![a-zA-Z\\])"
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -129,6 +131,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:left|right)\s*\.|\\(?:{_STYLES}|{_SIZES}|{_NOTHING}){COMMAND_END}\*?", " "),
         (r"\\(?:text)?color\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", ""),
         # money, per cent, degrees
+        (r"\\\$\s*(\d[\d.,]*|\.\d+)(?=\s*(?:$|[;)\]}]|\\text))", r"\1 \\text{dollars}"),
         (r"\\?\$", ""),
         (r"\\%", "%"),
         (
@@ -140,7 +143,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"{_TEXT}\s*(?:degrees?|deg)\s*\}}|{_WORD}(?:degrees?|deg){COMMAND_END}", "°"),
         (rf"°\s*(?:{_TEXT}\s*[CF]\s*\}}|[CF](?![a-zA-Z(]))", "°"),
         # words
+        (r"[(\[]\s*\\begin\{array\}\s*\{[^{}]*\}(.*?)\\end\{array\}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
+        (r"[(\[]\s*\\begin\{matrix\}(.*?)\\end\{matrix\}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
         (rf"{_TEXT}\s*((?:arc)?(?:sin|cos|tan|cot|csc)|ln|log|exp)\s*\}}", r"\\\1 "),
+        *((rf"(?<=[\d}}])\s*{_TEXT}\s*{letter}\s*\}}", rf" \\text{{{unit}}}") for letter, unit in _UNITS.items()),
         (rf"{_TEXT}\s*([A-Za-z])\s*\}}", r" \1 "),
         (rf"{_TEXT}\s*(-?[\d.,/:]+%?)\s*\}}", r"\1"),
         (rf"{_TEXT}\s*(-?[\d.,/]+%?)\s+([A-Za-z .]+)\}}", r"\1 \\text{\2}"),

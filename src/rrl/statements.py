@@ -139,6 +139,7 @@ def _refuse_contradiction(others: list[list[str]], value: Statement) -> None:
         same = (
             not isinstance(value, Scalar)
             or not isinstance(other, Scalar)
+            or (value.units and other.units and value.units != other.units)
             or any(same_value(value.value, other.value * sympy.Integer(100) ** power) for power in (0, 1, -1))
         )
         if not same:

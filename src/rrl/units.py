@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 CHANGING = re.compile(
-    r"\b(?:not|or|no|non|than|least|most|out|half|halves|third|quarters?|fourths?|fifths?|tenths?|plus|minus|times|over|"
+    r"\b(?:not|or|no|non|than|least|most|out|half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|"
+    r"ninths?|\w*tenths?|elevenths?|twelfths?|\w+teenths?|\w+tieths?|hundredths?|thousandths?|\w+lionths?|plus|minus|"
+    r"times|over|below|under|above|binary|ternary|octal|hexadecimal|gross|wrong|incorrect|false|"
     r"negative|squared|cubed|root|pi|if|when|where|for|except|between|from|any|all|undefined|infinite(?:ly)?|twice|"
     r"score|factorial|choose|mod|modulo|base|reciprocal|inverse|per cent|percent|"
     r"one|two|three|four|five|six|seven|eight|nine|ten)\b"
