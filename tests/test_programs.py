@@ -90,6 +90,11 @@ FOUND = [
     ("<think>```python\nx = 1\n```</think>\nAs I said.", "x = 1\n"),
     ("<think>```python\nx = (\n</think>\n```python\ny = 2\n```", "y = 2\n"),
     ("```python\nprint('</think>')\n```", "print('</think>')\n"),
+    ("<reasoning>\n```python\nx = 1\n```\n</reasoning>\n```\ny = 2\n```", "y = 2\n"),
+    ("[THINK]\n```python\nx = 1\n```[/THINK]\n```\ny = 2\n```", "y = 2\n"),
+    ("<|begin_of_thought|>\n```python\nx = 1\n```\n<|end_of_thought|>\n\ny = 2\n", "\n\ny = 2\n"),
+    ("◁think▷```python\nx = 1\n```\n◁/think▷```\ny = 2\n```", "y = 2\n"),
+    ("```python\nprint('</analysis>')\n```", "print('</analysis>')\n"),
     # no fences
     ("x = '```'\n", "x = '```'\n"),
     ("```print(1)```", "```print(1)```"),

@@ -67,9 +67,10 @@ _NAMES = (
     r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing|s)?|rationale|scratch[_-]?(?:pad)?|reflect(?:ion)?|analysis"
     r"|(?:inner[_-]|internal[_-])?monologue|chain[_-]of[_-]thought|cot)"
 )
-_REASONING = re.compile(
-    rf"[<\[◁](?i:\s*\|?\s*(?P<end>/|end_of_)?\s*(?:begin_of_)?(?P<name>{_NAMES})(?:\s[^<>\[\]]{{0,200}})?\s*\|?\s*[>\]▷])"
-)
+_LEFT, _RIGHT = r"[<\[◁]\s*\|?\s*", r"(?:\s[^<>\[\]]{0,200})?\s*\|?\s*[>\]▷]"
+_REASONING = re.compile(rf"{_LEFT}(?i:(?P<end>/|end_of_)?\s*(?:begin_of_)?(?P<name>{_NAMES})){_RIGHT}")
+END_OF_REASONING = rf"{_LEFT}(?i:(?:/|end_of_)\s*{_NAMES}){_RIGHT}"
+"""The tag that ends a block of reasoning, as a pattern."""
 _NEXT_QUESTION = re.compile(
     r"\n[ \t>#*_-]*(?:(?:next|new|another)[ \t]+)?(?:question|problem|exercise|instruction|human|user|q)"
     r"(?P<number>[ \t]*#?\d+)?[ \t*_]*[:：]|\n[ \t]*#+[ \t*]*(?:question|problem|instruction)\b"

@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from rrl.blocks import INVISIBLE, Span, blocks, dedented, lines_of, typed
+from rrl.conclusions import END_OF_REASONING
 
-_REASONED = re.compile(r"^[^\S\n]*</think>|</think>[^\S\n]*$", re.MULTILINE)
-"""The end of what a model says to itself, at an end of a line."""
+_REASONED = re.compile(rf"^[^\S\n]*{END_OF_REASONING}|{END_OF_REASONING}[^\S\n]*$", re.MULTILINE)
+"""The end of what a model says to itself, at an end of a line: within a line it may be a program's text."""
 _SPAN = re.compile(r"(?<!`)```(?:py|python)[0-9.]*[ \t]+(?P<code>[^`\n]+)```(?!`)", re.IGNORECASE)
 """A program of one line with its fences."""
 MAX_CHARACTERS = 32_768
@@ -96,8 +97,8 @@ def find_program(response: str) -> Program | None:
 
     It is the last fenced block that is marked as Python and not blank; failing that, the last one without a mark;
     where nothing is fenced, all of the text. A block that is still open at the end
-    (a response cut off by the length limit) counts. What follows the end of reasoning (``</think>``) goes before what
-    stands in it. Marks of quotes, shared indentation and the prompts of a session are no part of a program.
+    (a response cut off by the length limit) counts. What follows the end of reasoning (``</think>`` and its like) goes
+    before what stands in it. Marks of quotes, shared indentation and the prompts of a session are no part of a program.
     """
     concluded = max((found.end() for found in _REASONED.finditer(response)), default=0)
     return (concluded and _stated(response, concluded)) or _fenced(response, 0) or _bare(response, 0)
