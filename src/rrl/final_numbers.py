@@ -58,7 +58,7 @@ def only_number(text: str) -> Fraction | None:
     if len(text) > ALONE:
         return None
     name, equals, right = _without_remarks(_without_markup(text)).rpartition("=")
-    if equals and _SEVERAL.search(name):
+    if equals and (_SEVERAL.search(name) or _EXPRESSION.search(name.rpartition("=")[2])):
         return None
     lead = _ALONE_LEAD.match(right)
     number = _NUMBER.match(right, lead.end()) if lead else None
@@ -82,13 +82,16 @@ _WORD = (
     r"[A-Za-z]+"
 )
 _UNIT = rf"(?:[ \t]*(?:{_WORD}|[%°]))?"
+_BLANK = r"[ \t~]|\\[ ,;:]"
 _MORE = r"[ \t]*[($£€¥₹*]*[-+]?\.?\d"
 _GOES_ON = re.compile(
     rf"[ \t]*(?:[-+*/^×÷–±:_]|\*\*|x(?![a-z])|to|or|and|through|plus|minus|times|out of|over|divided by){_MORE}"
     rf"|{_UNIT}(?:,?[ \t]+(?:and|or|to))?[ \t]+[-+]?[$£€¥₹]?\.?\d|[ \t]*[½⅓¼¾⅔]|['’_]\d"
     r"|[ \t]*(?:\^|_\{?\d|[*×÷+][ \t]*[({]|\\[dt]?frac|\\(?:sqrt|pi|cdot|times|div|pm|over)(?![a-z]))"
-    r"|[xyzkKMB](?![A-Za-z])"
-    r"|[ \t]*(?:hundred|thousand|million|billion|trillion|dozen|score|and a (?:half|quarter))",
+    r"|[abenqruvwxyzkKMB](?![A-Za-z])|[ \t]+[<>≤≥]=?[ \t]"
+    rf"|(?:{_BLANK}|\\text\{{)*(?:hundred|thousand|million|billion|trillion|dozen|score|and a (?:half|quarter)"
+    rf"|(?:squared|cubed)(?![a-z]))|{_UNIT}[ \t]+below zero"
+    r"|(?:%|[ \t]*percent)?[ \t]+of(?:[ \t]+(?:the|all|her|his|their|these|those))?[ \t]+[$£€¥₹]?\d",
 )
 """What follows a number that is not the whole of its quantity."""
 _EQUATION = re.compile(r"[^\n.,;(}=]{0,80}=")
@@ -98,6 +101,8 @@ _COMES_FROM = re.compile(
     rf"(?:[-+/^×÷–±_]|\*{{1,2}}|x|:|\\(?:times|cdot|div|pm)|plus|minus|times|over|out of)?"
     rf"|\d{_UNIT}(?:,?[ \t]+(?:and|or|to|through))?"
     rf"|[\^_]\{{?|(?<!\n)(?<!^)-[ \t]|[<>≤≥±])[ \t]*[($£€¥₹]*$"
+    r"|\d['’]$|(?:\b(?:than|twice|double|triple|half(?:[ \t]+of)?|out[ \t]+of)|(?:%|percent|\d)[ \t]+of)"
+    r"(?:[ \t]+(?:the|all|her|his|their|these|those))?[ \t]+[$£€¥₹*]*$"
     r"|=[^=\n]*\d[ \t]*(?:[,;]|and)[ \t]*[A-Za-z]\w?[ \t]*=[ \t]*$"
 )
 """What stands before a number that is not the whole of its quantity."""
@@ -118,6 +123,10 @@ _ANSWER_LAST = re.compile(
     r"(?<![\w.,/])([-$]{0,2}\d[\d.,]*(?: [a-z]+)?)[*_]* is (?:the|my|our) (?:final |correct )?answer\b"
 )
 _SEVERAL = re.compile(r"\d[ $]*[,;][ $]*[A-Za-z]|\\q?quad|\b(?:and|or)\b|[<>]|\\(?:leq?|geq?|neq?)(?![a-z])")
+_EXPRESSION = re.compile(
+    r"(?<![\w.\\{])(?:\d+(?:\.\d+)?(?![mgshlL])[A-Za-z](?![\w{]|[ \t]*\d)|[A-Za-z][ \t]*(?:[-+*/]|\^\{?)[ \t]*\d)"
+)
+"""A letter with a factor or a summand, as in 2x: what is right of an equals sign is not the letter's value."""
 _ALONE_LEAD = re.compile(rf"(?:{_LEAD}(?:(?!(?:not|than|least|most)\b)[A-Za-z]+[ :]))*{_LEAD}")
 _ALONE_TAIL = re.compile(
     r"(?:[\s.,;~°%\"'$£€¥₹*)\]}{²³]|\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|circ|degree|q?quad|right)(?![a-z])"
