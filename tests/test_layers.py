@@ -23,8 +23,7 @@ LAYERS = (
         "console", "pulse",
     ),
     (
-        "progress", "summary",
-        "tokens", "saving", "adapters", "templates",
+        "progress", "tokens", "saving", "adapters", "templates",
         "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "formula",
         "names", "importing", "programs", "own_parts", "final_numbers",
     ),
@@ -37,6 +36,7 @@ LAYERS = (
         *PLUGINS,
         "policy", "agreement", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
         "preferences", "sweep_records", "rescore", "loop", "harvest", "beginning", "equality", "arms",
+        "summary",
     ),
     ("trainer", "gsi", "phases", "probes", "search"),
     ("config", "checkpoint", "forecast", "jobs"),

@@ -19,7 +19,7 @@ def run(folder: Path, seed: int, curve: Sequence[tuple[int, float]]) -> Path:
     """The directory of a run of this seed with (generated tokens, accuracy) at level L."""
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({"seed": seed}))
-    rows = [{"tokens_generated": t, "greedy": {"levels": {"L": {"accuracy": a}}}} for t, a in curve]
+    rows = [{"step": t, "tokens_generated": t, "greedy": {"levels": {"L": {"accuracy": a}}}} for t, a in curve]
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -81,6 +81,18 @@ def test_a_summary_by_hand():
     assert (found["mean"], found["sd"]) == pytest.approx((0.5, 0.5222), abs=1e-4)
     assert found["half95"] == pytest.approx(2.201 * 0.5222 / 12**0.5, abs=1e-3)
     assert summary([0.5])["half95"] is None
+
+
+def test_a_line_that_a_run_is_writing_is_no_row(tmp_path):
+    folder = run(tmp_path / "run", 0, [(0, 0.0), (100, 0.5)])
+    with (folder / "evaluations.jsonl").open("a") as file:
+        file.write('{"step": 200, "tokens_gen')
+    assert LEVEL.points(folder) == [(0, 0.0, 0.0, 0.0), (100, 0.5, 0.5, 0.5)]
+
+
+def test_a_run_without_a_row_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"run: no whole row in evaluations.jsonl; expected one or more"):
+        LEVEL.points(run(tmp_path / "run", 0, []))
 
 
 # --- what is compared -------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """One training run from configuration to results: steps, evaluations, records, checkpoints."""
 
-import json
 import logging
 import shutil
 import traceback
@@ -34,7 +33,7 @@ from rrl.logs import open_log, tell, tell_twice
 from rrl.loop import Loop
 from rrl.memory import explained
 from rrl.plan import at_start
-from rrl.records import last_rows, read_object, rewind
+from rrl.records import last_rows, read_object, rewind, whole_rows
 from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
 from rrl.runstate import hold, write_state
 from rrl.saving import PLAIN, rescued
@@ -265,9 +264,9 @@ class Run:
             if self.tracker is not None:
                 shutil.rmtree(self.folder / "actor", ignore_errors=True)
                 aside.rename(self.folder / "actor")
-                lines = (self.folder / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+                measured = whole_rows(self.folder / "evaluations.jsonl")
                 spent = {"steps": self.trainer.global_step, "tokens_generated": self.trainer.tokens_generated}
-                result = {**spent, "before": json.loads(lines[0]), "after": json.loads(lines[-1])}
+                result = {**spent, "before": measured[0], "after": measured[-1]}
                 write_json(self.folder / "result.json", result)
                 self.tracker.summary(result)
         if faults:

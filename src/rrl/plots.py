@@ -1,6 +1,5 @@
 """Pictures of runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -12,11 +11,6 @@ COLOURS = (
     "tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray", "tab:olive",
     "tab:cyan",
 )  # fmt: skip
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Every object of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def learning_curves(

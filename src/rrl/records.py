@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,17 @@ def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
     except (OSError, ValueError) as error:
         return {}, [fault(path, error)]
     return (content, []) if isinstance(content, dict) else ({}, [f"{path.name} is no JSON object"])
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file in order, but those that are not whole; none where there is no file."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return [row for line in lines if (row := _row(line)) is not None]
+
+
+def modes(evaluation: Mapping[str, Any]) -> list[str]:
+    """The ways of sampling that a row of evaluations.jsonl has an accuracy of: greedy last, where there are others."""
+    return sorted((name for name, part in evaluation.items() if isinstance(part, dict)), key="greedy".__eq__)
 
 
 def last_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rrl.errors import DataError
-from rrl.plots import Point, read_jsonl
+from rrl.plots import Point
+from rrl.records import modes, whole_rows
 from rrl.spelling import nearest
 
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -51,17 +52,17 @@ class Measure:
         return f"held-out accuracy{mode}" + ("" if self.level is None else f" of {self.level}")
 
     def _part(self, row: Mapping[str, Any], folder: Path) -> Any:
-        modes = sorted((key for key, part in row.items() if isinstance(part, dict)), key="greedy".__eq__)
-        mode = modes[0] if self.mode is None else self.mode
-        if mode not in modes:
-            raise DataError(f"{folder}: no mode {mode!r} in evaluations.jsonl; expected one of {', '.join(modes)}")
+        known = modes(row)
+        mode = known[0] if self.mode is None else self.mode
+        if mode not in known:
+            raise DataError(f"{folder}: no mode {mode!r} in evaluations.jsonl; expected one of {', '.join(known)}")
         if self.level is None:
             return row[mode]
         strata = {f"{kind}:{name}": x for kind, part in row[mode].get("strata", {}).items() for name, x in part.items()}
-        known = {**row[mode]["levels"], **strata}
-        if self.level not in known:
-            raise DataError(f"{folder}: no level {self.level!r}; expected one of {', '.join(known)}, or none for all")
-        return known[self.level]
+        levels = {**row[mode]["levels"], **strata}
+        if self.level not in levels:
+            raise DataError(f"{folder}: no level {self.level!r}; expected one of {', '.join(levels)}, or none for all")
+        return levels[self.level]
 
     def _meant(self, folder: Path) -> str:
         names = dict.fromkeys(name for row in _rows(folder, "metrics.jsonl") for name in row)
@@ -71,7 +72,10 @@ class Measure:
 def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
     if not (folder / name).is_file():
         raise DataError(f"{folder}: holds no {name}; expected the directory of a run")
-    return read_jsonl(folder / name)
+    rows = whole_rows(folder / name)
+    if not rows:
+        raise DataError(f"{folder}: no whole row in {name}; expected one or more")
+    return rows
 
 
 def marks(arms: Mapping[str, Sequence[Path]], measure: Measure) -> list[int]:

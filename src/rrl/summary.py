@@ -1,10 +1,12 @@
 """The last words of a run: what came of it, where it is, what to type next."""
 
-import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rrl.records import whole_rows
+from rrl.runstate import last_checkpoint
 
 Row = Mapping[str, Any]
 
@@ -14,7 +16,7 @@ def closing(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
 
     Nothing of a run that has not come as far as its first evaluation.
     """
-    rows, evaluations = list(_rows(folder / "metrics.jsonl")), list(_rows(folder / "evaluations.jsonl"))
+    rows, evaluations = whole_rows(folder / "metrics.jsonl"), whole_rows(folder / "evaluations.jsonl")
     if not rows or not evaluations:
         return []
     return [
@@ -83,8 +85,8 @@ def _memory(rows: Sequence[Row]) -> list[str]:
 
 
 def _place(folder: Path, state: str) -> list[str]:
-    saved = sorted((folder / "checkpoints").glob("step-*"))
-    model = folder / "actor" if state == "finished" else saved[-1] / "actor" if saved else None
+    saved = last_checkpoint(folder)
+    model = folder / "actor" if state == "finished" else saved / "actor" if saved else None
     return [f"run: {folder}", f"model: {model or 'none is saved yet'}"]
 
 
@@ -103,15 +105,3 @@ def _next(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
         f"train it twice as long: rrl-train resume={run} {longer}",
         f"see all runs: rrl-status {shlex.quote(str(folder.parent))}",
     ]
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    """The whole rows; a torn last line is none."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue

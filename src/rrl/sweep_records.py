@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rrl.records import modes
 from rrl.rundir import write_json
 from rrl.secrecy import referenced
 
@@ -156,8 +157,7 @@ def last_accuracy(folder: Path) -> float | None:
 
 def accuracy_of(evaluation: Mapping[str, Any]) -> float:
     """The accuracy that a job is judged by: sampled where there is such, else greedy."""
-    modes = sorted((mode for mode, part in evaluation.items() if isinstance(part, dict)), key="greedy".__eq__)
-    return float(evaluation[modes[0]]["accuracy"])
+    return float(evaluation[modes(evaluation)[0]]["accuracy"])
 
 
 def last_line(path: Path) -> str:
