@@ -237,6 +237,16 @@ FORMULAS = [
     ("(2,1), (1,2)", "(1,2), (2,1)"),
     (r"\mathbb{R}", r"(-\infty, \infty)"),
 ]
+UNDONE_IN_BOTH = [
+    (r"\frac12 + \frac{\sqrt5}{2}", r"\frac{1+\sqrt5}{2}"),
+    (r"\frac{\sqrt6 + \sqrt2}{2}", r"\sqrt{2 + \sqrt{3}}"),
+    ("3(4+i)", "12+3i"),
+    (r"2\sqrt{3} \cdot (1 + \sqrt{2})", r"2\sqrt{3} + 2\sqrt{6}"),
+    (r"\frac{-1}{1-\sqrt2}", r"1 + \sqrt{2}"),
+    (r"1.2 \times 10^{-3}", "0.0012"),
+    (r"3 \cdot 2^2", r"3 \cdot 4"),
+    (r"-\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} -1 \\ -2 \end{pmatrix}"),
+]
 BRACES = [
     (r"\frac{1}{\frac{2}{3}}", "1.5"),
     (r"x^{2}\frac{1}{2}", r"\frac{x^2}{2}"),
@@ -282,7 +292,19 @@ CHOICES = [
     (r"\text{C and E}", r"\text{E, C}"),
     (r"\text{A, C, and D}", r"\text{D, A, C}"),
 ]
-RIGHT = [*BRACES, *SIDES, *UNITS_IN_TEXT, *CHOICES, *SPACING, *NAMES, *UNICODE, *UNITS, *NUMBERS, *FORMULAS]
+RIGHT = [
+    *UNDONE_IN_BOTH,
+    *BRACES,
+    *SIDES,
+    *UNITS_IN_TEXT,
+    *CHOICES,
+    *SPACING,
+    *NAMES,
+    *UNICODE,
+    *UNITS,
+    *NUMBERS,
+    *FORMULAS,
+]
 
 WRONG = [
     # exact numbers have no tolerance
@@ -434,6 +456,18 @@ WRONG = [
     (r"\binom{5}{2}", "10"),
     (r"5!", "120"),
     (r"\lfloor 5.5 \rfloor", "5"),
+    ("(5)(6)", "30"),
+    ("5(6)", "30"),
+    (r"\frac{10 \cdot 9}{2}", "45"),
+    (r"\sqrt{3^2 + 4^2}", "5"),
+    (r"\frac{1+2}{3}", "1"),
+    (r"\sqrt{50} + \sqrt{18}", r"8\sqrt{2}"),
+    (r"4\pi + 2\pi", r"6\pi"),
+    ("(3+4i)(1-2i)", "11-2i"),
+    (r"\frac{3+4i}{1-2i}", "-1+2i"),
+    ("(1+i)^4", "-4"),
+    ("x + 10^{-60}", "x"),
+    ("x(1 + 10^{-45})", "x"),
     (r"\lceil \sqrt{30} \rceil", "6"),
     ("|7 - 24i|", "25"),
     ("|-5|", "5"),

@@ -216,7 +216,7 @@ def _all_matched(golds: Sequence[Statement], others: Sequence[Statement]) -> boo
 
 
 def _same_scalar(gold: Scalar, other: Scalar) -> bool:
-    if _leaves_work(other.text) and not _leaves_work(gold.text):
+    if (_leaves_work(other.text) or _does_more(other, gold)) and not _leaves_work(gold.text):
         return False  # else the question's own formula, copied, would be its answer
     if gold.units and other.units and gold.units != other.units:  # of the known ones
         return False
@@ -247,6 +247,18 @@ def _leaves_work(text: str) -> bool:
         return True
     plain = re.sub(r"\s", "", _NUMBERS.sub("1", tidy(text)))
     return _SUM.fullmatch(re.sub(r"\*10\^\{?-?(\d+)\}?", "e", plain)) is not None
+
+
+_TIMES_TEN = re.compile(r"\*10\^(?:\{-?\d+\}|-?\d)")
+_OPERATION = re.compile(r"(?<=[\w)}\]!°])[-+]|(?<=\d)\*(?=\d)|(?<=[\d)])\((?=-?[\d.]+\))")
+
+
+def _does_more(other: Scalar, gold: Scalar) -> bool:
+    """Whether a number is written with more sums and products than the reference's, as ``(1+i)^4`` for -4."""
+    if other.value.free_symbols:
+        return False
+    counts = [len(_OPERATION.findall(_TIMES_TEN.sub("", side.text.replace(" ", "")))) for side in (other, gold)]
+    return counts[0] > counts[1]
 
 
 def load() -> Work:

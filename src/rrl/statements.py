@@ -206,7 +206,8 @@ def _matrix(words: Tokens) -> Statement:
         raise Unreadable(kind)
     rows = [row for row in split(words[start + 1 : -1], (r"\cr",)) if row]
     cells = [[_scalar(cell) for cell in split(row, ("&",))] for row in rows]
-    factor = _scalar(list(words[:start])).value if start else 1
+    before = ["-", "1"] if words[:start] == ["-"] else words[:start]
+    factor = _scalar(before).value if start else 1
     made = [[Scalar(factor * cell.value, cell.text) for cell in row] for row in cells]
     return Collection(r"\cr", tuple(Collection("&", tuple(row)) for row in made))
 

@@ -81,11 +81,14 @@ def at_points(one: Any, two: Any) -> Iterator[tuple[Any, Any]]:
     for count in range(POINTS if letters else 1):
         size = (99_991, 1_299_709)[count % 2]  # points within 10 of zero, and within 1
         point = {letter: sympy.Rational(draw.randint(-(10**6), 10**6), size) for letter in letters}
-        values = [sympy.N(side.subs(point), DIGITS) for side in (one, two)]
+        exact = [side.subs(point) for side in (one, two)]
+        values = [value if value.is_Rational else sympy.N(value, DIGITS) for value in exact]
         if all(value.is_number and value.is_finite for value in values):
             yield values[0], values[1]
 
 
 def _close(one: Any, two: Any) -> bool:
+    if one.is_Rational and two.is_Rational:
+        return bool(one == two)
     size = max(abs(sympy.N(one, DIGITS)), abs(sympy.N(two, DIGITS)))
     return bool(abs(sympy.N(one - two, DIGITS)) <= size * TOLERANCE)
