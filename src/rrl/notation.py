@@ -131,7 +131,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:left|right)\s*\.|\\(?:{_STYLES}|{_SIZES}|{_NOTHING}){COMMAND_END}\*?", " "),
         (r"\\(?:text)?color\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", ""),
         # money, per cent, degrees
-        (r"\\\$\s*(\d[\d.,]*|\.\d+)(?=\s*(?:$|[;)\]}]|\\text))", r"\1 \\text{dollars}"),
+        (r"\\\$\s*(\d(?:[\d.,]*\d)?|\.\d+)(?=\s*(?:\.?\s*$|[;)\]}]|\\text))", r"\1 \\text{dollars}"),
         (r"\\?\$", ""),
         (r"\\%", "%"),
         (
