@@ -4,9 +4,7 @@ import hashlib
 import io
 import json
 import logging
-import os
 import random
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ import torch
 from rrl.distributed import from_first, gathered, rank, spread, world_size
 from rrl.errors import ConfigError, ContractError, DataError, StorageError
 from rrl.loop import Loop
-from rrl.records import read_object, sync, write_whole
+from rrl.records import by_step, put_on_disk, read_object, step_of, sync, write_whole
 from rrl.rundir import unused
 from rrl.saving import is_full
 
@@ -90,8 +88,7 @@ class Checkpoints:
         return sum(size for size, _ in abouts[0]["files"].values()) if abouts else None
 
     def _steps(self) -> list[Path]:
-        found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-        return sorted(found, key=_number)
+        return by_step(self.folder)
 
     def _make_room(self, trainer: Loop, aside: Path) -> None:
         """Begin with an empty folder on a disk with enough space."""
@@ -114,18 +111,18 @@ class Checkpoints:
         sync(self.run)
         write_whole(aside / ABOUT, json.dumps({**about, "sha256": _own_sum(about)}, indent=1).encode())
         for path in (aside, *aside.rglob("*/")):
-            _sync(path)
+            put_on_disk(path)
         if target.exists():
             target.rename(target.with_name(f".{target.name}.old.tmp"))
         aside.rename(target)
-        _sync(self.folder)
+        put_on_disk(self.folder)
         self._prune()
 
     def _prune(self) -> None:
         """Remove all but the last and the best."""
         steps = self._steps()
         scored = [(about["score"], path) for path in steps if (about := _about(path)) and about["score"] is not None]
-        best = [path for _, path in sorted(scored, key=lambda pair: (pair[0], _number(pair[1])))[::-1]]
+        best = [path for _, path in sorted(scored, key=lambda pair: (pair[0], step_of(pair[1])))[::-1]]
         kept = {*steps[-self.keep_last :], *best[: self.keep_best]}
         for path in set(steps) - kept:
             path.rename(path.with_name(f".{path.name}.old.tmp"))  # so that a kill leaves no half of it under its name
@@ -242,7 +239,7 @@ def _restore_random_state(state: dict[str, Any]) -> None:
 def _sums(files: Sequence[Path]) -> list[tuple[int, str]]:
     """Size and SHA-256 of each file, which is on disk from here on."""
     for path in files:
-        _sync(path)
+        put_on_disk(path)
     return [(path.stat().st_size, _sha256(path)) for path in files]
 
 
@@ -279,15 +276,3 @@ def _fault(path: Path) -> str | None:
         if _sha256(file) != digest:
             return f"{name} does not have the SHA-256 it was written with"
     return None
-
-
-def _number(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

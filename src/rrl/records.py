@@ -36,27 +36,27 @@ def rewind(folder: Path, step: int | None) -> None:
     for path, rows in kept.items():
         if path.exists():
             write_whole(path, b"".join(line + b"\n" for _, line in rows))
-    late = [path for path in (folder / "rollouts").glob("step-*.jsonl") if _number(path) > last]
+    late = [path for path in by_step(folder / "rollouts") if step_of(path) > last]
     for path in (*late, folder / "result.json"):
         path.unlink(missing_ok=True)
-    _sync(folder)
+    put_on_disk(folder)
 
 
 def sync(folder: Path) -> None:
     """Have every row on disk, so that no checkpoint is newer than the records after a loss of power."""
     for name in ROWS:
         if (folder / name).exists():
-            _sync(folder / name)
-    _sync(folder)
+            put_on_disk(folder / name)
+    put_on_disk(folder)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write aside, have it on disk and rename, so that the file is the old or the new one, whole."""
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_bytes(content)
-    _sync(aside)
+    put_on_disk(aside)
     aside.replace(path)
-    _sync(path.parent)
+    put_on_disk(path.parent)
 
 
 def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -79,6 +79,17 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
 def modes(evaluation: Mapping[str, Any]) -> list[str]:
     """The ways of sampling that a row of evaluations.jsonl has an accuracy of: greedy last, where there are others."""
     return sorted((name for name, part in evaluation.items() if isinstance(part, dict)), key="greedy".__eq__)
+
+
+def by_step(folder: Path) -> list[Path]:
+    """What a folder holds by names like step-000050 or step-000050.jsonl, in the order of their steps."""
+    return sorted((path for path in folder.glob("step-*") if step_of(path) >= 0), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step in such a name; -1 in another."""
+    found = re.fullmatch(r"step-(\d+)(?:\.jsonl)?", path.name)
+    return int(found[1]) if found else -1
 
 
 def last_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -149,13 +160,7 @@ def _spans(numbers: Sequence[int], most: int = 5) -> str:
     return ", ".join(spans[:most]) + (", ..." if len(spans) > most else "")
 
 
-def _number(path: Path) -> int:
-    """The step in a name like step-000050.jsonl; -1 for a name without."""
-    found = re.fullmatch(r"step-(\d+)", path.stem)
-    return int(found[1]) if found else -1
-
-
-def _sync(path: Path) -> None:
+def put_on_disk(path: Path) -> None:
     """Have a file's content, or a folder's names, on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -4,7 +4,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import socket
 import time
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from rrl.errors import ConfigError
-from rrl.records import fault, last_rows, read_object, write_whole
+from rrl.records import by_step, fault, last_rows, read_object, write_whole
 from rrl.secrecy import redacted
 from rrl.spelling import closest
 from rrl.texts import shortened, visible
@@ -205,8 +204,7 @@ def _unfinished(folder: Path) -> str:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the latest step, by name."""
-    found = [path for path in (folder / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+    return next(reversed(by_step(folder / "checkpoints")), None)
 
 
 def _status(folder: Path) -> tuple[dict[str, Any], list[str]]:
