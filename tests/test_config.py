@@ -343,6 +343,7 @@ WRONG_TYPES = {
     ),
 }
 OUT_OF_RANGE = {
+    "engine.stop=[b,'']": "engine.stop: an empty text ends every response at once; expected texts, got ['b', '']",
     "seed=-1": "seed: expected a number from 0 to below 2**63, got -1",
     "run.threads=0": "run.threads: expected at least 1 or null, got 0",
     "run.save_freq=0": "run.save_freq: expected at least 1 or null, got 0",
@@ -675,3 +676,8 @@ def test_a_configuration_that_lacks_a_key_of_today_is_told(tmp_path: Path) -> No
 def test_weights_by_level_reach_the_sampler() -> None:
     _, parts = load("train", ["algo=ppo", "data.level_weights={L3: 1, L10: 2}"])
     assert parts.sampler == Problems(level_weights={"L3": 1, "L10": 2})
+
+
+@pytest.mark.parametrize(("value", "told"), [("5", "5"), ("null", "null"), ("true", "True"), ("[a]", "['a']")])
+def test_a_template_that_is_no_text_is_told(value: str, told: str) -> None:
+    assert faults(f"data.plain_template={value}") == [f"data.plain_template: expected str, got {told}"]

@@ -178,6 +178,12 @@ def test_a_reward_pays_every_action_a_finite_number(value: Any, told: str) -> No
     assert refusal(lambda: contracts.pay(Returns(value), rollout, RIGHT)) == f"__call__: returned {told}"
 
 
+@pytest.mark.parametrize("value", [[0, 0, 1], [False, False, True], (0.0, 0, True)])
+def test_whole_numbers_and_truths_pay_as_floats(value: Any) -> None:
+    paid = contracts.pay(Returns(value), replace(ROLLOUTS[0], actions=(4,) * 3), RIGHT)
+    assert paid == [0.0, 0.0, 1.0] and all(type(number) is float for number in paid)
+
+
 @pytest.mark.parametrize("value", [None, [("a", 1.0)], {"a": "1"}, {1: 1.0}, {"a": torch.tensor(1.0)}])
 def test_what_is_observed_are_named_numbers(value: Any) -> None:
     told = refusal(lambda: contracts.observed(Returns(value), [], []))

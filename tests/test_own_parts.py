@@ -287,3 +287,39 @@ def test_a_run_that_goes_on_with_another_file_says_so(
     assert "parts of your own: own_mine has changed since the run began" in caplog.text
     assert manifest["parts"] == before
     assert manifest["resumed"][0]["parts"]["own_mine"] != before["own_mine"]
+
+
+BAD = """
+from rrl.interfaces import Reward
+
+class Other:
+    def __init__(self) -> None: ...
+
+class Raises(Reward):
+    def __init__(self) -> None:
+        {}["none"]
+
+class Types(Reward):
+    def __init__(self) -> None:
+        len(5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (
+            "own_bad.Other",
+            "reward: Other has no __call__, load_state_dict, needs, observe, start, state_dict; expected",
+        ),
+        ("rrl.samplers.problems.Problems\nlevel_weights: null", "reward: Problems has no __call__, needs; expected a"),
+        ("own_bad.Raises", "line 9: KeyError: 'none'); mend this class"),
+        ("own_bad.Types", "line 13: TypeError: object of type 'int' has no len()); mend this class"),
+    ],
+)
+def test_a_class_of_another_kind_or_that_cannot_be_made_is_told(parts: Path, target: str, told: str) -> None:
+    (parts / "reward").mkdir()
+    (parts / "reward" / "bad.yaml").write_text(f"_target_: {target}\n")
+    (parts / "own_bad.py").write_text(BAD)
+    found = faults("reward=bad")
+    assert told in found[0] and len(found) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rrl.arms import find_arms
-from rrl.cli.report import _read
+from rrl.cli.report import _numbers, _read
 from rrl.errors import ConfigError, DataError
 from rrl.report import Measure, as_markdown, at, compare, count, marks, summary, t975, tokens_to
 
@@ -210,9 +210,21 @@ def test_a_run_that_did_not_come_to_its_end_is_left_out_and_told(tmp_path):
         ([], "no run given; expected a folder with runs, or NAME=PATTERN"),
         (["nowhere"], "nowhere: no such folder; expected one with runs"),
         (["levle=L10"], "levle: no run matches 'L10'; expected run directories; did you mean 'level'?"),
-        (["a=*", "tokens=many"], "tokens: expected whole numbers, got 'many'"),
+        (["a=*", "tokens=many"], "tokens: expected whole numbers with commas between them, as in 1e5,2e5, got 'many'"),
+        (["a=*", "tokens=1e5,nan"], "as in 1e5,2e5, got '1e5,nan'"),
+        (["a=*", "tokens=-1"], "as in 1e5,2e5, got '-1'"),
+        (["a=*", "tokens=1,,2"], "as in 1e5,2e5, got '1,,2'"),
+        (["a=x*", "a=y*"], "a: given twice; keep one"),
+        ([".", "level=L3", "level=L10"], "level: given twice; keep one"),
+        ([".", "metric=actor/entropy", "level=L3"], "level: 'L3' is of an accuracy, and metric is 'actor/entropy'"),
+        ([".", "metric=actor/entropy", "mode=greedy"], "mode: 'greedy' is of an accuracy"),
     ],
 )
 def test_arguments_that_do_not_fit_are_told(arguments, told):
     with pytest.raises(ConfigError, match=re.escape(told)):
         _read(arguments)
+
+
+@pytest.mark.parametrize("text", ["100000,200000", "1e5,2e5", "100_000, 2E5", "100000.0,200_000"])
+def test_budgets_may_be_written_as_the_configuration_takes_numbers(text):
+    assert _numbers(text) == [100000, 200000]

@@ -142,6 +142,11 @@ def test_a_key_that_is_given_twice_is_told(nowhere: Path) -> None:
     assert faults("seed=0,1", "seed=2")[0] == "seed: given twice, as 'seed=0' and 'seed=2'; keep one"
 
 
+@pytest.mark.parametrize("text", ["seed=0,0", "seed=0,1,0", "seed=choice(0,0)"])
+def test_the_same_job_twice_is_told(nowhere: Path, text: str) -> None:
+    assert faults(text) == ["seed: 'seed=0' is among its values twice, which is the same job twice; keep one"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from rrl.errors import shown
-from rrl.importing import load_class
+from rrl.importing import load_class, raised
 from rrl.spelling import nearest
 
 BROKEN = object()
@@ -54,6 +54,9 @@ def _build(
     while arguments.keys() == inspect.signature(target).parameters.keys():
         try:
             return target(**arguments)
+        except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
+            faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); mend this class")
+            break
         except ValueError as error:
             if replaced & _words(str(error)):  # what was replaced may be what it complains about
                 break

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from rrl.binding import BROKEN, make
 from rrl.choices import targets
@@ -145,8 +145,9 @@ def check(
     """
     faults = list(faults)
     slots = [field.name for field in fields(kind)]
+    hints = get_type_hints(kind)
     made: dict[str, Any] = dict.fromkeys(slots)
-    made |= {slot: _slot(config[slot], slot, faults, sound or {}) for slot in slots if slot in config}
+    made |= {slot: _slot(config[slot], slot, hints[slot], faults, sound or {}) for slot in slots if slot in config}
     parts = kind(**made)
     if kind is Parts:
         faults += _misfits(parts)
@@ -157,7 +158,7 @@ def check(
     return parts
 
 
-def _slot(value: Any, slot: str, faults: list[str], sound: Mapping[str, Any]) -> Any:
+def _slot(value: Any, slot: str, hint: Any, faults: list[str], sound: Mapping[str, Any]) -> Any:
     """The part, or None where there is none."""
     if value is None and slot in OPTIONAL:
         return None
@@ -165,7 +166,18 @@ def _slot(value: Any, slot: str, faults: list[str], sound: Mapping[str, Any]) ->
         faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
         return None
     made = make(value, slot, faults, sound.get(slot))
-    return None if made is BROKEN else made
+    lacking = [] if made is BROKEN else [name for name in _asked(hint) if not hasattr(made, name)]
+    if lacking:
+        faults.append(
+            f"{slot}: {type(made).__name__} has no {', '.join(lacking)}; expected a {slot} (docs/adding-a-part.md)"
+        )
+    return None if made is BROKEN or lacking else made
+
+
+def _asked(hint: Any) -> list[str]:
+    """What a part of this type must have: the public names of its class or Protocol."""
+    wanted = next(kind for kind in (*get_args(hint), hint) if kind is not type(None))
+    return [name for name in dir(wanted) if not name.startswith("_") or (name == "__call__" and name in vars(wanted))]
 
 
 def _misfits(parts: Parts) -> list[str]:

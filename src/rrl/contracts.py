@@ -94,7 +94,7 @@ def pay(reward: Reward, rollout: Rollout, judged: Feedback) -> list[float]:
     found = _items(reward, "__call__", reward(rollout, judged), float, len(rollout.actions), "action")
     wrong = [f"{_shown(number)} for action {i}" for i, number in enumerate(found) if not math.isfinite(number)]
     _refuse(reward, "__call__", wrong, "finite numbers")
-    return found
+    return [float(number) for number in found]
 
 
 def observed(part: Reward | StateSampler, *what: Any) -> Metrics:

@@ -57,7 +57,7 @@ def _module(place: str) -> ModuleType:
         if absent and f"{place}.".startswith(f"{absent}."):
             raise LookupError(f"cannot be imported ({error}); {FORM}{_where_to_look(place)}") from error
         raise LookupError(
-            f"cannot be imported ({_line(error)}: {_words(error)}); expected a module that can be imported; mend it"
+            f"cannot be imported ({raised(error)}); expected a module that can be imported; mend it"
         ) from error
 
 
@@ -68,6 +68,11 @@ def _where_to_look(place: str) -> str:
     own = os.environ.get(OWN)
     told = f"is {own!r}" if own else "is not set"
     return f", installed or in a folder that {OWN} names; {OWN} {told}: export {OWN}=FOLDER, where the module lies"
+
+
+def raised(error: BaseException) -> str:
+    """Where an error of a user's own code arose, and what it says."""
+    return f"{_line(error)}: {_words(error)}"
 
 
 def _line(error: BaseException) -> str:

@@ -53,7 +53,9 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     import hydra
     from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("next_question", next_question, replace=True)
+    OmegaConf.register_new_resolver(  # a template that is no text is told where it is read
+        "next_question", lambda text: next_question(text) if isinstance(text, str) else [], replace=True
+    )
     faults = take_own_parts()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
         chosen, values = _divide(read(overrides, faults), _groups_of(name, only), faults)

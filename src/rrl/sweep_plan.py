@@ -195,6 +195,10 @@ def _misuses(plan: Plan) -> Iterator[str]:
     """What makes no sense in a sweep."""
     for text in [*plan.texts, *plan.hydra]:
         yield from _misuse(text, searching=plan.search is not None)
+    for key, texts in plan.values.items():
+        double = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+        if double and plan.search is None:
+            yield f"{key}: {double[0]!r} is among its values twice, which is the same job twice; keep one"
     if plan.search is not None and not plan.space:
         yield "search: no key takes more than one value; expected some, as in policy.actor_lr='interval(1e-5,1e-3)'"
     if plan.folder.exists() and not plan.again and (not plan.folder.is_dir() or any(plan.folder.iterdir())):

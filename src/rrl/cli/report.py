@@ -16,7 +16,7 @@ rrl-report compares arms (groups of runs, one per seed) at equal budgets of gene
   ... baseline=ARM                             the arm that the others are compared with (the first)
   ... level=L10 mode=mean@4                    accuracy of one level, or of kind:stratum (all problems; sampled)
   ... metric=actor/entropy                     any other number of metrics.jsonl
-  ... tokens=100000,200000,300000              where (thirds of what all runs have spent)
+  ... tokens=1e5,2e5,3e5                         where (thirds of what all runs have spent)
   ... out=DIR                                  report.json, report.md and curves.png, into a new folder
 
 It prints the table.
@@ -68,7 +68,10 @@ def _read(arguments: Sequence[str]) -> _Asked:
     given = dict(text.partition("=")[::2] for text in arguments if "=" in text and not Path(text).is_dir())
     settings = {key: given[key] for key in SETTINGS if key in given}
     arms = {arm: sorted(map(Path, glob.glob(pattern))) for arm, pattern in given.items() if arm not in SETTINGS}
-    faults = [f"{place}: no such folder; expected one with runs" for place in places if not place.is_dir()]
+    faults = [
+        f"{place}: no such folder; expected one with runs, or NAME=PATTERN" for place in places if not place.is_dir()
+    ]
+    faults += _faults(arguments, settings)
     faults += [
         f"{arm}: no run matches {given[arm]!r}; expected run directories{nearest(arm, list(SETTINGS))}"
         for arm in arms
@@ -78,11 +81,26 @@ def _read(arguments: Sequence[str]) -> _Asked:
         faults.append("no run given; expected a folder with runs, or NAME=PATTERN, as in ppo='runs/ppo-s*'")
     if "out" in settings and Path(settings["out"]).expanduser().exists():
         faults.append(f"out: {settings['out']!r} exists; expected a new folder; give another name or move it away")
-    if "tokens" in settings and not _numbers(settings["tokens"]):
-        faults.append(f"tokens: expected whole numbers, got {settings['tokens']!r}")
     if faults:
         raise ConfigError(*faults)
     return _Asked(places, arms, settings)
+
+
+def _faults(arguments: Sequence[str], settings: dict[str, str]) -> list[str]:
+    """What is wrong with the settings, and what is given twice."""
+    names = [text.partition("=")[0] for text in arguments if "=" in text and not Path(text).is_dir()]
+    faults = [f"{name}: given twice; keep one" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if "tokens" in settings and not _numbers(settings["tokens"]):
+        faults.append(
+            f"tokens: expected whole numbers with commas between them, as in 1e5,2e5, got {settings['tokens']!r}"
+        )
+    without = [
+        name for name in ("level", "mode") if name in settings and settings.get("metric", "accuracy") != "accuracy"
+    ]
+    return faults + [
+        f"{name}: {settings[name]!r} is of an accuracy, and metric is {settings['metric']!r}; keep one of both"
+        for name in without
+    ]
 
 
 def _ordered(arms: dict[str, list[Path]], baseline: str | None) -> dict[str, list[Path]]:
@@ -97,9 +115,12 @@ def _ordered(arms: dict[str, list[Path]], baseline: str | None) -> dict[str, lis
 
 
 def _numbers(text: str) -> list[int]:
-    """Numbers separated by commas; none when one of them is no number."""
-    parts = text.split(",")
-    return [int(part) for part in parts] if all(part.strip().isdigit() for part in parts) else []
+    """Whole numbers separated by commas, however written (100000, 100_000, 1e5); none when one of them is no such."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return []
+    return [int(number) for number in numbers] if all(n >= 0 and n.is_integer() for n in numbers) else []
 
 
 if __name__ == "__main__":

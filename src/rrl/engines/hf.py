@@ -49,6 +49,8 @@ class HFEngine(RolloutEngine):
         between(self, 1e-9, 1, "top_p")
         between(self, 0, 10**9, "top_k")
         at_least_one(self, "max_new_tokens", "batch_size")
+        if "" in self.stop:
+            raise ValueError(f"stop: an empty text ends every response at once; expected texts, got {list(self.stop)}")
 
     def cautions(self) -> list[str]:
         """Sampling that is none."""
