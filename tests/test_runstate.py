@@ -47,9 +47,8 @@ from pathlib import Path
 from rrl.runstate import hold, write_state
 lock = hold(Path(sys.argv[1]))
 write_state(Path(sys.argv[1]), "running", processes=2)
-helper = os.fork()
-if helper == 0: time.sleep(100)
-print(helper, flush=True)
+if os.fork() == 0:
+    print(os.getpid(), flush=True)  # the helper itself, for by now it has let go of the lock
 time.sleep(100)
 """
 

@@ -121,7 +121,7 @@ def test_a_terminal_that_is_gone_keeps_nobody_waiting() -> None:
     assert on_terminal(GONE, 80) is not None  # and the process has ended well, after more than a pipe holds
 
 
-@pytest.mark.parametrize("width", [120, 80])
+@pytest.mark.parametrize("width", [pytest.param(120, marks=pytest.mark.slow), 80])
 def test_what_a_terminal_writes_for_ctrl_c_is_gone_with_the_next_line(width: int) -> None:
     rows = on_terminal(INTERRUPTED, width)
     assert [row for row in rows if "MARK" in row] == ["MARK"]
@@ -129,7 +129,7 @@ def test_what_a_terminal_writes_for_ctrl_c_is_gone_with_the_next_line(width: int
     assert sum("rrl" in row for row in rows) == 1, rows
 
 
-@pytest.mark.parametrize("width", [120, 80, 40])
+@pytest.mark.parametrize("width", [*(pytest.param(width, marks=pytest.mark.slow) for width in (120, 80)), 40])
 def test_whatever_prints_during_training_stands_in_whole_lines(width: int) -> None:
     rows = on_terminal(NOISE.format(lines="\n    ".join(PRINTERS.values())), width)
     marked = [row for row in rows if "MARK" in row or "end" in row]

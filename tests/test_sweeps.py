@@ -448,7 +448,7 @@ def test_a_sweep_that_goes_on_leaves_finished_jobs_alone_and_runs_the_others(tmp
     assert "0_seed-1: finished" in told
 
 
-def test_a_sweep_goes_on_only_with_what_it_was_started_with(tmp_path: Path, fake: None) -> None:
+def test_a_sweep_goes_on_only_with_what_it_was_started_with_and_not_twice_at_once(tmp_path: Path, fake: None) -> None:
     assert run(tmp_path, "resume=auto", "seed=1,2")[0] == 0  # nothing is there: it begins
     place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     assert faults(place, "resume=auto", "seed=1,2,5")[0].startswith(f"resume: the sweep in {str(tmp_path / 'sweep')!r}")
@@ -463,10 +463,6 @@ def test_a_sweep_goes_on_only_with_what_it_was_started_with(tmp_path: Path, fake
     assert faults("resume=auto", "seed=1,2") == [
         "resume: 'auto' needs to know where the sweep is; give hydra.sweep.dir, or resume=SWEEP"
     ]
-
-
-def test_a_sweep_that_runs_is_not_started_again(tmp_path: Path, fake: None) -> None:
-    run(tmp_path, "seed=1")
     with hold(tmp_path / "sweep"):
         assert "is being trained by pid" in faults(f"resume={tmp_path / 'sweep'}")[0]
 
