@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import sampled_from, text
 
 from rrl import programs
 from rrl.programs import Outcome, ProgramEvidence, find_program
@@ -166,3 +168,23 @@ def test_evidence_survives_as_plain_data() -> None:
     assert plain["outcome"] == "runtime_error"
     assert plain["tests"] == [{"outcome": "runtime_error", "error": "KeyError", "line": 3, "message": "'x'"}]
     assert ProgramEvidence.of(plain) == evidence
+
+
+@pytest.mark.parametrize("response", ["\ufeff", "\ufeff\n\ufeff", "\u200b \n\u2060", "```python\n\ufeff\n```"])
+def test_what_nobody_sees_is_no_program(response: str) -> None:
+    assert find_program(response) is None
+
+
+def test_a_carriage_return_and_a_line_that_is_empty_in_its_quote_are_two_lines() -> None:
+    found = find_program("> ```python\n> x = 1\r>\n> y = 2\n> ```")
+    assert found is not None
+    assert found.lines() == [("x = 1\n", 14), ("\n", 21), ("y = 2\n", 24)]
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(text(alphabet="`~> \r\n\ufeffx#-1.\t", max_size=40), sampled_from(["", "```python\n", "> ```py\n", "- ```\n"]))
+def test_every_line_of_a_program_has_its_place_whatever_the_response_is(response: str, opening: str) -> None:
+    found = find_program(opening + response)
+    for line, start in [] if found is None else found.lines():
+        body = line.rstrip("\r\n")
+        assert (opening + response)[start : start + len(body)] == body

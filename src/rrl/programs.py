@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from rrl.blocks import INVISIBLE, Span, blocks, dedented, lines_of, typed
@@ -131,8 +132,11 @@ def _bare(response: str, start: int) -> Program | None:
 def _program(response: str, lines: Sequence[Span]) -> Program | None:
     """What stands in these lines; None when they are blank."""
     kept = typed(response, lines)
-    source = "".join(response[slice(*line)] for line in kept)
-    if not source.strip():
+    texts = [response[slice(*line)] for line in kept]
+    # The end of a line and the next line, empty without its marks, must not become one end of a line.
+    ends = [f"{text[:-1]}\n" if text[-1:] + after[:1] == "\r\n" else text for text, after in pairwise([*texts, ""])]
+    source = "".join(ends)
+    if all(letter.isspace() or letter in INVISIBLE for letter in source):
         return None
     invisible = len(source) - len(source.lstrip(INVISIBLE))
     return Program(source[invisible:], (kept[0].start + invisible, *(line.start for line in kept[1:])))
