@@ -517,6 +517,7 @@ def test_a_search_goes_on_with_its_study_and_with_more_trials(tmp_path: Path, fa
     assert sorted(job.trial for job in jobs.values()) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_job_that_falls_behind_is_ended_and_told(tmp_path: Path, fake: None) -> None:
     """Of seeds 13 and 14 the first has 0.9 at step 5, the other 0.1, and would then go on for a minute."""
     code, _, jobs = run(tmp_path, "seed=13,14", *SEARCH, "search.seed=1", "search.n_trials=3")  # 13, 13, 14
