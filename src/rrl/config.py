@@ -175,8 +175,10 @@ def _slot(value: Any, slot: str, hint: Any, faults: list[str], sound: Mapping[st
 
 
 def _asked(hint: Any) -> list[str]:
-    """What a part of this type must have: the public names of its class or Protocol."""
+    """What a part of this type must have: the public names of its Protocol."""
     wanted = next(kind for kind in (*get_args(hint), hint) if kind is not type(None))
+    if not getattr(wanted, "_is_protocol", False):
+        return []
     return [name for name in dir(wanted) if not name.startswith("_") or (name == "__call__" and name in vars(wanted))]
 
 
