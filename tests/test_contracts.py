@@ -110,6 +110,7 @@ OWN = "expected an id of its own for each example"
         ([replace(E, answer=18)], f"answer = 18 (int) of item 0; {TEXT}"),
         ([replace(E, id=None)], f"id = None (NoneType) of item 0; {TEXT}"),
         ([replace(E, strata={"s": 3})], f"strata['s'] = 3 (int) of item 0; {TEXT}"),
+        ([replace(E, strata=None)], f"strata = None (NoneType) of item 0; {TEXT}"),
         ([{"id": "a"}], "{'id': 'a'} (dict) as item 0; expected a list of Example"),
     ],
 )
@@ -137,10 +138,11 @@ def test_pairs_are_pairs_of_text() -> None:
         ([State(MINE)], "1 items; expected a list of 2 State, one for each start that was asked for"),
         ([MINE] * 2, "Problem("),
         ([State(None), State(None)], "problem None (NoneType) of item 0; problem None (NoneType) of item 1; expected a "
-                                     "Problem that start gave, and token ids"),
+                                     "Problem that start gave, token ids, and a name or None as origin"),
         ([State(MINE, [4])] * 2, "prefix [4] (list) of item 0; prefix [4] (list) of item 1; expected"),
         ([State(MINE, (4.0,))] * 2, "prefix (4.0,) (tuple) of item 0"),
         ([State(MINE, (-1,))] * 2, "prefix (-1,) (tuple) of item 0"),
+        ([State(MINE, (), 7)] * 2, "origin 7 (int) of item 0; origin 7 (int) of item 1; expected a Problem that"),
     ],
 )  # fmt: skip
 def test_a_sampler_gives_as_many_states_as_were_asked_for(value: Any, told: str) -> None:

@@ -80,6 +80,7 @@ def prepare(
         cold = _read(parts)
         cold = replace(cold, train=encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
         read(cold)
+        parts.task.start()  # what keeps a run from judging is told before time is spent on a warm start
         return _warmed(cold, parts, show, keep)
 
 
@@ -148,7 +149,6 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
         return _from_folder(folder, loaded), folder
-    parts.task.start()  # what keeps a run from judging is told before time is spent
     problems = encode(demonstrations, loaded, parts)
     rehearse(model, tokenizer, folder.parent)
     loss = settings.train(model, tokenizer, problems, show)

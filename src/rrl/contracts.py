@@ -72,7 +72,9 @@ def feedback(task: Task, rollouts: Sequence[Rollout]) -> list[Feedback]:
 def starts(sampler: StateSampler, count: int, progress: float) -> list[State]:
     """Where to start writing."""
     found = _items(sampler, "sample", sampler.sample(count, progress), State, count, "start that was asked for")
-    _refuse(sampler, "sample", _state_faults(found), "a Problem that start gave, and token ids")
+    _refuse(
+        sampler, "sample", _state_faults(found), "a Problem that start gave, token ids, and a name or None as origin"
+    )
     return found
 
 
@@ -195,6 +197,8 @@ def _is(value: Any, kind: type[Any]) -> bool:
 def _text_faults(item: Example | Pair) -> list[str]:
     """Fields that are no text, or no text that can be written."""
     texts = {name: getattr(item, name) for name in item.__dataclass_fields__ if name not in ("strata", "turns")}
+    if not isinstance(item.strata, Mapping):
+        return [f"strata = {_shown(item.strata)}"]
     texts |= {f"strata[{kind!r}]": stratum for kind, stratum in item.strata.items()}
     return [f"{name} = {_shown(text)}" for name, text in texts.items() if not _is_text(text)]
 
@@ -212,9 +216,9 @@ def _feedback_faults(judged: Feedback) -> list[str]:
 
 def _state_faults(states: Sequence[State]) -> list[str]:
     faults = [f"problem {_shown(s.problem)} of item {i}" for i, s in enumerate(states) if not _is(s.problem, Problem)]
-    return faults + [
-        f"prefix {_shown(s.prefix)} of item {i}" for i, s in enumerate(states) if not _are_tokens(s.prefix)
-    ]
+    faults += [f"prefix {_shown(s.prefix)} of item {i}" for i, s in enumerate(states) if not _are_tokens(s.prefix)]
+    named = [isinstance(s.origin, str | None) for s in states]
+    return faults + [f"origin {_shown(states[i].origin)} of item {i}" for i, sound in enumerate(named) if not sound]
 
 
 def _are_tokens(value: Any) -> bool:
