@@ -24,7 +24,7 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 demo: install ## train the embedded task by PPO and by RRL, side by side (minutes on 2 cores)
 	$(RUN) rrl.cli.demo
 
-test: install ## run the default tests (under 10 minutes on 2 cores)
+test: install ## run the default tests (about 14 minutes on 2 cores)
 	$(RUN) pytest -m 'not slow and not gpu'
 
 study-trace: install ## PPO, replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
@@ -61,7 +61,7 @@ study-gsm8k: install ## the verifier of GSM8K on every reference in twenty forms
 bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
 
-test-slow: install ## run the slow tests (about 20 minutes)
+test-slow: install ## run the slow tests (half an hour or more)
 	$(RUN) pytest -m slow
 
 check: install ## ruff, mypy --strict and the default tests
