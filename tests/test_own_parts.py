@@ -63,6 +63,45 @@ def sampler(*overrides: str) -> Any:
     return load("train", ["algo=ppo", *overrides])[1].sampler
 
 
+def test_a_choice_that_is_rewritten_is_read_again(parts: Path) -> None:
+    file = parts / "sampler" / "mine.yaml"
+    boldness = []
+    for number in (3, 4, 4, 50):
+        file.write_text(file.read_text().replace("boldness: 3", f"boldness: {number}"))
+        boldness.append(compose("train", ["sampler=mine"]).config["sampler"]["boldness"])
+        file.write_text(file.read_text().replace(f"boldness: {number}", "boldness: 3"))
+    assert boldness == [3, 4, 4, 50]
+
+
+def test_a_file_that_a_choice_is_made_of_is_read_again(parts: Path) -> None:
+    (parts / "sampler" / "other.yaml").write_text("defaults: [mine]\n")
+    assert compose("train", ["sampler=other"]).config["sampler"]["boldness"] == 3
+    file = parts / "sampler" / "mine.yaml"
+    file.write_text(file.read_text().replace("boldness: 3", "boldness: 7"))
+    assert compose("train", ["sampler=other"]).config["sampler"]["boldness"] == 7
+
+
+def test_choices_that_come_and_go_are_noticed(parts: Path) -> None:
+    said = "sampler: no such choice 'second'"
+    assert compose("train", ["sampler=second"]).faults[0].startswith(said)
+    second = parts / "sampler" / "second.yaml"
+    second.write_text((parts / "sampler" / "mine.yaml").read_text().replace("3", "5"))
+    assert compose("train", ["sampler=second"]).config["sampler"]["boldness"] == 5
+    assert compose("train", ["sampler.boldnes=1"]).faults == [
+        "sampler.boldnes: no such key; did you mean 'sampler.boldness' (with sampler=mine)?"
+    ]
+    second.unlink()
+    assert compose("train", ["sampler=second"]).faults[0].startswith(said)
+
+
+def test_what_one_changes_in_a_composition_is_not_in_the_next(parts: Path) -> None:
+    changed = compose("train", ["sampler=mine", "sampler.boldness=9", "+sampler.new=1", "engine.stop=[a]"])
+    changed.config["engine"]["stop"].append("b")
+    again = compose("train", ["sampler=mine"])
+    assert (again.config["sampler"]["boldness"], again.config["engine"]["stop"]) == (3, [])
+    assert "new" not in again.config["sampler"]
+
+
 @pytest.mark.usefixtures("parts")
 def test_one_file_and_one_yaml_outside_the_project_make_a_part() -> None:
     mine = sampler("sampler=mine", "sampler.boldness=5")

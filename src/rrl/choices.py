@@ -21,6 +21,16 @@ def groups() -> dict[str, list[str]]:
     return {name: sorted({option for folder in folders() for option in _options(folder / name)}) for name in names}
 
 
+def written() -> tuple[tuple[str, int, int, int], ...]:
+    """Every configuration that can be chosen, with what tells that its file has changed: inode, time and size."""
+    known = groups()
+    names = [f"{group}/{option}" for group, options in known.items() for option in options]
+    names += [file.stem for file in conf_dir().glob("*.yaml")]
+    files = [folder / f"{name}.yaml" for folder in folders() for name in names]
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    return tuple((name, found.st_ino, found.st_mtime_ns, found.st_size) for name, found in stats)
+
+
 def targets(group: str) -> dict[str, str]:
     """The class that each option of a group names in ``_target_``, as far as its own file says."""
     import yaml

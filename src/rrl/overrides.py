@@ -1,15 +1,16 @@
 """Composing a configuration from the command line, with every misspelt key and group told at once."""
 
+import copy
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rrl.arguments import read
 from rrl.choices import conf_dir as conf_dir
-from rrl.choices import folders, search_path, take_own_parts
+from rrl.choices import folders, search_path, take_own_parts, written
 from rrl.choices import groups as groups
 from rrl.conclusions import next_question
 from rrl.effects import names, touches
@@ -17,6 +18,7 @@ from rrl.errors import ConfigError, shown
 from rrl.spelling import closest, likeliest_choice, likeliest_key
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+Written = tuple[tuple[str, int, int, int], ...]
 ANEW = ("judge", "scorer")
 """Groups that are chosen when a run is evaluated, whatever it was trained with."""
 
@@ -50,28 +52,42 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     Of what its choices bring, ``only`` these keys of the top level are taken (null: all).
     A choice or key that is not there is left out and told. Raises ConfigError when nothing can be composed.
     """
-    import hydra
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver(  # a template that is no text is told where it is read
         "next_question", lambda text: next_question(text) if isinstance(text, str) else [], replace=True
     )
     faults = take_own_parts()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"), _told(faults):
-        chosen, values = _divide(read(overrides, faults), _groups_of(name, only), faults)
-        config = hydra.compose(name, [search_path(), *chosen])
+    with _told(faults):
+        known = {group for group in _groups_of(name, written()) if only is None or group in only}
+        chosen, values = _divide(read(overrides, faults), known, faults)
+        config = _merged(name, chosen)
         return _settle(config if only is None else _masked(config, only), values, faults, only, chosen)
 
 
-def _groups_of(name: str, only: Sequence[str] | None) -> set[str]:
-    """The groups among which ``conf/<name>.yaml`` chooses and whose keys are taken."""
+def _merged(name: str, chosen: Sequence[str]) -> Any:
+    """``conf/<name>.yaml`` with its choices, as Hydra puts them together, for the caller to change."""
+    return copy.deepcopy(_kept(name, tuple(chosen), written()))
+
+
+@lru_cache(maxsize=256)
+def _kept(name: str, chosen: Sequence[str], files: Written) -> Any:
+    """The same, once for these choices as long as the ``files`` stay as they are; not to be changed."""
+    import hydra
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(name, [search_path(), *chosen])
+
+
+@lru_cache
+def _groups_of(name: str, files: Written) -> frozenset[str]:
+    """The groups among which ``conf/<name>.yaml``, as the ``files`` stand, chooses."""
     from omegaconf import OmegaConf
 
     entries = _plain(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)["defaults"]
     named = {group for entry in entries if isinstance(entry, Mapping) for group in entry}
-    files = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
-    taken = {group for group in named & groups().keys() if only is None or group in only}
-    return taken.union(*(_groups_of(file, only) for file in files))
+    others = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
+    return frozenset(named & groups().keys()).union(*(_groups_of(other, files) for other in others))
 
 
 def _masked(config: Any, keys: Sequence[str]) -> Any:
@@ -97,12 +113,9 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
 
 def _put_in(config: Any, chosen: Sequence[str]) -> None:
     """What these choices bring, with its references as they stand; without a choice of ``judge`` there is none."""
-    import hydra
-
     config.judge = None
     if chosen:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            fresh = hydra.compose("evaluate", [search_path(), *chosen])
+        fresh = _merged("evaluate", chosen)
         for choice in chosen:
             group = choice.partition("=")[0]
             config[group] = fresh._get_node(group)
@@ -121,7 +134,7 @@ def _linked(file: Path) -> Any:
 
     config = OmegaConf.load(file)
     values = dict(walk(_plain(config)))
-    for _, key, value in _contents(folders()):
+    for _, key, value in _contents(written()):
         source = REFERENCE.fullmatch(str(value))
         if source and {key, source[1]} <= values.keys() and values[key] == values[source[1]]:
             OmegaConf.update(config, key, value, merge=False)
@@ -190,7 +203,7 @@ def _settle(
 
 def readers(key: str) -> list[str]:
     """The choices that take a value from this key."""
-    found = (choice for choice, _, value in _contents(folders()) if any(touches(key, name) for name in names(value)))
+    found = (choice for choice, _, value in _contents(written()) if any(touches(key, name) for name in names(value)))
     return list(dict.fromkeys(filter(None, found)))
 
 
@@ -200,7 +213,7 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
         return "; nothing is judged here: judges belong to rrl-evaluate"
     brought = [
         (name, choice)
-        for choice, name, _ in _contents(folders())
+        for choice, name, _ in _contents(written())
         if choice and name not in keys and (only is None or name.split(".")[0] in only)
     ]
     elsewhere = dict(reversed(brought))  # the first choice wins
@@ -217,11 +230,12 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; --cfg prints all keys"
 
 
-@cache
-def _contents(places: Sequence[Path]) -> list[tuple[str, str, Any]]:
-    """The choice ("" for train.yaml itself), key and unresolved value of everything that is written in ``places``."""
+@lru_cache
+def _contents(files: Written) -> list[tuple[str, str, Any]]:
+    """The choice ("" for train.yaml itself), key and unresolved value of everything that the ``files`` say."""
     from omegaconf import OmegaConf
 
+    places = folders()
     choices = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
     found = [("", key, value) for key, value in walk(_plain(OmegaConf.load(places[0] / "train.yaml"), resolve=False))]
     for group, option in choices:
