@@ -3,6 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 SEEDS ?= 0,1,2
 JOBS ?= 2
+TESTS = $(RUN) pytest -n $(JOBS) --dist loadgroup
 # A study that was interrupted goes on: the same command again.
 SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
 REPLAY := sampler=problems,retrospective,redraw
@@ -25,7 +26,7 @@ demo: install ## train the embedded task by PPO and by RRL, side by side (minute
 	$(RUN) rrl.cli.demo
 
 test: install ## run the default tests (about 14 minutes on 2 cores)
-	$(RUN) pytest -m 'not slow and not gpu'
+	$(TESTS) -m 'not slow and not gpu'
 
 study-trace: install ## PPO, replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
 	$(RUN) rrl.cli.sft > /dev/null
@@ -62,7 +63,7 @@ bench-sandbox: install ## programs a second: the sandbox against one fresh pytho
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
 
 test-slow: install ## run the slow tests (half an hour or more)
-	$(RUN) pytest -m slow
+	$(TESTS) -m slow
 
 check: install ## ruff, mypy --strict and the default tests
 	$(RUN) ruff check src tests

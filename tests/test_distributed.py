@@ -27,6 +27,8 @@ from rrl.errors import DataError, DivergenceError
 from rrl.tasks.trace import Trace
 from rrl.types import Verdict
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 TIMES = ("timing_s/", "perf/")
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
 """Float32 sums in another order; Adam turns a rounding of a gradient near zero into one of its step."""

@@ -27,6 +27,8 @@ from rrl.runstate import hold, write_state
 from rrl.stopping import NOW, STOP, StopRequest, ask_to_stop, withdraw
 from rrl.watchdog import Watchdog
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 
 @pytest.fixture(autouse=True)
 def started_by_a_user(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ from rrl.sandbox.runs import Job
 from rrl.sandbox.sandbox import Sandbox
 from rrl.sandbox.server import Server, ServerLost
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 HONEST = "def double(x):\n    return 2 * x\n"
 
 

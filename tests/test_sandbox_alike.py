@@ -20,6 +20,8 @@ from rrl.sandbox.limits import Limits
 from rrl.sandbox.sandbox import Sandbox
 from rrl.sandbox.server import Server, ServerLost
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 STDLIB = [
     name
     for name in sorted(sys.stdlib_module_names)

@@ -15,6 +15,8 @@ import fixtures_hostile
 from fixtures_sandbox import working
 from rrl.sandbox.isolation import LEVELS
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 QUICK = [(level, "quick") for level in LEVELS]
 SLOW = [pytest.param(level, "slow", marks=pytest.mark.slow) for level in LEVELS]

@@ -11,6 +11,8 @@ import pytest
 from fixtures_sandbox import working
 from rrl.sandbox.isolation import LEVELS
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 SCRIPT = """
 import resource, sys
 from fixtures_sandbox import other, run

@@ -25,6 +25,8 @@ from rrl.search import Optuna, Trial, distribution
 from rrl.sweep_records import Job, last_accuracy, last_line, name, read_jobs, report
 from rrl.sweeps import sweep
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 FAKE = """
 import json, os, pathlib, signal, sys, time
 keys = dict(argument.split("=", 1) for argument in sys.argv[1:])

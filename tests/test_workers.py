@@ -13,6 +13,8 @@ import pytest
 
 from rrl.workers import Reply, WorkerLimits, Workers
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 HERE = Path(__file__).resolve().parent
 
 
