@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 SEEDS ?= 0,1,2
 JOBS ?= 2
-TESTS = $(RUN) pytest -n $(JOBS) --dist loadgroup
+TESTS = $(RUN) pytest -n $(JOBS)
 # A study that was interrupted goes on: the same command again.
 SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
 REPLAY := sampler=problems,retrospective,redraw
@@ -63,7 +63,7 @@ bench-sandbox: install ## programs a second: the sandbox against one fresh pytho
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
 
 test-slow: install ## run the slow tests (half an hour or more)
-	$(TESTS) -m slow
+	$(RUN) pytest -m slow
 
 check: install ## ruff, mypy --strict and the default tests
 	$(RUN) ruff check src tests

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from rrl.errors import DataError, DivergenceError
 from rrl.tasks.trace import Trace
 from rrl.types import Verdict
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 TIMES = ("timing_s/", "perf/")
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
@@ -199,37 +200,40 @@ def _policy(name: str) -> dict[str, Any]:
     return {**settings, "clipped": {"micro_batch_size": 2, "grad_clip": 0.05}}.get(name, {})
 
 
-CASES = [("replay", 0), ("replay", 1), ("replay", 2), ("replay", 3), ("level", 2), ("grpo", 3)]
-CASES += [
-    ("incomplete", 0),
-    ("incomplete", 2),
-    ("incomplete", 3),
-    ("odd", 1),
-    ("odd", 3),
-    ("clipped", 0),
-    ("clipped", 2),
-]
+Cases = tuple[tuple[str, int], ...]
+COVERING: Cases = (
+    ("replay", 0), ("replay", 3), ("level", 2), ("grpo", 3), ("incomplete", 2), ("odd", 1), ("clipped", 0),
+)  # fmt: skip
+"""Every setting and every stage of ZeRO, and replay under the stage that differs most."""
+REST: Cases = (("replay", 1), ("replay", 2), ("incomplete", 0), ("incomplete", 3), ("odd", 3), ("clipped", 2))
 
 
-def _train_all() -> dict[tuple[str, int], dict[str, Any]]:
-    return {(name, stage): _train(name, stage) for name, stage in CASES}
+def _train_all(cases: Cases) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(name, stage): _train(name, stage) for name, stage in cases}
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[tuple[str, int], dict[str, Any]]:
-    """Every case in this one process."""
-    return _train_all()
+@cache
+def _alone_and_together(cases: Cases) -> tuple[dict[tuple[str, int], Any], list[dict[tuple[str, int], Any]]]:
+    """Cases in this one process, and the same in two processes."""
+    return _train_all(cases), on_ranks(2, _train_all, cases)
 
 
-@pytest.fixture(scope="module")
-def together() -> list[dict[tuple[str, int], dict[str, Any]]]:
-    """Every case in two processes."""
-    return on_ranks(2, _train_all)
+def _done(case: tuple[str, int]) -> tuple[Any, list[Any]]:
+    """A case in one process, and on each of two."""
+    alone, together = _alone_and_together(COVERING if case in COVERING else REST)
+    return alone[case], [ranks[case] for ranks in together]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-zero{case[1]}")
-def test_two_processes_do_what_one_does(case, alone, together):
-    one, (first, second) = alone[case], (each[case] for each in together)
+def _settings(names: Sequence[str]) -> Any:
+    cases = [pytest.param(case, marks=[] if case in COVERING else pytest.mark.slow) for case in (*COVERING, *REST)]
+    return pytest.mark.parametrize(
+        "case", [each for each in cases if each.values[0][0] in names], ids=lambda case: f"{case[0]}-zero{case[1]}"
+    )
+
+
+@_settings(["replay", "level", "grpo", "incomplete", "odd", "clipped"])
+def test_two_processes_do_what_one_does(case):
+    one, (first, second) = _done(case)
     assert first["rollouts"] == second["rollouts"] == one["rollouts"]
     _same_metrics(first["metrics"], second["metrics"], exactly=True)
     _same_metrics(one["metrics"], first["metrics"], exactly=False)
@@ -247,11 +251,12 @@ def _same_metrics(left: list[dict[str, float]], right: list[dict[str, float]], *
             assert close, f"{name}: {value} and {after[name]}"
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case[0] == "replay"], ids=str)
-def test_the_memory_of_states_does_not_depend_on_the_number_of_processes(case, alone, together):
-    expected = alone[case]["buffer"]["states"]
+@_settings(["replay"])
+def test_the_memory_of_states_does_not_depend_on_the_number_of_processes(case):
+    alone, together = _done(case)
+    expected = alone["buffer"]["states"]
     assert len(expected) > 10
-    for kept in (each[case]["buffer"]["states"] for each in together):
+    for kept in (each["buffer"]["states"] for each in together):
         assert [_facts(state) for state in kept] == [_facts(state) for state in expected]
         for name in ("score_at_insert", "score_now"):
             assert_close([state[name] for state in kept], [state[name] for state in expected], **TOLERANCE)

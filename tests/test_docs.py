@@ -54,13 +54,11 @@ EXAMPLES_OF = {
 }  # fmt: skip
 """The example of each kind."""
 ONE_STEP = ("trainer.total_training_steps=1", *SMALL)
-RUNS = {
-    ("task", "sampler", "reward", "engine"): ("task.train_per_length=20", "task.test_per_length=5"),
-    ("objective",): (
-        "task.train_per_level=20", "algo=ppo", "policy.critic=none", "trainer.critic_warmup=0", "trainer.ppo_epochs=1",
-    ),
-}  # fmt: skip
-"""Which of them are tried together, and with what beside ``ONE_STEP``."""
+RUN = (
+    "task.train_per_length=20", "task.test_per_length=5", "algo=ppo", "policy.critic=none", "trainer.critic_warmup=0",
+    "trainer.ppo_epochs=1", *ONE_STEP,
+)  # fmt: skip
+"""With what all of them are tried together."""
 
 
 def test_there_is_an_example_of_every_kind() -> None:
@@ -68,13 +66,11 @@ def test_there_is_an_example_of_every_kind() -> None:
         assert {(path.parent.name, path.stem) for path in EXAMPLES.glob(f"*/*.{suffix}")} == set(EXAMPLES_OF.items())
 
 
-@pytest.mark.parametrize("kinds", RUNS)
-def test_examples_run_when_their_two_files_each_are_put_in(kinds: tuple[str, ...], tmp_path: Path) -> None:
-    names = {kind: EXAMPLES_OF[kind] for kind in kinds}
+def test_examples_run_when_their_two_files_each_are_put_in(tmp_path: Path) -> None:
     package, conf = tmp_path / "src" / "rrl", tmp_path / "conf"
     shutil.copytree(ROOT / "src" / "rrl", package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "conf", conf, ignore=shutil.ignore_patterns("experiment"))
-    for kind, name in names.items():
+    for kind, name in EXAMPLES_OF.items():
         module, choice = package / f"{kind}s" / f"{name}.py", conf / kind / f"{name}.yaml"
         assert module.parent.is_dir()
         assert choice.parent.is_dir()
@@ -84,7 +80,7 @@ def test_examples_run_when_their_two_files_each_are_put_in(kinds: tuple[str, ...
     done = subprocess.run(
         [
             sys.executable, "-m", "rrl.cli.train", f"run.dir={tmp_path / 'run'}", f"run.cache_dir={tmp_path / 'cache'}",
-            *(f"{kind}={name}" for kind, name in names.items()), *RUNS[kinds], *ONE_STEP,
+            *(f"{kind}={name}" for kind, name in EXAMPLES_OF.items()), *RUN,
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "CUDA_VISIBLE_DEVICES": ""},
@@ -95,7 +91,7 @@ def test_examples_run_when_their_two_files_each_are_put_in(kinds: tuple[str, ...
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 1
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    for kind, name in names.items():
+    for kind, name in EXAMPLES_OF.items():
         assert config[kind]["_target_"].startswith(f"rrl.{kind}s.{name}.")
 
 

@@ -15,7 +15,7 @@ from rrl.judges.openai import OpenAIJudge
 from rrl.judges.pace import Pace, Stopped
 from rrl.types import Comparison, Judgement, Preference
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 FIRST, SECOND, TIE, ERROR = Preference
 GOOD = ((3, 1), (1, 3), (2, 2))

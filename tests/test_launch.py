@@ -27,7 +27,7 @@ from rrl.runstate import hold, write_state
 from rrl.stopping import NOW, STOP, StopRequest, ask_to_stop, withdraw
 from rrl.watchdog import Watchdog
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from fixtures_launch import (
     until,
 )  # fmt: skip
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clock")]
+pytestmark = [pytest.mark.slow, pytest.mark.clock]
 TWO = "launcher.num_processes=2"
 MEASURED_IN_SECONDS = ("timing_s/", "perf/")
 

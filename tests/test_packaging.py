@@ -55,23 +55,23 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheels(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A wheel made of the sources, and one made of the sdist."""
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel made of the sdist that is made of the sources."""
     folder = tmp_path_factory.mktemp("dist")
     shutil.unpack_archive(build("sdist", tree, folder / "sdist"), folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
-    return {"sources": build("wheel", tree, folder / "wheel"), "sdist": build("wheel", unpacked, folder / "second")}
+    return build("wheel", unpacked, folder / "wheel")
 
 
 @pytest.fixture(scope="module")
-def commands(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def commands(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the commands are in an environment that has the wheel, not the checkout, and everybody else's packages."""
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files are not read: no checkout
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
-    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheels["sdist"]], check=True)
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
     return folder / "bin"
 
 
@@ -86,18 +86,32 @@ def call(*words: object, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("origin", ["sources", "sdist"])
-def test_a_wheel_holds_every_module_and_every_configuration(wheels: dict[str, Path], origin: str) -> None:
+def test_a_wheel_holds_every_module_and_every_configuration(wheel: Path) -> None:
+    assert held_by(wheel) == sources()
+
+
+@pytest.mark.slow
+def test_a_wheel_made_without_an_sdist_holds_the_same(tree: Path, tmp_path: Path) -> None:
+    assert held_by(build("wheel", tree, tmp_path / "wheel")) == sources()
+
+
+def held_by(wheel: Path) -> set[str]:
+    """The files that a wheel installs."""
+    with zipfile.ZipFile(wheel) as opened:
+        return {name for name in opened.namelist() if ".dist-info/" not in name}
+
+
+def sources() -> set[str]:
+    """Every module and configuration of the checkout, where a wheel has it."""
     code = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "rrl").rglob("*.py")}
     experiments = {f"experiment/{path.relative_to(ROOT / 'experiments').as_posix()}" for path in
                    (ROOT / "experiments").rglob("*.yaml")}  # fmt: skip
     files = {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml")} | experiments
-    with zipfile.ZipFile(wheels[origin]) as wheel:
-        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert "experiment/trace/shared_critic.yaml" in files
-    assert held == code | {f"rrl/conf/{name}" for name in files} | {"rrl/py.typed"}
+    return code | {f"rrl/conf/{name}" for name in files} | {"rrl/py.typed"}
 
 
+@pytest.mark.slow
 def test_a_build_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
     before = names(tree)
     build("wheel", tree, tmp_path / "wheel")
@@ -110,7 +124,13 @@ def test_the_installed_package_is_the_wheels(commands: Path, tmp_path: Path) -> 
     assert Path(where).is_relative_to(commands.parent)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_the_installed_commands_are_those_of_the_project(commands: Path) -> None:
+    assert {path.name for path in commands.glob("rrl-*")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "command", [COMMANDS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS[1:])]
+)
 def test_every_command_is_installed_and_helps_from_any_folder(command: str, commands: Path, tmp_path: Path) -> None:
     assert command in call(commands / command, "--help", cwd=tmp_path)
     assert not any(tmp_path.iterdir())

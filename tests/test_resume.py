@@ -17,7 +17,7 @@ from fixtures_runs import arguments, finish, history, kill_when, start, start_ra
 from rrl.cli import train
 from rrl.errors import ConfigError, DataError
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 KILLS = 36
 

@@ -18,7 +18,7 @@ from rrl.cli import shell, status
 from rrl.errors import ConfigError
 from rrl.runstate import hold, last_checkpoint, read_state, write_state
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 HOST = socket.gethostname()
 

@@ -20,7 +20,7 @@ from rrl.sandbox.limits import Limits
 from rrl.sandbox.sandbox import Sandbox
 from rrl.sandbox.server import Server, ServerLost
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 STDLIB = [
     name

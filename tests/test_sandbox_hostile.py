@@ -15,7 +15,7 @@ import fixtures_hostile
 from fixtures_sandbox import working
 from rrl.sandbox.isolation import LEVELS
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 QUICK = [(level, "quick") for level in LEVELS]

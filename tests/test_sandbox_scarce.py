@@ -11,7 +11,7 @@ import pytest
 from fixtures_sandbox import working
 from rrl.sandbox.isolation import LEVELS
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 SCRIPT = """
 import resource, sys

@@ -25,7 +25,7 @@ from rrl.search import Optuna, Trial, distribution
 from rrl.sweep_records import Job, last_accuracy, last_line, name, read_jobs, report
 from rrl.sweeps import sweep
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 FAKE = """
 import json, os, pathlib, signal, sys, time

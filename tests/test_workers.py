@@ -13,7 +13,7 @@ import pytest
 
 from rrl.workers import Reply, WorkerLimits, Workers
 
-pytestmark = pytest.mark.xdist_group("clock")
+pytestmark = pytest.mark.clock
 
 HERE = Path(__file__).resolve().parent
 
