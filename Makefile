@@ -9,7 +9,7 @@ SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib 
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
 
-.PHONY: help install demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-slow check clean
+.PHONY: help install demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-slow mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench-sandbox: install ## programs a second: the sandbox against one fresh pytho
 
 test-slow: install ## run the slow tests (half an hour or more)
 	$(RUN) pytest -m slow
+
+mutants: install ## try the tests on mistakes made on purpose (TEXT=<text> for some of them)
+	$(VENV)/bin/python tests/mutants.py -j $(JOBS) $(TEXT)
 
 check: install ## ruff, mypy --strict and the default tests
 	$(RUN) ruff check src tests

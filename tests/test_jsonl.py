@@ -61,6 +61,13 @@ def test_a_share_of_one_file_is_held_out_for_good(tmp_path: Path) -> None:
     assert {e.question for e in more.examples("test")} == held
 
 
+def test_one_file_that_is_named_for_both_splits_is_divided(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", ROWS)
+    made = task(**{"data.path": path, "task.test_path": path, "task.holdout": 0.2})
+    learnt, held = ({e.question for e in made.examples(split)} for split in ("train", "test"))
+    assert learnt and held and not learnt & held
+
+
 def test_test_problems_come_from_their_own_file_where_there_is_one(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", ROWS[:3])
     write(tmp_path / "test.jsonl", ROWS[3:5])

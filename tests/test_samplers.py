@@ -256,6 +256,15 @@ def test_the_redraw_control_has_the_same_schedule_with_every_prefix_emptied():
     assert all(s.prefix for s in replays(forced)) and not any(s.prefix for s in emptied)
 
 
+def test_replayed_draws_leave_the_global_random_state_alone():
+    random.seed(0)
+    before = random.getstate()
+    sampler = retrospective(selection=RandomCut())
+    teach(sampler, (wrote(P, 5, 6, 7, 2), 0.0))
+    assert replays(sampler.sample(8, 0.5))
+    assert random.getstate() == before
+
+
 @pytest.mark.parametrize(("harvest", "expected"), [("failed", "hard0"), ("solved", "hard1")])
 def test_responses_of_the_asked_outcome_are_harvested(harvest, expected):
     sampler = retrospective(harvest=harvest)

@@ -73,5 +73,24 @@ def test_what_is_moved_meanwhile_leads_nowhere_else(full: Path, monkeypatch: pyt
     clearing.remove(str(full))
 
 
+def test_a_folder_that_became_a_link_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("kept", "box", "box/inner"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    enter = clearing._enter
+
+    def swapping(folder: str) -> tuple[int, int]:
+        if folder == "inner":
+            os.rename("inner", tmp_path / "moved")
+            os.symlink(tmp_path / "kept", "inner")
+        return enter(folder)
+
+    monkeypatch.setattr(clearing, "_enter", swapping)
+    with pytest.raises(OSError):
+        clearing.empty(str(tmp_path / "box"))
+    assert (tmp_path / "kept" / "file").read_text() == "kept"
+
+
 def test_a_folder_that_is_not_there_is_cleared() -> None:
     assert run([sys.executable, clearing.__file__, "/nowhere/at/all"]).returncode == 0

@@ -22,7 +22,7 @@ from rrl.jobs import devices_needed, quoted
 from rrl.overrides import compose
 from rrl.runstate import hold
 from rrl.search import Optuna, Trial, distribution
-from rrl.sweep_records import Job, last_accuracy, last_line, name, read_jobs, report
+from rrl.sweep_records import Job, Sweep, last_accuracy, last_line, name, read_jobs, report, write_best
 from rrl.sweeps import sweep
 
 pytestmark = pytest.mark.clock
@@ -329,6 +329,17 @@ def test_the_result_of_a_run_is_its_sampled_accuracy_else_the_greedy_one(tmp_pat
     ):
         (tmp_path / "result.json").write_text(json.dumps({"after": after}))
         assert last_accuracy(tmp_path) == expected
+
+
+def test_the_best_job_is_a_finished_one(tmp_path: Path) -> None:
+    sweep = Sweep(folder=str(tmp_path), command=(), program=(), fixed=(), devices=None, search=None)
+    ends = [("finished", 0.25), ("finished", 0.5), ("pruned", 0.75), ("failed", None)]
+    jobs = [Job(name=str(n), overrides=[f"a={n}"], state=state, accuracy=x) for n, (state, x) in enumerate(ends)]
+    write_best(sweep, jobs[2:])
+    assert not (tmp_path / "best.json").exists()
+    write_best(sweep, jobs)
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best == {"job": "1", "accuracy": 0.5, "overrides": ["a=1"]}
 
 
 def test_the_reason_is_the_last_line_that_says_something(tmp_path: Path) -> None:
