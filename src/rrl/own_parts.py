@@ -4,6 +4,7 @@ import hashlib
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def own_files(config: Any) -> dict[str, str]:
     """
     ours, *own = folders()
     named = {target.rpartition(".")[0] for target in _targets(config) if not target.startswith("rrl.")}
-    found = {name: file for name, file in _modules().items() if _is_own(name, file, own, named)}
+    loaded = _modules() if own or named else {}
+    found = {name: file for name, file in loaded.items() if _is_own(name, file, own, named)}
     groups = [folder.name for folder in ours.iterdir() if folder.is_dir()]
     for folder in own:
         files = [file for group in groups for file in (folder / group).glob("**/*.yaml")]
@@ -60,6 +62,11 @@ def _modules() -> dict[str, Path]:
 def _is_own(name: str, file: Path, folders: list[Path], named: set[str]) -> bool:
     if any(folder in file.parents for folder in folders) or name in named:
         return file.is_file()
-    installed = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
     packages = {module.partition(".")[0] for module in named}
-    return name.partition(".")[0] in packages and not str(file).startswith(installed) and file.is_file()
+    return name.partition(".")[0] in packages and not str(file).startswith(_installed()) and file.is_file()
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """Where Python and its packages are."""
+    return tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))

@@ -26,22 +26,23 @@ IN_ADDRESS = re.compile(r"://[^/\s:@]*:(?P<password>[^/\s@]+)@|[?&](api_?key|tok
 
 def redacted(text: str) -> str:
     """The text with ``<NAME>`` in place of the values of secret environment variables."""
-    return _replaced(text, "<{}>".format)
+    return _replacer("<{}>".format)(text)
 
 
 def hidden(node: Any) -> Any:
     """Plain data with every text in it redacted."""
-    return _mapped(node, redacted)
+    return _mapped(node, _replacer("<{}>".format))
 
 
 def referenced(node: Any) -> Any:
     """A configuration with references to secret environment variables in place of their values."""
-    return _mapped(node, lambda text: _replaced(text, "${{oc.env:{}}}".format))
+    return _mapped(node, _replacer("${{oc.env:{}}}".format))
 
 
 def typed(entries: Mapping[str, Any]) -> list[str]:
     """Faults of secrets that stand in a configuration (its values by dotted key) and not in the environment."""
-    texts = {key: redacted(value) for key, value in entries.items() if isinstance(value, str)}
+    show = _replacer("<{}>".format)
+    texts = {key: show(value) for key, value in entries.items() if isinstance(value, str)}
     return [
         f"{key}: a secret, which would get into files and process lists; expected it in an environment variable whose "
         f"name ends in KEY, TOKEN, SECRET or PASSWORD; export NAME_KEY=... and give '{key}={remedy}'"
@@ -66,12 +67,15 @@ class Redacting(logging.Formatter):
         return redacted(super().format(record))
 
 
-def _replaced(text: str, shown: Callable[[str], str]) -> str:
-    """The text with each secret, in any way that text may have it, shown by its name; longer ones first."""
+def _replacer(shown: Callable[[str], str]) -> Callable[[str], str]:
+    """What gives a text with each secret of the environment, in any way that it may have it, shown by its name.
+
+    Longer ones go first.
+    """
     named = {value: name for name, value in os.environ.items() if SECRET.search(name) and len(value) >= SHORTEST_SECRET}
     forms = {form: name for value, name in named.items() for form in (quote(value, safe=""), repr(value)[1:-1], value)}
     found = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
-    return re.sub(found, lambda match: shown(forms[match[0]]), text) if found else text
+    return lambda text: re.sub(found, lambda match: shown(forms[match[0]]), text) if found else text
 
 
 def _mapped(node: Any, change: Callable[[str], str]) -> Any:
