@@ -9,7 +9,7 @@ SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib 
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
 
-.PHONY: help install demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-slow mutants check clean
+.PHONY: help install demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-fast test-slow mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -25,8 +25,11 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 demo: install ## train the embedded task by PPO and by RRL, side by side (minutes on 2 cores)
 	$(RUN) rrl.cli.demo
 
-test: install ## run the default tests (about 14 minutes on 2 cores)
+test: install ## run the default tests, in JOBS processes (2)
 	$(TESTS) -m 'not slow and not gpu'
+
+test-fast: install ## run the tests of modules that start no process (about a minute)
+	$(TESTS) -m 'not slow and not gpu and not process'
 
 study-trace: install ## PPO, replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
 	$(RUN) rrl.cli.sft > /dev/null

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,33 @@ import pytest
 from fixtures_judge import server  # it imports torch, which reads that once
 
 __all__ = ["server"]
+
+STARTERS = {
+    "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "working", "start",
+    "begin", "demo", "evaluate", "reward_model", "sft", "train",
+}  # fmt: skip
+"""What a test module that starts processes imports: these and whole commands."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A module that can start processes is marked ``process`` as a whole."""
+    if isinstance(item, pytest.Function) and STARTERS & vars(item.module).keys():
+        item.add_marker("process")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Whoever asks for tests that start no process is told of one that does all the same."""
+    if "not process" in item.config.option.markexpr:
+        _guard()
+
+
+@cache
+def _guard() -> None:
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+            raise AssertionError(f"{event} {arguments}: started by a test module without the mark `process`")
+
+    sys.addaudithook(refuse)
 
 
 @pytest.hookimpl(optionalhook=True)
