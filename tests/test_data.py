@@ -178,7 +178,7 @@ def test_a_file_given_for_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_no_faults_raise_nothing() -> None:
-    refuse([], "none needed")
+    assert refuse([], "none needed") is None
 
 
 # The hub

@@ -151,14 +151,16 @@ def strike(way: Way) -> None:
             os.killpg(worker.server._process.pid, signal.SIGKILL)
 
 
-def fuzz(name: str, all_ways: dict[str, Way], batches: int, size: int) -> None:
-    """So many batches, each with an honest response somewhere in it."""
+def fuzz(name: str, all_ways: dict[str, Way], batches: int, size: int) -> int:
+    """So many batches, each with an honest response somewhere in it; how many there were."""
+    judged = 0
     one = st.one_of(FENCED, FENCED, FENCED, WRITTEN) if name in ("script", "call") else st.one_of(WRITTEN, FENCED)
     drawn = st.lists(st.one_of(*[one] * 9, LONG), min_size=size - 1, max_size=size - 1)
 
     @settings(max_examples=batches, deadline=None, database=None, derandomize=True, suppress_health_check=HealthCheck)
     @given(responses=drawn, place=st.integers(0, size - 1), dies=st.integers(0, 9))
     def check(responses: list[str], place: int, dies: int) -> None:
+        nonlocal judged
         way = all_ways[name]
         if dies == 3:
             strike(way)
@@ -166,8 +168,10 @@ def fuzz(name: str, all_ways: dict[str, Way], batches: int, size: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             verdicts = travel(way, batch, Path(folder))
         assert [number for number, verdict in enumerate(verdicts) if verdict is Verdict.RIGHT] == [place]
+        judged += 1
 
     check()
+    return judged
 
 
 NAMES = ("gsm8k", "math", "trace", "minichat", "script", "call")
@@ -177,7 +181,7 @@ NAMES = ("gsm8k", "math", "trace", "minichat", "script", "call")
 def test_a_few_hundred_responses_end_nothing_and_are_right_only_with_the_answer(
     name: str, all_ways: dict[str, Way]
 ) -> None:
-    fuzz(name, all_ways, **FEW)
+    assert fuzz(name, all_ways, **FEW) >= FEW["batches"]
 
 
 @pytest.mark.slow
@@ -185,4 +189,4 @@ def test_a_few_hundred_responses_end_nothing_and_are_right_only_with_the_answer(
 def test_ten_thousand_responses_end_nothing_and_are_right_only_with_the_answer(
     name: str, all_ways: dict[str, Way]
 ) -> None:
-    fuzz(name, all_ways, **MANY)
+    assert fuzz(name, all_ways, **MANY) >= MANY["batches"]

@@ -151,6 +151,7 @@ def test_ranks_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
         until(lambda: not left(tmp_path), "everything to be gone")
+        assert parent.returncode == -signal.SIGKILL
 
 
 # --- by others --------------------------------------------------------------------------------------------------------

@@ -192,6 +192,24 @@ def test_functions_are_short() -> None:
     assert quantiles(lengths, n=10)[-1] <= 35
 
 
+def _asserts(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func).rpartition(".")[2] in ("raises", "assert_close")
+    return isinstance(node, ast.Assert)
+
+
+def test_every_test_has_an_assertion_of_its_own() -> None:
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    tests = [
+        (file.name, node)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert len(tests) > 1000
+    assert not [f"{name}: {test.name}" for name, test in tests if not any(map(_asserts, ast.walk(test)))]
+
+
 def test_every_module_says_what_it_is_for() -> None:
     silent = [path for path, tree in _trees().items() if tree.body and not ast.get_docstring(tree)]
     assert not silent

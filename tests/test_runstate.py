@@ -104,6 +104,7 @@ def test_looking_at_a_run_does_not_keep_another_process_from_it(run: Path) -> No
         time.sleep(0.5)
         for _ in range(200):
             hold(run).release()
+        assert looking.poll() is None, "it looked all the while"
     finally:
         looking.kill()
         looking.wait()

@@ -78,7 +78,8 @@ def by_prefixes(tokens: list[int], text: str, decode: Any) -> list[tuple[int, in
     return spans
 
 
-def check(tokens: list[int], name: str) -> None:
+def checked(tokens: list[int], name: str) -> list[tuple[int, int]]:
+    """The span of each token, which together are right."""
     decode = TOKENIZERS[name].decode
     text = decode(tokens)
     spans = token_spans(tokens, text, decode)
@@ -87,19 +88,22 @@ def check(tokens: list[int], name: str) -> None:
         assert spans == by_prefixes(tokens, text, decode)
     assert covered == set(range(len(text))), "every character has a token"
     assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in pairwise(spans)), "in order"
+    return spans
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_is_shared_out_among_its_tokens(name: str, text: str) -> None:
-    check(TOKENIZERS[name].encode(text, add_special_tokens=False), name)
+    tokens = TOKENIZERS[name].encode(text, add_special_tokens=False)
+    assert len(checked(tokens, name)) == len(tokens)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_so_is_whatever_a_model_may_write(name: str) -> None:
     rng = random.Random(0)
     for _ in range(60):
-        check([rng.randrange(1, len(TOKENIZERS[name])) for _ in range(rng.randrange(1, 40))], name)
+        tokens = [rng.randrange(1, len(TOKENIZERS[name])) for _ in range(rng.randrange(1, 40))]
+        assert len(checked(tokens, name)) == len(tokens)
 
 
 def test_the_bytes_of_a_character_all_stand_for_it() -> None:
