@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from rrl.assemble import FrozenSource
 from rrl.engines.hf import HFEngine
 from rrl.models import LoadedModel, TinyLlama
+from rrl.prepared import FrozenSource
 from rrl.types import Example, Problem, Rollout, State
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from rrl.config import load
 from rrl.engines.hf import HFEngine
 from rrl.errors import ConfigError, DataError, ServiceError, UsageError
 from rrl.models import HuggingFace, LoadedModel
-from rrl.rundir import write_config
+from rrl.saved import write_config
 
 TINY = {
     "run.threads": 1, "task.train_per_level": 5, "task.test_per_level": 5, "evaluation.n": 0, "model.hidden_size": 16,

@@ -5,8 +5,9 @@ import time
 import pytest
 
 from rrl.answers import final_answer
-from rrl.conclusions import conclusion, last_box, next_question, tagged
+from rrl.conclusions import conclusion, last_box, tagged
 from rrl.overrides import compose
+from rrl.resolvers import next_question
 
 BLOCKS = [
     ("<think>So the answer is 20? No.</think>\n**18**", "\n**18**"),

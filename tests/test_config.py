@@ -10,9 +10,10 @@ import yaml
 from rrl.config import SHARED, SLOTS, Parts, RewardModelParts, check, load
 from rrl.errors import ConfigError
 from rrl.interfaces import Selection
+from rrl.likeness import closest, nearest
 from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
-from rrl.spelling import ALIASES, closest, nearest
+from rrl.spelling import ALIASES
 
 PROGRAMS = "task={_target_: fixtures_programs.FakePrograms}"
 NEEDS = {

@@ -18,11 +18,11 @@ import torch
 import yaml
 
 from fixtures_runs import finish, start
-from rrl.assemble import FrozenSource
 from rrl.collate import collate, engine_logprobs
 from rrl.interfaces import RolloutEngine
 from rrl.models import TinyLlama
 from rrl.overrides import compose, groups
+from rrl.prepared import FrozenSource
 from rrl.rewards.preference import Preference
 from rrl.types import Batch, Example, Feedback, PolicyOutput, Problem, Rollout, Sampling, State, Verdict
 

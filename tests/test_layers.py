@@ -15,48 +15,57 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "rrl"
 PLUGINS = ("tasks", "rewards", "samplers", "selections", "objectives", "engines", "scorers", "judges", "guidance")
 LAYERS = (
     (
-        "types", "functional", "errors", "fingerprints", "spelling", "ranges", "choices", "devices", "machine",
-        "sidecar", "stopping", "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation",
-        "units", "brackets",
-        "texts", "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
-        "secrecy", "effects",
-        "console", "pulse",
+        "types", "functional", "errors", "fingerprints", "ranges", "devices", "machine", "sidecar",
+        "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation", "units", "brackets", "texts",
+        "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
+        "secrecy", "effects", "console", "pulse", "likeness", "environment", "resolvers",
     ),
     (
-        "progress", "tokens", "saving", "adapters", "templates",
-        "interfaces", "scoring", "records", "memory", "surroundings", "logs", "workers", "answers", "formula",
-        "names", "importing", "programs", "own_parts", "final_numbers",
+        "progress", "tokens", "saving", "adapters", "templates", "interfaces", "scoring", "records", "memory",
+        "surroundings", "workers", "answers", "formula", "names", "programs", "final_numbers", "spelling",
+        "choices", "stopping", "networks", "policy_settings",
     ),
     (
-        "buffer", "cuts", "collate", "metrics", "networks", "distributed", "clock", "data", "overrides", "rundir",
-        "runstate", "tracking", "display", "plots", "policy_settings", "checks", "sandbox", "mathjudge", "statements",
-        "contracts", "winrate", "binding", "codematch",
+        "buffer", "cuts", "collate", "metrics", "distributed", "clock", "data", "overrides", "rundir",
+        "runstate", "tracking", "display", "plots", "checks", "sandbox", "mathjudge", "statements", "contracts",
+        "winrate", "codematch", "zero", "own_parts", "importing", "logs", "multirun", "saved",
     ),
     (
-        *PLUGINS,
-        "policy", "agreement", "models", "prompts", "sft", "evaluation", "report", "watchdog", "launch", "footprint",
-        "preferences", "sweep_records", "rescore", "loop", "harvest", "beginning", "equality", "arms",
-        "summary",
+        *PLUGINS, "policy", "agreement", "models", "prompts", "sft", "evaluation", "report", "watchdog",
+        "launch", "footprint", "preferences", "sweep_records", "rescore", "loop", "harvest", "equality", "arms",
+        "summary", "binding", "manifest",
     ),
-    ("trainer", "gsi", "phases", "probes", "search"),
-    ("config", "checkpoint", "forecast", "jobs"),
-    ("assemble", "resume", "sweep_plan", "budget", "reward_training", "cautions"),
-    ("plan",),
-    ("experiment", "arena", "sweeps"),
-    ("cli",),
+    (
+        "trainer", "gsi", "phases", "probes", "search", "prepared",
+    ),
+    (
+        "config", "checkpoint", "forecast", "jobs",
+    ),
+    (
+        "assemble", "resume", "sweep_plan", "budget", "reward_training", "cautions",
+    ),
+    (
+        "plan",
+    ),
+    (
+        "experiment", "arena", "sweeps",
+    ),
+    (
+        "cli",
+    ),
 )  # fmt: skip
 """From the ground up; a folder counts as one name. The picture in docs/architecture.md is this one."""
 
 PLACES = {
-    "deepspeed": {"policy.py", "footprint.py"},
+    "deepspeed": {"zero.py"},
     "peft": {"policy_settings.py", "adapters.py"},
     "wandb": {"wandb_process.py"},
     "matplotlib": {"plots.py"},
     "datasets": {"data.py"},
     "tqdm": {"display.py"},
     "httpx": {"judges/endpoint.py"},
-    "hydra": {"arguments.py", "overrides.py", "jobs.py", "sweep_plan.py", "search.py"},
-    "omegaconf": {"overrides.py", "rundir.py", "sweep_plan.py"},
+    "hydra": {"arguments.py", "overrides.py", "multirun.py"},
+    "omegaconf": {"overrides.py", "saved.py", "multirun.py", "resolvers.py"},
     "optuna": {"search.py"},
     "tokenizers": {"models.py"},
     "transformers": {"models.py", "assemble.py", "engines/", "scorers/"},

@@ -13,7 +13,8 @@ from rrl.config import load
 from rrl.errors import ConfigError
 from rrl.jobs import hide_secrets
 from rrl.overrides import compose_saved
-from rrl.rundir import as_yaml, read_config, write_config, write_json
+from rrl.rundir import write_json
+from rrl.saved import as_yaml, read_config, write_config
 from rrl.secrecy import Redacting, hidden, redacted, referenced
 from rrl.sidecar import Sidecar
 from rrl.sweep_records import Sweep, read_sweep, write_sweep

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rrl.beginning import moment
+from rrl.manifest import moment
 from rrl.models import TinyLlama
 from rrl.prompts import Chat
 from rrl.scorers.reading import Count, Reading

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from rrl import contracts
-from rrl.assemble import encode, start_frozen, warm_start
-from rrl.beginning import moment
+from rrl.assemble import start_frozen, warm_start
 from rrl.config import Parts, load
 from rrl.errors import ConfigError, DataError
+from rrl.manifest import moment
 from rrl.models import HuggingFace, LoadedModel
+from rrl.prepared import encode
 from rrl.types import Example, Problem, Rollout, Sampling, Show, State
 from rrl.winrate import RULE, Answered, Match, matches, tally
 
@@ -137,7 +138,8 @@ def _in_common(parts: Parts, theirs: Side) -> tuple[list[Problem], list[Problem]
 
 def _read(parts: Parts, examples: Sequence[Example]) -> list[Problem]:
     """The examples that fit the side's model, as its tokenizer reads them."""
-    return encode(examples, parts.model.outline(parts.task.vocabulary()), parts)
+    loaded = parts.model.outline(parts.task.vocabulary())
+    return encode(examples, loaded, parts.prompts, parts.engine.sampling.max_new_tokens)
 
 
 def _answers(side: Side, problems: Sequence[Problem], show: Show) -> tuple[dict[str, str], dict[str, Any]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from rrl.errors import DataError
 from rrl.overrides import walk
-from rrl.rundir import read_config
 from rrl.runstate import read_state
+from rrl.saved import read_config
 
 ASIDE = ("seed", "run", "logger", "launcher", "search")
 """Keys of a configuration in which runs of one arm may differ."""

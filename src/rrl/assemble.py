@@ -4,9 +4,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,48 +17,19 @@ from rrl.agreement import check_agreement, reader
 from rrl.clock import Clock
 from rrl.config import Parts
 from rrl.distributed import device, first_on_each_machine
-from rrl.errors import DataError, DivergenceError, StorageError
+from rrl.errors import DivergenceError, StorageError
 from rrl.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
-from rrl.interfaces import RolloutEngine, WeightSource
+from rrl.interfaces import RolloutEngine
 from rrl.loop import Loop, Origin
 from rrl.models import LoadedModel
 from rrl.policy import DeepSpeedPolicy
+from rrl.prepared import FrozenSource, Prepared, check_levels, context, encode
 from rrl.saving import rehearse, rescued, write_model
 from rrl.sft import WarmStart
 from rrl.tokens import embedded, refuse_beyond
 from rrl.types import Example, Problem, Show
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What training and evaluation start from.
-
-    ``warmstart`` is the folder that a warm start was taken from, ``kept`` the one that it will be found in later.
-    """
-
-    model: Any
-    tokenizer: Any
-    train: list[Problem]
-    test: list[Problem]
-    warmstart: Path | None
-    kept: Path | None
-
-
-class FrozenSource(WeightSource):
-    """Lends the weights of a model that is not in training."""
-
-    version = 0
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    @contextmanager
-    def generation_model(self) -> Iterator[Any]:
-        """The model in evaluation mode."""
-        with torch.no_grad():
-            yield self._model.eval()
 
 
 def prepare(
@@ -78,7 +48,7 @@ def prepare(
         train = contracts.examples(parts.task, "train")
         check_levels(train, config["sampler"].get("level_weights"))
         cold = _read(parts)
-        cold = replace(cold, train=encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
+        cold = replace(cold, train=_encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
         read(cold)
         parts.task.start()  # what keeps a run from judging is told before time is spent on a warm start
         return _warmed(cold, parts, show, keep)
@@ -95,8 +65,12 @@ def _read(parts: Parts) -> Prepared:
         parts.run.cache()
     examples = contracts.examples(parts.task, parts.evaluation.split)
     loaded = parts.model.load(parts.task.vocabulary())
-    test = parts.evaluation.choose(encode(examples, loaded, parts))
+    test = parts.evaluation.choose(_encode(examples, loaded, parts))
     return Prepared(loaded.model, loaded.tokenizer, [], test, None, None)
+
+
+def _encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> list[Problem]:
+    return encode(examples, loaded, parts.prompts, parts.engine.sampling.max_new_tokens)
 
 
 def _warmed(cold: Prepared, parts: Parts, show: Show, keep: Path | None) -> Prepared:
@@ -104,30 +78,6 @@ def _warmed(cold: Prepared, parts: Parts, show: Show, keep: Path | None) -> Prep
         return cold
     model, folder = _warm(LoadedModel(cold.model, cold.tokenizer), parts, show, keep)
     return replace(cold, model=model, warmstart=folder, kept=keep or folder)
-
-
-def check_levels(examples: Sequence[Example], weights: Mapping[str, float] | None) -> None:
-    """Every level with a weight needs problems."""
-    levels = sorted({example.level for example in examples})
-    missing = sorted(set(weights or {}) - set(levels))
-    if missing:
-        raise DataError(
-            f"data.level_weights: no problems of level {', '.join(missing)}; expected levels among {', '.join(levels)}"
-        )
-
-
-def encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> list[Problem]:
-    """Examples as problems that fit the model's context."""
-    longest = parts.engine.sampling.max_new_tokens
-    problems = parts.prompts.encode(examples, loaded.tokenizer, context=_context(loaded.model), response=longest)
-    rows = ((problem.id, problem.prompt + problem.reference) for problem in problems)
-    refuse_beyond(rows, loaded.tokenizer, embedded(loaded.model))
-    return problems
-
-
-def _context(model: Any) -> int:
-    """The longest row that the model can read, in tokens."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
 
 
 def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> tuple[Any, Path]:
@@ -149,7 +99,7 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
         return _from_folder(folder, loaded), folder
-    problems = encode(demonstrations, loaded, parts)
+    problems = _encode(demonstrations, loaded, parts)
     rehearse(model, tokenizer, folder.parent)
     loss = settings.train(model, tokenizer, problems, show)
     if not math.isfinite(loss):
@@ -230,7 +180,7 @@ def _origin(parts: Parts, prepared: Prepared) -> Origin:
         tokenizer=tokenizer,
         model=model,
         render=render,
-        longest_prompt=_context(prepared.model) - parts.engine.sampling.max_new_tokens,
+        longest_prompt=context(prepared.model) - parts.engine.sampling.max_new_tokens,
     )
 
 

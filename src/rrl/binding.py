@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from rrl.errors import shown
 from rrl.importing import load_class, raised
-from rrl.spelling import nearest
+from rrl.likeness import nearest
 
 BROKEN = object()
 """Stands for a part that could not be constructed: told already, so it fits everywhere."""

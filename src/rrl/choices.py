@@ -4,8 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-OWN = "RRL_PARTS"
-"""The environment variable with the folders of a user's own parts, separated as in PATH."""
+from rrl.environment import OWN
 
 
 def conf_dir() -> Path:

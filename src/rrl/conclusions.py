@@ -20,18 +20,6 @@ def conclusion(response: str) -> str:
     return said[: min(ends, default=len(said))]
 
 
-def next_question(template: str) -> list[str]:
-    """What begins another question under a template with ``{question}`` in it: its last line of words before that.
-
-    ``Question: {question}`` gives a line's end and ``Question:``. A line that ends in a letter or digit, as a sentence
-    might begin anywhere, gives nothing, nor does a template that begins with its question.
-    """
-    lines = [line.strip() for line in template.partition("{question}")[0].split("\n")]
-    heading = next((line for line in reversed(lines) if line), "")
-    words = any(character.isalpha() for character in heading)
-    return [f"\n{heading}"] if words and not heading[-1].isalnum() else []
-
-
 def tagged(text: str) -> str | None:
     """The content of the last complete ``<answer>...</answer>``; None without such a tag.
 

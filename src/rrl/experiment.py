@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from rrl.assemble import Prepared, make_trainer, measure, prepare
-from rrl.beginning import BEGINNING, moment, write_manifest
+from rrl.assemble import make_trainer, measure, prepare
 from rrl.budget import look_around
 from rrl.checkpoint import Checkpoints, room
 from rrl.clock import Clock
@@ -31,11 +30,14 @@ from rrl.evaluation import evaluation_metrics
 from rrl.fingerprints import weights_fingerprint
 from rrl.logs import open_log, tell, tell_twice
 from rrl.loop import Loop
+from rrl.manifest import BEGINNING, manifest, moment, write_manifest
 from rrl.memory import explained
 from rrl.plan import at_start
+from rrl.prepared import Prepared
 from rrl.records import last_rows, read_object, rewind, whole_rows
-from rrl.rundir import dump_rollouts, manifest, rollout_rows, unused, write_config, write_json
+from rrl.rundir import dump_rollouts, rollout_rows, unused, write_json
 from rrl.runstate import hold, write_state
+from rrl.saved import write_config
 from rrl.saving import PLAIN, rescued
 from rrl.secrecy import redacted
 from rrl.stopping import Interrupted, StopRequest, has_parent, withdraw

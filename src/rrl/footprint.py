@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rrl.policy_settings import BUCKET, PolicySettings
+from rrl.zero import model_states
 
 BYTES = {"float32": 4, "bfloat16": 2}
 LIVE = 1_000_000_000
@@ -205,11 +206,4 @@ def deepspeeds_own(networks: Sequence[Network], settings: PolicySettings, proces
     """
     if settings.dtype != "bfloat16" or settings.zero_stage < 2 or any(network.frozen for network in networks):
         return None
-    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
-    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
-
-    placed = {"num_gpus_per_node": processes, "num_nodes": 1, "cpu_offload": False}
-    if settings.zero_stage == 2:
-        return sum(int(estimate_zero2_model_states_mem_needs(one.trained, **placed)[1]) for one in networks)
-    placed["cpu_offload_params"] = False
-    return sum(int(estimate_zero3_model_states_mem_needs(one.trained, one.largest, **placed)[1]) for one in networks)
+    return sum(model_states(one.trained, one.largest, settings.zero_stage, processes) for one in networks)

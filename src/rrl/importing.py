@@ -9,8 +9,8 @@ import typing
 from types import ModuleType
 from typing import Any
 
-from rrl.choices import OWN
-from rrl.spelling import closest
+from rrl.environment import OWN
+from rrl.likeness import closest
 
 FORM = "expected package.module.Class"
 

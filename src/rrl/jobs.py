@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.devices import Lease, take
-from rrl.overrides import conf_dir
+from rrl.multirun import hand_out, handed
 from rrl.records import write_whole
 from rrl.runstate import read_state
 from rrl.search import Optuna, Trial
@@ -32,9 +32,7 @@ GROUP = "WANDB_RUN_GROUP"
 
 def launch() -> None:
     """Let Hydra expand ``sys.argv`` and hand each job to its launcher. A process of its own runs this."""
-    import hydra
-
-    hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(run)()
+    hand_out(run)
 
 
 def run(config: Any) -> float | None:
@@ -43,15 +41,13 @@ def run(config: Any) -> float | None:
     A job that came to its end in an earlier attempt is left alone. Never raises because a job failed, so that the
     others go on.
     """
-    from hydra.core.hydra_config import HydraConfig
-
-    about = HydraConfig.get()
-    hide_secrets(Path(about.sweep.dir) / "multirun.yaml")
-    sweep, number = read_sweep(Path(about.sweep.dir)), int(about.job.num)
+    folder, number, overrides = handed()
+    hide_secrets(folder / "multirun.yaml")
+    sweep = read_sweep(folder)
     job = read_job(sweep, number)
     if job is not None and sweep.leaves(job):
         return job.accuracy
-    given = [text for text in about.overrides.task if not text.startswith(f"+{TRIAL}=")]
+    given = [text for text in overrides if not text.startswith(f"+{TRIAL}=")]
     trial = _trial(sweep, number, job)
     chosen = [] if trial is None else trial.overrides
     if job is None:

@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from rrl.choices import OWN
 from rrl.devices import visible
+from rrl.environment import DEVICES, OWN, PARENT
 from rrl.errors import ConfigError
 from rrl.machine import cpus
 from rrl.ranges import at_least_one
 from rrl.records import read_object
 from rrl.runstate import hold, read_state, write_state
-from rrl.stopping import PARENT, SIGNALS, ask_to_stop, say_that_it_stops, withdraw
+from rrl.stopping import SIGNALS, ask_to_stop, say_that_it_stops, withdraw
 
 log = logging.getLogger(__name__)
-SHOWN, DEVICES = "CUDA_VISIBLE_DEVICES", "RRL_DEVICES"
-"""DeepSpeed counts devices off from 0, so those that a user chose travel under another name."""
+SHOWN = "CUDA_VISIBLE_DEVICES"
 FEW = 4
 
 

@@ -12,10 +12,11 @@ from rrl.arguments import read
 from rrl.choices import conf_dir as conf_dir
 from rrl.choices import folders, search_path, take_own_parts, written
 from rrl.choices import groups as groups
-from rrl.conclusions import next_question
 from rrl.effects import names, touches
 from rrl.errors import ConfigError, shown
-from rrl.spelling import closest, likeliest_choice, likeliest_key
+from rrl.likeness import closest
+from rrl.resolvers import register
+from rrl.spelling import likeliest_choice, likeliest_key
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Written = tuple[tuple[str, int, int, int], ...]
@@ -52,11 +53,7 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     Of what its choices bring, ``only`` these keys of the top level are taken (null: all).
     A choice or key that is not there is left out and told. Raises ConfigError when nothing can be composed.
     """
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver(  # a template that is no text is told where it is read
-        "next_question", lambda text: next_question(text) if isinstance(text, str) else [], replace=True
-    )
+    register()
     faults = take_own_parts()
     with _told(faults):
         known = {group for group in _groups_of(name, written()) if only is None or group in only}

@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 from rrl import budget, contracts, forecast
-from rrl.assemble import Prepared, check_levels, encode
 from rrl.budget import Disk, Here, Phase, Stage
 from rrl.cautions import cautions
 from rrl.config import Parts
@@ -16,6 +15,7 @@ from rrl.forecast import Between, Course, Setting, some
 from rrl.machine import in_words
 from rrl.networks import on_meta
 from rrl.phases import Lengths, Need
+from rrl.prepared import Prepared, check_levels, encode
 from rrl.secrecy import redacted
 from rrl.types import Problem
 
@@ -59,11 +59,11 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     problems = contracts.examples(parts.task, "train")
     check_levels(problems, config["sampler"].get("level_weights"))
     loaded = parts.model.outline(parts.task.vocabulary())
-    train = encode(problems, loaded, parts)
+    longest = parts.engine.sampling.max_new_tokens
+    train = encode(problems, loaded, parts.prompts, longest)
     examples = contracts.examples(parts.task, parts.evaluation.split)
-    prepared = Prepared(
-        loaded.model, loaded.tokenizer, train, parts.evaluation.choose(encode(examples, loaded, parts)), None, None
-    )
+    test = parts.evaluation.choose(encode(examples, loaded, parts.prompts, longest))
+    prepared = Prepared(loaded.model, loaded.tokenizer, train, test, None, None)
     return lay_out(config, parts, folder, prepared, budget.look_around())
 
 

@@ -1,9 +1,9 @@
-"""Actor, critic and frozen reference, trained through DeepSpeed: the only file that imports it."""
+"""Actor, critic and frozen reference, trained through DeepSpeed."""
 
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,9 +16,10 @@ from rrl.distributed import device, gathered, rank, share, start_process_group, 
 from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import Policy, StateDict
 from rrl.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
-from rrl.policy_settings import BUCKET, PolicySettings
+from rrl.policy_settings import PolicySettings
 from rrl.saving import rehearse, write_model
 from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
+from rrl.zero import count, gathered_weights, in_deepspeed
 
 
 class DeepSpeedPolicy(Policy):
@@ -65,9 +66,9 @@ class DeepSpeedPolicy(Policy):
         self._bare = skeleton(model, device()) if settings.zero_stage == 3 else None
         head = settings.head_size if settings.critic == "shared" else None
         actor = Actor(model, self._temperature, head_size=head, trunk_gradient=settings.trunk_gradient)
-        self._engines = {"actor": _engine(actor, settings, self._factor)}
+        self._engines = {"actor": in_deepspeed(actor, settings, self._factor)}
         if critic is not None:
-            self._engines["critic"] = _engine(critic, settings, self._factor)
+            self._engines["critic"] = in_deepspeed(critic, settings, self._factor)
 
     def _factor(self, step: int) -> float:
         return self._settings.lr_factor(step, self.optimiser_steps)
@@ -168,8 +169,6 @@ class DeepSpeedPolicy(Policy):
         They are then lent to a copy that has none of DeepSpeed's hooks, which would gather and give them back at every
         token, and wait for ranks that have written their rows to the end.
         """
-        import deepspeed
-
         model = self.actor.model
         with torch.no_grad():
             if self._bare is None:
@@ -177,7 +176,7 @@ class DeepSpeedPolicy(Policy):
                 yield model
                 model.train()
                 return
-            with deepspeed.zero.GatheredParameters(list(model.parameters())):
+            with gathered_weights(list(model.parameters())):
                 weights = dict(model.named_parameters(remove_duplicate=False))
                 lend(self._bare, weights)
                 yield self._bare
@@ -203,8 +202,8 @@ class DeepSpeedPolicy(Policy):
     def state_bytes(self) -> int:
         """About what a checkpoint takes: weights, two moments and a master copy in float32, and the actor once more."""
         networks = [list(engine.module.parameters()) for engine in self._engines.values()]
-        trained = sum(_count(p) for network in networks for p in network if p.requires_grad)
-        return 16 * trained + 4 * sum(map(_count, networks[0]))
+        trained = sum(count(p) for network in networks for p in network if p.requires_grad)
+        return 16 * trained + 4 * sum(map(count, networks[0]))
 
     def save_state(self, folder: Path) -> None:
         """Write networks, optimisers and schedules, every rank its part, in DeepSpeed's format."""
@@ -251,34 +250,6 @@ class DeepSpeedPolicy(Policy):
         self.actor.train()
         values = torch.zeros_like(output.logprobs) if output.values is None else output.values
         return output.logprobs.float().cpu(), reference.float().cpu(), values.float().cpu()
-
-
-def _count(parameter: Tensor) -> int:
-    """How many numbers it holds, on this rank and others."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
-
-
-def _engine(module: torch.nn.Module, settings: PolicySettings, factor: Callable[[int], float]) -> Any:
-    import deepspeed
-
-    deepspeed.logger.setLevel("WARNING")
-    # Its shared-memory collectives compile C++ at first use; gloo serves as well and needs no compiler.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    size = sum(_count(p) for _, p in trained)
-    optimiser = settings.optimiser(module, is_critic=isinstance(module, Critic))
-    config = {
-        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.grad_clip,
-        "zero_optimization": {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET, size)},
-        "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": settings.dtype == "bfloat16"},
-    }
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-    return deepspeed.initialize(
-        model=module, optimizer=optimiser, lr_scheduler=schedule, config=config, dist_init_required=False
-    )[0]
 
 
 def _norm_before_step(network: str, engine: Any) -> float | None:

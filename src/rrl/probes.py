@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rrl.environment import PROBE
+
 SIZES = {"cpu": 512, "cuda": 4096}
 """Rows of the matrices whose products are timed: enough for starting a product to be a small part of it."""
 
@@ -68,7 +70,7 @@ def imports() -> dict[str, Any]:
 
 
 def talk() -> dict[str, Any]:
-    """All processes that were started together add up their numbers; RRL_PROBE names the file for the result."""
+    """All processes that were started together add up their numbers; ``PROBE`` names the file for the result."""
     import torch
 
     from rrl.distributed import device, leave_process_group, rank, start_process_group, world_size
@@ -77,8 +79,8 @@ def talk() -> dict[str, Any]:
     number = torch.tensor(float(rank() + 1), device=device())
     torch.distributed.all_reduce(number)
     found = {"processes": world_size(), "sum": float(number)}
-    if rank() == 0 and "RRL_PROBE" in os.environ:
-        Path(os.environ["RRL_PROBE"]).write_text(json.dumps(found))
+    if rank() == 0 and PROBE in os.environ:
+        Path(os.environ[PROBE]).write_text(json.dumps(found))
     leave_process_group()
     return found
 

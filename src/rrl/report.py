@@ -10,9 +10,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rrl.errors import DataError
+from rrl.likeness import nearest
 from rrl.plots import Point
 from rrl.records import modes, whole_rows
-from rrl.spelling import nearest
 
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Student's t, 97.5 % quantile, for 1 to 10 degrees of freedom (any statistics table)."""

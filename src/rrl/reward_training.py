@@ -14,7 +14,8 @@ from rrl.display import Display
 from rrl.errors import DivergenceError
 from rrl.evaluation import accuracy
 from rrl.plots import reliability_diagram
-from rrl.rundir import write_config, write_json
+from rrl.rundir import write_json
+from rrl.saved import write_config
 from rrl.scoring import Scorer
 from rrl.types import Pair
 

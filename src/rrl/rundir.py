@@ -1,27 +1,19 @@
-"""A run's own directory: configuration, manifest, and where everything else goes. Never silently reused."""
+"""A run's own directory: where it is, that it is never silently reused, and the rollouts that are dumped in it."""
 
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rrl.errors import ConfigError
-from rrl.fingerprints import fingerprint, tokenizer_fingerprint
-from rrl.own_parts import own_files
 from rrl.ranges import at_least_one, not_negative
 from rrl.records import write_whole
-from rrl.secrecy import hidden, redacted, referenced
+from rrl.secrecy import hidden
 from rrl.texts import as_json
-from rrl.types import Feedback, Problem, Rollout
-
-PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegaconf", "wandb", "datasets", "peft")
+from rrl.types import Feedback, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,92 +119,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write aside and rename, so that the file is whole or absent; without secrets."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, as_json(hidden(content), indent=2) + b"\n")
-
-
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """The resolved configuration as ``config.yaml``, whole or absent; local paths absolute, secrets by reference."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", as_yaml(absolute(config)).encode())
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """What ``write_config`` has written."""
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
-    assert isinstance(config, dict), "a configuration is a mapping"
-    return {str(key): value for key, value in config.items()}
-
-
-def absolute(node: Any, key: str = "") -> Any:
-    """A configuration with paths that are there from here as paths that are there from anywhere."""
-    if isinstance(node, Mapping):
-        return {name: absolute(item, str(name)) for name, item in node.items()}
-    local = key in ("path", "hostfile") and isinstance(node, str) and Path(node).exists()
-    return str(Path(node).absolute()) if local else node
-
-
-def as_yaml(config: Mapping[str, Any]) -> str:
-    """A resolved configuration as text, with references in place of secrets."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(referenced(config)))
-
-
-def manifest(
-    config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], model: str, tokenizer: Any
-) -> dict[str, Any]:
-    """What a result depends on: versions, seeds, hardware, commit, hashes of parts, data, ``model`` and tokenizer."""
-    import torch
-
-    return {
-        "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "git_commit": _git_commit(),
-        "seed": config["run"]["seed"],
-        "hardware": {
-            "machine": platform.machine(),
-            "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        },
-        "parts": own_files(config),
-        "data": {split: _about(problems) for split, problems in data.items()},
-        "model": {"sha256": model},
-        "tokenizer": {"size": len(tokenizer), "sha256": tokenizer_fingerprint(tokenizer)},
-    }
-
-
-def _about(problems: Sequence[Problem]) -> dict[str, Any]:
-    examples = fingerprint(asdict(problem.example) for problem in problems)
-    prompts = fingerprint(problem.prompt for problem in problems)
-    return {"problems": len(problems), "sha256": examples, "prompts_sha256": prompts}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    if (here / "conf").is_dir():
-        return None  # installed: a repository around it is somebody else's
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> list[dict[str, Any]]:

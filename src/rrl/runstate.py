@@ -15,9 +15,9 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from rrl.errors import ConfigError
+from rrl.likeness import closest
 from rrl.records import by_step, fault, last_rows, read_object, write_whole
 from rrl.secrecy import redacted
-from rrl.spelling import closest
 from rrl.texts import shortened, visible
 
 log = logging.getLogger(__name__)

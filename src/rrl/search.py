@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rrl.multirun import parsed
 from rrl.ranges import at_least_one
 from rrl.records import last_rows
 from rrl.sweep_records import accuracy_of
@@ -112,10 +113,9 @@ class Trial:
 
 def distribution(text: str) -> Any:
     """Optuna's distribution of the values that an override takes; ValueError for one that takes none in turn."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    override = OverridesParser.create().parse_override(text)
+    override = parsed(text)
     value: Any = override.value()
     if override.is_interval_sweep():
         whole = isinstance(value.start, int) and isinstance(value.end, int)

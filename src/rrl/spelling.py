@@ -1,7 +1,8 @@
-"""What a misspelt name probably meant: a valid one like it, or the key that another library calls so."""
+"""What a misspelt key or choice probably meant: one like it, or the one that another library calls so."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
+
+from rrl.likeness import likeness, ratio
 
 ALIASES = {
     "seed": "random_seed rng_seed manual_seed",
@@ -77,20 +78,6 @@ CHOICES = {
 """The same of what is no key: options and choices."""
 
 
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """``"; did you mean 'x'?"`` with the valid name closest to ``name``, or a list of all when none is close."""
-    near = closest(name, valid)
-    if near:
-        return f"; did you mean {near!r}?"
-    return f"; valid: {', '.join(sorted(valid))}" if len(valid) <= 20 else ""
-
-
-def closest(name: str, valid: Sequence[str]) -> str | None:
-    """The valid name most like ``name``, if any is like it."""
-    best = max(valid, key=lambda candidate: _likeness(name, candidate), default="")
-    return best if best and _likeness(name, best) >= 0.6 else None
-
-
 def likeliest_key(key: str, keys: Sequence[str], elsewhere: Iterable[str]) -> str | None:
     """What a dotted key meant: by another library's name for it, by its last words, or by likeness to ``keys``.
 
@@ -125,8 +112,8 @@ def _group_misspelt(key: str, keys: Sequence[str]) -> str | None:
     """The key of the same last word whose group is spelt nearly as that of ``key``."""
     group, _, leaf = key.rpartition(".")
     groups = [name.rpartition(".")[0] for name in keys if name.rpartition(".")[2] == leaf]
-    near = max(groups, key=lambda name: _ratio(group, name), default="")
-    return f"{near}.{leaf}" if group and near and _ratio(group, near) >= 0.75 else None
+    near = max(groups, key=lambda name: ratio(group, name), default="")
+    return f"{near}.{leaf}" if group and near and ratio(group, near) >= 0.75 else None
 
 
 def _same_end(key: str, keys: Sequence[str]) -> str | None:
@@ -138,19 +125,9 @@ def _same_end(key: str, keys: Sequence[str]) -> str | None:
 def _likest(key: str, keys: Sequence[str]) -> str | None:
     """The key, or the key of the alias, whose last word is most like that of ``key``; siblings have a start."""
     parent, _, leaf = key.rpartition(".")
-    scores = {name: _likeness(leaf, name.rpartition(".")[2]) for name in keys}
+    scores = {name: likeness(leaf, name.rpartition(".")[2]) for name in keys}
     for name, aliases in ALIASES.items():
-        scores[name] = max(scores.get(name, 0.0), *(_likeness(leaf, alias) for alias in aliases.split()))
+        scores[name] = max(scores.get(name, 0.0), *(likeness(leaf, alias) for alias in aliases.split()))
     scores |= {name: score + 0.15 for name, score in scores.items() if name.rpartition(".")[0] == parent}
     best = max(scores, key=lambda name: scores[name])
     return best if scores[best] >= 0.75 else None
-
-
-def _likeness(name: str, candidate: str) -> float:
-    """How alike two names are, 0 to 1; a single word of the candidate may do, at a small discount."""
-    words = [_ratio(name, word) for word in candidate.split("_")]
-    return max(_ratio(name, candidate), 0.95 * max(words))
-
-
-def _ratio(name: str, candidate: str) -> float:
-    return difflib.SequenceMatcher(None, name, candidate).ratio()

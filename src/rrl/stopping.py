@@ -8,12 +8,11 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType
 
+from rrl.environment import PARENT
+
 STOP, NOW = "stop", "stop-now"
 """Files in a run's directory: its processes finish the step, save and leave; or leave at once."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-PARENT = "RRL_PARENT"
-"""Set for ranks that rrl-train itself has started, which takes the signals and tells how the run ended: its process
-number, or 0 where it is on another machine."""
 
 
 class Interrupted(Exception):

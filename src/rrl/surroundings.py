@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rrl.asking import ask, probe
 from rrl.doctor import Finding, fine, limited, missing
+from rrl.environment import PROBE
 from rrl.machine import in_words
 
 LITTLE = 5 * 2**30
@@ -45,7 +46,7 @@ def _two_processes() -> tuple[dict[str, float] | None, str]:
         command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--hostfile", "none"]
         command += [f"--master_port={port}", "--no_local_rank", "--module", "rrl.probes", "talk"]
         found = Path(folder) / "found"
-        _, error = ask(command, {"RRL_PROBE": str(found)})
+        _, error = ask(command, {PROBE: str(found)})
         return (json.loads(found.read_text()), "") if found.is_file() else (None, error or "no process told anything")
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from rrl.binding import BROKEN, make
 from rrl.devices import visible
-from rrl.errors import ConfigError, shown
+from rrl.errors import ConfigError
 from rrl.jobs import devices_needed, quoted
-from rrl.overrides import conf_dir, groups
+from rrl.multirun import settings, values_of
+from rrl.overrides import groups
 from rrl.rundir import writable
 from rrl.search import Optuna
 from rrl.secrecy import referenced
@@ -67,10 +68,11 @@ def read(arguments: Sequence[str]) -> Plan:
     texts = [text for text in command if not SETTING.match(text)]
     aside = [text for text in command if SETTING.match(text)]
     chosen = [text for text in texts if text.removeprefix("experiment=") in groups()["experiment"]]
-    settings, search = _settings([*chosen, *aside])
+    hydra, written = settings([*chosen, *aside])
+    search = _search(written)
     params = [] if search is None else [f"{key}={value}" for key, value in search.params.items()]
-    hydra = [text for text in aside if not text.lstrip("+").startswith("search")]
-    return Plan(command, again, texts, hydra, settings, search, {**_values(params), **_values(texts)})
+    own = [text for text in aside if not text.lstrip("+").startswith("search")]
+    return Plan(command, again, texts, own, hydra, search, {**values_of(params), **values_of(texts)})
 
 
 def _goes_on(given: Sequence[str]) -> tuple[list[str], bool]:
@@ -105,26 +107,6 @@ def _as_before(folder: Path, now: Sequence[str]) -> list[str]:
     return [*old, *(text for key, text in settings.items() if key != "hydra.sweep.dir")]
 
 
-def _settings(overrides: Sequence[str]) -> tuple[Any, Optuna | None]:
-    """Hydra's own settings (launcher, directory), and those of a search."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        options = {"hydra/launcher": GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")}
-        missing = [fault for text in overrides for fault in _missing(text, options)]
-        if missing:
-            raise ConfigError(*missing)
-        try:
-            config = hydra.compose("train", list(overrides), return_hydra_config=True)
-        except HydraException as error:
-            cause = str(error.__cause__).split("\n")[0] if error.__cause__ else ""
-            raise ConfigError(" ".join(f"hydra: {error} {cause}".split())) from error
-    return config.hydra, _search(OmegaConf.to_container(config.search) if config.search else None)
-
-
 def _search(value: Any) -> Optuna | None:
     """The settings of a search, checked as any part's."""
     if value is None:
@@ -137,49 +119,6 @@ def _search(value: Any) -> Optuna | None:
         raise ConfigError(*faults)
     found: Optuna = made
     return found
-
-
-def _missing(text: str, options: Mapping[str, Sequence[str]]) -> list[str]:
-    """The fault of choosing a plug-in that is not installed."""
-    group, _, choice = text.partition("=")
-    if group == "hydra/sweeper" and choice != "basic":
-        return [f"{text}: no such choice; expected none; to have values chosen give search=optuna"]
-    if group not in options or choice in options[group]:
-        return []
-    installed = ", ".join(options[group])
-    return [
-        f"{group}: no such choice {shown(choice)}; installed: {installed}; joblib and submitit come with "
-        "pip install -e '.[sweep]'"
-    ]
-
-
-def _values(texts: Sequence[str]) -> dict[str, list[str]]:
-    """For each key the overrides that jobs get in turn: one for a fixed key, an interval's ends and one between."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    values: dict[str, list[str]] = {}
-    for text in texts:
-        try:
-            override = OverridesParser.create().parse_override(text)
-            key, each = override.get_key_element(), _each(override)
-        except HydraException:
-            key, each = text, [text]
-        # What cannot be read or is given twice stays as it is: the configuration's own check tells it.
-        values[text if key in values else key] = each
-    return values
-
-
-def _each(override: Any) -> list[str]:
-    """The override with each of its values."""
-    key, value = override.get_key_element(), override.value()
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    if override.is_interval_sweep():
-        inside = value.start + 0.618 * (value.end - value.start)
-        values = (value.start, int(inside) if isinstance(value.start, int) else inside, value.end)
-        return [f"{key}={number}" for number in values]
-    return [f"{key}={text}" for text in override.sweep_string_iterator()]
 
 
 def check(plan: Plan) -> list[str] | None:

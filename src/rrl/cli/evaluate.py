@@ -41,8 +41,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     import json
     from pathlib import Path
 
-    from rrl.beginning import moment
     from rrl.config import load
+    from rrl.manifest import moment
     from rrl.rundir import write_json
     from rrl.secrecy import hidden
 

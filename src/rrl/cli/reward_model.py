@@ -27,7 +27,7 @@ def _reward_model(arguments: Sequence[str]) -> None:
 
     config, parts = load("reward_model", [text for text in arguments if text != "--cfg"], judging=False)
     if "--cfg" in arguments:
-        from rrl.rundir import as_yaml
+        from rrl.saved import as_yaml
 
         print(as_yaml(config), end="")
         return

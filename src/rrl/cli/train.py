@@ -89,7 +89,7 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
     """The directory of a new run or, by ``resume=auto``, of the one that ``run.dir`` holds."""
     from rrl.errors import ConfigError
     from rrl.resume import refuse_changes, saved
-    from rrl.rundir import absolute
+    from rrl.saved import absolute
 
     if not auto:
         chosen: Path = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
@@ -105,7 +105,7 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
 
 def _show(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
     if whole:
-        from rrl.rundir import as_yaml
+        from rrl.saved import as_yaml
 
         print(as_yaml(config), end="")
         return
@@ -123,8 +123,8 @@ def _start(job: Job) -> None:
         train(job.config, job.parts, job.folder, display(job.config["algo"], every=job.parts.run.log_seconds))
         return
     from rrl.launch import why
-    from rrl.rundir import write_config
     from rrl.runstate import hold
+    from rrl.saved import write_config
 
     job.parts.launcher.refuse_misfits()
     with hold(job.folder):  # nobody else trains there

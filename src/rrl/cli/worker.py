@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rrl.choices import OWN, take_own_parts
+from rrl.choices import take_own_parts
 from rrl.cli import shell
 from rrl.cli.streams import open_streams
+from rrl.environment import OWN, PARENT
 from rrl.errors import UsageError
 from rrl.launch import take_devices, take_signals
-from rrl.stopping import PARENT, Interrupted, leave_with_starter
+from rrl.stopping import Interrupted, leave_with_starter
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def _said_once(work: Callable[[], Any]) -> Any:
 
 
 def _saved(folder: Path) -> tuple[dict[str, Any], Path]:
-    from rrl.rundir import read_config
+    from rrl.saved import read_config
 
     return read_config(folder), folder
 
