@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from rrl.config import SHARED, SLOTS, Parts, RewardModelParts, check, load
-from rrl.errors import ConfigError
+from rrl.errors import ConfigError, closest, nearest
 from rrl.interfaces import Selection
-from rrl.likeness import closest, nearest
 from rrl.overrides import compose, conf_dir, groups, walk
 from rrl.samplers.problems import Problems
 from rrl.spelling import ALIASES

@@ -18,7 +18,7 @@ LAYERS = (
         "types", "functional", "errors", "fingerprints", "ranges", "devices", "machine", "sidecar",
         "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation", "units", "brackets", "texts",
         "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
-        "secrecy", "effects", "console", "pulse", "likeness", "environment", "resolvers",
+        "secrecy", "effects", "console", "pulse", "environment", "resolvers",
     ),
     (
         "progress", "tokens", "saving", "adapters", "templates", "interfaces", "scoring", "records", "memory",

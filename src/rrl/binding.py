@@ -9,9 +9,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
-from rrl.errors import shown
+from rrl.errors import nearest, shown
 from rrl.importing import load_class, raised
-from rrl.likeness import nearest
 
 BROKEN = object()
 """Stands for a part that could not be constructed: told already, so it fits everywhere."""

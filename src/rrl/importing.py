@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from rrl.environment import OWN
-from rrl.likeness import closest
+from rrl.errors import closest
 
 FORM = "expected package.module.Class"
 

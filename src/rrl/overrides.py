@@ -13,8 +13,7 @@ from rrl.choices import conf_dir as conf_dir
 from rrl.choices import folders, search_path, take_own_parts, written
 from rrl.choices import groups as groups
 from rrl.effects import names, touches
-from rrl.errors import ConfigError, shown
-from rrl.likeness import closest
+from rrl.errors import ConfigError, closest, shown
 from rrl.resolvers import register
 from rrl.spelling import likeliest_choice, likeliest_key
 

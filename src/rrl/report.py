@@ -9,8 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rrl.errors import DataError
-from rrl.likeness import nearest
+from rrl.errors import DataError, nearest
 from rrl.plots import Point
 from rrl.records import modes, whole_rows
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from rrl.errors import ConfigError
-from rrl.likeness import closest
+from rrl.errors import ConfigError, closest
 from rrl.records import by_step, fault, last_rows, read_object, write_whole
 from rrl.secrecy import redacted
 from rrl.texts import shortened, visible

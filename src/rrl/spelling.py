@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rrl.likeness import likeness, ratio
+from rrl.errors import likeness, ratio
 
 ALIASES = {
     "seed": "random_seed rng_seed manual_seed",

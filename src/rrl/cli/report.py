@@ -61,8 +61,7 @@ def _report(arguments: Sequence[str]) -> None:
 
 def _read(arguments: Sequence[str]) -> _Asked:
     """The arguments, checked."""
-    from rrl.errors import ConfigError
-    from rrl.likeness import nearest
+    from rrl.errors import ConfigError, nearest
 
     places = [Path(text).expanduser() for text in arguments if "=" not in text or Path(text).is_dir()]
     given = dict(text.partition("=")[::2] for text in arguments if "=" in text and not Path(text).is_dir())
