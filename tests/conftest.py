@@ -16,9 +16,9 @@ __all__ = ["server"]
 
 STARTERS = {
     "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "working", "start",
-    "begin", "demo", "evaluate", "reward_model", "sft", "train",
+    "begin", "demo", "evaluate", "make_policy", "make_trainer", "reward_model", "sft", "train",
 }  # fmt: skip
-"""What a test module that starts processes imports: these and whole commands."""
+"""What a test module that starts processes imports: these, whole commands, and DeepSpeed, which looks for compilers."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
