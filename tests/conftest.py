@@ -33,6 +33,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _guard()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Any:
+    """What a test has printed reaches the terminal from a worker only where halves of characters are escaped."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode("utf-8")) for name, text in report.sections
+    ]
+    return report
+
+
 @cache
 def _guard() -> None:
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
