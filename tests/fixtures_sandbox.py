@@ -1,6 +1,5 @@
 """Sandboxes for tests: small limits, one for each isolation that works here."""
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from rrl.errors import DataError
+from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import choose
 from rrl.sandbox.judge import run_of
 from rrl.sandbox.limits import Limits
@@ -43,8 +43,7 @@ def run(sandbox: Sandbox, source: str, given: Any = "", function: str | None = N
 
 def ask(server: Server, source: str) -> Run:
     """One run on a server."""
-    request = json.dumps({"source": source, "function": None, "input": ""}).encode()
-    return run_of(*server.ask(request), LIMITS, prints=True)
+    return run_of(*server.ask(packed(source, None, "")), LIMITS, prints=True)
 
 
 def told(found: Run) -> tuple[str, str | None]:

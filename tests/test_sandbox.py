@@ -19,6 +19,7 @@ from fixtures_sandbox import LIMITS, ask, family, other, run, told, working
 from rrl.errors import DataError
 from rrl.sandbox import sandbox as parent
 from rrl.sandbox.inside import watch
+from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import LEVELS, REACHES, described
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Job
@@ -64,7 +65,7 @@ def test_who_computes_for_ever_is_stopped(level: str) -> None:
 
 
 def test_the_time_to_compute_is_kept_to_the_tenth_of_a_second(unfiltered: Server) -> None:
-    header, _, _ = unfiltered.ask(b'{"source": "while True: pass", "function": "f", "input": []}')
+    header, _, _ = unfiltered.ask(packed("while True: pass", "f", []))
     assert LIMITS.cpu_seconds <= header["cpu"] < LIMITS.cpu_seconds + 0.2
 
 

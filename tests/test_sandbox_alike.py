@@ -1,7 +1,6 @@
 """A program is judged alike under every isolation, on a busy machine and an idle one."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from contextlib import closing
 import pytest
 
 from fixtures_sandbox import LIMITS, family, other, run, told, working
+from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import LEVELS
 from rrl.sandbox.judge import run_of
 from rrl.sandbox.limits import Limits
@@ -113,7 +113,7 @@ def _unwatched(source: str, limits: Limits) -> tuple[str, str | None]:
 
 
 def _request(source: str) -> bytes:
-    return json.dumps({"source": source, "function": None, "input": ""}).encode()
+    return packed(source, None, "")
 
 
 def test_who_was_killed_at_the_kernels_limit_is_out_of_time() -> None:

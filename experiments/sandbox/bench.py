@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.sandbox import server
+from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import choose
 from rrl.sandbox.judge import run_of
 from rrl.sandbox.limits import Limits
@@ -103,7 +104,7 @@ def _limit() -> None:
 def _warm(count: int, workers: int, *, own_user: bool) -> float:
     """The warm server with limits alone: no filter of system calls, no rules on files."""
     servers = [server.Server("rlimits", LIMITS, filtered=False, own_user=own_user) for _ in range(workers)]
-    request = json.dumps({"source": PROGRAM, "function": None, "input": "7\n"}).encode()
+    request = packed(PROGRAM, None, "7\n")
 
     def serve(each: server.Server) -> list[Run]:
         return [run_of(*each.ask(request), LIMITS, prints=True) for _ in range(count // workers)]

@@ -1,12 +1,12 @@
 """Which isolation works on this machine, found by starting it, and what it keeps from programs, found by trying."""
 
-import json
 import os
 import socket
 from collections.abc import Mapping
 from typing import Literal
 
 from rrl.errors import DataError
+from rrl.sandbox.inside.request import packed
 from rrl.sandbox.judge import run_of
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.server import Server, ServerLost
@@ -28,7 +28,7 @@ SCARCE = {
     "No space left on device": "the folder for temporary files is full: make room there, or set TMPDIR",
 }
 """What is missing by the kernel's own words, whatever the isolation."""
-CANARY = json.dumps({"source": "def sing():\n    return 1\n", "function": "sing", "input": []}).encode()
+CANARY = packed("def sing():\n    return 1\n", "sing", [])
 """A program that nothing can be wrong with."""
 TRIAL = """
 import os, socket
@@ -102,8 +102,7 @@ def reached(limits: Limits, level: Level) -> Facts:
         given = [paths, os.getpid(), listener.getsockname()[1]]
         server = Server(level, limits)
         try:
-            request = json.dumps({"source": TRIAL, "function": "trial", "input": given}).encode()
-            run = run_of(*server.ask(request), limits, prints=False)
+            run = run_of(*server.ask(packed(TRIAL, "trial", given)), limits, prints=False)
         finally:
             server.close()
     if run.status != "ended":

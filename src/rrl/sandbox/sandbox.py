@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -16,6 +15,7 @@ from rrl.errors import DataError
 from rrl.machine import cpus_of_a_rank
 from rrl.pulse import beat
 from rrl.ranges import at_least_one
+from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import CANARY, NO_MORE, Isolation, choose, described, reached
 from rrl.sandbox.judge import destroyer, failure, run_of
 from rrl.sandbox.limits import Limits
@@ -152,8 +152,7 @@ class Sandbox:
     def submit(self, job: Job) -> "Future[list[Run]]":
         """One run for each input, in order, some time later; DataError if the isolation asked for does not work."""
         pending = _Pending(job)
-        common = {"source": job.source, "function": job.function}
-        requests = [json.dumps({**common, "input": given}).encode() for given in job.inputs]
+        requests = [packed(job.source, job.function, given) for given in job.inputs]
         with self._lock:
             self._start()
             for index, request in enumerate(requests):

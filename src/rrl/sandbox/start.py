@@ -18,7 +18,7 @@ INSIDE = Path(__file__).parent / "inside"
 PLACE = "/harness/rrl/sandbox/inside"
 """Where bubblewrap shows the server's own files while it starts."""
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.so.cache")
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"}
 """All that a server finds in its environment. Sets of texts have the same order each time, files are UTF-8 as where no
 language is named, and threads share one heap: the C library would give each its own, 64 MB of address space, where the
 limit leaves room for it."""

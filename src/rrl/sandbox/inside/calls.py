@@ -9,6 +9,8 @@ import os
 import struct
 from collections.abc import Iterable
 
+from rrl.sandbox.inside import kernel
+
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """As the kernel names them."""
 _FREE = {
@@ -92,26 +94,39 @@ def numbers(machine: str) -> dict[str, int]:
     return _pairs(_FREE[machine])
 
 
-def belonging_to(pid: int, code: bytes) -> bytes:
-    """The filter ``code`` for the process of this number, which may signal itself."""
-    return code.replace(struct.pack("=I", ANYBODY), struct.pack("=I", pid))
-
-
-def program() -> bytes:
-    """The filter, for anybody: a list of tests, of which the first that holds decides."""
+def filter_of_programs() -> kernel.Filter:
+    """For anybody, who may signal itself: calls that are judged one by one, then a search for the others."""
     machine = os.uname().machine
     free, judged = numbers(machine), _pairs(_JUDGED[machine])
     code = [_load(ARCHITECTURE), _if(EQUALS, MACHINES[machine], 1, 0), _then(REFUSED), _load(NUMBER)]
     for name, number in judged.items():
         rule = _one_thread() if name == "clone" else _among(_ALLOWED[name])
         code += [_if(EQUALS, number, 0, len(rule)), *rule]
-    code += [_if(EQUALS, number, len(free) + 2 - place, 0) for place, number in enumerate(free.values())]
-    return b"".join([*code, _if(AT_LEAST, NEW, 1, 0), _then(REFUSED), _then(UNKNOWN), _then(ALLOW)])
+    return kernel.Filter(b"".join([*code, *_search(_verdicts(set(free.values())))]), struct.pack("=I", ANYBODY))
 
 
 def _pairs(text: str) -> dict[str, int]:
     words = text.split()
     return {name: int(number) for name, number in zip(words[::2], words[1::2], strict=True)}
+
+
+def _verdicts(free: set[int]) -> list[tuple[int, int]]:
+    """From which number on which verdict holds."""
+    found = [(0, REFUSED)]
+    for number in range(max(*free, NEW) + 2):
+        verdict = ALLOW if number in free else REFUSED if number < NEW else UNKNOWN
+        if verdict != found[-1][1]:
+            found.append((number, verdict))
+    return found
+
+
+def _search(verdicts: list[tuple[int, int]]) -> list[bytes]:
+    """By halves: for each filter the kernel goes through all numbers that there are, to know what it always allows."""
+    if len(verdicts) == 1:
+        return [_then(verdicts[0][1])]
+    half = len(verdicts) // 2
+    lower, upper = _search(verdicts[:half]), _search(verdicts[half:])
+    return [_if(AT_LEAST, verdicts[half][0], len(lower), 0), *lower, *upper]
 
 
 def _one_thread() -> list[bytes]:

@@ -22,7 +22,7 @@ class Cell:
         self.limits: Mapping[str, Any] = settings["limits"]
         self._own_root = settings["isolation"] != "rlimits"
         self._user: int | None = settings["user"] if os.geteuid() == 0 else None
-        self._calls = calls.program() if settings["filtered"] and calls.known() else b""
+        self._filter = calls.filter_of_programs() if settings["filtered"] and calls.known() else None
         self._confines = settings["filtered"] and files.version() > 0
         self._box = BOX if self._own_root else settings["folder"] + "/box"
         self.report = _raise_open_files()
@@ -35,6 +35,9 @@ class Cell:
         if self._confines:
             writable = os.path.dirname(BOX) if self._own_root else self._box
             files.prepare(settings["visible"], settings["hidden"], writable, self._rules)
+        self._follow_rules = files.to_confine(self._rules)
+        self._drop_capabilities = kernel.to_drop_capabilities()
+        self._die_with_parent = kernel.to_control(kernel.DIES_WITH_PARENT, signal.SIGKILL)
 
     def _enter(self, settings: Mapping[str, Any]) -> int:
         """Go where programs are to be; the descriptor of the process namespace there."""
@@ -73,17 +76,17 @@ class Cell:
         for what, most in self._most():
             resource.setrlimit(what, (most, most))
         if self._confines:
-            files.confine(self._rules)
+            self._follow_rules()
             os.close(self._rules)
         if self._user is not None:
             os.setgroups([])
             os.setresgid(self._user, self._user, self._user)
             os.setresuid(self._user, self._user, self._user)
         elif self._own_root:
-            kernel.drop_capabilities()
-        kernel.control(kernel.DIES_WITH_PARENT, signal.SIGKILL)
-        if self._calls:
-            kernel.seccomp(calls.belonging_to(os.getpid(), self._calls))
+            self._drop_capabilities()
+        self._die_with_parent()
+        if self._filter is not None:
+            self._filter.impose()
 
     def _most(self) -> tuple[tuple[int, int], ...]:
         given = self.limits

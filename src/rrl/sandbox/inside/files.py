@@ -38,9 +38,9 @@ def prepare(readable: Sequence[str], hidden: Sequence[str], writable: str, descr
     os.close(rules)
 
 
-def confine(descriptor: int) -> None:
-    """From now on these rules hold for this process."""
-    kernel.syscall(RESTRICT, descriptor, 0)
+def to_confine(descriptor: int) -> kernel.Call:
+    """A call after which these rules hold for a process."""
+    return kernel.to_syscall(RESTRICT, descriptor, 0)
 
 
 def _allow_but(rules: int, path: str, hidden: Sequence[str]) -> None:

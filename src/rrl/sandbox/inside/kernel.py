@@ -3,6 +3,7 @@
 import ctypes
 import os
 import struct
+from collections.abc import Callable
 
 NEW_MOUNTS, NEW_NAMES, NEW_IPC, NEW_USERS, NEW_PIDS, NEW_NET = 2**17, 2**26, 2**27, 2**28, 2**29, 2**30
 READ_ONLY, NO_SETUID, NO_DEVICES, NO_EXECUTION = 1, 2, 4, 8
@@ -10,17 +11,31 @@ REMOUNT, BIND, RECURSIVE, PRIVATE = 2**5, 2**12, 2**14, 2**18
 DETACH = 2
 DIES_WITH_PARENT, DUMPABLE, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 4, 22, 36, 38
 _CAPABILITIES = 0x20080522
+NUMBER = struct.Struct("=I")
 # a call must not let go of the interpreter's lock: what it changes holds for a fork that follows
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
-def _call(name: str, *arguments: int | bytes | None) -> int:
+Call = Callable[[], int]
+
+
+def _prepared(name: str, *arguments: int | bytes | None) -> Call:
+    """A call that is still to be made: little is left to do for it in a process that was just forked."""
+    function = getattr(_libc, name)
     given = [ctypes.c_ulong(each) if isinstance(each, int) else ctypes.c_char_p(each) for each in arguments]
-    result = int(getattr(_libc, name)(*given))
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"{name}: {os.strerror(error)}")
-    return result
+
+    def call() -> int:
+        result: int = function(*given)
+        if result < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, f"{name}: {os.strerror(error)}")
+        return result
+
+    return call
+
+
+def _call(name: str, *arguments: int | bytes | None) -> int:
+    return _prepared(name, *arguments)()
 
 
 def unshare(what: int) -> None:
@@ -59,21 +74,41 @@ def pivot_root(new: str, old: str) -> None:
 
 def control(option: int, *arguments: int) -> None:
     """prctl(2)."""
-    _call("prctl", option, *arguments, *[0] * (4 - len(arguments)))
+    to_control(option, *arguments)()
 
 
-def seccomp(program: bytes) -> None:
-    """Have a filter decide on each system call of this process from now on."""
-    code = ctypes.create_string_buffer(program, len(program))
-    head = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
-    control(SECCOMP, 2, ctypes.addressof(head))
+def to_control(option: int, *arguments: int) -> Call:
+    """The same, prepared."""
+    return _prepared("prctl", option, *arguments, *[0] * (4 - len(arguments)))
 
 
-def drop_capabilities() -> None:
-    """Give up all privileges of this process."""
-    _call("capset", struct.pack("=Ii", _CAPABILITIES, 0), struct.pack("=6I", *[0] * 6))
+class Filter:
+    """Decides on each system call of a process; where ``program`` has ``anybody``, its number will stand."""
+
+    def __init__(self, program: bytes, anybody: bytes) -> None:
+        self._code = ctypes.create_string_buffer(program, len(program))
+        self._places = [place for place in range(0, len(program), 4) if program[place : place + 4] == anybody]
+        head = struct.pack("@HP", len(program) // 8, ctypes.addressof(self._code))
+        self._head = ctypes.create_string_buffer(head, len(head))
+        self._impose = to_control(SECCOMP, 2, ctypes.addressof(self._head))
+
+    def impose(self) -> None:
+        """On this process, from now on."""
+        for place in self._places:
+            NUMBER.pack_into(self._code, place, os.getpid())
+        self._impose()
+
+
+def to_drop_capabilities() -> Call:
+    """A call that gives up all privileges of this process."""
+    return _prepared("capset", struct.pack("=Ii", _CAPABILITIES, 0), struct.pack("=6I", *[0] * 6))
 
 
 def syscall(number: int, *arguments: int | bytes | None) -> int:
     """A system call that the C library may not know."""
-    return _call("syscall", number, *arguments)
+    return to_syscall(number, *arguments)()
+
+
+def to_syscall(number: int, *arguments: int | bytes | None) -> Call:
+    """The same, prepared."""
+    return _prepared("syscall", number, *arguments)

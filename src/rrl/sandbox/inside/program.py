@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from types import CodeType, TracebackType
 from typing import Any
@@ -19,33 +19,35 @@ from rrl.sandbox.inside import imports, plain, streams
 MESSAGE = 400
 """Characters of an exception's message that are kept."""
 Told = dict[str, Any]
+ENDED: Told = {"status": "ended"}
+"""Nothing to tell of a program that reads and prints."""
 _write = os.write
 """As it is before a program changes it."""
 _name_of = type.__dict__["__name__"].__get__
 
 
-def run(request: Mapping[str, Any], path: str, compiled: Callable[[], object]) -> Told:
-    """Compile a program, which sees ``path`` as its file, and run it on one input; ``compiled`` is called in between.
+def run(source: str, call: Any, path: str, compiled: Callable[[], object]) -> Told:
+    """Compile a program, which sees ``path`` as its file, and run it; ``compiled`` is called in between.
 
+    ``call`` is a function and its arguments, or None for a program that reads and prints.
     ``ended`` with an error means that it failed in a thread, which an interpreter would only print.
     """
-    function = request["function"]
     try:
-        code = compile(request["source"].encode(), path, "exec", dont_inherit=True)  # bytes, as in a file
+        code = compile(source.encode(), path, "exec", dont_inherit=True)  # bytes, as in a file
     except BaseException as error:
         return _failure("compile_error", error, path)
     compiled()
     try:
-        if function is None:
+        if call is None:
             return _script(code)
-        return {"status": "ended", "value": plain.data(_call(code, function, request["input"]))}
+        return {"status": "ended", "value": plain.data(_call(code, *call))}
     except BaseException as error:
         return _failure("runtime_error", error, path)
 
 
 def _script(code: CodeType) -> Told:
     """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it."""
-    told: Told = {"status": "ended"}
+    told = dict(ENDED)
     threading.excepthook = threading.__excepthook__ = lambda args: _note(told, args, code.co_filename)
     try:
         exec(code, _module("__main__", code.co_filename))
@@ -134,7 +136,7 @@ def as_text(told: Told, most: int) -> bytes:
     return json.dumps(long).encode()
 
 
-def write(text: bytes, descriptor: int) -> None:
+def write(text: bytes | memoryview, descriptor: int) -> None:
     """All of it."""
     left = memoryview(text)
     while left:

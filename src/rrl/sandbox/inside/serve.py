@@ -22,7 +22,7 @@ os.register_at_fork, _register = lambda **hooks: None, os.register_at_fork
 import random  # noqa: E402
 import threading  # noqa: E402
 
-from rrl.sandbox.inside import watch  # noqa: E402
+from rrl.sandbox.inside import streams, watch  # noqa: E402
 from rrl.sandbox.inside.cell import Cell  # noqa: E402
 from rrl.sandbox.inside.program import write  # noqa: E402
 from rrl.sandbox.inside.zygote import Zygote  # noqa: E402
@@ -95,6 +95,7 @@ def _settle() -> None:
     threading.stack_size(THREAD_STACK)
     if hasattr(sys, "set_int_max_str_digits"):
         sys.set_int_max_str_digits(0)  # many problems print numbers of any length
+    streams.open_all()
     gc.collect()
     _filled.extend(bytes(size - sys.getsizeof(b"")) for size in range(48, 513, 16) for _ in range(HOLES // size))
     gc.freeze()  # a collection in a child would touch, and so copy, all of this memory

@@ -1,6 +1,7 @@
 """The standard streams of a program, opened and flushed as CPython does it for ``python program.py < input | cat``."""
 
 import io
+import os
 import sys
 from typing import Any, TextIO
 
@@ -9,11 +10,28 @@ ERRORS = {"stdin": "surrogateescape", "stdout": "surrogateescape", "stderr": "ba
 
 
 def open_all() -> None:
-    """New streams on the descriptors 0, 1 and 2, which must be the program's: what they can do is found out here."""
-    for descriptor, name in enumerate(ERRORS):
-        stream = _opened(descriptor, name)
+    """New streams on the descriptors 0, 1 and 2, once for all programs.
+
+    What streams can do they find out here, on a file and two pipes, which is what each program has there.
+    """
+    end, pipe = os.pipe()
+    file = os.memfd_create("input")
+    for descriptor, (name, like) in enumerate(zip(ERRORS, (file, pipe, pipe), strict=True)):
+        stream = _opened_as(like, descriptor, name)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    for each in (end, pipe, file):
+        os.close(each)
+
+
+def _opened_as(like: int, descriptor: int, name: str) -> TextIO:
+    """What this process has there stays."""
+    kept = os.dup(descriptor)
+    os.dup2(like, descriptor)
+    stream = _opened(descriptor, name)
+    os.dup2(kept, descriptor)
+    os.close(kept)
+    return stream
 
 
 def _opened(descriptor: int, name: str) -> TextIO:

@@ -10,6 +10,7 @@ from typing import Any
 from rrl.sandbox.inside import child
 from rrl.sandbox.inside.cell import Cell
 from rrl.sandbox.inside.program import write
+from rrl.sandbox.inside.request import split
 from rrl.sandbox.inside.zygote import Zygote
 
 CHUNK = 2**16
@@ -43,14 +44,32 @@ def whole(said: bytes) -> bytes:
 
 def _open(request: bytes) -> tuple[list[int], dict[int, str]]:
     """The process' descriptors, and our ends of what it writes."""
-    theirs, ours = [os.memfd_create("request")], {}
-    write(request, theirs[0])
+    made, read = split(request)
+    theirs, ours = [_file(made), _stdin(read)], {}
     for name in ("output", "errors", "report"):
         end, its = os.pipe()
         theirs.append(its)
         ours[end] = name
         os.fchmod(its, ANYBODY)
     return theirs, ours
+
+
+def _file(text: memoryview) -> int:
+    file = os.memfd_create("input")
+    write(text, file)
+    return file
+
+
+def _stdin(text: memoryview) -> int:
+    """As a shell opens it, where /proc lets us."""
+    file = _file(text)
+    try:
+        read_only = os.open(f"/proc/self/fd/{file}", os.O_RDONLY)
+    except OSError:
+        os.lseek(file, 0, os.SEEK_SET)
+        return file
+    os.close(file)
+    return read_only
 
 
 class Watch:

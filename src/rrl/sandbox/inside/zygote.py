@@ -18,8 +18,8 @@ NUMBER = struct.Struct("=q")
 END = struct.Struct("=qd")
 """How a process ended: its exit code, and its seconds of processor time."""
 START, ENDED, COLLECT = b"S", b"E", b"C"
-MOST = 4
-"""Descriptors of one process: its request, output, errors and report."""
+MOST = 5
+"""Descriptors of one process: its program, input, output, errors and report."""
 
 
 class Zygote:
