@@ -34,11 +34,13 @@ PRELOADED = (
 """What programs import most; the rest they load themselves."""
 THREAD_STACK = 2**23
 """Bytes; without it each thread would have as much as the first one may grow to."""
-HOLES = 2**15
-"""Bytes of objects of each size class that fill what imports left free; more of them touch no fewer pages."""
+HOLES = 2**16
+"""Bytes of objects of each size class, at most, that fill what imports left free."""
+POOL, FIRST = 2**14, 48
+"""Bytes that CPython gives a size class at a time, and those at the beginning that say what of them is free."""
 LENGTH = struct.Struct("!I")
 _filled: list[bytes] = []
-"""With these in the holes of the heap, what a child makes lies together, and touches fewer pages."""
+"""With these in the holes of the heap, what a child makes lies together and in new pools, and touches fewer pages."""
 
 
 def main() -> None:
@@ -97,8 +99,18 @@ def _settle() -> None:
         sys.set_int_max_str_digits(0)  # many problems print numbers of any length
     streams.open_all()
     gc.collect()
-    _filled.extend(bytes(size - sys.getsizeof(b"")) for size in range(48, 513, 16) for _ in range(HOLES // size))
+    for size in range(48, 513, 16):
+        _fill(size)
     gc.freeze()  # a collection in a child would touch, and so copy, all of this memory
+
+
+def _fill(size: int) -> None:
+    """The holes for objects of this size: there are no more where one is the first in its pool."""
+    for _ in range(HOLES // size):
+        block = bytes(size - sys.getsizeof(b""))
+        if id(block) % POOL == FIRST:
+            break
+        _filled.append(block)
 
 
 def _receive(line: int) -> bytes:
