@@ -35,6 +35,7 @@ class Cell:
         if self._confines:
             writable = os.path.dirname(BOX) if self._own_root else self._box
             files.prepare(settings["visible"], settings["hidden"], writable, self._rules)
+        self._most = self._limits()
         self._follow_rules = files.to_confine(self._rules)
         self._drop_capabilities = kernel.to_drop_capabilities()
         self._die_with_parent = kernel.to_control(kernel.DIES_WITH_PARENT, signal.SIGKILL)
@@ -73,8 +74,10 @@ class Cell:
     def confine(self) -> None:
         """In the child: give up every privilege, for good."""
         os.chdir(self._box)
-        for what, most in self._most():
-            resource.setrlimit(what, (most, most))
+        computed = int(time.process_time() + self.limits["cpu_seconds"]) + 2
+        resource.setrlimit(resource.RLIMIT_CPU, (computed, computed))  # for when nobody watches: who does stops before
+        for what, most in self._most:
+            resource.setrlimit(what, most)
         if self._confines:
             self._follow_rules()
             os.close(self._rules)
@@ -88,17 +91,16 @@ class Cell:
         if self._filter is not None:
             self._filter.impose()
 
-    def _most(self) -> tuple[tuple[int, int], ...]:
+    def _limits(self) -> list[tuple[int, tuple[int, int]]]:
         given = self.limits
-        computed = time.process_time() + given["cpu_seconds"]
-        return (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_CPU, int(computed) + 2),  # for when nobody watches: who does, stops programs before
-            (resource.RLIMIT_NOFILE, given["open_files"]),
-            (resource.RLIMIT_FSIZE, given["file_mb"] * 2**20),
-            (resource.RLIMIT_NPROC, self._most_processes()),
-            (resource.RLIMIT_AS, given["memory_mb"] * 2**20),
-        )
+        most = {
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_NOFILE: given["open_files"],
+            resource.RLIMIT_FSIZE: given["file_mb"] * 2**20,
+            resource.RLIMIT_NPROC: self._most_processes(),
+            resource.RLIMIT_AS: given["memory_mb"] * 2**20,
+        }
+        return [(what, (value, value)) for what, value in most.items()]
 
     def _most_processes(self) -> int:
         """The kernel counts all threads of a user, among which are others than the program's unless it has its own."""

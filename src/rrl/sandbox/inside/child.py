@@ -4,6 +4,7 @@ import os
 import struct
 import sys
 import time
+from typing import Any
 
 from rrl.sandbox.inside import program, request
 from rrl.sandbox.inside.cell import Cell
@@ -24,11 +25,11 @@ def become(cell: Cell, descriptors: list[int]) -> None:
     try:
         reserve = [bytes(RESERVE)]
         report = cell.report
-        given = _prepare(cell, *descriptors)
-        path = f"{os.getcwd()}/program.py"
-        sys.argv, sys.path[:0] = [path], [os.path.dirname(path)]
+        source, call = _prepare(cell, *descriptors)
+        folder = os.getcwd()
+        path = f"{folder}/program.py"
+        sys.argv, sys.path[:0] = [path], [folder]
         _write(report, READY + SECONDS.pack(time.process_time()))
-        source, call = request.program(given)
         told = program.run(source, call, path, lambda: _write(report, COMPILED))
         code = 0 if told["status"] == "ended" else 1
         reserve.clear()
@@ -38,13 +39,14 @@ def become(cell: Cell, descriptors: list[int]) -> None:
         leave(code)
 
 
-def _prepare(cell: Cell, request: int, read: int, output: int, errors: int, report: int) -> bytes:
+def _prepare(cell: Cell, asked: int, read: int, output: int, errors: int, report: int) -> tuple[str, Any]:
     """All that must be so before a line of the program runs; the report's pipe tells what went wrong."""
     try:
         os.setsid()
-        given = os.pread(request, os.fstat(request).st_size, 0)
-        for number, descriptor in enumerate((read, output, errors)):
-            os.dup2(descriptor, number)
+        source, call = request.program(os.pread(asked, os.lseek(asked, 0, os.SEEK_END), 0))
+        os.dup2(read, 0)
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
         os.dup2(report, cell.report, inheritable=False)
         report = cell.report
         os.closerange(3, report)  # nothing that was open before stays open
@@ -52,4 +54,4 @@ def _prepare(cell: Cell, request: int, read: int, output: int, errors: int, repo
     except BaseException as error:
         program.write(repr(error).encode(errors="replace"), report)
         raise
-    return given
+    return source, call
