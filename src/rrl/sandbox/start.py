@@ -21,7 +21,7 @@ LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"}
 """All that a server finds in its environment. Sets of texts have the same order each time, files are UTF-8 as where no
 language is named, and threads share one heap: the C library would give each its own, 64 MB of address space, where the
-limit leaves room for it."""
+limit leaves room for it. What libraries call is looked up once, not in each program."""
 SPACES = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 OF_ROOT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_KILL")
 """What the server needs of root's privileges, to make namespaces and to become and end programs; they have none."""
