@@ -53,6 +53,7 @@ def main() -> None:
             __import__(name)
         _settle()
         cell.open_library()
+        _tidy()
         _serve(cell, _take_line())
     finally:
         cell.leave()
@@ -98,6 +99,10 @@ def _settle() -> None:
     if hasattr(sys, "set_int_max_str_digits"):
         sys.set_int_max_str_digits(0)  # many problems print numbers of any length
     streams.open_all()
+
+
+def _tidy() -> None:
+    """After all that is to be made before the first program."""
     gc.collect()
     for size in range(48, 513, 16):
         _fill(size)
