@@ -82,6 +82,8 @@ TAGS = [
     ("<final_answer>18</final_answer>", "18"),
     ("<answer>18", "18"),
     ("18</answer> and 3 more", "18"),
+    ("<answer>18<answer>", "18"),
+    ("<answer>17, no: <answer>18", ""),
     ("<answer>18</answer> or <answer>1", "18"),
     ("<answer><answer>18</answer></answer>", "18"),
     ("<answer></answer>", ""),

@@ -32,11 +32,11 @@ LAYERS = (
     ),
     (
         *PLUGINS, "policy", "agreement", "models", "prompts", "sft", "evaluation", "report", "watchdog",
-        "launch", "footprint", "preferences", "sweep_records", "rescore", "loop", "harvest", "equality", "arms",
+        "launch", "footprint", "preferences", "sweep_records", "rescore", "loop", "harvest", "regions", "arms",
         "summary", "binding", "manifest",
     ),
     (
-        "trainer", "gsi", "phases", "probes", "search", "prepared",
+        "trainer", "gsi", "phases", "probes", "search", "prepared", "equality",
     ),
     (
         "config", "checkpoint", "forecast", "jobs",

@@ -41,8 +41,8 @@ def make_task(judge: MathJudge, path: object = None, answer_format: Any = "boxed
     )
 
 
-def rollout(response: str, answer: str, finished: bool = True) -> Rollout:
-    example = Example("math/train/0", "Level 1", "?", "", answer, {"subject": "algebra"})
+def rollout(response: str, answer: str, finished: bool = True, question: str = "?") -> Rollout:
+    example = Example("math/train/0", "Level 1", question, "", answer, {"subject": "algebra"})
     return Rollout(State(Problem(example, (), ())), (), (), (), finished, response, 0)
 
 
@@ -246,7 +246,8 @@ PAIRS = [
     (r"(2, \infty) \cup (-\infty, 1)", r"(-\infty,1)\cup(2,\infty)", RIGHT),
     (r"(-\infty, 1]", r"(-\infty,1)", WRONG),
     (r"(-\infty, 3)", "x < 3", RIGHT),
-    ("x < 3", r"(-\infty, 3)", WRONG),
+    ("x < 3", r"(-\infty, 3)", RIGHT),
+    ("x < 3", r"(-\infty, 3]", WRONG),
     ("3 > x", "x < 3", RIGHT),
     # matrices
     (r"\begin{bmatrix} 1 \\ 0.5 \end{bmatrix}", r"\begin{pmatrix} 1 \\ 1/2 \end{pmatrix}", RIGHT),
@@ -313,6 +314,29 @@ def test_pairs_worked_by_hand(judge: MathJudge) -> None:
     ]
     assert not wrongly
     assert all(f.score == float(f.verdict is Verdict.RIGHT) for f in found)
+
+
+COPIES = [
+    # the question, an answer, the reference, and whether the answer is right
+    ("Compute $95^2$.", "95^2", "9025", False),
+    ("Compute $95^2$.", "9025", "9025", True),
+    ("Compute $95^2$.", r"25 \cdot 361", "9025", False),
+    (r"Simplify \[\sqrt{720}.\]", r"\sqrt{720}", r"12\sqrt5", False),
+    (r"Simplify \(x\) where $x = \sqrt{720}$", r"\sqrt{720}", r"12\sqrt5", True),
+    ("Factor $t^2-49$.", "t^2 - 49", "(t-7)(t+7)", False),
+    ("Factor $t^2-49$.", "(t+7)(t-7)", "(t-7)(t+7)", True),
+    ("What is $x$ if $x = 16^{7/4}$, that is, $16^{7/4}$?", "x = 16^{7/4}", "128", False),
+    ("The root $x = 4$ is known.", "x = 4", "4", True),
+    (r"One of $\frac12$ and $0.6$ is right.", r"\frac12", r"\frac{1}{2}", True),
+    (r"Write $0.\overline{54}$ as a fraction.", r"0.\overline{54}", r"\frac{6}{11}", False),
+]
+
+
+def test_a_formula_of_the_question_is_no_answer_to_it(judge: MathJudge) -> None:
+    asked = [rollout(rf"\boxed{{{answer}}}", expected, question=question) for question, answer, expected, _ in COPIES]
+    found = make_task(judge).verify(asked)
+    assert [item.solved for item in found] == [right for *_, right in COPIES]
+    assert [item.evidence["outcome"] for item in found].count("copied") == 5
 
 
 def test_a_verdict_comes_with_evidence(judge: MathJudge) -> None:

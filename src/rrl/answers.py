@@ -42,7 +42,21 @@ def same_text(answer: str, expected: str) -> bool:
         if _CHOICES.fullmatch(other):
             return _choices(one) == _choices(other)
         return one == other or one == _without_half(other) != other or _without_half(one) == other != one
+    letters = [_plain(text) for text in (answer, expected)]
+    if all(_CHOICE.fullmatch(letter) for letter in letters):
+        return letters[0].strip("()") == letters[1].strip("()")
     return tokens(tidy(answer)) == tokens(tidy(expected)) != []
+
+
+def is_copied(answer: str, expected: str, question: str) -> bool:
+    """Whether an answer, or what is right of its equals sign, is a formula of the question with something to work out.
+
+    Where it is equal to the reference without being its text, nothing was done: ``95^2`` when that is asked for.
+    """
+    tidied = [tidy(part) for part in (answer, answer.rpartition("=")[2])]
+    to_do = [tokens(text) for text in tidied if _TO_DO.search(text) and _plain(text) != _plain(expected)]
+    asked = {" ".join(tokens(tidy(_content(formula)))) for formula in _FORMULA.finditer(question)} if to_do else set()
+    return any(" ".join(words) in asked for words in to_do)
 
 
 def is_words(answer: str) -> bool:
@@ -78,10 +92,13 @@ def _without_half(time: str) -> str:
 
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_CHOICE = re.compile(r"[A-Z]|\(?[A-Z]\)")
 _CHOICES = re.compile(r"[a-z](?:(?:,?and|,)[a-z])+")
 _MARKED = re.compile(r"\\(?:text\w*|mbox|math(?:rm|bf|it))\s*\{[^{}]*\}|\\[,;:! ]")
 _WORDS = re.compile(r"\(?[A-Za-z][A-Za-z0-9,.'-]*\)?")
 _TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?:[ap]\.?m\.?)?|\d{1,2}[ap]\.?m\.?", re.IGNORECASE)
+
+_TO_DO = re.compile(r"\\(?:frac|sqrt|overline)|(?<=\S)\s*[-+*/^!]")
 
 _ANSWER_IS = re.compile(r"\banswers?(?:\s*(?:is|are|=|:|\*\*))+[ \t]*", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:\\.|[^$\n\\])+)\$", re.DOTALL)

@@ -23,17 +23,22 @@ def conclusion(response: str) -> str:
 def tagged(text: str) -> str | None:
     """The content of the last complete ``<answer>...</answer>``; None without such a tag.
 
-    Where none is complete, a beginning reaches to the end of the text, and an end back to its beginning.
+    Where none is complete, a beginning reaches to the end of the text, and an end back to its beginning. Of two
+    beginnings without an end the second may be meant as one: then nothing counts but what stands between them alone.
     """
-    begin, content = None, None
+    begin, content, between = None, None, None
     for tag in _ANSWER_TAG.finditer(text):
         if not tag["end"]:
+            between = between if begin is None else text[begin : tag.start()]
             begin = tag.end()
         elif begin is not None:
             begin, content = None, text[begin : tag.start()]
         elif content is None:
             content = text[: tag.start()]
-    return text[begin:] if content is None and begin is not None else content
+    if content is not None or begin is None:
+        return content
+    rest = text[begin:]
+    return rest if not (between or "").strip() else between if not rest.strip() else ""
 
 
 def last_box(text: str) -> str | None:

@@ -15,6 +15,7 @@ from rrl.answers import is_words
 from rrl.formula import read_formula
 from rrl.notation import tidy, tokens
 from rrl.numerals import Unreadable
+from rrl.regions import as_region, letters, may_be_point, turned
 from rrl.serving import Tell, Work, serve
 from rrl.statements import Based, Collection, Named, Relation, Scalar, Statement, readings
 from rrl.values import proportional, rounded, same_value
@@ -65,6 +66,19 @@ def _has_letters(text: str) -> bool:
 
 
 def _equal(gold: Statement, other: Statement) -> bool:
+    return _same(gold, other) or _same_region(gold, other)
+
+
+def _same_region(gold: Statement, other: Statement) -> bool:
+    """Whether they are the same numbers in other ways of writing, of the same letter if both have one."""
+    names = {letters(gold), letters(other)} - {frozenset()}
+    if may_be_point(gold) or len(names) > 1:
+        return False
+    one, two = as_region(gold), as_region(other)
+    return (one is not gold or two is not other) and _same(one, two)
+
+
+def _same(gold: Statement, other: Statement) -> bool:
     if isinstance(gold, Named | Relation) or isinstance(other, Named | Relation):
         return _same_relation(gold, other)
     if isinstance(gold, Collection) and isinstance(other, Collection):
@@ -96,10 +110,7 @@ def _same_relation(gold: Statement, other: Statement) -> bool:
     if isinstance(gold, Relation) and isinstance(other, Relation):
         return _same_sides(gold, other)
     if isinstance(gold, Relation):
-        interval = _as_interval(gold)
-        if isinstance(other, Named):
-            other = other if _is_equation(gold) else other.value
-        return _same_equation(gold, other) or (interval is not None and _equal(interval, other))
+        return _same_equation(gold, other)
     if isinstance(other, Relation):
         return _same_equation(gold, other)
     return _equal(*(side.value if isinstance(side, Named) else side for side in (gold, other)))
@@ -108,10 +119,8 @@ def _same_relation(gold: Statement, other: Statement) -> bool:
 def _same_sides(gold: Relation, other: Relation) -> bool:
     if _same_equation(gold, other):
         return True
-    turned = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
-    backwards = tuple(turned.get(sign, sign) for sign in reversed(other.signs))
-    orders = ((other.sides, other.signs), (other.sides[::-1], backwards))
-    return any(gold.signs == signs and _all_equal(gold.sides, sides) for sides, signs in orders)
+    orders = (other, turned(other))
+    return any(gold.signs == order.signs and _all_equal(gold.sides, order.sides) for order in orders)
 
 
 def _is_equation(statement: Statement) -> bool:
@@ -140,27 +149,6 @@ def _difference(statement: Statement) -> Any:
     except Unreadable:
         pass
     return None
-
-
-def _as_interval(relation: Relation) -> Collection | None:
-    """The interval that inequalities of one letter describe, ``1 < x \\le 3``."""
-    turned = {">": "<", r"\ge": r"\le"}
-    sides, signs = relation.sides, relation.signs
-    if all(sign in turned for sign in signs):
-        sides, signs = sides[::-1], tuple(turned[sign] for sign in reversed(signs))
-    if not all(sign in turned.values() for sign in signs):
-        return None
-    letters = [isinstance(side, Scalar) and side.value.is_Symbol for side in sides]
-    infinity = Scalar(sympy.oo, r"\infty")
-    if letters == [True, False]:
-        sides, signs = (Scalar(-sympy.oo, r"-\infty"), sides[1]), ("<", signs[0])
-    elif letters == [False, True]:
-        sides, signs = (sides[0], infinity), (signs[0], "<")
-    elif letters == [False, True, False]:
-        sides = (sides[0], sides[2])
-    else:
-        return None
-    return Collection(("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]"), sides)
 
 
 _UNORDERED = (",", r"\{\}", r"\cup")
@@ -250,15 +238,24 @@ def _leaves_work(text: str) -> bool:
 
 
 _TIMES_TEN = re.compile(r"\*10\^(?:\{-?\d+\}|-?\d)")
-_OPERATION = re.compile(r"(?<=[\w)}\]!°])[-+]|(?<=\d)\*(?=\d)|(?<=[\d)])\((?=-?[\d.]+\))")
+_OPERATION = re.compile(r"(?<=[\w)}\]!°])[-+]|(?<!\\sqrt\d)(?<=\d)\*(?=\d)|(?<=[\d)])\((?=-?[\d.]+\))|-(?=\(?-)")
+_IMAGINARY = re.compile(r"\\[a-zA-Z]+|(\(-?i\)\^|i\}*\^|i)")
 
 
 def _does_more(other: Scalar, gold: Scalar) -> bool:
-    """Whether a number is written with more sums and products than the reference's, as ``(1+i)^4`` for -4."""
+    """Whether a number is written with more sums and products than the reference's, as ``(1+i)^4`` for -4.
+
+    So are powers of i, and any i in a real number: ``i^{10}`` for -1.
+    """
     if other.value.free_symbols:
         return False
     counts = [len(_OPERATION.findall(_TIMES_TEN.sub("", side.text.replace(" ", "")))) for side in (other, gold)]
-    return counts[0] > counts[1]
+    return counts[0] > counts[1] or _imaginary(other) > _imaginary(gold)
+
+
+def _imaginary(side: Scalar) -> int:
+    found = [sign for sign in _IMAGINARY.findall(side.text) if sign]
+    return sum(bool(side.value.is_real) or sign.endswith("^") for sign in found)
 
 
 def load() -> Work:

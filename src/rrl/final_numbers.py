@@ -44,6 +44,8 @@ def read_answer(response: str, answer_format: NumberFormat) -> Fraction | None:
     value = _marked(text, _SENTENCE)
     if value is None:
         return _concluding(text[-TAIL:])
+    if (other := _correction(text)) is not None and other != value:
+        return None
     return None if _bare_line(text.rstrip().rpartition("\n")[2]) not in (None, value) else value
 
 
@@ -71,7 +73,7 @@ _DIGITS = r"(?:(?<![\w.])\.)?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?"  # any script's 
 _NUMBER = re.compile(rf"((?<![\w)\]}}])[-+])?[$£€¥₹]?({_DIGITS})(?: ?/ ?({_DIGITS}))?")
 _GROUPED = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+"
 _WELL_FORMED = re.compile(rf"(?:{_GROUPED}|[0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{{1,2}})?")
-_TOKEN = re.compile(rf"[^\W\d]\w*(?:[.,]\d+)*|{_NUMBER.pattern}")  # CO2, x1 and v1.5 are words
+_TOKEN = re.compile(rf"(?![\u3000-\u9fff])[^\W\d]\w*(?:[.,]\d+)*|{_NUMBER.pattern}")  # CO2, x1 and v1.5 are words
 _LEAD = (
     r"(?:[\s$£€¥₹*_`\"'({}\[:=~≈]|\\(?:(?:boxed|fbox|text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|approx)(?![a-z])"
     r"|[(\[,; ]))*"
@@ -85,29 +87,41 @@ _UNIT = rf"(?:[ \t]*(?:{_WORD}|[%°]))?"
 _BLANK = r"[ \t~]|\\[ ,;:]"
 _MORE = r"[ \t]*[($£€¥₹*]*[-+]?\.?\d"
 _GOES_ON = re.compile(
-    rf"[ \t]*(?:[-+*/^×÷–±:_]|\*\*|x(?![a-z])|to|or|and|through|plus|minus|times|out of|over|divided by){_MORE}"
-    rf"|{_UNIT}(?:,?[ \t]+(?:and|or|to))?[ \t]+[-+]?[$£€¥₹]?\.?\d|[ \t]*[½⅓¼¾⅔]|['’_]\d"
-    r"|[ \t]*(?:\^|_\{?\d|[*×÷+][ \t]*[({]|\\[dt]?frac|\\(?:sqrt|pi|cdot|times|div|pm|over)(?![a-z]))"
-    r"|[abenqruvwxyzkKMB](?![A-Za-z])|[ \t]+[<>≤≥]=?[ \t]"
-    rf"|(?:{_BLANK}|\\text\{{)*(?:hundred|thousand|million|billion|trillion|dozen|score|and a (?:half|quarter)"
+    rf"[ \t]*(?:[-+*/^×÷–±:_]|\*\*|//|x(?![a-z])|to|or|and|through|plus|minus|times|out of|over|divided by){_MORE}"
+    rf"|{_UNIT},?(?:[ \t(]+(?:and|or|to))?[ \t]+[-+]?[$£€¥₹]?\.?\d|[ \t]*[½⅓¼¾⅔π√]|[⁰-⁹²³¹]|['’_]\d"
+    r"|[,;][ \t]*[$£€¥₹]?\d"
+    r"|[ \t]*(?:hr?s?|min|ft|lbs?)[ \t]*\d|\+(?=[\s.,)]|$)"
+    rf"|{_UNIT}[ \t]+or[ \t]+(?:more|less|fewer|greater)\b"
+    r"|[ \t]*pi\b|[ \t][nxyz](?![\w'’])"
+    r"|[ \t]*(?:\^(?!\{?\\circ)|_\{?\d|[*×÷+][ \t]*[({]|\\[dt]?frac|\\(?:sqrt|pi|cdot|times|div|pm|over)(?![a-z]))"
+    r"|[abeinqruvwxyzkKMB](?![A-Za-z])|[ \t]+[<>≤≥]=?[ \t]"
+    rf"|(?:{_BLANK}|\\text\{{)*(?:hundred|thousand|million|billion|trillion|dozen|score"
+    r"|[kK](?![A-Za-z])|and a (?:half|quarter)"
     rf"|(?:squared|cubed)(?![a-z]))|{_UNIT}[ \t]+below zero"
     r"|(?:%|[ \t]*percent)?[ \t]+of(?:[ \t]+(?:the|all|her|his|their|these|those))?[ \t]+[$£€¥₹]?\d",
 )
 """What follows a number that is not the whole of its quantity."""
 _EQUATION = re.compile(r"[^\n.,;(}=]{0,80}=")
+_ASKED = re.compile(r"[^.!?\n]{0,80}\?")
 _HEADING = re.compile(r"[.):][ \t]+[A-Za-z*]")
 _COMES_FROM = re.compile(
     rf"(?:[\d)}}\]](?:%|°|\\%)?[ \t]*"
-    rf"(?:[-+/^×÷–±_]|\*{{1,2}}|x|:|\\(?:times|cdot|div|pm)|plus|minus|times|over|out of)?"
-    rf"|\d{_UNIT}(?:,?[ \t]+(?:and|or|to|through))?"
+    rf"(?:[-+/^×÷–±_,;√]|//|\*{{1,2}}|x|:|\\(?:times|cdot|div|pm)|plus|minus|times|over|out of)?"
+    rf"|\d{_UNIT}(?:,?[ \t(]+(?:and|or|to|through))?"
     rf"|[\^_]\{{?|(?<!\n)(?<!^)-[ \t]|[<>≤≥±])[ \t]*[($£€¥₹]*$"
-    r"|\d['’]$|(?:\b(?:than|twice|double|triple|half(?:[ \t]+of)?|out[ \t]+of)|(?:%|percent|\d)[ \t]+of)"
+    r"|\d['’]$|(?:\b(?:than|twice|double|triple|half(?:[ \t]+of)?|out[ \t]+of|divided[ \t]+by"
+    r"|(?:two|three|four|five)[ \t]+times)"
+    r"|(?:%|percent|\d|\b(?:square|cube|root|third|quarter|fourth|fifth|tenth|factorial)s?)[ \t]+of)"
     r"(?:[ \t]+(?:the|all|her|his|their|these|those))?[ \t]+[$£€¥₹*]*$"
+    r"|√[ \t]*\(?$|\b(?:sqrt|log|ln|exp|base)[ \t]*\(?$|(?<![A-Za-z])[A-Za-z]\($"
+    r"|\d[ \t]*(?:hours?|hrs?|feet|ft|dollars|pounds|lbs?|weeks?),[ \t]*$"
     r"|=[^=\n]*\d[ \t]*(?:[,;]|and)[ \t]*[A-Za-z]\w?[ \t]*=[ \t]*$"
 )
 """What stands before a number that is not the whole of its quantity."""
 _NOT_MEANT = re.compile(
-    r"(?:\b(?:not|instead of|rather than|other than|never)|n['’]t)(?:[ \t]+be)?[ \t]+[$£€¥₹]?$|[A-Za-z]\}?\^\{?$",
+    r"(?:\b(?:not|cannot|instead of|rather than|other than|never)|n['’]t)"
+    r"(?:[ \t]+be)?[ \t]+(?:equal(?:[ \t]+to)?[ \t]+|=[ \t]*)?[$£€¥₹]?$"
+    r"|(?:≠|!=|\\neq?)[ \t]*[$£€¥₹]?$|[A-Za-z]\}?\^\{?$",
     re.IGNORECASE,
 )
 
@@ -122,11 +136,22 @@ _SENTENCE = re.compile(
 _ANSWER_LAST = re.compile(
     r"(?<![\w.,/])([-$]{0,2}\d[\d.,]*(?: [a-z]+)?)[*_]* is (?:the|my|our) (?:final |correct )?answer\b"
 )
+_TAKEN_BACK = re.compile(
+    r"(?<![^\s.!?—–(])(?:wait|oops|hmm|hold on|correction|sorry|actually|on second thought|no)\b[,.:!]?[ \t]",
+    re.IGNORECASE,
+)
 _SEVERAL = re.compile(r"\d[ $]*[,;][ $]*[A-Za-z]|\\q?quad|\b(?:and|or)\b|[<>]|\\(?:leq?|geq?|neq?)(?![a-z])")
 _EXPRESSION = re.compile(
     r"(?<![\w.\\{])(?:\d+(?:\.\d+)?(?![mgshlL])[A-Za-z](?![\w{]|[ \t]*\d)|[A-Za-z][ \t]*(?:[-+*/]|\^\{?)[ \t]*\d)"
 )
 """A letter with a factor or a summand, as in 2x: what is right of an equals sign is not the letter's value."""
+_UNSOLVED = re.compile(
+    r"\W*(?:(?:so|then|thus|hence|therefore|now|we (?:get|have))\b[^\w(]*)?"
+    r"(?:\d+(?:\.\d+)?(?![mgshlLk])[A-Za-z](?![A-Za-z])|\(?[A-Za-z](?![A-Za-z])(?=\s*[-+*/^]\s*\d))"
+    r"(?:[-+*/^() \d.]|[A-Za-z](?![A-Za-z]))*",
+    re.IGNORECASE,
+)
+"""A sentence that begins with such an equation."""
 _ALONE_LEAD = re.compile(rf"(?:{_LEAD}(?:(?!(?:not|than|least|most)\b)[A-Za-z]+[ :]))*{_LEAD}")
 _ALONE_TAIL = re.compile(
     r"(?:[\s.,;~°%\"'$£€¥₹*)\]}{²³]|\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|circ|degree|q?quad|right)(?![a-z])"
@@ -135,7 +160,7 @@ _ALONE_TAIL = re.compile(
 
 _REMARKS = re.compile(
     r"^[ \t*_#]*(?:notes?|check|verification|verify|proof|p\.?s|remark)\b[ \t*_]*[:.][^\n]*|"
-    r"\((?=[^()\n]*[A-Za-z])[^()\n]*\)|\[\d+\]"
+    r"\((?!(?:or|and)\b)(?=[^()\n]*[A-Za-z])[^()\n]*\)|\[\d+\]"
     r"|\b(?:steps?|lines?|eq(?:uation|n)?s?|notes?|hints?|methods?|cases?|sections?|figures?|tables?|examples?|parts?)\.?"
     r"[ \t]*[#(]*\d+(?:\)|[ \t]*(?:,|and|to|-)[ \t]*\d+)*:?"
     r"|\b(?:checked|verified|tested|confirmed|recounted|computed|calculated|tried)\b"
@@ -146,6 +171,8 @@ _REMARKS = re.compile(
     r"|\b\d{1,2}[ \t]*(?:[ap]\.?m\b\.?|o'clock)"
     r"|\b(?:(?:jan|febr)(?:uary)?|mar(?:ch)?|apr(?:il)?|june?|july?|aug(?:ust)?|(?:sept|octo|nov|dec)(?:em)?(?:ber)?)\.?"
     r"[ \t]+\d{1,2}(?:st|nd|rd|th)?\b(?:,?[ \t]+\d{4}\b)?"
+    r"|\b\d{1,2}(?:st|nd|rd|th)?[ \t]+(?:of[ \t]+)?(?:january|february|march|april|may|june|july|august|september"
+    r"|october|november|december)\b|\bin[ \t]+(?:19|20)\d\d(?=[.,]?(?:\s|$))(?![ \t]+[a-z])"
     r"|\bMay[ \t]+\d{1,2}(?:st|nd|rd|th)?\b(?:,?[ \t]+\d{4}\b)?|^[ \t]*\(?\d{1,2}[.)][ \t]+(?=[A-Za-z*])",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -158,10 +185,11 @@ def _without_markup(text: str) -> str:
     for markup, plain in (("−", "-"), ("–", "-"), ("{,}", ","), (r"\!", ""), (r"\$", "$")):
         text = text.replace(markup, plain)
     text = re.sub(r"(?:(?<=[0-9])\\,|(?<=[0-9])[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))", ",", text)
-    text = re.sub(r"equals|is equal to", "=", text)
+    text = re.sub(r"</?(?!(?:final[_ -]?)?answer)[a-zA-Z]\w*>", " ", text)
+    text = re.sub(r"equals|is equal to|=>|⇒|\\(?:implies|Rightarrow)(?![a-z])", "=", text)
     text = _ANSWER_LAST.sub(r"answer is \1.", text)
     text = re.sub(r"[Mm]inus[ \t]+(?=[$£€¥₹]?[0-9])|[Nn]egative[ \t]+(?=[$£€¥₹]?[0-9])", "-", text)
-    return re.sub(r"\\[dt]?(?<![0-9]\\)(?<![0-9]\\[dt])frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
+    return re.sub(r"\\[dt]?(?<![0-9]\\)(?<![0-9]\\[dt])frac\{([^{}]*)\}\{([^{}]*)\}(?!\s*\d)", r"\1/\2", text)
 
 
 def _without_remarks(text: str) -> str:
@@ -186,8 +214,15 @@ def _bare_line(line: str) -> Fraction | None:
     return None if _WORDS_FIRST.match(line) else only_number(line)
 
 
+def _correction(text: str) -> Fraction | None:
+    """The number that a text comes to after it has taken its answer back."""
+    answers = list(_SENTENCE.finditer(text))
+    taken_back = _TAKEN_BACK.search(text, answers[-1].end()) if answers else None
+    return _concluding(text[taken_back.start() :][-TAIL:]) if taken_back else None
+
+
 def _unfinished(text: str, number: re.Match[str]) -> bool:
-    return bool(_GOES_ON.match(text, number.end()) or _EQUATION.match(text, number.end()))
+    return any(pattern.match(text, number.end()) for pattern in (_GOES_ON, _EQUATION, _ASKED))
 
 
 def _concluding(text: str) -> Fraction | None:
@@ -197,16 +232,20 @@ def _concluding(text: str) -> Fraction | None:
         if numbers:
             return _of_sentence(sentence, numbers)
     numbers = list(_numbers(text))  # nothing but remarks
-    return _value(numbers[-1]) if len(numbers) == 1 else None
+    return _value(numbers[-1]) if len(numbers) == 1 and not _ASKED.match(text, numbers[-1].end()) else None
 
 
 def _of_sentence(sentence: str, numbers: list[re.Match[str]]) -> Fraction | None:
+    if sentence.rstrip("*_)\"' \t").endswith("?"):
+        return None
     bold = [value for found in _BOLD.finditer(sentence) if (value := only_number(found[2])) is not None]
     if len(bold) == 1:
         return bold[0]
     equals = max(sentence.rfind("="), sentence.rfind("≈"))
     right = [number for number in numbers if 0 <= equals < number.start()]
     stated = [number for number in right if re.fullmatch(_LEAD, sentence[equals : number.start()])]
+    if right and _UNSOLVED.fullmatch(sentence[:equals].rpartition("=")[2]):
+        return None
     number = stated[0] if stated else numbers[-1]
     before, after = sentence[: number.start()].replace("**", ""), sentence[number.end() :].replace("**", "")
     return None if _COMES_FROM.search(before) or _GOES_ON.match(after) else _value(number)

@@ -45,7 +45,16 @@ _SIGNS = {
     **dict.fromkeys('“”«»"', ""),
     **{"’": "'", "′": "'", "″": "''", "％": "%", "…": r"\ldots ", "∞": r"\infty ", "±": r"\pm ", "∓": r"\mp "},
     **{"≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in "},
-    **{"∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ", "ℝ": r"\Reals ", "∠": r"\angle "},
+    **{
+        "∨": " , ",
+        "∧": " , ",
+        "∪": r"\cup ",
+        "∩": r"\cap ",
+        "∅": r"\emptyset ",
+        "∖": r"\setminus ",
+        "ℝ": r"\Reals ",
+        "∠": r"\angle ",
+    },
     **{"△": r"\triangle ", "⟨": r"\langle ", "⟩": r"\rangle ", "‖": r"\|", "⌊": r"\lfloor ", "⌋": r"\rfloor "},
     **{
         "⌈": r"\lceil ",
@@ -59,6 +68,7 @@ _VULGAR = re.compile("[¼-¾⅐-⅞]")
 
 
 def _from_unicode(text: str) -> str:
+    text = text.replace("³√", "∛")
     text = _RAISED.sub(lambda run: "^{" + "".join(_SUPERSCRIPTS[letter] for letter in run[0]) + "}", text)
     text = _LOWERED.sub(lambda run: "_{" + "".join(_SUBSCRIPTS[letter] for letter in run[0]) + "}", text)
     text = _VULGAR.sub(_as_fraction, text)
@@ -92,8 +102,11 @@ def _rows(text: str) -> str:
 
 
 _STYLES = "mathbf|boldsymbol|bm|mathit|mathcal|mathsf|pmb|mathnormal|mathop|mathord|emph|boxed|fbox|ensuremath|bf|it"
-_SIZES = "left|right|middle|normalsize|large|displaystyle|textstyle|scriptstyle|limits|nolimits|[bB]igg?[lrm]?"
-_NOTHING = "allowbreak|nobreak|noindent|strut|mathstrut|null|rm|therefore|textdollar|nonumber"
+_SIZES = (
+    "left|right|middle|normalsize|[lL]arge|LARGE|[hH]uge|small|displaystyle|textstyle|scriptstyle|limits|nolimits"
+    "|[bB]igg?[lrm]?"
+)
+_NOTHING = "allowbreak|nobreak|noindent|strut|mathstrut|null|rm|therefore|textdollar|nonumber|qed|blacksquare"
 _BLANKS = "quad|qquad|thinspace|medspace|thickspace|enspace|enskip|nobreakspace|space|hfill|hfil"
 _SYNONYMS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"), r"\frac "),
@@ -111,12 +124,22 @@ _SYNONYMS = {
     **{"lbrack": "[", "rbrack": "]"},
     **{"lparen": "(", "rparen": ")", "colon": ":", "varnothing": r"\emptyset ", "bigcup": r"\cup ", "bigcap": r"\cap "},
     **{"varphi": r"\phi ", "varepsilon": r"\epsilon ", "vartheta": r"\theta ", "tg": r"\tan ", "ctg": r"\cot "},
-    **{"prime": "'", "dollar": "", "pounds": "", "euro": "", "infin": r"\infty ", "isin": r"\in ", "imath": "i"},
+    **{
+        "backslash": r"\setminus ",
+        "prime": "'",
+        "dollar": "",
+        "pounds": "",
+        "euro": "",
+        "infin": r"\infty ",
+        "isin": r"\in ",
+        "imath": "i",
+    },
 }
 _TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|mbox|hbox|operatorname\*?|math(?:rm|tt))\s*\{"
 _UNITS = {"m": "meters", "g": "grams", "s": "seconds", "h": "hours", "L": "liters"}
 """Letters that are units in text behind a number."""
 _WORD = r"(?<![a-zA-Z\\])"
+_LEAD, _DIGITS = r"[A-Za-z][A-Za-z' ]+", r"-?[\d.,/]*\d%?"
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -129,13 +152,14 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:hskip|kern|mkern|mskip)\s*-?[\d.]+\s*(?:pt|em|ex|mu|cm|mm|in)", " "),
         (rf"\\[,;:> ]|~|\\(?:{_BLANKS}){COMMAND_END}", " "),
         (rf"\\(?:left|right)\s*\.|\\(?:{_STYLES}|{_SIZES}|{_NOTHING}){COMMAND_END}\*?", " "),
-        (r"\\(?:text)?color\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", ""),
+        (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:label|tag)\s*\{[^{}]*\}", ""),
         # money, per cent, degrees
+        (rf"{_TEXT}\s*(\\\$\s*[\d.,]+)\s*\}}", r"\1"),
         (r"\\\$\s*(\d(?:[\d.,]*\d)?|\.\d+)(?=\s*(?:\.?\s*$|[;)\]}]|\\text))", r"\1 \\text{dollars}"),
         (r"\\?\$", ""),
         (r"\\%", "%"),
         (
-            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\\circ(?![a-zA-Z])",
+            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z])|(?<=\d\^)o(?![a-zA-Z]))|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\\circ(?![a-zA-Z])",
             "°",
         ),
         (rf"{_TEXT}\s*°\s*\}}", "°"),
@@ -148,7 +172,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"{_TEXT}\s*((?:arc)?(?:sin|cos|tan|cot|csc)|ln|log|exp)\s*\}}", r"\\\1 "),
         *((rf"(?<=[\d}}])\s*{_TEXT}\s*{letter}\s*\}}", rf" \\text{{{unit}}}") for letter, unit in _UNITS.items()),
         (rf"{_TEXT}\s*([A-Za-z])\s*\}}", r" \1 "),
-        (rf"{_TEXT}\s*(-?[\d.,/:]+%?)\s*\}}", r"\1"),
+        (rf"{_TEXT}\s*(\w)\s*=\s*({_DIGITS})\s*([A-Za-z .]*)\}}", r"\1 = \2 \\text{\3}"),
+        (rf"{_TEXT}\s*({_LEAD}[:=]?)\s*({_DIGITS})\s*([A-Za-z .]*)\}}", r"\\text{\1} \2 \\text{\3}"),
+        (rf"{_TEXT}\s*({_LEAD})(?:\s(?:is|are|equals)|\s*[:=])\s*\}}(?=\s*\S)", r"\\text{\1} ="),
+        (rf"{_TEXT}\s*(-?[\d.,/:]+\s*[%°]?)\s*\}}", r"\1"),
         (rf"{_TEXT}\s*(-?[\d.,/]+%?)\s+([A-Za-z .]+)\}}", r"\1 \\text{\2}"),
         (rf",?\s*(?:{_TEXT}\s*,?\s*(?:and|or)\s*,?\s*\}}|{_WORD}(?:and|or){COMMAND_END}(?!\s*$|[^{{}}]*\}}))\s*", ", "),
         (rf"{_TEXT}\s*,\s*\}}", ","),
@@ -156,6 +183,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"{_TEXT}\s*([^{{}}]*?)[\s.,]*\}}", r" \\text{\1}"),
         (r"\\text\{([^{}]*)\}\s*\^\s*(?:\{\s*([23])\s*\}|([23]))", r"\\text{\1^\2\3}"),
         # other ways to write an operation
+        (r"√\s*(?=\{)", r"\\sqrt"),
         (r"√\s*\(([^()]*)\)|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2}"),
         (r"∛\s*\(([^()]*)\)|∛\s*(\d+|[a-zA-Z])", r"\\sqrt[3]{\1\2}"),
         (rf"{_WORD}sqrt\s*\(([^()]*)\)|{_WORD}sqrt\s*\{{([^{{}}]*)\}}|{_WORD}sqrt\s*(\d+)", r"\\sqrt{\1\2\3}"),
@@ -173,7 +201,9 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\mathbb(?![a-zA-Z])", ""),
         (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
         (r"(?<!\\)\{\s*\}", ""),
-        (r"^\s*(?:=|:|\\approx(?![a-zA-Z]))+", ""),
+        (r"(?<=\d)\s*\^\s*\{?\s*(?:\\text\{)?(?:st|nd|rd|th)\}?\s*\}?(?![a-z])", ""),
+        (r":=", "="),
+        (r"^\s*(?:=|:|\\(?:approx|implies|Rightarrow)(?![a-zA-Z])\s*)+", ""),
     )
 )
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")

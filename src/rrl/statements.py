@@ -4,6 +4,7 @@ Formulas between brackets and signs are read by ``formula.py``. All of a text is
 """
 
 import re
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,10 +153,8 @@ def _side(words: Tokens) -> Statement:
         return Collection(r"\cup", tuple(_side(part) for part in parts))
     if r"\pm" in words or r"\mp" in words:
         return _plus_and_minus(words)
-    if list(words) == [r"\emptyset"]:
-        return Collection(r"\{\}", ())
-    if list(words) == [r"\Reals"]:
-        return _side(("(", "-", r"\infty", ",", r"\infty", ")"))
+    if words and words[0] in (r"\emptyset", r"\Reals"):
+        return _set_by_name(words)
     if words and words[0] in BRACKETS and closing(words) == len(words) - 1:
         return _bracketed(words)
     if any(word.startswith(r"\begin") for word in words):
@@ -165,12 +164,30 @@ def _side(words: Tokens) -> Statement:
     return _based(words) or _scalar(words)
 
 
+_LETTERS = {f"{letter}{among}" for letter in string.ascii_letters for among in ("", r" \in \Reals")}
+
+
+def _set_by_name(words: Tokens) -> Statement:
+    r"""The empty set, or all real numbers, with or without some that are left out, ``\Reals \setminus \{2\}``."""
+    if list(words) == [r"\emptyset"]:
+        return Collection(r"\{\}", ())
+    if list(words) == [r"\Reals"]:
+        return _side(("(", "-", r"\infty", ",", r"\infty", ")"))
+    if list(words[:2]) != [r"\Reals", r"\setminus"]:
+        raise Unreadable(" ".join(words))
+    left_out = _side(words[2:])
+    return Collection(r"\setminus", left_out.items if isinstance(left_out, Collection) else (left_out,))
+
+
 def _bracketed(words: Tokens) -> Statement:
     kind, inner = words[0] + words[-1], words[1:-1]
     if kind == "{}":
         return _listed(inner)
     parts = split(inner, (",", ";"))
     if kind == r"\{\}":
+        head = split(inner, (":", "|"))[0]
+        if " ".join(head) in _LETTERS and len(inner) > len(head):
+            return _listed(inner[len(head) + 1 :])
         return _flat(kind, tuple(_item(part) for part in parts) if inner else ())
     if len(parts) > 1:
         return Collection("()" if "langle" in kind else kind, tuple(_side(part) for part in parts))
@@ -230,7 +247,9 @@ _BASED = re.compile(
 
 
 def _based(words: Tokens) -> Based | None:
-    found = _BASED.fullmatch("".join(words))
+    end = closing(words) if words[:1] == ["("] else -1
+    plain = [*words[1:end], *words[end + 1 :]] if 0 < end < len(words) - 1 else words
+    found = _BASED.fullmatch("".join(plain))
     return Based(found[1] + found[2], found[3] or _BASES.get(found[4], found[4])) if found else None
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from rrl.answers import AnswerFormat, final_answer
+from rrl.answers import AnswerFormat, final_answer, is_copied
 from rrl.data import Row, load_split, refuse, shuffled_epochs
 from rrl.errors import ConfigError
 from rrl.interfaces import Task
 from rrl.mathjudge import MathJudge, Pair
-from rrl.types import Example, Feedback, Rollout
+from rrl.types import Example, Feedback, Rollout, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,10 @@ class MATH(Task):
 
         Evidence: ``parsed`` (the answer read, or None), ``expected``, ``outcome`` and, after a failure, ``error``.
         """
-        return self.judge.judge(self._pairs(rollouts))
+        judged = self.judge.judge(self._pairs(rollouts))
+        return [
+            _unless_copied(item, r.state.problem.example.question) for item, r in zip(judged, rollouts, strict=True)
+        ]
 
     def _pairs(self, rollouts: Sequence[Rollout]) -> list[Pair]:
         return [(final_answer(r.response, self.answer_format), r.state.problem.example.answer) for r in rollouts]
@@ -119,6 +122,13 @@ class MATH(Task):
         )
         for row in rows:
             yield _example(row["unique_id"], row, row["subject"], row["answer"].strip())
+
+
+def _unless_copied(feedback: Feedback, question: str) -> Feedback:
+    evidence = feedback.evidence
+    if evidence["outcome"] != "equal" or not is_copied(evidence["parsed"], evidence["expected"], question):
+        return feedback
+    return Feedback(0.0, Verdict.WRONG, {**evidence, "outcome": "copied"})
 
 
 def _example(name: str, row: Row, subject: str, answer: str) -> Example:
