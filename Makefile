@@ -69,7 +69,7 @@ test-slow: install ## run the slow tests (half an hour or more)
 	$(RUN) pytest -m slow
 
 mutants: install ## try the tests on mistakes made on purpose (TEXT=<text> for some of them)
-	$(VENV)/bin/python tests/mutants.py -j $(JOBS) $(TEXT)
+	$(VENV)/bin/python tests/mutants.py -j $(JOBS) '$(TEXT)'
 
 check: install ## ruff, mypy --strict and the default tests
 	$(RUN) ruff check src tests

@@ -327,8 +327,14 @@ def test_a_score_counts_what_top_p_left_out():
 
 def test_the_doubt_in_a_given_prefix_counts():
     sampler = retrospective(harvest_replayed=True, selection=Confidence(below=0.95))  # exp(-0.1) is below
-    teach(sampler, (wrote(State(P, (5, 6), origin="gone@1"), 7, 8), 0.0))
+    teach(sampler, (wrote(State(P, (5, 6), origin="gone@1"), 7, 8, logprobs=(0.0, -2.0)), 0.0))
     assert held(sampler) == []
+
+
+def test_a_state_leaves_room_to_write():
+    sampler = retrospective(max_response_length=2)
+    teach(sampler, (wrote(P, 5, 6, 7), 0.0))
+    assert held(sampler) == [("hard0", (5,))]
 
 
 def test_responses_are_cut_at_the_cut_points_only():

@@ -58,6 +58,7 @@ STREAMS = [
     ("import os\nprint(len(os.urandom(4)), len(open('/dev/urandom', 'rb').read(4)))", "4 4\n"),
     ("open('f', 'w').write('x')\nf = open('f')\nprint(open(f'/dev/fd/{f.fileno()}').read())", "x\n"),
     ("import os\nprint(oct(os.umask(0)))", "0o22\n"),
+    ("print('\\udcff')", "\ufffd\n"),
     ("import socket\na, b = socket.socketpair()\na.send(b'x')\nprint(b.recv(1))", "b'x'\n"),
     ("import asyncio\nasync def f(): return 1\nprint(asyncio.run(f()))", "1\n"),
     ("import tempfile\nf = tempfile.TemporaryFile()\nprint(f.write(b'ab'))", "2\n"),

@@ -187,6 +187,23 @@ def test_the_longest_numbers_fit_80_columns(clock: Any) -> None:
     assert bar_text("rltf_original", stretch, 77) == "step 12345 123M tokens reward 0.412 accuracy 0.381 12:34:56 left"
 
 
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1k"),
+        (126_400, "126k"),
+        (999_499, "999k"),
+        (999_500, "1M"),
+        (12_345_678_900, "12.3G"),
+    ],
+)
+def test_tokens_are_told_in_three_digits(tokens: int, text: str, clock: Any) -> None:
+    stretch = halfway(clock, **{"budget/tokens_generated": float(tokens)})
+    assert f"step 31 {text} tokens reward" in bar_text("rrl", stretch, 200)
+
+
 def test_the_last_accuracy_stays_until_the_next(clock: Any) -> None:
     stretch = halfway(clock)
     stretch.advance(0.5, {"training/global_step": 32.0, "loss": float("nan")})
