@@ -27,11 +27,11 @@ def as_region(statement: Statement) -> Statement:
 
 
 def letters(statement: Statement) -> frozenset[str]:
-    """The letters that inequalities are about."""
+    """The letters that inequalities and names are about."""
     if isinstance(statement, Collection):
         return frozenset(letter for item in statement.items for letter in letters(item))
     if isinstance(statement, Named):
-        return letters(statement.value)
+        return letters(statement.value) | {statement.name}
     if not isinstance(statement, Relation):
         return frozenset()
     return frozenset(str(side.value) for side in statement.sides if isinstance(side, Scalar) and _is_letter(side))
