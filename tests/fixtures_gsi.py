@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fixtures_training import PAD, make_engine, make_policy, problems, tiny, tokenizer
+from fixtures_training import PAD, limits, make_engine, make_policy, problems, tiny, tokenizer
 from rrl.clock import Clock
 from rrl.engines.hf import HFEngine
 from rrl.gsi import GSI, GSISettings
@@ -90,6 +90,7 @@ def make_gsi(
     loop = gsi_settings(**chosen, **changes).make(
         origin, task=task or thirds(), sampler=sampler, engine=engine, reward=Paid(truncation_penalty=0.0),
         objective=Supervised(), policy=network, pad=PAD, micro_batch_size=4, seed=seed, clock=Clock(),
+        limits=limits(engine.max_new_tokens, given),
     )  # fmt: skip
     assert isinstance(loop, GSI)
     return loop

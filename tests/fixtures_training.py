@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rrl.breaches import Limits
 from rrl.buffer import StateBuffer
 from rrl.clock import Clock
 from rrl.collate import collate, micro_batches
@@ -337,6 +338,12 @@ def trainer_settings(**changes: Any) -> TrainerSettings:
     )  # fmt: skip
 
 
+def limits(response: int = 6, given: Sequence[Problem] | None = None) -> Limits:
+    """What starts on the problems keep to."""
+    known = {problem.id: problem for problem in given or problems()}
+    return Limits(problems=known, vocabulary=len(tokenizer()), response=response, prompt=64 - response)
+
+
 def make_trainer(
     *, sampler: StateSampler | None = None, objective: Objective | None = None, task: Any = TASK,
     reward: Reward | None = None, engine: HFEngine | None = None, policy: dict[str, Any] | None = None,
@@ -355,6 +362,7 @@ def make_trainer(
         settings=trainer_settings(**changes), task=task, sampler=sampler, engine=engine, objective=objective,
         reward=reward or EvenTokens(), policy=network, pad=PAD, clock=Clock(), seed=seed,
         micro_batch_size=network._settings.micro_batch_size,
+        limits=limits(engine.max_new_tokens),
     )  # fmt: skip
 
 

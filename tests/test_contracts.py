@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures_training import TASK, EvenTokens, make_trainer, problems
+from fixtures_training import TASK, EvenTokens, limits, make_trainer, problems
 from rrl import contracts
 from rrl.collate import collate
 from rrl.config import load
@@ -17,7 +17,7 @@ from rrl.errors import ContractError
 from rrl.preferences import PairChoice
 from rrl.samplers.problems import Problems
 from rrl.tasks.trace import Trace
-from rrl.types import Comparison, Example, Feedback, Pair, Scored, State, Verdict
+from rrl.types import Comparison, Example, Feedback, Pair, Sampling, Scored, State, Verdict
 
 RIGHT = Feedback(1.0, Verdict.RIGHT)
 E = Example(id="a", level="L", question="q", reference="r", answer="x")
@@ -32,6 +32,7 @@ class Returns:
     def _answer(self, *given: Any, **named: Any) -> Any:
         return self.value(given[0]) if callable(self.value) else self.value
 
+    sampling = Sampling(1.0, 1.0, 0, 6, ())
     examples = demonstrations = pairs = verify = sample = observe = generate = cuts = score = _answer
     state = judge = assign_credit = loss = experience = __call__ = _answer
 
@@ -45,6 +46,7 @@ def refusal(call: Any) -> str:
     return str(fault.removeprefix("test_contracts.Returns.").removesuffix("; mend this class (docs/adding-a-part.md)"))
 
 
+LIMITS = limits()
 MINE, OTHER = list(problems())[:2]
 ROLLOUTS = make_trainer().engine.generate([State(MINE), State(OTHER)])
 
@@ -138,7 +140,8 @@ def test_pairs_are_pairs_of_text() -> None:
         ([State(MINE)], "1 items; expected a list of 2 State, one for each start that was asked for"),
         ([MINE] * 2, "Problem("),
         ([State(None), State(None)], "problem None (NoneType) of item 0; problem None (NoneType) of item 1; expected a "
-                                     "Problem that start gave, token ids, and a name or None as origin"),
+                                     "Problem that start gave, token ids below 76, fewer than 6, as prefix, "
+                                     "and a name or None as origin"),
         ([State(MINE, [4])] * 2, "prefix [4] (list) of item 0; prefix [4] (list) of item 1; expected"),
         ([State(MINE, (4.0,))] * 2, "prefix (4.0,) (tuple) of item 0"),
         ([State(MINE, (-1,))] * 2, "prefix (-1,) (tuple) of item 0"),
@@ -146,13 +149,13 @@ def test_pairs_are_pairs_of_text() -> None:
     ],
 )  # fmt: skip
 def test_a_sampler_gives_as_many_states_as_were_asked_for(value: Any, told: str) -> None:
-    assert refusal(lambda: contracts.starts(Returns(value), 2, 0.0)).startswith(f"sample: returned {told}")
+    assert refusal(lambda: contracts.starts(Returns(value), 2, 0.0, LIMITS)).startswith(f"sample: returned {told}")
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"actions": ()}, "rollout 0: actions () (tuple); rollout 0: logprobs "),
+        ({"actions": ()}, "rollout 0: actions () (tuple); expected what was written"),
         ({"logprobs": (0.0,)}, "rollout 0: logprobs (0.0,) (tuple) of "),
         ({"kept": (float("-inf"),) * len(ROLLOUTS[0].actions)}, "rollout 0: kept (-inf, "),
         ({"response": b""}, "rollout 0: response b'' (bytes); expected what was written from each state"),
@@ -188,9 +191,9 @@ def test_whole_numbers_and_truths_pay_as_floats(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [None, [("a", 1.0)], {"a": "1"}, {1: 1.0}, {"a": torch.tensor(1.0)}])
 def test_what_is_observed_are_named_numbers(value: Any) -> None:
-    told = refusal(lambda: contracts.observed(Returns(value), [], []))
-    assert told.startswith("observe: returned ") and told.endswith("; expected a mapping of names to numbers")
-    assert contracts.observed(Returns({"a": 1}), []) == {"a": 1}
+    told = refusal(lambda: contracts.observed("sampler", Returns(value), (), [], []))
+    assert told.startswith("observe: returned ") and told.endswith("; expected a mapping of names to finite numbers")
+    assert contracts.observed("sampler", Returns({"a": 1}), (), []) == {"a": 1}
 
 
 @pytest.mark.parametrize("value", [[4], [2, 1], [1, 1], [True], [1.0], (k for k in [1]), None, 1])
@@ -209,10 +212,10 @@ def test_a_selections_score_is_a_finite_number(value: Any) -> None:
 
 def test_help_is_a_state_of_the_problem_with_an_origin() -> None:
     for wrong in (State(MINE), State(OTHER, (), "gsi/x"), MINE, State(MINE, [1], "gsi/x")):
-        told = refusal(lambda wrong=wrong: contracts.helped(Returns(wrong), MINE, 0))
+        told = refusal(lambda wrong=wrong: contracts.helped(Returns(wrong), MINE, 0, LIMITS))
         assert told.endswith(f"; expected a State of problem {MINE.id!r} with an origin, or None")
-    assert contracts.helped(Returns(None), MINE, 0) is None
-    assert contracts.helped(Returns(State(MINE, (4,), "gsi/x")), MINE, 0) == State(MINE, (4,), "gsi/x")
+    assert contracts.helped(Returns(None), MINE, 0, LIMITS) is None
+    assert contracts.helped(Returns(State(MINE, (4,), "gsi/x")), MINE, 0, LIMITS) == State(MINE, (4,), "gsi/x")
 
 
 @pytest.mark.parametrize("value", [[0.5], torch.zeros(2), [0.5, "1"], {"a": 1}])

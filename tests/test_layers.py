@@ -18,12 +18,12 @@ LAYERS = (
         "types", "functional", "errors", "fingerprints", "ranges", "devices", "machine", "sidecar",
         "wandb_process", "asking", "doctor", "blocks", "conclusions", "notation", "units", "brackets", "texts",
         "numerals", "values", "serving", "spans", "dialogue", "calibration", "intervals", "arguments",
-        "secrecy", "effects", "console", "pulse", "environment", "resolvers",
+        "secrecy", "effects", "console", "pulse", "environment", "resolvers", "tracebacks",
     ),
     (
         "progress", "tokens", "saving", "adapters", "templates", "interfaces", "scoring", "records", "memory",
         "surroundings", "workers", "answers", "formula", "names", "programs", "final_numbers", "spelling",
-        "choices", "stopping", "networks", "policy_settings",
+        "choices", "stopping", "networks", "policy_settings", "calling", "breaches",
     ),
     (
         "buffer", "cuts", "collate", "metrics", "distributed", "clock", "data", "overrides", "rundir",

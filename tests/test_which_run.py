@@ -69,7 +69,8 @@ def test_a_folder_alone_and_from_run_are_refused_by_commands_that_take_none(
         ("broken/checkpoints/step-000005/actor", "it lies in a run; give from_run={0}/broken"),
         ("dome", "there is no such folder; did you mean from_run={0}/done?; rrl-status lists the runs"),
         ("zzz", "there is no such folder; rrl-status lists the runs"),
-        ("done/config.yaml", "there is no such folder; rrl-status lists the runs"),
+        ("done/config.yaml", "it lies in a run; give from_run={0}/done"),
+        ("done/actor/config.json", "it lies in a run; give from_run={0}/done"),
     ],
 )
 def test_a_folder_that_is_no_finished_run_is_refused_with_what_to_give(name: str, remedy: str, runs: Path) -> None:

@@ -13,11 +13,13 @@ import torch
 
 from rrl import contracts
 from rrl.assemble import start_frozen, warm_start
+from rrl.calling import calling
 from rrl.config import Parts, load
 from rrl.errors import ConfigError, DataError
 from rrl.manifest import moment
 from rrl.models import HuggingFace, LoadedModel
 from rrl.prepared import encode
+from rrl.scoring import Judge
 from rrl.types import Example, Problem, Rollout, Sampling, Show, State
 from rrl.winrate import RULE, Answered, Match, matches, tally
 
@@ -58,7 +60,8 @@ def compare(parts: Parts, theirs: Side, show: Show) -> tuple[dict[str, Any], lis
     """
     judge = parts.judge
     assert judge is not None, "who compares has a judge"
-    judge.start()
+    with calling("judge", judge, "start"):
+        judge.start()
     if parts.warmstart is not None:
         parts.run.cache()
     mine, others, left_out = _in_common(parts, theirs)
@@ -80,9 +83,14 @@ def compare(parts: Parts, theirs: Side, show: Show) -> tuple[dict[str, Any], lis
         "against": {"name": theirs.name, **about_theirs},
         "rule": RULE,
         **tally(played),
-        "judge": judge.account(),
+        "judge": _account(judge),
     }
     return result, played
+
+
+def _account(judge: Judge) -> dict[str, Any]:
+    with calling("judge", judge, "account"):
+        return judge.account()
 
 
 def _warm_start_of(run: str | None) -> str:
@@ -138,7 +146,7 @@ def _in_common(parts: Parts, theirs: Side) -> tuple[list[Problem], list[Problem]
 
 def _read(parts: Parts, examples: Sequence[Example]) -> list[Problem]:
     """The examples that fit the side's model, as its tokenizer reads them."""
-    loaded = parts.model.outline(parts.task.vocabulary())
+    loaded = parts.model.outline(contracts.vocabulary(parts.task))
     return encode(examples, loaded, parts.prompts, parts.engine.sampling.max_new_tokens)
 
 
@@ -159,7 +167,7 @@ def _answers(side: Side, problems: Sequence[Problem], show: Show) -> tuple[dict[
 
 def _write(parts: Parts, problems: Sequence[Problem], show: Show) -> tuple[list[Rollout], str]:
     """One response to each problem, by an engine of its own, which would keep the model alive; and the template."""
-    loaded = parts.model.load(parts.task.vocabulary())
+    loaded = parts.model.load(contracts.vocabulary(parts.task))
     model = loaded.model if parts.warmstart is None else warm_start(loaded, parts, show)[0]
     engine = copy.deepcopy(parts.engine)
     start_frozen(parts, LoadedModel(model, loaded.tokenizer), problems, engine)

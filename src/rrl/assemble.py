@@ -14,6 +14,8 @@ import torch
 
 from rrl import contracts
 from rrl.agreement import check_agreement, reader
+from rrl.breaches import Limits
+from rrl.calling import calling
 from rrl.clock import Clock
 from rrl.config import Parts
 from rrl.distributed import device, first_on_each_machine
@@ -50,7 +52,7 @@ def prepare(
         cold = _read(parts)
         cold = replace(cold, train=_encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
         read(cold)
-        parts.task.start()  # what keeps a run from judging is told before time is spent on a warm start
+        start_task(parts)  # what keeps a run from judging is told before time is spent on a warm start
         return _warmed(cold, parts, show, keep)
 
 
@@ -64,7 +66,7 @@ def _read(parts: Parts) -> Prepared:
     if parts.warmstart is not None:
         parts.run.cache()
     examples = contracts.examples(parts.task, parts.evaluation.split)
-    loaded = parts.model.load(parts.task.vocabulary())
+    loaded = parts.model.load(contracts.vocabulary(parts.task))
     test = parts.evaluation.choose(_encode(examples, loaded, parts))
     return Prepared(loaded.model, loaded.tokenizer, [], test, None, None)
 
@@ -132,7 +134,8 @@ def _keep(loaded: LoadedModel, folder: Path) -> None:
 def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
     """Policy, sampler and engine, started on the prepared data; the loop that drives them."""
     seed, tokenizer = parts.run.seed, prepared.tokenizer
-    parts.task.start()
+    start_task(parts)
+    limits = _limits(parts, prepared)
     policy = DeepSpeedPolicy(
         prepared.model,
         tokenizer,
@@ -141,8 +144,10 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
         temperature=parts.engine.sampling.temperature,
         optimiser_steps=parts.trainer.optimiser_steps,
     )
-    parts.sampler.start(prepared.train, seed, policy.inspect, tokenizer)
-    parts.engine.start(policy, tokenizer, seed)
+    with calling("sampler", parts.sampler, "start"):
+        parts.sampler.start(list(prepared.train), seed, policy.inspect, tokenizer)
+    with calling("engine", parts.engine, "start"):
+        parts.engine.start(policy, tokenizer, seed)
     check_agreement(prepared.model, prepared.train, parts.engine, policy.inspect, parts.policy.dtype)
     trainer = parts.trainer.make(
         _origin(parts, prepared),
@@ -156,9 +161,28 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
         micro_batch_size=parts.policy.micro_batch_size,
         seed=seed,
         clock=clock,
+        limits=limits,
     )
-    parts.reward.start(tokenizer, trainer.decode)
+    with calling("reward", parts.reward, "start"):
+        parts.reward.start(tokenizer, trainer.decode)
     return trainer
+
+
+def start_task(parts: Parts) -> None:
+    """Let the task load what it judges with."""
+    with calling("task", parts.task, "start"):
+        parts.task.start()
+
+
+def _limits(parts: Parts, prepared: Prepared) -> Limits:
+    """What every start keeps to; before the model goes into training."""
+    longest = parts.engine.sampling.max_new_tokens
+    return Limits(
+        problems={problem.id: problem for problem in prepared.train},
+        vocabulary=embedded(prepared.model),
+        response=longest,
+        prompt=context(prepared.model) - longest,
+    )
 
 
 def _origin(parts: Parts, prepared: Prepared) -> Origin:
@@ -166,7 +190,7 @@ def _origin(parts: Parts, prepared: Prepared) -> Origin:
     folder, tokenizer, size = prepared.kept, prepared.tokenizer, embedded(prepared.model)
 
     def model() -> Any:
-        loaded = parts.model.load(parts.task.vocabulary())
+        loaded = parts.model.load(contracts.vocabulary(parts.task))
         return loaded.model if folder is None else _from_folder(folder, loaded)
 
     def render(questions: Sequence[str]) -> list[tuple[int, ...]]:
@@ -187,7 +211,8 @@ def _origin(parts: Parts, prepared: Prepared) -> Origin:
 def start_frozen(parts: Parts, loaded: LoadedModel, problems: Sequence[Problem], engine: RolloutEngine) -> None:
     """Let an engine begin with a model that is not in training, if it serves that model rightly."""
     model = loaded.model.to(device())
-    engine.start(FrozenSource(model), loaded.tokenizer, parts.run.seed)
+    with calling("engine", engine, "start"):
+        engine.start(FrozenSource(model), loaded.tokenizer, parts.run.seed)
     inspect = reader(model, loaded.tokenizer, engine.sampling.temperature)
     check_agreement(model, problems, engine, inspect, "float32")
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from rrl.errors import nearest, shown
-from rrl.importing import load_class, raised
+from rrl.importing import load_class
+from rrl.tracebacks import raised
 
 BROKEN = object()
 """Stands for a part that could not be constructed: told already, so it fits everywhere."""

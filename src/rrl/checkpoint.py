@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from rrl import contracts
+from rrl.calling import calling
 from rrl.distributed import from_first, gathered, rank, spread, world_size
 from rrl.errors import ConfigError, ContractError, DataError, StorageError
 from rrl.loop import Loop
@@ -61,9 +63,7 @@ class Checkpoints:
         with room(self.run):
             from_first(lambda: self._find_room(trainer, "the first step"))
             from_first(lambda: trainer.policy.rehearse(self.folder))
-        faults = [fault for name, part in _parts(trainer).items() for fault in _unwritable(name, part)]
-        if faults:
-            raise ContractError(*faults)
+        _refuse_unwritable(trainer)
 
     def restore(self, trainer: Loop) -> int | None:
         """Bring the trainer to the last good checkpoint; returns its step, or None where there is none at all.
@@ -176,7 +176,11 @@ def _write(trainer: Loop, folder: Path) -> None:
     trainer.policy.save_state(folder / "networks")
     torch.save(_random_state(), folder / f"rank-{rank():05d}.pt")
     if rank() == 0:
-        torch.save(state_of(trainer), folder / "state.pt")
+        try:
+            torch.save(state_of(trainer), folder / "state.pt")
+        except Exception:  # what pickle raises for an object that it cannot write may be anything
+            _refuse_unwritable(trainer)
+            raise
     for fault in trainer.policy.save(folder / "actor"):
         log.warning("checkpoint of step %d, actor: %s; training can go on from it", trainer.global_step, fault)
     gathered(None)
@@ -186,13 +190,14 @@ def _read(trainer: Loop, folder: Path) -> None:
     trainer.policy.load_state(folder / "networks")
     state = torch.load(folder / "state.pt", weights_only=False)
     for name, part in _parts(trainer).items():
-        part.load_state_dict(state[name])
+        with calling(name, part, "load_state_dict"):
+            part.load_state_dict(state[name])
     _restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
 
 
 def state_of(trainer: Loop) -> dict[str, Any]:
     """What every rank has alike: the state of each part by name."""
-    return {name: part.state_dict() for name, part in _parts(trainer).items()}
+    return {name: contracts.state(name, part) for name, part in _parts(trainer).items()}
 
 
 def _parts(trainer: Loop) -> dict[str, Any]:
@@ -200,10 +205,22 @@ def _parts(trainer: Loop) -> dict[str, Any]:
     return {"trainer": trainer} | {name: getattr(trainer, name) for name in named}
 
 
+def _refuse_unwritable(trainer: Loop) -> None:
+    """Raise ContractError, naming every part whose state cannot be saved."""
+    faults = [fault for name, part in _parts(trainer).items() for fault in _unwritable(name, part)]
+    if faults:
+        raise ContractError(*faults)
+
+
 def _unwritable(name: str, part: Any) -> list[str]:
-    """Why a part's state cannot be saved, if so."""
+    """Why a part's state cannot be saved or read again, if so."""
+    file = io.BytesIO()
     try:
-        torch.save(part.state_dict(), io.BytesIO())
+        torch.save(contracts.state(name, part), file)
+        file.seek(0)
+        torch.load(file, weights_only=False)
+    except ContractError as error:
+        return list(error.faults)
     except Exception as error:  # it is a stranger's
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return [

@@ -8,12 +8,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from inspect import getattr_static
 from typing import Any, get_args, get_type_hints
 
 from rrl.binding import BROKEN, make
+from rrl.breaches import items
+from rrl.breaches import shown as said
+from rrl.calling import calling
 from rrl.choices import targets
 from rrl.effects import collected, without_effect
-from rrl.errors import ConfigError, shown
+from rrl.errors import ConfigError, ContractError, shown
 from rrl.evaluation import Evaluation
 from rrl.importing import load_class
 from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
@@ -29,6 +33,7 @@ from rrl.runstate import finished_run
 from rrl.scoring import Fit, Judge
 from rrl.secrecy import typed
 from rrl.sft import WarmStart
+from rrl.tracebacks import named
 from rrl.tracking import Sink
 
 log = logging.getLogger(__name__)
@@ -152,7 +157,8 @@ def check(
     if kind is Parts:
         faults += _misfits(parts)
     if judging and config.get("judge") is None and parts.task is not None:  # a judge takes the task's place
-        faults += parts.task.faults()
+        with calling("task", parts.task, "faults"):
+            faults += items(parts.task, "faults", parts.task.faults(), str)
     if faults:
         raise ConfigError(*faults)
     return parts
@@ -166,12 +172,31 @@ def _slot(value: Any, slot: str, hint: Any, faults: list[str], sound: Mapping[st
         faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
         return None
     made = make(value, slot, faults, sound.get(slot))
-    lacking = [] if made is BROKEN else [name for name in _asked(hint) if not hasattr(made, name)]
+    lacking = [] if made is BROKEN else [name for name in _asked(hint) if getattr_static(made, name, None) is None]
     if lacking:
         faults.append(
             f"{slot}: {type(made).__name__} has no {', '.join(lacking)}; expected a {slot} (docs/adding-a-part.md)"
         )
-    return None if made is BROKEN or lacking else made
+    wrong = [] if made is BROKEN or lacking else _misstated(made, slot)
+    faults += wrong
+    return None if made is BROKEN or lacking or wrong else made
+
+
+def _misstated(part: Any, slot: str) -> list[str]:
+    """What a part says of itself (``needs``, ``gives``, ``needs_critic``) in a form that cannot be read."""
+    faults: list[str] = []
+    for name in [name for name in dir(part) if name in ("needs", "gives") or name.startswith("needs_")]:
+        try:
+            with calling(slot, part, name):
+                value = getattr(part, name)
+        except ContractError as error:
+            faults += error.faults
+            continue
+        names = isinstance(value, set | frozenset) and all(isinstance(each, str) for each in value)
+        if not (isinstance(value, bool | None) if name.startswith("needs_") else names):
+            expected = "true or false" if name.startswith("needs_") else "a set of names"
+            faults.append(f"{slot}: {named(part, name)} is {said(value)}; expected {expected}; mend this class")
+    return faults
 
 
 def _asked(hint: Any) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from rrl.errors import DataError, UsageError
+from rrl.errors import DataError, PartError, UsageError
 from rrl.types import Batch
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def _attempt(make: Callable[[], Any]) -> tuple[Exception | None, Any]:
     try:
         return None, make()
     except Exception as error:  # it is raised again, on every rank, where its traceback is not
-        if not isinstance(error, UsageError):
+        if not isinstance(error, UsageError) or isinstance(error, PartError):
             log.error("rank %d: %s", rank(), traceback.format_exc())
         return _portable(error), None
 

@@ -36,6 +36,12 @@ class ContractError(DataError):
     heading = "a part does not keep its contract"
 
 
+class PartError(ContractError):
+    """A part of a user's own raised an error, which is the cause of this one. What was saved before stays."""
+
+    heading = "a part of your own failed"
+
+
 class DivergenceError(UsageError):
     """Training met a number that is not finite. What was saved before stays."""
 

@@ -84,7 +84,7 @@ class Evaluation:
     ) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(self.seed)
         states = [State(problem) for problem in problems for _ in range(n)]
-        rollouts = contracts.rollouts(engine, states, sampling, generator, task.begin)
+        rollouts = contracts.rollouts(engine, states, sampling, generator, contracts.begin(task))
         feedback = spread(rollouts, partial(contracts.feedback, task))
         told = [f for f in feedback if f.verdict is not Verdict.ERROR]
         if len(told) < len(feedback):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from rrl import contracts
+from rrl.calling import calling
 from rrl.distributed import agree
 from rrl.errors import DivergenceError
 from rrl.harvest import Answer, Harvest, as_batch
@@ -86,7 +87,8 @@ class GSISettings:
         """The loop, which works with these parts."""
         if self.guidance is not None:
             longest = parts["engine"].sampling.max_new_tokens
-            self.guidance.start(origin.tokenizer, origin.render, origin.longest_prompt, longest)
+            with calling("guidance", self.guidance, "start"):
+                self.guidance.start(origin.tokenizer, origin.render, origin.longest_prompt, longest)
         return GSI(settings=self, origin=origin, **parts)
 
 
@@ -188,7 +190,7 @@ class GSI(Loop):
         count, problems = self.settings.problems_per_iteration, self.origin.problems
         if count is None:
             return torch.randperm(len(problems), generator=self._generator).tolist()
-        drawn = contracts.starts(self.sampler, count, (self._iteration - 1) / self.settings.iterations)
+        drawn = contracts.starts(self.sampler, count, (self._iteration - 1) / self.settings.iterations, self.limits)
         return list(dict.fromkeys(self._number[state.problem.id] for state in drawn))
 
     def _helpable(self) -> list[int]:
@@ -198,7 +200,9 @@ class GSI(Loop):
 
     def _help(self, number: int) -> State | None:
         guidance = self.settings.guidance
-        return None if guidance is None else contracts.helped(guidance, self.origin.problems[number], self._round - 1)
+        if guidance is None:
+            return None
+        return contracts.helped(guidance, self.origin.problems[number], self._round - 1, self.limits)
 
     def _begin_tuning(self) -> None:
         """Back to the model that the run began with, to learn everything that was kept in a new order."""
@@ -229,7 +233,7 @@ class GSI(Loop):
         with self.clock.phase("gen"):
             sampling = replace(self.engine.sampling, temperature=self.settings.temperature)
             starts = self._starts(numbers)
-            rollouts = contracts.rollouts(self.engine, starts, sampling, written=self.task.begin)
+            rollouts = self._written(starts, sampling)
         with self.clock.phase("reward"):
             feedback, metrics = self._judge(rollouts)
             before = len(self._harvest.answers)

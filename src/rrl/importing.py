@@ -3,14 +3,13 @@
 import importlib
 import inspect
 import os
-import sysconfig
-import traceback
 import typing
 from types import ModuleType
 from typing import Any
 
 from rrl.environment import OWN
 from rrl.errors import closest
+from rrl.tracebacks import raised
 
 FORM = "expected package.module.Class"
 
@@ -68,24 +67,3 @@ def _where_to_look(place: str) -> str:
     own = os.environ.get(OWN)
     told = f"is {own!r}" if own else "is not set"
     return f", installed or in a folder that {OWN} names; {OWN} {told}: export {OWN}=FOLDER, where the module lies"
-
-
-def raised(error: BaseException) -> str:
-    """Where an error of a user's own code arose, and what it says."""
-    return f"{_line(error)}: {_words(error)}"
-
-
-def _line(error: BaseException) -> str:
-    """File and line that failed: of a user's own rather than of a library that it called."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    frames = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
-    theirs = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
-    own = [frame for frame in frames if not frame.filename.startswith(theirs)] or frames
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else "no line of Python"
-
-
-def _words(error: BaseException) -> str:
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {said}".removesuffix(": ").split("\n")[0]

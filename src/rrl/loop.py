@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rrl import contracts
+from rrl.breaches import Limits
 from rrl.clock import Clock
 from rrl.collate import micro_batches
 from rrl.distributed import device, largest, share, spread, summed
@@ -85,6 +86,7 @@ class Loop(ABC):
     micro_batch_size: int
     seed: int
     clock: Clock
+    limits: Limits
     global_step: int = field(init=False, default=0)
     tokens_generated: int = field(init=False, default=0)
     tokens_trained: int = field(init=False, default=0)
@@ -120,7 +122,7 @@ class Loop(ABC):
     def decode(self, states: Sequence[State]) -> list[Feedback]:
         """One greedy response from each state, judged; its tokens count as generated."""
         sampling = replace(self.engine.sampling, temperature=0.0)
-        rollouts = contracts.rollouts(self.engine, states, sampling, torch.Generator(), self.task.begin)
+        rollouts = self._written(states, sampling, torch.Generator())
         self.tokens_generated += sum(len(rollout.actions) for rollout in rollouts)
         return spread(rollouts, partial(contracts.feedback, self.task))
 
@@ -141,6 +143,11 @@ class Loop(ABC):
         self._generator.set_state(state["generator"])
         self._solves = Counter(state["solves"])
 
+    def _written(self, states: Sequence[State], *how: Any) -> list[Rollout]:
+        """What the engine writes from these states, which the task begins to judge as soon as it is written."""
+        begin = contracts.begin(self.task)
+        return contracts.rollouts(self.engine, states, *how, vocabulary=self.limits.vocabulary, written=begin)
+
     def _judge(self, rollouts: Sequence[Rollout]) -> tuple[list[Feedback], Metrics]:
         """The verifier's feedback, and what there is to say of it; the rollouts are counted."""
         feedback = spread(rollouts, partial(contracts.feedback, self.task))
@@ -159,7 +166,8 @@ class Loop(ABC):
             except DivergenceError as error:
                 raise DivergenceError(f"mini-batch {number}: {error.faults[0]}") from error
             self.tokens_trained += int(batch.mask[index].sum())
-        return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+        names = dict.fromkeys(name for step in steps for name in step)
+        return {name: sum(step.get(name, 0.0) for step in steps) / len(steps) for name in names}
 
     def _optimise(self, minibatch: Batch) -> Metrics:
         """One optimiser step, its gradient accumulated over ranks and micro-batches; losses are weighted sums."""
@@ -170,7 +178,9 @@ class Loop(ABC):
             self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
             for name, value in metrics.items():
                 sums[name] += value
-        return {**summed(sums), **self.policy.step()}
+        told, metrics = self.policy.step(), summed(sums)
+        contracts.apart(self.objective, metrics, told)
+        return {**metrics, **told}
 
     def costs(self) -> Metrics:
         """Of the phases since the last call: seconds, tokens a second of a step, and the largest peaks of any rank.

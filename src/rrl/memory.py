@@ -63,6 +63,7 @@ def explain(error: BaseException, phase: str | None, config: Mapping[str, Any], 
     wanted = in_words(float(asked[1]) * UNITS[asked[2]]) if asked else "memory"
     peak = "; ".join(f"{in_words(p.size)} of the {in_words(p.total)} of {p.name}" for p in peaks())
     lines = [
+        *(error.faults if isinstance(error, UsageError) else ()),
         f"{phase or 'before the first step'}: {wanted} could not be had; this process's peak was {peak}",
         *(f"{key}: {_value(key, config)}; try {change}" for key, change in lower(phase, config, processes).items()),
         "dry_run=true, added to the same command, estimates what each phase needs",

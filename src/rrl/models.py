@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from rrl.adapters import adapter_of
 from rrl.errors import DataError
 from rrl.ranges import at_least_one
+from rrl.records import by_step
 from rrl.tokens import agree_on_padding, embedded
 
 log = logging.getLogger(__name__)
@@ -170,8 +171,17 @@ class HuggingFace(Model):
         kind = "a folder that transformers cannot read" if os.path.isdir(path) else "no local folder"
         return (
             f"model.path: {self.path!r} is {kind} ({text[:300]}); expected a folder with config.json, tokenizer and "
-            "weights of a causal language model, or the id of a hub model this machine can reach"
+            f"weights of a causal language model, or the id of a hub model this machine can reach{_instead(Path(path))}"
         )
+
+
+def _instead(folder: Path) -> str:
+    """The model to give in place of the folder of a run, of a checkpoint, or of all its checkpoints."""
+    checkpoints = [step for place in (folder, folder / "checkpoints") for step in reversed(by_step(place))]
+    models = [place / "actor" for place in (folder, *checkpoints) if (place / "actor" / "config.json").is_file()]
+    if models:
+        return f"; it holds a run's model: give model.path={models[0]}"
+    return "; it holds a run that has saved no model yet" if (folder / "config.yaml").is_file() else ""
 
 
 def sound_generation(path: str, revision: str | None) -> Any:

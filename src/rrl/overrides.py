@@ -21,6 +21,12 @@ REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Written = tuple[tuple[str, int, int, int], ...]
 ANEW = ("judge", "scorer")
 """Groups that are chosen when a run is evaluated, whatever it was trained with."""
+WHOLE = (
+    "run", "prompts", "template", "policy", "engine", "trainer", "evaluation", "sampler", "reward", "objective", "task",
+    "data", "model", "algo",
+)  # fmt: skip
+"""What the configuration of a run of ours has, to its last line."""
+TORN = "expected the file that the run has written; bring it back from a copy, or begin a new run"
 
 
 class Composed(NamedTuple):
@@ -127,14 +133,30 @@ def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
 def _linked(file: Path) -> Any:
     """A run's configuration; its file has values resolved, so let each that was taken from another key follow again."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    config = OmegaConf.load(file)
-    values = dict(walk(_plain(config)))
+    try:
+        config = OmegaConf.load(file)
+        values = dict(walk(_plain(config)))
+    except OmegaConfBaseException:
+        raise
+    except (YAMLError, OSError, ValueError, AttributeError) as error:  # no YAML, no mapping, no text, no file
+        raise ConfigError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); {TORN}") from error
+    _refuse_torn(values, file)
     for _, key, value in _contents(written()):
         source = REFERENCE.fullmatch(str(value))
         if source and {key, source[1]} <= values.keys() and values[key] == values[source[1]]:
             OmegaConf.update(config, key, value, merge=False)
     return config
+
+
+def _refuse_torn(values: Mapping[str, Any], file: Path) -> None:
+    """Raise ConfigError for a file of a run, of which less is there than was written; one of other things passes."""
+    missing = [name for name in WHOLE if name not in values]
+    begun = any((file.parent / name).exists() for name in ("status.json", "manifest.json", "metrics.jsonl"))
+    if missing and begun and "kind" not in values:
+        raise ConfigError(f"{file}: cut off or changed (it has no {', '.join(missing)}); {TORN}")
 
 
 def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -58,7 +58,7 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
         parts.run.cache()
     problems = contracts.examples(parts.task, "train")
     check_levels(problems, config["sampler"].get("level_weights"))
-    loaded = parts.model.outline(parts.task.vocabulary())
+    loaded = parts.model.outline(contracts.vocabulary(parts.task))
     longest = parts.engine.sampling.max_new_tokens
     train = encode(problems, loaded, parts.prompts, longest)
     examples = contracts.examples(parts.task, parts.evaluation.split)

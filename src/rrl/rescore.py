@@ -80,7 +80,7 @@ def rescore(task: Task, files: Sequence[Path]) -> Rescored:
         raise DataError(*told, "remedy: give a dump of rollouts as a run writes it, rollouts/step-*.jsonl")
     rollouts = [row.rollout for row in rows]
     try:
-        task.begin(rollouts)
+        contracts.begin(task)(rollouts)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"the dumps are not of the task {type(task).__name__}: their answers cannot be read as its own ({error}); "

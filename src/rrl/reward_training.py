@@ -9,6 +9,7 @@ from typing import Any
 
 from rrl import contracts
 from rrl.calibration import expected_calibration_error, log_loss, reliability, share_chosen
+from rrl.calling import calling
 from rrl.config import RewardModelParts
 from rrl.display import Display
 from rrl.errors import DivergenceError
@@ -32,9 +33,10 @@ def train_reward_model(
     train, test, left_out = parts.pairs.choose(parts.task)
     log.info("pairs: %d to train on, %d held out", len(train), len(test))
     begun = time.monotonic()
-    model, tokenizer = parts.model.load(parts.task.vocabulary()) if parts.kind.needs_model else (None, None)
+    model, tokenizer = parts.model.load(contracts.vocabulary(parts.task)) if parts.kind.needs_model else (None, None)
     display.begin("training")
-    scorer = parts.kind.fit(model, tokenizer, train, folder, parts.run.seed, display.advance)
+    with calling("reward model", parts.kind, "fit"):
+        scorer = parts.kind.fit(model, tokenizer, train, folder, parts.run.seed, display.advance)
     write_config(folder, config)
     seconds = time.monotonic() - begun
     display.begin("measuring")

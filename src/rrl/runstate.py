@@ -168,11 +168,11 @@ def finished_run(name: str) -> Path:
 
 def instead(key: str, folder: Path) -> str | None:
     """What can be given as ``key`` in place of a folder that will not do, as far as its surroundings tell."""
-    if not folder.is_dir():
+    if not folder.exists():
         return f"there is no such folder{_near(key, folder)}; rrl-status lists the runs"
     if (folder / "config.yaml").is_file():
         return _unfinished(folder)
-    around = [parent for parent in folder.absolute().parents[:3] if (parent / "config.yaml").is_file()]
+    around = [parent for parent in folder.absolute().parents[:4] if (parent / "config.yaml").is_file()]
     within = sorted(file.parent for file in folder.glob("*/config.yaml"))
     if around:
         return f"it lies in a run; give {key}={around[0]}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rrl.errors import DataError, StorageError
+from rrl.errors import DataError, StorageError, UsageError
 
 log = logging.getLogger(__name__)
 PLAIN = "weights.pt"
@@ -92,7 +92,7 @@ def rescued(save: Callable[[Path], list[str]] | None, name: str, run: Path) -> I
         if save is None:
             raise
         where = _rescue(save, (run / f"rescued-{name}", _elsewhere(run, name)))
-        told = error.faults[0] if isinstance(error, StorageError) else f"{type(error).__name__}: {_line(error)}"
+        told = error.faults[0] if isinstance(error, UsageError) else f"{type(error).__name__}: {_line(error)}"
         end = f"the weights are in {where}" if where else "the weights could be written nowhere"
         raise StorageError(f"{told}; {end}") from error
 

@@ -104,15 +104,15 @@ class Trainer(Loop):
         """One step: from start states to an improved policy."""
         # Choose where to start, and write.
         with self.clock.phase("gen"):
-            states = contracts.starts(self.sampler, self.settings.train_batch_size, self.progress)
+            states = contracts.starts(self.sampler, self.settings.train_batch_size, self.progress, self.limits)
             starts = [state for state in states for _ in range(self.settings.n)]
-            rollouts = contracts.rollouts(self.engine, starts, written=self.task.begin)
+            rollouts = self._written(starts)
 
         # Judge, and price every token.
         with self.clock.phase("reward"):
             feedback, metrics = self._judge(rollouts)
             rollouts, feedback = self._trainable(rollouts, feedback)
-            metrics |= contracts.observed(self.reward, rollouts, feedback)
+            metrics |= contracts.observed("reward", self.reward, metrics, rollouts, feedback)
             rewards = [contracts.pay(self.reward, r, f) for r, f in zip(rollouts, feedback, strict=True)]
             agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
 
@@ -127,12 +127,14 @@ class Trainer(Loop):
 
         # Remember promising states before the policy moves.
         with self.clock.phase("observe"):
-            metrics |= contracts.observed(self.sampler, rollouts, feedback, batch)
+            metrics |= contracts.observed("sampler", self.sampler, metrics, rollouts, feedback, batch)
 
         # Improve.
         with self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
-            metrics |= self._improve(contracts.experience(self.objective, rollouts, batch))
+            improved = self._improve(contracts.experience(self.objective, rollouts, batch))
+            contracts.apart(self.objective, improved, metrics)
+            metrics |= improved
         self.global_step += 1
         return metrics
 

@@ -42,6 +42,7 @@ def _demo(arguments: Sequence[str]) -> None:
 
 def _warm_up(overrides: Sequence[str]) -> None:
     """Fill the cache with the warm start, so that both arms find it."""
+    from rrl import contracts
     from rrl.assemble import warm_start
     from rrl.config import load
     from rrl.display import display
@@ -52,7 +53,7 @@ def _warm_up(overrides: Sequence[str]) -> None:
     parts.run.cache()
     bar = display("both")
     bar.begin("warm start")
-    warm_start(parts.model.load(parts.task.vocabulary()), parts, bar.advance)
+    warm_start(parts.model.load(contracts.vocabulary(parts.task)), parts, bar.advance)
     bar.close()
 
 

@@ -75,10 +75,10 @@ def _refuse_without_judge(given: dict[str, str | None]) -> None:
 
 def _measured(parts: "Parts") -> dict[str, Any]:
     """Accuracy."""
-    from rrl.assemble import measure, prepare_evaluation, start_frozen
+    from rrl.assemble import measure, prepare_evaluation, start_frozen, start_task
     from rrl.models import LoadedModel
 
-    parts.task.start()
+    start_task(parts)
     prepared = prepare_evaluation(parts, lambda progress, metrics: None)
     start_frozen(parts, LoadedModel(prepared.model, prepared.tokenizer), prepared.test, parts.engine)
     return measure(parts, prepared)

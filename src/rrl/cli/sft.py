@@ -24,6 +24,7 @@ def main() -> None:
 
 
 def _sft(arguments: Sequence[str]) -> None:
+    from rrl import contracts
     from rrl.assemble import warm_start
     from rrl.config import load
     from rrl.display import display
@@ -34,7 +35,7 @@ def _sft(arguments: Sequence[str]) -> None:
     target = None if parts.run.dir is None else parts.run.choose("sft")
     bar = display("sft")
     bar.begin(config["data"]["name"])
-    loaded = parts.model.load(parts.task.vocabulary())
+    loaded = parts.model.load(contracts.vocabulary(parts.task))
     _, folder = warm_start(loaded, parts, bar.advance)
     bar.close()
     if target is not None:
