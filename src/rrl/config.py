@@ -172,7 +172,7 @@ def _slot(value: Any, slot: str, hint: Any, faults: list[str], sound: Mapping[st
         faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
         return None
     made = make(value, slot, faults, sound.get(slot))
-    lacking = [] if made is BROKEN else [name for name in _asked(hint) if getattr_static(made, name, None) is None]
+    lacking = [] if made is BROKEN else [name for name in _asked(hint) if getattr_static(made, name, BROKEN) is BROKEN]
     if lacking:
         faults.append(
             f"{slot}: {type(made).__name__} has no {', '.join(lacking)}; expected a {slot} (docs/adding-a-part.md)"
