@@ -9,7 +9,7 @@ SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib 
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
 
-.PHONY: help install docs pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-fast test-slow mutants check clean
+.PHONY: help install shape map docs pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-fast test-slow mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -69,13 +69,19 @@ test-slow: install ## run the slow tests (half an hour or more)
 	$(RUN) pytest -m slow
 
 mutants: install ## try the tests on mistakes made on purpose (TEXT=<text> for some of them)
-	$(VENV)/bin/python tests/mutants.py -j $(JOBS) '$(TEXT)'
+	$(VENV)/bin/python tests/project/mutants.py -j $(JOBS) '$(TEXT)'
 
 pictures: install ## draw docs/pictures/*.svg anew from the texts beside them
 	$(VENV)/bin/python docs/pictures/draw.py
 
 docs: install ## build the pages as a site in build/site, without network; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+
+shape: install ## measure the shape of the code: sizes, imports
+	$(VENV)/bin/python tests/project/shape.py
+
+map: install ## write the table of files in docs/architecture.md anew
+	$(VENV)/bin/python tests/project/file_map.py
 
 check: install ## ruff, mypy --strict and the default tests
 	$(RUN) ruff check src tests

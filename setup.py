@@ -4,8 +4,11 @@ import atexit
 import shutil
 import tempfile
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 folder = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, folder)
-setup(options={"build": {"build_base": folder}, "egg_info": {"egg_base": folder}})
+setup(
+    packages=[*find_packages("src"), "rrl.conf"],
+    options={"build": {"build_base": folder}, "egg_info": {"egg_base": folder}},
+)

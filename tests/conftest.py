@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: a second
 
 import pytest
 
-from fixtures_judge import server  # it imports torch, which reads that once
+from fixtures.judge_server import server  # it imports torch, which reads that once
 
 __all__ = ["server"]
 

@@ -22,11 +22,11 @@ from typing import Any
 
 from mutation import OPERATORS, Mutant, mutants
 
-from rrl.config import load
-from rrl.programs import ProgramEvidence
-from rrl.tasks.apps import APPS
-from rrl.tasks.coding import Item, rendered
+from rrl.config.check import load
+from rrl.parts.tasks.apps import APPS
+from rrl.parts.tasks.coding import Item, rendered
 from rrl.types import Example, Problem, Rollout, State, Verdict
+from rrl.verifiers.programs import ProgramEvidence
 
 TRIED = 3
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from mutation import mutants
 
-from rrl.config import load
+from rrl.config.check import load
+from rrl.parts.tasks.apps import APPS
+from rrl.parts.tasks.coding import Item
 from rrl.sandbox.runs import Job
-from rrl.tasks.apps import APPS
-from rrl.tasks.coding import Item
-from rrl.tasks.judging import PRELUDE
+from rrl.verifiers.program_verifier import PRELUDE
 
 Draw = Callable[[random.Random], Any]
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rrl.tasks.gsm8k import GSM8K
+from rrl.parts.tasks.gsm8k import GSM8K
 from rrl.types import Example, Problem, Rollout, State
 
 FORMS = {

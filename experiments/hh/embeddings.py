@@ -17,14 +17,14 @@ from statistics import fmean, stdev
 
 import torch
 
-from rrl.display import Silent
-from rrl.preferences import PairChoice
-from rrl.reward_training import measure
-from rrl.scorers.embedder import Embedder
-from rrl.scorers.embeddings import EmbeddingsScorer
-from rrl.scorers.fit_embeddings import EmbeddingsFit
-from rrl.scorers.reading import Reading
-from rrl.tasks.hh import HH
+from rrl.parts.scorers.embedder import Embedder
+from rrl.parts.scorers.embeddings import EmbeddingsScorer
+from rrl.parts.scorers.fit_embeddings import EmbeddingsFit
+from rrl.parts.scorers.reading import Reading
+from rrl.parts.tasks.hh import HH
+from rrl.records.display import Silent
+from rrl.runs.reward_model import measure
+from rrl.training.preference_pairs import PairChoice
 
 SEEDS = (0, 1, 2)
 HEADS = {"linear": (), "mlp": (256,)}

@@ -24,10 +24,10 @@ from typing import Any
 
 import yaml
 
-from rrl.answers import AnswerFormat, final_answer, same_text
-from rrl.data import load_split
-from rrl.mathjudge import MathJudge, Pair
+from rrl.parts.tasks.rows import load_split
 from rrl.types import Feedback
+from rrl.verifiers.final_answers import AnswerFormat, final_answer, same_text
+from rrl.verifiers.math_verifier import MathJudge, Pair
 
 SEED = 0
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task" / "math.yaml"
@@ -62,7 +62,7 @@ def read(folder: Path) -> list[Row]:
 
 
 def official_box(text: str) -> str:
-    """The last box by counting braces from it on; written apart from ``rrl.answers``, to be compared with it."""
+    """The last box by counting braces from it on; written apart from ``rrl.verifiers.final_answers``, to be compared with it."""
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     rest = text[start:].removeprefix("\\boxed").removeprefix("\\fbox").lstrip()
     if not rest.startswith("{"):
@@ -111,7 +111,7 @@ def restated(answers: Sequence[str]) -> Row:
     """Each distinct formula, written anew by sympy, against itself: other text, equal value."""
     import sympy
 
-    from rrl.statements import Scalar, readings
+    from rrl.verifiers.mathematics.statements import Scalar, readings
 
     judge = make_judge()
     read = {answer: readings(answer, bare_units=False, reference=True)[:1] for answer in answers}

@@ -24,8 +24,8 @@ from typing import Any
 from rrl.sandbox import server
 from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import choose
-from rrl.sandbox.judge import run_of
 from rrl.sandbox.limits import Limits
+from rrl.sandbox.outcome import run_of
 from rrl.sandbox.runs import Job, Run
 from rrl.sandbox.sandbox import Sandbox
 

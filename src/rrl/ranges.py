@@ -1,4 +1,4 @@
-"""What a part's constructor says of numbers out of range, for ``config.py`` to make a fault of; None is in range."""
+"""What a part's constructor says of numbers out of range, for ``check.py`` to make a fault of; None is in range."""
 
 
 def at_least_one(part: object, *names: str) -> None:

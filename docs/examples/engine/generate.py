@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rrl.engines.hf import end_tokens
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
+from rrl.parts.engines.hf import end_tokens
 from rrl.types import Rollout, Sampling, State
 
 

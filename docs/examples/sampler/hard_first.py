@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from rrl.interfaces import Inspect, StateDict, StateSampler
+from rrl.parts.samplers.problems import Problems
 from rrl.ranges import at_least_one, between
-from rrl.samplers.problems import Problems
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 
-from rrl.data import shuffled_epochs
 from rrl.interfaces import Task
+from rrl.parts.tasks.rows import shuffled_epochs
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rrl.choices import groups
+from rrl.config.choices import groups
 from rrl.errors import ConfigError
 
 WORDS = {
@@ -96,7 +96,7 @@ def _keys(parent: str, overrides: Sequence[str]) -> Iterator[str]:
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration under the words so far, or without them where they cannot be composed."""
-    from rrl.overrides import compose
+    from rrl.config.compose import compose
 
     try:
         return compose("evaluate", overrides).config  # which has all that training has

@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _demo(arguments: Sequence[str]) -> None:
-    from rrl.config import load
+    from rrl.config.check import load
 
     folder = Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     for arm in ARMS:
@@ -42,10 +42,10 @@ def _demo(arguments: Sequence[str]) -> None:
 
 def _warm_up(overrides: Sequence[str]) -> None:
     """Fill the cache with the warm start, so that both arms find it."""
-    from rrl import contracts
-    from rrl.assemble import warm_start
-    from rrl.config import load
-    from rrl.display import display
+    from rrl.config.check import load
+    from rrl.contracts import border
+    from rrl.records.display import display
+    from rrl.runs.assemble import warm_start
 
     _, parts = load("train", overrides)
     if parts.warmstart is None:
@@ -53,13 +53,13 @@ def _warm_up(overrides: Sequence[str]) -> None:
     parts.run.cache()
     bar = display("both")
     bar.begin("warm start")
-    warm_start(parts.model.load(contracts.vocabulary(parts.task)), parts, bar.advance)
+    warm_start(parts.model.load(border.vocabulary(parts.task)), parts, bar.advance)
     bar.close()
 
 
 def _train_arms(folder: Path, overrides: Sequence[str]) -> None:
     """One process an arm; their bars are drawn here."""
-    from rrl.display import display
+    from rrl.records.display import display
 
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
@@ -90,8 +90,8 @@ def _show(events: Any, bars: Mapping[str, Any]) -> None:
 
 
 def _train_arm(arm: str, overrides: Sequence[str], events: Any) -> None:
-    from rrl.config import load
-    from rrl.experiment import train
+    from rrl.config.check import load
+    from rrl.runs.experiment import train
 
     shell.quieten()
     logging.getLogger("rrl").setLevel(logging.WARNING)  # only the parent draws
@@ -142,8 +142,8 @@ def _cell(part: Mapping[str, Any]) -> str:
 
 
 def _closing(folder: Path, results: Mapping[str, Any], mode: str) -> str:
-    from rrl.plots import learning_curves
-    from rrl.report import Measure
+    from rrl.records.plots import learning_curves
+    from rrl.study.comparison import Measure
 
     picture = folder / "curves.png"
     measures = [Measure("accuracy", mode, level) for level in results["ppo"]["before"][mode]["levels"]]

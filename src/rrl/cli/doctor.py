@@ -22,9 +22,9 @@ def main() -> None:
 
 
 def _doctor(arguments: Sequence[str]) -> None:
-    from rrl.checks import checks
-    from rrl.doctor import as_json, as_text, examine, usable
     from rrl.errors import ConfigError
+    from rrl.preflight.doctor.libraries import checks
+    from rrl.preflight.doctor.report import as_json, as_text, examine, usable
 
     unknown = [argument for argument in arguments if argument not in ("--deep", "--json")]
     if unknown:

@@ -9,7 +9,7 @@ from rrl.cli import shell
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rrl.config import Parts
+    from rrl.config.check import Parts
 
 HELP = """
 rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n, seed, interval, template, sampling).
@@ -41,10 +41,10 @@ def _evaluate(arguments: Sequence[str]) -> None:
     import json
     from pathlib import Path
 
-    from rrl.config import load
-    from rrl.manifest import moment
-    from rrl.rundir import write_json
-    from rrl.secrecy import hidden
+    from rrl.config.check import load
+    from rrl.records.run_directory import write_json
+    from rrl.records.secrecy import hidden
+    from rrl.runs.manifest import moment
 
     arguments = shell.with_run(arguments, "measure")
     given = shell.options(arguments, OPTIONS)
@@ -75,8 +75,8 @@ def _refuse_without_judge(given: dict[str, str | None]) -> None:
 
 def _measured(parts: "Parts") -> dict[str, Any]:
     """Accuracy."""
-    from rrl.assemble import measure, prepare_evaluation, start_frozen, start_task
-    from rrl.models import LoadedModel
+    from rrl.runs.assemble import measure, prepare_evaluation, start_frozen, start_task
+    from rrl.training.models import LoadedModel
 
     start_task(parts)
     prepared = prepare_evaluation(parts, lambda progress, metrics: None)
@@ -86,10 +86,10 @@ def _measured(parts: "Parts") -> dict[str, Any]:
 
 def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | None") -> dict[str, Any]:
     """Wins, ties and losses; the table for people goes to standard error, where it leaves the JSON alone."""
-    from rrl.arena import compare, opponent
-    from rrl.display import display
-    from rrl.rundir import dump_rollouts
-    from rrl.winrate import table
+    from rrl.records.display import display
+    from rrl.records.run_directory import dump_rollouts
+    from rrl.study.arena import compare, opponent
+    from rrl.study.win_rates import table
 
     theirs = opponent(parts, given["against"], given["from_run"])
     bar = display("judge")

@@ -38,10 +38,10 @@ def main() -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    from rrl.arms import find_arms
-    from rrl.plots import learning_curves
-    from rrl.report import Measure, as_markdown, compare, marks
-    from rrl.rundir import writable, write_json
+    from rrl.records.plots import learning_curves
+    from rrl.records.run_directory import writable, write_json
+    from rrl.study.arms import find_arms
+    from rrl.study.comparison import Measure, as_markdown, compare, marks
 
     places, arms, settings = _read(arguments)
     found, left_out = find_arms(places) if places else ({}, [])

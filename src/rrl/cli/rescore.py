@@ -28,10 +28,10 @@ def main() -> None:
 
 
 def _rescore(arguments: Sequence[str]) -> None:
-    from rrl.config import load
-    from rrl.rescore import as_table, rescore
-    from rrl.rundir import write_json
-    from rrl.texts import visible
+    from rrl.config.check import load
+    from rrl.records.run_directory import write_json
+    from rrl.records.texts import visible
+    from rrl.study.rescore import as_table, rescore
 
     arguments = shell.with_run(arguments, "judge")
     given = shell.options(arguments, OPTIONS)

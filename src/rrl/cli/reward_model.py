@@ -23,16 +23,16 @@ def main() -> None:
 
 
 def _reward_model(arguments: Sequence[str]) -> None:
-    from rrl.config import load
+    from rrl.config.check import load
 
     config, parts = load("reward_model", [text for text in arguments if text != "--cfg"], judging=False)
     if "--cfg" in arguments:
-        from rrl.saved import as_yaml
+        from rrl.config.saved import as_yaml
 
         print(as_yaml(config), end="")
         return
-    from rrl.display import display
-    from rrl.reward_training import train_reward_model
+    from rrl.records.display import display
+    from rrl.runs.reward_model import train_reward_model
 
     parts.run.limit_threads()
     folder = parts.run.choose(f"{config['data']['name']}-reward-model").absolute()

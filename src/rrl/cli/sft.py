@@ -24,10 +24,10 @@ def main() -> None:
 
 
 def _sft(arguments: Sequence[str]) -> None:
-    from rrl import contracts
-    from rrl.assemble import warm_start
-    from rrl.config import load
-    from rrl.display import display
+    from rrl.config.check import load
+    from rrl.contracts import border
+    from rrl.records.display import display
+    from rrl.runs.assemble import warm_start
 
     config, parts = load("train", _with_warm_start(arguments), judging=False)
     parts.run.cache()
@@ -35,7 +35,7 @@ def _sft(arguments: Sequence[str]) -> None:
     target = None if parts.run.dir is None else parts.run.choose("sft")
     bar = display("sft")
     bar.begin(config["data"]["name"])
-    loaded = parts.model.load(contracts.vocabulary(parts.task))
+    loaded = parts.model.load(border.vocabulary(parts.task))
     _, folder = warm_start(loaded, parts, bar.advance)
     bar.close()
     if target is not None:
@@ -60,7 +60,7 @@ def _copy(folder: "Path", target: "Path") -> None:
 
 def _with_warm_start(arguments: Sequence[str]) -> list[str]:
     """The arguments, with ``warmstart=sft`` where they leave the warm start out."""
-    from rrl.overrides import compose, groups
+    from rrl.config.compose import compose, groups
 
     choices = [a for a in arguments if a.partition("=")[0] in groups()]
     left_out = compose("train", choices).config["warmstart"] is None

@@ -11,11 +11,11 @@ from typing import NoReturn
 
 from rrl.cli.streams import open_streams, printed
 from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
-from rrl.logs import set_up_logging
-from rrl.memory import OutOfMemory
-from rrl.secrecy import redacted
-from rrl.stopping import Interrupted
-from rrl.texts import visible
+from rrl.processes.logs import set_up_logging
+from rrl.processes.out_of_memory import OutOfMemory
+from rrl.processes.stopping import Interrupted
+from rrl.records.secrecy import redacted
+from rrl.records.texts import visible
 
 QUIET = {
     "DS_ACCELERATOR_LOG": "0",
@@ -95,7 +95,7 @@ def without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def new_file(name: str, value: str | None) -> Path | None:
     """The file that an option names; raises ConfigError unless it can be made."""
-    from rrl.rundir import writable
+    from rrl.records.run_directory import writable
 
     if value is None:
         return None
@@ -136,7 +136,7 @@ def _tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 def _groups() -> str:
     """The choices of every configuration group."""
-    from rrl.overrides import groups
+    from rrl.config.compose import groups
 
     rows = [f"  {group}={'|'.join(options)}" for group, options in sorted(groups().items()) if options]
     return "Choices:\n" + "\n".join(rows)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rrl.cli import shell
 from rrl.errors import ConfigError
-from rrl.runstate import RunState, read_state
-from rrl.texts import visible
+from rrl.records.status import RunState, read_state
+from rrl.records.texts import visible
 
 HELP = """
 rrl-status lists the runs below a folder, the latest first: state, step, last reward, budget used, time since then.

@@ -48,10 +48,10 @@ def _train(arguments: Sequence[str]) -> None:
         print(answer(*arguments[:2]), end="")
         return
     if {"-m", "--multirun"} & set(arguments):
-        from rrl.sweeps import sweep
+        from rrl.study.sweeps import sweep
 
         sys.exit(sweep(arguments, tell=print))
-    from rrl.launch import started_by_others
+    from rrl.processes.launch import started_by_others
 
     if started_by_others():
         from rrl.cli.worker import work_together
@@ -68,9 +68,9 @@ def _train(arguments: Sequence[str]) -> None:
 
 def _choose(arguments: Sequence[str]) -> Job | None:
     """The checked configuration and the run's directory; None when the arguments only ask for something to be shown."""
-    from rrl.config import load
+    from rrl.config.check import load
     from rrl.errors import ConfigError
-    from rrl.resume import resume
+    from rrl.runs.resume import resume
 
     options = shell.options(arguments, OPTIONS)
     rest = [text for text in arguments if text != "--cfg" and text.partition("=")[0] not in OPTIONS]
@@ -87,9 +87,9 @@ def _choose(arguments: Sequence[str]) -> Job | None:
 
 def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
     """The directory of a new run or, by ``resume=auto``, of the one that ``run.dir`` holds."""
+    from rrl.config.saved import absolute
     from rrl.errors import ConfigError
-    from rrl.resume import refuse_changes, saved
-    from rrl.saved import absolute
+    from rrl.runs.resume import refuse_changes, saved
 
     if not auto:
         chosen: Path = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
@@ -105,11 +105,11 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
 
 def _show(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
     if whole:
-        from rrl.saved import as_yaml
+        from rrl.config.saved import as_yaml
 
         print(as_yaml(config), end="")
         return
-    from rrl.plan import as_text, plan
+    from rrl.preflight.plan import as_text, plan
 
     print(as_text(plan(config, parts)))
 
@@ -117,14 +117,14 @@ def _show(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
 def _start(job: Job) -> None:
     """Train in this process, or start several and wait for them."""
     if job.parts.launcher.processes == 1:
-        from rrl.display import display
-        from rrl.experiment import train
+        from rrl.records.display import display
+        from rrl.runs.experiment import train
 
         train(job.config, job.parts, job.folder, display(job.config["algo"], every=job.parts.run.log_seconds))
         return
-    from rrl.launch import why
-    from rrl.runstate import hold
-    from rrl.saved import write_config
+    from rrl.config.saved import write_config
+    from rrl.processes.launch import why
+    from rrl.records.status import hold
 
     job.parts.launcher.refuse_misfits()
     with hold(job.folder):  # nobody else trains there

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rrl.choices import take_own_parts
 from rrl.cli import shell
 from rrl.cli.streams import open_streams
-from rrl.environment import OWN, PARENT
+from rrl.config.choices import take_own_parts
 from rrl.errors import UsageError
-from rrl.launch import take_devices, take_signals
-from rrl.stopping import Interrupted, leave_with_starter
+from rrl.processes.environment import OWN, PARENT
+from rrl.processes.launch import take_devices, take_signals
+from rrl.processes.stopping import Interrupted, leave_with_starter
 
 
 def main() -> None:
@@ -34,16 +34,16 @@ def main() -> None:
 def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> None:
     """Train with the other ranks what the first one chooses: a configuration and a directory, or None for nothing."""
     leave_with_starter()
-    from rrl.distributed import from_first, leave_process_group, start_process_group
+    from rrl.processes.distributed import from_first, leave_process_group, start_process_group
 
     start_process_group()
     chosen = _said_once(lambda: from_first(choose))
     if chosen is None:
         return
     config, folder = chosen
-    from rrl.config import check
-    from rrl.display import display
-    from rrl.experiment import train
+    from rrl.config.check import check
+    from rrl.records.display import display
+    from rrl.runs.experiment import train
 
     take_own_parts()
     parts = check(config)  # where a package is missing, its machine says so
@@ -58,7 +58,7 @@ def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> N
 
 def _said_once(work: Callable[[], Any]) -> Any:
     """What it returns. A fault that a user can mend is every rank's, and it is the first one that prints it."""
-    from rrl.distributed import rank
+    from rrl.processes.distributed import rank
 
     try:
         return work()
@@ -70,7 +70,7 @@ def _said_once(work: Callable[[], Any]) -> Any:
 
 
 def _saved(folder: Path) -> tuple[dict[str, Any], Path]:
-    from rrl.saved import read_config
+    from rrl.config.saved import read_config
 
     return read_config(folder), folder
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from rrl.errors import DataError
 from rrl.sandbox.inside.request import packed
-from rrl.sandbox.judge import run_of
 from rrl.sandbox.limits import Limits
+from rrl.sandbox.outcome import run_of
 from rrl.sandbox.server import Server, ServerLost
 from rrl.sandbox.start import Level
 

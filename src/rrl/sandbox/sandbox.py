@@ -12,13 +12,13 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass
 
 from rrl.errors import DataError
-from rrl.machine import cpus_of_a_rank
-from rrl.pulse import beat
+from rrl.processes.machine import cpus_of_a_rank
 from rrl.ranges import at_least_one
+from rrl.records.pulse import beat
 from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import CANARY, NO_MORE, Isolation, choose, described, reached
-from rrl.sandbox.judge import destroyer, failure, run_of
 from rrl.sandbox.limits import Limits
+from rrl.sandbox.outcome import destroyer, failure, run_of
 from rrl.sandbox.runs import Job, Run
 from rrl.sandbox.server import Server, ServerLost
 from rrl.sandbox.start import Level

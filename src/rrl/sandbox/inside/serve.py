@@ -1,4 +1,6 @@
-"""The warm server: one interpreter, and its fork that forks a process for each run. Standard library only, started as a
+"""The warm server: one interpreter, and its fork that forks a process for each run.
+
+Standard library only, started as a
 file.
 
 It reads requests from the socket on its standard input and answers on it, one at a time; it ends when that closes.

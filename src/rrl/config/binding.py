@@ -1,0 +1,163 @@
+"""Objects from mappings: ``_target_`` names a class, the other keys are its constructor's keyword-only arguments."""
+
+import inspect
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+from rrl.config.importing import load_class
+from rrl.contracts.tracebacks import raised
+from rrl.errors import nearest, shown
+
+BROKEN = object()
+"""Stands for a part that could not be constructed: told already, so it fits everywhere."""
+SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
+
+def make(value: Any, path: str, faults: list[str], sound: Any = None) -> Any:
+    """The value with every ``_target_`` mapping in it turned into its object; ``sound`` is its counterpart."""
+    if isinstance(value, Mapping):
+        spare = sound if isinstance(sound, Mapping) else {}
+        if "_target_" in value:
+            return _construct(value, path, faults, spare)
+        return {key: make(item, f"{path}.{key}", faults, spare.get(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(make(item, f"{path}[{i}]", faults) for i, item in enumerate(value))
+    return value
+
+
+def _construct(node: Mapping[str, Any], path: str, faults: list[str], sound: Mapping[str, Any]) -> Any:
+    target = load_class(str(node["_target_"]), path, faults)
+    known = len(faults)
+    arguments = {k: make(v, f"{path}.{k}", faults, sound.get(k)) for k, v in node.items() if k != "_target_"}
+    if target is None:
+        return BROKEN
+    hints = typing.get_type_hints(target.__init__)
+    arguments = {key: _whole(value, hints.get(key, Any)) for key, value in arguments.items()}
+    if isinstance(node, dict):  # who reads the configuration itself sees the same whole numbers
+        node.update((key, value) for key, value in arguments.items() if isinstance(node[key], float))
+    faults += _binding_faults(target, arguments, path)
+    spare = {k: make(v, path, []) for k, v in sound.items() if sound.get("_target_") == node["_target_"]}
+    whole = _build(target, arguments, spare, path, faults)
+    return whole if len(faults) == known else BROKEN
+
+
+def _build(
+    target: Any, arguments: Mapping[str, Any], spare: Mapping[str, Any], path: str, faults: list[str]
+) -> Any:  # fmt: skip
+    """The object. Arguments out of range are told and, to find the next, replaced by the spare ones."""
+    arguments, replaced = _mended(target, arguments, spare)
+    while arguments.keys() == inspect.signature(target).parameters.keys():
+        try:
+            return target(**arguments)
+        except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
+            faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); mend this class")
+            break
+        except ValueError as error:
+            if replaced & _words(str(error)):  # what was replaced may be what it complains about
+                break
+            faults.append(f"{path}.{error}")
+            named = _words(str(error).partition(":")[0]) & spare.keys()
+            if not named:
+                break
+            replaced |= named
+            arguments |= {key: spare[key] for key in named}
+    return BROKEN
+
+
+def _mended(target: Any, arguments: Mapping[str, Any], spare: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The arguments that bind, with spare ones for the others as far as there are any, and the names of those."""
+    hints = typing.get_type_hints(target.__init__)
+    names = list(inspect.signature(target).parameters)
+    good = {
+        key: arguments[key]
+        for key in names
+        if key in arguments and arguments[key] is not BROKEN and _fits(arguments[key], hints.get(key, Any))
+    }
+    other = {key: spare[key] for key in names if key not in good and key in spare}
+    return {**good, **other}, set(other)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> list[str]:
+    """Arguments that are missing, unknown or of another type than the signature says."""
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__)
+    faults = [f"{path}.{key}: missing; {target.__name__} needs it" for key in parameters if key not in arguments]
+    for key, value in arguments.items():
+        if key not in parameters:
+            hint = nearest(key, list(parameters))
+            faults.append(f"{path}.{key}: {target.__name__} takes no such argument{hint}")
+        elif value is not BROKEN and not _fits(value, hints.get(key, Any)):
+            finite = "a finite " if isinstance(value, float) and not math.isfinite(value) else ""
+            wanted = f"{finite}{_spell(hints[key])}"
+            faults.append(f"{path}.{key}: expected {wanted}, got {shown(value)}{_remedy(value, hints[key])}")
+    return faults
+
+
+def _remedy(value: Any, hint: Any) -> str:
+    """How to write a number or a switch that was given as a text."""
+    plain = SWITCHES.get(value.lower(), value) if isinstance(value, str) else ""
+    try:
+        return f"; write {plain}, without quotes" if _fits(json.loads(plain), hint) else ""
+    except ValueError:
+        return ""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the annotated type; an int serves as a float, a Protocol accepts any object."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in arguments)
+    if origin is tuple:
+        items = arguments[:1] * len(value) if isinstance(value, tuple) and Ellipsis in arguments else arguments
+        return isinstance(value, tuple) and len(value) == len(items) and all(map(_fits, value, items))
+    if origin is dict:
+        pairs = value.items() if isinstance(value, dict) else [(None, None)]
+        return all(_fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in pairs)
+    if hint in (float, int):
+        return _is_number(value, hint)
+    if hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    return hint is Any or not isinstance(value, str | int | float | dict | tuple | None)
+
+
+def _whole(value: Any, hint: Any) -> Any:
+    """The value, its whole numbers as int where no float is expected, however they were written: 1e5, 8.0."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and float not in options and _fits(int(value), hint) else value
+    if isinstance(value, tuple) and get_origin(hint) is tuple:
+        return tuple(_whole(item, get_args(hint)[0]) for item in value)
+    if isinstance(value, dict) and get_origin(hint) is dict:
+        return {key: _whole(item, get_args(hint)[1]) for key, item in value.items()}
+    return value
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or (kind is float and isinstance(value, float) and math.isfinite(value))
+
+
+def _spell(hint: Any) -> str:
+    """The annotation in a user's words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_spell(option) for option in arguments)
+    if origin is Literal:
+        return " | ".join(repr(option) for option in arguments)
+    if origin is tuple:
+        count = "" if Ellipsis in arguments else f"{len(arguments)} "
+        return f"a list of {count}{_spell(arguments[0])}"
+    if origin is dict:
+        return f"a mapping of names to {_spell(arguments[1])}"
+    return {type(None): "null"}.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,278 @@
+"""From YAML to checked objects: the only file that knows how a configuration becomes code.
+
+A mapping with ``_target_`` names a class; its other keys are the arguments of the constructor, which checks ranges
+and loads nothing. So a configuration is checked by building all of it, and every fault is reported at once.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from inspect import getattr_static
+from typing import Any, get_args, get_type_hints
+
+from rrl.config.binding import BROKEN, make
+from rrl.config.choices import targets
+from rrl.config.compose import Composed, compose, compose_run, readers, walk
+from rrl.config.effects import collected, without_effect
+from rrl.config.importing import load_class
+from rrl.contracts.breaches import items
+from rrl.contracts.breaches import shown as said
+from rrl.contracts.calling import calling
+from rrl.contracts.tracebacks import named
+from rrl.errors import ConfigError, ContractError, shown
+from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.processes.launch import Launcher
+from rrl.records.run_directory import Place, RunSettings
+from rrl.records.secrecy import typed
+from rrl.records.status import finished_run
+from rrl.records.tracking import Sink
+from rrl.scoring import Fit, Judge
+from rrl.training.evaluation import Evaluation
+from rrl.training.loop import LoopSettings
+from rrl.training.models import Model
+from rrl.training.policy_settings import PolicySettings
+from rrl.training.preference_pairs import PairChoice
+from rrl.training.prompts import Prompts
+from rrl.training.warm_start import WarmStart
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components of a run, constructed and checked but not started; None where the slot is empty."""
+
+    task: Task
+    model: Model
+    prompts: Prompts
+    warmstart: WarmStart | None
+    policy: PolicySettings
+    engine: RolloutEngine
+    trainer: LoopSettings
+    evaluation: Evaluation
+    sampler: StateSampler
+    reward: Reward
+    objective: Objective
+    logger: Sink | None
+    launcher: Launcher
+    run: RunSettings
+    judge: Judge | None
+
+
+@dataclass(frozen=True)
+class RewardModelParts:
+    """The components of the training of a reward model, likewise."""
+
+    task: Task
+    model: Model
+    kind: Fit
+    pairs: PairChoice
+    run: Place
+
+
+PARTS: dict[str, type[Any]] = {"train": Parts, "evaluate": Parts, "reward_model": RewardModelParts}
+"""By the name of the configuration."""
+SLOTS = tuple(field.name for field in fields(Parts))
+SHARED = ("data", "scorer", "sandbox", "seed")
+"""Keys of a configuration that are no part of their own but go into parts."""
+UNUSED = {
+    "train": ("judge",),
+    "evaluate": ("policy", "trainer", "sampler", "reward", "objective", "logger", "launcher"),
+}
+"""Parts that are checked and play no part, by the name of the configuration."""
+OPTIONAL = ("warmstart", "logger", "judge")
+
+
+def load(
+    name: str, overrides: Sequence[str], run: str | None = None, *, judging: bool = True
+) -> tuple[dict[str, Any], Any]:  # fmt: skip
+    """The configuration ``conf/<name>.yaml``, or that of the directory ``run``, under ``overrides``, and its parts.
+
+    ``judging`` is false where no response will be judged by the task. Raises one ConfigError with all faults.
+    """
+    kind = PARTS[name]
+    only = None if kind is Parts else (*(field.name for field in fields(kind)), *SHARED)
+    composed = compose(name, overrides, only) if run is None else compose_run(finished_run(run), overrides)
+    used = [field.name for field in fields(kind) if field.name not in UNUSED.get(name, ())]
+    return checked(composed, kind, used, judging=judging)
+
+
+def checked(
+    composed: Composed, kind: type[Any] = Parts, used: Sequence[str] = SLOTS, *, judging: bool = True
+) -> tuple[dict[str, Any], Any]:  # fmt: skip
+    """The configuration and its parts, of which some are ``used``. Raises one ConfigError with all faults."""
+    try:
+        faults = [*composed.faults, *typed(dict(walk(composed.config)))]
+        parts = check(composed.config, faults, composed.sound, kind, judging=judging)
+    except ConfigError as error:
+        raise ConfigError(*dict.fromkeys(map(composed.at_source, error.faults))) from None
+    for text in idle(composed, parts, used):
+        _warn(text)
+    return composed.config, parts
+
+
+def idle(composed: Composed, parts: Any, used: Sequence[str]) -> list[str]:
+    """Keys that were set and are without effect: no part that is ``used`` reads them, or the part says so."""
+    takers = {
+        key: [choice for choice in readers(key) if choice.partition("=")[0] in used]
+        for key in without_effect(composed.given, composed.values, used)
+    }
+    reasons = {f"{path}.{key}": why for path, said in collected(parts, "idle") for key, why in said.items()}
+    return [
+        *(f"{key}: without effect; nothing in use reads it{_would(choices)}" for key, choices in takers.items()),
+        *(f"{key}: without effect; {reasons[key]}" for key in composed.given if key in reasons),
+    ]
+
+
+def _would(choices: Sequence[str]) -> str:
+    return f"; {', '.join(choices[:4])} would" if choices else ""
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process, however many variants of a configuration it checks."""
+    log.warning("%s", text)
+
+
+def check(
+    config: Mapping[str, Any],
+    faults: Sequence[str] = (),
+    sound: Mapping[str, Any] | None = None,
+    kind: type[Any] = Parts,
+    *,
+    judging: bool = True,
+) -> Any:
+    """Build every component that a resolved configuration has; raise one ConfigError with all faults.
+
+    ``faults`` are those found before. ``sound`` is a configuration whose values stand in for faulty ones, so that the
+    next fault of the same component is found too.
+    """
+    faults = list(faults)
+    slots = [field.name for field in fields(kind)]
+    hints = get_type_hints(kind)
+    made: dict[str, Any] = dict.fromkeys(slots)
+    made |= {slot: _slot(config[slot], slot, hints[slot], faults, sound or {}) for slot in slots if slot in config}
+    parts = kind(**made)
+    if kind is Parts:
+        faults += _misfits(parts)
+    if judging and config.get("judge") is None and parts.task is not None:  # a judge takes the task's place
+        with calling("task", parts.task, "faults"):
+            faults += items(parts.task, "faults", parts.task.faults(), str)
+    if faults:
+        raise ConfigError(*faults)
+    return parts
+
+
+def _slot(value: Any, slot: str, hint: Any, faults: list[str], sound: Mapping[str, Any]) -> Any:
+    """The part, or None where there is none."""
+    if value is None and slot in OPTIONAL:
+        return None
+    if not isinstance(value, Mapping) or "_target_" not in value:
+        faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
+        return None
+    made = make(value, slot, faults, sound.get(slot))
+    lacking = [] if made is BROKEN else [name for name in _asked(hint) if getattr_static(made, name, BROKEN) is BROKEN]
+    if lacking:
+        faults.append(
+            f"{slot}: {type(made).__name__} has no {', '.join(lacking)}; expected a {slot} (docs/adding-a-part.md)"
+        )
+    wrong = [] if made is BROKEN or lacking else _misstated(made, slot)
+    faults += wrong
+    return None if made is BROKEN or lacking or wrong else made
+
+
+def _misstated(part: Any, slot: str) -> list[str]:
+    """What a part says of itself (``needs``, ``gives``, ``needs_critic``) in a form that cannot be read."""
+    faults: list[str] = []
+    for name in [name for name in dir(part) if name in ("needs", "gives") or name.startswith("needs_")]:
+        try:
+            with calling(slot, part, name):
+                value = getattr(part, name)
+        except ContractError as error:
+            faults += error.faults
+            continue
+        names = isinstance(value, set | frozenset) and all(isinstance(each, str) for each in value)
+        if not (isinstance(value, bool | None) if name.startswith("needs_") else names):
+            expected = "true or false" if name.startswith("needs_") else "a set of names"
+            faults.append(f"{slot}: {named(part, name)} is {said(value)}; expected {expected}; mend this class")
+    return faults
+
+
+def _asked(hint: Any) -> list[str]:
+    """What a part of this type must have: the public names of its Protocol."""
+    wanted = next(kind for kind in (*get_args(hint), hint) if kind is not type(None))
+    if not getattr(wanted, "_is_protocol", False):
+        return []
+    return [name for name in dir(wanted) if not name.startswith("_") or (name == "__call__" and name in vars(wanted))]
+
+
+def _misfits(parts: Parts) -> list[str]:
+    """Faults between components that are each in order."""
+    faults = []
+    if parts.objective is not None and parts.policy is not None:
+        critic = parts.policy.critic != "none"
+        if parts.objective.needs_critic and not critic:
+            faults.append("policy.critic: 'none', but this objective trains a critic; use own or shared")
+        if critic and not parts.objective.needs_critic:
+            faults.append(f"policy.critic: {parts.policy.critic!r}, but this objective trains no critic; use none")
+        if parts.sampler is not None and parts.sampler.needs_critic and not parts.objective.needs_critic:
+            faults.append(
+                "sampler: its selection rule reads the critic, which this objective does not train; "
+                "use selection=confidence or objective=ppo"
+            )
+    if parts.trainer is not None and parts.engine is not None and parts.engine.sampling.temperature == 0:
+        faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
+    if parts.logger is not None:
+        faults += parts.logger.check()
+    return faults + _needs(parts) + _unannotated(parts) + _length_misfits(parts)
+
+
+def _unannotated(parts: Parts) -> list[str]:
+    """Faults of parts that learn from what a policy thought of its rollouts, under a loop that does not ask it."""
+    if parts.trainer is None or parts.trainer.annotates:
+        return []
+    made = [(slot, getattr(parts, slot)) for slot in ("sampler", "objective")]
+    return [
+        f"{slot}: {type(part).__name__} learns from what the policy thought of its rollouts, which "
+        f"{type(parts.trainer).__name__} does not ask; expected {slot}={fitting}, or another trainer"
+        for (slot, part), fitting in zip(made, ("problems", "supervised"), strict=True)
+        if part is not None and part.needs_annotation
+    ]
+
+
+def _needs(parts: Parts) -> list[str]:
+    """Faults of parts that count on more than the task gives, with the tasks that would do."""
+    faults = []
+    for slot in ("reward", "objective", "trainer"):
+        part = getattr(parts, slot)
+        if part is not None and parts.task is not None and not part.needs <= parts.task.gives:
+            lacking = " and ".join(sorted(part.needs - parts.task.gives))
+            names = [option for option, gives in _tasks().items() if part.needs <= gives]
+            faults.append(
+                f"{slot}: {type(part).__name__} needs {lacking}, which the task {type(parts.task).__name__} does not "
+                f"give; expected task={'|'.join(names)}, or another {slot}"
+            )
+    return faults
+
+
+def _tasks() -> dict[str, frozenset[str]]:
+    """What each task gives beyond a score."""
+    classes = {option: load_class(target, "task", []) for option, target in targets("task").items()}
+    return {option: found.gives for option, found in classes.items() if found is not None}
+
+
+def _length_misfits(parts: Parts) -> list[str]:
+    """Faults between the sizes of a step or of training and what depends on them."""
+    faults: list[str] = []
+    if parts.trainer is None:
+        return faults
+    if parts.objective is not None and parts.objective.needs_siblings and parts.trainer.n == 1:
+        faults.append("trainer.n: 1, but this objective compares rollouts of one start; expected 2 or more, as in 8")
+    schedule = "constant" if parts.policy is None else parts.policy.lr_schedule
+    if schedule != "constant" and not parts.trainer.knows_length:
+        faults.append(
+            f"policy.lr_schedule: {schedule!r} falls to zero over trainer.total_training_steps, which is null; "
+            "give a number of steps, or use constant"
+        )
+    return faults

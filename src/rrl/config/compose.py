@@ -1,0 +1,296 @@
+"""Composing a configuration from the command line, with every misspelt key and group told at once."""
+
+import copy
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rrl.config.arguments import read
+from rrl.config.choices import conf_dir as conf_dir
+from rrl.config.choices import folders, search_path, take_own_parts, written
+from rrl.config.choices import groups as groups
+from rrl.config.effects import names, touches
+from rrl.config.resolvers import register
+from rrl.config.spelling import likeliest_choice, likeliest_key
+from rrl.errors import ConfigError, closest, shown
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+Written = tuple[tuple[str, int, int, int], ...]
+ANEW = ("judge", "scorer")
+"""Groups that are chosen when a run is evaluated, whatever it was trained with."""
+WHOLE = (
+    "run", "prompts", "template", "policy", "engine", "trainer", "evaluation", "sampler", "reward", "objective", "task",
+    "data", "model", "algo",
+)  # fmt: skip
+"""What the configuration of a run of ours has, to its last line."""
+TORN = "expected the file that the run has written; bring it back from a copy, or begin a new run"
+
+
+class Composed(NamedTuple):
+    """A resolved configuration, the faults of overrides that were left out, and what it is without any value set.
+
+    ``sources`` names, for each key that takes its value from another one, that other one; ``given`` are the keys and
+    groups that were set, ``values`` every key with its references unresolved.
+    """
+
+    config: dict[str, Any]
+    faults: list[str]
+    sound: dict[str, Any]
+    sources: dict[str, str]
+    given: list[str]
+    values: dict[str, Any]
+
+    def at_source(self, fault: str) -> str:
+        """The fault with the key that a user sets in place of the key that takes its value from there."""
+        key = re.split("[:, ]", fault, maxsplit=1)[0]
+        for taken, source in self.sources.items():
+            if key == taken or key.startswith(f"{taken}."):
+                return self.at_source(source + fault[len(taken) :])
+        return fault
+
+
+def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = None) -> Composed:
+    """``conf/<name>.yaml`` under ``overrides``: ``group=choice`` and ``key=value``; a mapping replaces the old one.
+
+    Of what its choices bring, ``only`` these keys of the top level are taken (null: all).
+    A choice or key that is not there is left out and told. Raises ConfigError when nothing can be composed.
+    """
+    register()
+    faults = take_own_parts()
+    with _told(faults):
+        known = {group for group in _groups_of(name, written()) if only is None or group in only}
+        chosen, values = _divide(read(overrides, faults), known, faults)
+        config = _merged(name, chosen)
+        return _settle(config if only is None else _masked(config, only), values, faults, only, chosen)
+
+
+def _merged(name: str, chosen: Sequence[str]) -> Any:
+    """``conf/<name>.yaml`` with its choices, as Hydra puts them together, for the caller to change."""
+    return copy.deepcopy(_kept(name, tuple(chosen), written()))
+
+
+@lru_cache(maxsize=256)
+def _kept(name: str, chosen: Sequence[str], files: Written) -> Any:
+    """The same, once for these choices as long as the ``files`` stay as they are; not to be changed."""
+    import hydra
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(name, [search_path(), *chosen])
+
+
+@lru_cache
+def _groups_of(name: str, files: Written) -> frozenset[str]:
+    """The groups among which ``conf/<name>.yaml``, as the ``files`` stand, chooses."""
+    from omegaconf import OmegaConf
+
+    entries = _plain(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)["defaults"]
+    named = {group for entry in entries if isinstance(entry, Mapping) for group in entry}
+    others = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
+    return frozenset(named & groups().keys()).union(*(_groups_of(other, files) for other in others))
+
+
+def _masked(config: Any, keys: Sequence[str]) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(config, list(keys))
+
+
+def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
+    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``.
+
+    The run is a finished one. What is in ``ANEW`` can be chosen as for a new run; the rest is the run's.
+    """
+    faults = take_own_parts()
+    with _told(faults):
+        config = _linked(folder / "config.yaml")
+        actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
+        config.model, config.warmstart = {"_target_": "rrl.training.models.HuggingFace", **actor}, None
+        chosen, values = _divide(read(overrides, faults), ANEW, faults)
+        _put_in(config, chosen)
+        return _settle(config, values, faults)
+
+
+def _put_in(config: Any, chosen: Sequence[str]) -> None:
+    """What these choices bring, with its references as they stand; without a choice of ``judge`` there is none."""
+    config.judge = None
+    if chosen:
+        fresh = _merged("evaluate", chosen)
+        for choice in chosen:
+            group = choice.partition("=")[0]
+            config[group] = fresh._get_node(group)
+
+
+def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
+    """The configuration that a run has written in ``file``, under ``overrides``."""
+    faults = take_own_parts()
+    with _told(faults):
+        return _settle(_linked(file), read(overrides, faults), faults)
+
+
+def _linked(file: Path) -> Any:
+    """A run's configuration; its file has values resolved, so let each that was taken from another key follow again."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        config = OmegaConf.load(file)
+        values = dict(walk(_plain(config)))
+    except OmegaConfBaseException:
+        raise
+    except (YAMLError, OSError, ValueError, AttributeError) as error:  # no YAML, no mapping, no text, no file
+        raise ConfigError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); {TORN}") from error
+    _refuse_torn(values, file)
+    for _, key, value in _contents(written()):
+        source = REFERENCE.fullmatch(str(value))
+        if source and {key, source[1]} <= values.keys() and values[key] == values[source[1]]:
+            OmegaConf.update(config, key, value, merge=False)
+    return config
+
+
+def _refuse_torn(values: Mapping[str, Any], file: Path) -> None:
+    """Raise ConfigError for a file of a run, of which less is there than was written; one of other things passes."""
+    missing = [name for name in WHOLE if name not in values]
+    begun = any((file.parent / name).exists() for name in ("status.json", "manifest.json", "metrics.jsonl"))
+    if missing and begun and "kind" not in values:
+        raise ConfigError(f"{file}: cut off or changed (it has no {', '.join(missing)}); {TORN}")
+
+
+def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration, inner nodes included, dotted, and its value."""
+    for key, item in node.items():
+        yield f"{path}{key}", item
+        if isinstance(item, Mapping):
+            yield from walk(item, f"{path}{key}.")
+
+
+def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> tuple[list[str], list[Any]]:
+    """Of the overrides, the choices of ``known`` groups for Hydra, and the values that are set after them."""
+    choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
+    chosen, lost = _choose(choices, faults)
+    return chosen, [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
+
+
+def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
+    """The choices for Hydra, a misspelt one replaced by the nearest, and the groups for which there is none near."""
+    chosen, lost = [], []
+    for override in choices:
+        group, wanted = override.key_or_group, override.value()
+        options = groups()[group]
+        meant = "none" if wanted is None and "none" in options else str(wanted)
+        if wanted is None and group == "experiment":
+            continue
+        if meant not in options:
+            meant = closest(meant, options) or ""
+            hint = f"; did you mean {meant!r}?" if meant else ";"
+            faults.append(f"{group}: no such choice {shown(wanted)}{hint} valid: {', '.join(options)}")
+        if meant:
+            chosen.append(f"{group}={meant}")
+        else:
+            lost.append(group)
+    return chosen, lost
+
+
+def _settle(
+    config: Any, values: Sequence[Any], faults: list[str], only: Sequence[str] | None = None, chosen: Sequence[str] = ()
+) -> Composed:  # fmt: skip
+    """Set the values whose keys ``config`` has (or that add one by ``+``), with a fault for each other one."""
+    from omegaconf import OmegaConf
+
+    keys = [key for key, _ in walk(_plain(config, resolve=False))]
+    sound = _plain(config)
+    OmegaConf.set_struct(config, False)
+    for o in values:
+        key, value = o.key_or_group, o.value()
+        if key not in keys and not o.is_add() and not o.is_force_add():
+            faults.append(f"{key}: no such key{_suggest(key, keys, only)}")
+        elif isinstance(sound.get(key), Mapping) and not isinstance(value, Mapping):
+            example = next(k for k in keys if k.startswith(f"{key}.") and not k.endswith("_target_"))
+            run = f"; to go on with a run give resume={value}" if key == "run" and isinstance(value, str) else ""
+            faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...{run}")
+        else:
+            OmegaConf.update(config, key, value, merge=False, force_add=True)
+    tree = dict(walk(_plain(config, resolve=False)))
+    taken = {key: source[1] for key, value in tree.items() if (source := REFERENCE.fullmatch(str(value)))}
+    given = [o.key_or_group for o in values] + [choice.partition("=")[0] for choice in chosen]
+    return Composed(_plain(config), faults, sound, taken, [key for key in given if tree.get(key) is not None], tree)
+
+
+def readers(key: str) -> list[str]:
+    """The choices that take a value from this key."""
+    found = (choice for choice, _, value in _contents(written()) if any(touches(key, name) for name in names(value)))
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
+    """What a key that is not among ``keys`` probably meant; ``only`` are the top-level keys there can be."""
+    if key.split(".")[0] == "judge" and "judge" not in keys:
+        return "; nothing is judged here: judges belong to rrl-evaluate"
+    brought = [
+        (name, choice)
+        for choice, name, _ in _contents(written())
+        if choice and name not in keys and (only is None or name.split(".")[0] in only)
+    ]
+    elsewhere = dict(reversed(brought))  # the first choice wins
+    if key in elsewhere:
+        return f"; it comes with {elsewhere[key]}"
+    choice = likeliest_choice(key)
+    if choice:
+        return f"; did you mean {choice}?"
+    meant = likeliest_key(key, keys, elsewhere)
+    if meant in keys or meant in elsewhere:
+        return f"; did you mean {meant!r}" + (f" (with {elsewhere[meant]})?" if meant in elsewhere else "?")
+    split = [name.rpartition(".")[::2] for name in keys if not name.endswith("_target_")]
+    siblings = [leaf for parent, leaf in split if parent == key.rpartition(".")[0]]
+    return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; --cfg prints all keys"
+
+
+@lru_cache
+def _contents(files: Written) -> list[tuple[str, str, Any]]:
+    """The choice ("" for train.yaml itself), key and unresolved value of everything that the ``files`` say."""
+    from omegaconf import OmegaConf
+
+    places = folders()
+    choices = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
+    found = [("", key, value) for key, value in walk(_plain(OmegaConf.load(places[0] / "train.yaml"), resolve=False))]
+    for group, option in choices:
+        file = next(file for place in places if (file := place / group / f"{option}.yaml").is_file())
+        content = OmegaConf.load(file)
+        tree = _plain(content, resolve=False) if OmegaConf.is_dict(content) else {}
+        whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
+        entries = walk(tree if whole else {group: tree})
+        found += [(f"{group}={option}", *entry) for entry in entries if not entry[0].endswith(("_target_", "defaults"))]
+    return found
+
+
+def _plain(config: Any, *, resolve: bool = True) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+@contextmanager
+def _told(faults: Sequence[str]) -> Iterator[None]:
+    """Turn the complaints of Hydra and OmegaConf into a ConfigError that also has the faults so far."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        absent = re.search(r"Environment variable '(\w+)' not found", str(error))
+        told = (
+            f"{absent[1]} is not in the environment, and its value belongs here; export {absent[1]}=..."
+            if absent
+            else ""
+        )
+        raise ConfigError(*faults, key + (told or str(error).split("\n")[0])) from error
+    except (HydraException, YAMLError) as error:
+        raise ConfigError(*faults, " ".join(str(error if error.args else error.__cause__).split())) from error

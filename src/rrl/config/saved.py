@@ -1,0 +1,38 @@
+"""A run's ``config.yaml``: local paths absolute, secrets by reference; written, and read again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rrl.records.files import write_whole
+from rrl.records.secrecy import referenced
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """The resolved configuration as ``config.yaml``, whole or absent; local paths absolute, secrets by reference."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "config.yaml", as_yaml(absolute(config)).encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``write_config`` has written."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
+    assert isinstance(config, dict), "a configuration is a mapping"
+    return {str(key): value for key, value in config.items()}
+
+
+def absolute(node: Any, key: str = "") -> Any:
+    """A configuration with paths that are there from here as paths that are there from anywhere."""
+    if isinstance(node, Mapping):
+        return {name: absolute(item, str(name)) for name, item in node.items()}
+    local = key in ("path", "hostfile") and isinstance(node, str) and Path(node).exists()
+    return str(Path(node).absolute()) if local else node
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """A resolved configuration as text, with references in place of secrets."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(referenced(config)))

@@ -1,0 +1,236 @@
+"""The reference engine: batched sampling with a transformers model, from prompt plus prefix."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rrl.errors import DivergenceError
+from rrl.functional import token_logprobs
+from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
+from rrl.parts.engines.decoding import Decoding
+from rrl.processes.distributed import spread
+from rrl.ranges import at_least_one, between
+from rrl.records.pulse import beat
+from rrl.training.networks import in_precision
+from rrl.types import Rollout, Sampling, State
+
+
+@dataclass(kw_only=True)
+class HFEngine(RolloutEngine):
+    """Writes with the policy's own model, or with a copy of it in another precision.
+
+    ``temperature``, ``top_k`` (0: off) and ``top_p`` (1: off) shape the distribution; ``max_new_tokens`` limits a
+    whole response, replayed prefix included; ``stop`` are texts that end a response; ``batch_size`` is the number
+    of rows written together, which are sorted by length. ``dtype`` null shares the policy's weights; another one keeps
+    a copy that is refreshed whenever the policy's version has moved.
+
+    Every row draws from a uniform number of its own per position, so that neither batching nor the end of other
+    rows changes what it writes (beyond rounding).
+    """
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    batch_size: int
+    dtype: Literal["float32", "bfloat16"] | None
+    _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
+    _copy: Any = field(init=False, default=None)
+    _copied_version: int = field(init=False, default=-1)
+
+    def __post_init__(self) -> None:
+        between(self, 0, 100, "temperature")
+        between(self, 1e-9, 1, "top_p")
+        between(self, 0, 10**9, "top_k")
+        at_least_one(self, "max_new_tokens", "batch_size")
+        if "" in self.stop:
+            raise ValueError(f"stop: an empty text ends every response at once; expected texts, got {list(self.stop)}")
+
+    def cautions(self) -> list[str]:
+        """Sampling that is none."""
+        return ["top_k: 1 draws the likeliest token alone, so that nothing is explored"] if self.top_k == 1 else []
+
+    def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
+        """Begin with this policy's weights."""
+        self._source, self._tokenizer = source, tokenizer
+        self._copy, self._copied_version = None, -1
+        self._generator.manual_seed(seed)
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling of training rollouts."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.stop)
+
+    def generate(
+        self,
+        states: Sequence[State],
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+        written: Written | None = None,
+    ) -> list[Rollout]:
+        """One rollout per state, in order and on every rank; each rank writes its share of them."""
+        sampling = sampling or self.sampling
+        noise = torch.rand(len(states), sampling.max_new_tokens, generator=generator or self._generator)
+        with self._model() as model:
+            rows = list(zip(states, noise, strict=True))
+            return spread(rows, lambda mine: self._write_sorted(model, mine, sampling, written))
+
+    def state_dict(self) -> StateDict:
+        """The random state."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved random state."""
+        self._generator.set_state(state["generator"])
+
+    def _write_sorted(
+        self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
+    ) -> list[Rollout]:
+        """Rollouts in the order of the rows, written in the order of their lengths.
+
+        Who writes what does not depend on lengths, so that each rank verifies what it has written itself.
+        """
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].problem.prompt) + len(rows[i][0].prefix))
+        rollouts = dict(zip(order, self._write(model, [rows[i] for i in order], sampling, written), strict=True))
+        return [rollouts[i] for i in range(len(rows))]
+
+    def _write(
+        self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
+    ) -> list[Rollout]:
+        """Rollouts from states and their random numbers [max_new_tokens], a batch at a time."""
+        rollouts: list[Rollout] = []
+        for begin in range(0, len(rows), self.batch_size):
+            states, noise = zip(*rows[begin : begin + self.batch_size], strict=True)
+            writer = _Writer(model, self._tokenizer, sampling)
+            batch = writer.write(states, torch.stack(noise), self._source.version)
+            if written is not None:
+                written(batch)
+            rollouts += batch
+        return rollouts
+
+    @contextmanager
+    def _model(self) -> Iterator[Any]:
+        with self._source.generation_model() as live:
+            if self.dtype is None:
+                yield live
+                return
+            if self._copied_version != self._source.version:
+                self._copy = in_precision(copy.deepcopy(live), self.dtype).eval()
+                self._copied_version = self._source.version
+            yield self._copy
+
+
+class _Writer:
+    """Writes one batch of rows to their ends."""
+
+    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling) -> None:
+        self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
+        self._ends = torch.tensor(sorted(end_tokens(model, tokenizer)), device=model.device)
+
+    def write(self, states: Sequence[State], noise: Tensor, version: int) -> list[Rollout]:
+        self._states = states
+        self._actions: list[list[int]] = [[] for _ in states]
+        self._logprobs: list[list[float]] = [[] for _ in states]
+        self._kept: list[list[float]] = [[] for _ in states]
+        self._finished = [False] * len(states)
+        self._decode(noise.to(self._model.device))
+        texts = self._tokenizer.batch_decode([self._without_end(row) for row in range(len(states))])
+        columns = zip(states, self._actions, self._logprobs, self._kept, self._finished, texts, strict=True)
+        return [Rollout(s, tuple(a), tuple(p), tuple(k), f, text, version) for s, a, p, k, f, text in columns]
+
+    def _decode(self, noise: Tensor) -> None:
+        """Token by token; rows that have ended leave the batch when they are half of it."""
+        contexts = [(*state.problem.prompt, *state.prefix) for state in self._states]
+        decoding = Decoding(self._model, contexts, self._tokenizer.pad_token_id)
+        rows = list(range(len(contexts)))
+        while rows:
+            logits = decoding.logits()
+            beat()
+            index = torch.tensor([len(self._actions[row]) for row in rows], device=noise.device)
+            uniform = noise[torch.tensor(rows, device=noise.device), index.clamp(max=noise.shape[1] - 1)]
+            chosen, logprobs, kept = draw(logits, uniform, self._sampling)
+            decoding.append(chosen)
+            alive = self._append(rows, chosen, logprobs, kept)
+            if 2 * len(alive) <= len(rows):
+                decoding.keep(alive)
+                rows = [rows[place] for place in alive]
+
+    def _append(self, rows: Sequence[int], chosen: Tensor, logprobs: Tensor, kept: Tensor) -> list[int]:
+        """Record a token for each row still writing; returns the places in ``rows`` that go on."""
+        ended = torch.isin(chosen, self._ends).tolist()
+        alive = []
+        columns = zip(rows, chosen.tolist(), logprobs.tolist(), kept.tolist(), ended, strict=True)
+        for place, (row, token, logprob, mass, end) in enumerate(columns):
+            if self._finished[row] or self._full(row):
+                continue
+            self._actions[row].append(token)
+            self._logprobs[row].append(logprob)
+            self._kept[row].append(mass)
+            self._finished[row] = end or self._stopped(row)
+            if not self._finished[row] and not self._full(row):
+                alive.append(place)
+        return alive
+
+    def _without_end(self, row: int) -> tuple[int, ...]:
+        """Prefix and actions without a closing end token; other special tokens stay, for the verifier to see."""
+        tokens = self._states[row].prefix + tuple(self._actions[row])
+        return tokens[:-1] if tokens[-1] in self._ends.tolist() else tokens
+
+    def _full(self, row: int) -> bool:
+        """Whether the response is as long as it may be; a prefix that long already still gets one token."""
+        written = len(self._actions[row])
+        return written > 0 and len(self._states[row].prefix) + written >= self._sampling.max_new_tokens
+
+    def _stopped(self, row: int) -> bool:
+        """Whether the newest token completed a stop text, which may have begun in the prefix."""
+        if not self._sampling.stop:
+            return False
+        longest = max(len(text.encode()) for text in self._sampling.stop)  # a token is a byte or more
+        tail = (*self._states[row].prefix[-longest:], *self._actions[row][-longest:])[-longest:]
+        before, now = (self._tokenizer.decode(part) for part in (tail[:-1], tail))
+        return any(now.count(text) > before.count(text) for text in self._sampling.stop)
+
+
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a token per row by inverting the distribution function at ``uniform`` [batch] in [0, 1).
+
+    ``logits`` [batch, vocabulary]. Returns the tokens, their log-probabilities (nats) under exactly the distribution
+    they were drawn from, and the log of the probability mass that top-k and top-p kept. Temperature 0 takes the
+    likeliest token, with log-probability 0. Raises DivergenceError when logits are not numbers.
+    """
+    if logits.isnan().any():
+        raise DivergenceError(
+            "logits: nan; expected numbers; the weights have left their range: lower policy.actor_lr or set "
+            "policy.grad_clip"
+        )
+    if sampling.temperature == 0:
+        zeros = torch.zeros_like(uniform)
+        return logits.argmax(-1), zeros, zeros
+    whole = logits / sampling.temperature
+    kept = _truncate(whole, sampling)
+    cumulative = kept.softmax(-1).double().cumsum(-1)
+    tokens = torch.searchsorted(cumulative, uniform.double().unsqueeze(-1) * cumulative[:, -1:], right=True).squeeze(-1)
+    logprobs = token_logprobs(kept, tokens)
+    return tokens, logprobs, token_logprobs(whole, tokens) - logprobs
+
+
+def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    nothing = torch.empty(0)
+    if sampling.top_k:
+        logits = TopKLogitsWarper(sampling.top_k)(nothing, logits)
+    return TopPLogitsWarper(sampling.top_p)(nothing, logits) if sampling.top_p < 1 else logits
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Every token id that ends a response: the tokenizer's EOS and those of the model's generation config."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return {token for token in (tokenizer.eos_token_id, *several) if token is not None}

@@ -1,0 +1,52 @@
+"""A reward model as judge: the answer with the higher score is the better one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrl.contracts import border
+from rrl.ranges import not_negative
+from rrl.scoring import Judge, Scorer
+from rrl.types import Comparison, Judgement, Preference, Show
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelJudge(Judge):
+    """Scores both answers with ``scorer``; scores at most ``tie_margin`` apart are a tie.
+
+    The order cannot matter: each answer to a question is scored once.
+    """
+
+    scorer: Scorer | None
+    tie_margin: float
+
+    def __post_init__(self) -> None:
+        if self.scorer is None:
+            raise ValueError("scorer: missing; choose a reward model, as in scorer=sequence scorer.path=FOLDER_OR_ID")
+        not_negative(self, "tie_margin")
+
+    def start(self) -> None:
+        """Nothing yet: the scorer loads its model when the writing ones are gone."""
+
+    def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
+        """By the difference of two scores; a score that is no number is the judge's own failure."""
+        assert self.scorer is not None, "the constructor refuses that"
+        both = [pair for c in comparisons for pair in ((c.question, c.first), (c.question, c.second))]
+        pairs = list(dict.fromkeys(both))
+        scores = dict(zip(pairs, border.scores(self.scorer, pairs), strict=True))
+        show(1.0, {})
+        return [self._compare(scores[c.question, c.first], scores[c.question, c.second]) for c in comparisons]
+
+    def account(self) -> dict[str, Any]:
+        """The scorer and the margin; it costs nothing but time."""
+        about = None if self.scorer is None else self.scorer.described()
+        return {"judge": "reward_model", "scorer": about, "tie_margin": self.tie_margin}
+
+    def _compare(self, first: float, second: float) -> Judgement:
+        reason = f"scores {first:.6g} and {second:.6g}"
+        if not (math.isfinite(first) and math.isfinite(second)):
+            return Judgement(Preference.ERROR, reason)
+        if abs(first - second) <= self.tie_margin:
+            return Judgement(Preference.TIE, reason)
+        return Judgement(Preference.FIRST if first > second else Preference.SECOND, reason)

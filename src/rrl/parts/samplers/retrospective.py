@@ -1,0 +1,223 @@
+"""Retrospective replay: go back to promising states found earlier, and write on from there (arXiv 2504.14363)."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rrl.contracts import border
+from rrl.cuts import CutPoints, Cutter
+from rrl.functional import explained_variance
+from rrl.interfaces import Inspect, Selection, StateDict, StateSampler
+from rrl.parts.samplers.buffer import StateBuffer, StoredState
+from rrl.parts.samplers.problems import Problems
+from rrl.parts.samplers.schedule import Schedule
+from rrl.ranges import not_negative
+from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, Scored, State
+
+NOTHING = Scored((), ())
+"""What there is to think of no prefix."""
+
+
+@dataclass(kw_only=True)
+class Retrospective(StateSampler):
+    """Starts from remembered states for a share of the rollouts, and from prompts (as ``Problems``) for the rest.
+
+    ``selection`` finds the states along responses whose outcome is ``harvest`` (``failed`` ones, or ``solved`` as a
+    control) and along references, according to ``sources``. Only rollouts from ordinary starts are harvested, or all
+    of them with ``harvest_replayed``. ``cut_points`` are where a response may be cut; a prefix is shorter than
+    ``max_response_length`` tokens, prompt not counted. Problems whose running success
+    from the prompt (moving average with weight ``success_momentum`` on the past) is ``max_problem_success`` or more
+    count as mastered: nothing is collected for them and their states are forgotten. With ``min_explained_variance``
+    nothing is collected while the critic explains less of the returns. Every ``rescore_every`` steps (0: never) the
+    current policy and critic score the stored states anew. ``start_from: prompt`` is the re-draw control: the same
+    problems on the same schedule, with the prefix emptied.
+    """
+
+    level_weights: dict[str, float] | None
+    selection: Selection
+    buffer: StateBuffer
+    schedule: Schedule
+    sources: Literal["self", "canonical", "both"]
+    harvest: Literal["failed", "solved"]
+    harvest_replayed: bool
+    cut_points: CutPoints
+    max_response_length: int
+    max_problem_success: float
+    success_momentum: float
+    min_explained_variance: float | None
+    rescore_every: int
+    start_from: Literal["prefix", "prompt"]
+
+    needs_annotation = True
+
+    _success: dict[str, float] = field(init=False, default_factory=dict)
+    _used: set[str] = field(init=False, default_factory=set)
+    _solved: set[str] = field(init=False, default_factory=set)
+    _progress: float = field(init=False, default=0.0)
+    _step: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._fresh = Problems(level_weights=self.level_weights)
+        if not 0 <= self.success_momentum < 1:
+            raise ValueError(f"success_momentum: expected a number from 0 to below 1, got {self.success_momentum}")
+        not_negative(self, "rescore_every")
+        if self.max_problem_success <= 0:
+            raise ValueError(f"max_problem_success: expected a number > 0, got {self.max_problem_success}")
+
+    @property
+    def needs_critic(self) -> bool:
+        """True when the selection rule or the gate reads the critic."""
+        return self.selection.needs_critic or self.min_explained_variance is not None
+
+    def start(self, problems: Sequence[Problem], seed: int, inspect: Inspect, tokenizer: Any) -> None:
+        """Begin with an empty memory."""
+        self._fresh.start(problems, seed, inspect, tokenizer)
+        self._rng = random.Random(f"retrospective/{seed}")
+        self._problems = {problem.id: problem for problem in problems}
+        self._inspect, self._cutter = inspect, Cutter(tokenizer, self.cut_points)
+
+    def sample(self, count: int, progress: float) -> list[State]:
+        """Remembered states for the share that the schedule gives, as far as there are any; prompts for the rest."""
+        self._progress = progress
+        remembered = self.buffer.draw(round(count * self.schedule.share_at(progress)), self._rng)
+        fresh = self._fresh.sample(count - len(remembered), progress)
+        return fresh + [self._state(stored) for stored in remembered]
+
+    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
+        """Update what is known of states and problems, then collect new states."""
+        self._step += 1
+        first_solves = self._record(rollouts, feedback)
+        if self.schedule.collecting(self._progress) and self._critic_is_fit(batch):
+            if self.sources != "canonical":
+                self._collect_own(rollouts, feedback, batch)
+            if self.sources != "self":
+                self._collect_canonical(rollouts, feedback)
+        if self.rescore_every and self._step % self.rescore_every == 0:
+            self._rescore()
+        return self._metrics() | {"replay/first_solves": float(first_solves)}
+
+    def state_dict(self) -> StateDict:
+        """The memory, what is known of each problem, and the random state."""
+        return {
+            "fresh": self._fresh.state_dict(),
+            "buffer": self.buffer.state_dict(),
+            "rng": self._rng.getstate(),
+            "success": dict(self._success),
+            "used": sorted(self._used),
+            "solved": sorted(self._solved),
+            "progress": self._progress,
+            "step": self._step,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
+        self._fresh.load_state_dict(state["fresh"])
+        self.buffer.load_state_dict(state["buffer"])
+        self._rng.setstate(state["rng"])
+        self._success = dict(state["success"])
+        self._used, self._solved = set(state["used"]), set(state["solved"])
+        self._progress, self._step = state["progress"], state["step"]
+
+    def _state(self, stored: StoredState) -> State:
+        prefix = stored.prefix if self.start_from == "prefix" else ()
+        return State(self._problems[stored.problem_id], prefix, origin=stored.key)
+
+    def _record(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> int:
+        """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
+        first_solves = 0
+        for rollout, judged in zip(rollouts, feedback, strict=True):
+            problem_id, solved = rollout.state.problem.id, judged.solved
+            if rollout.state.origin is not None:
+                self.buffer.record(rollout.state.origin, solved)
+                first_solves += solved and problem_id not in self._solved
+            else:
+                past = self._success.get(problem_id, 0.0)
+                self._success[problem_id] = self.success_momentum * past + (1 - self.success_momentum) * solved
+                if self._mastered(problem_id):
+                    self.buffer.forget_problem(problem_id)
+            if solved:
+                self._solved.add(problem_id)
+        return first_solves
+
+    def _mastered(self, problem_id: str) -> bool:
+        return self._success.get(problem_id, 0.0) >= self.max_problem_success
+
+    def _critic_is_fit(self, batch: Batch) -> bool:
+        if self.min_explained_variance is None:
+            return True
+        return float(explained_variance(batch.values, batch.returns, batch.mask)) >= self.min_explained_variance
+
+    def _collect_own(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> None:
+        rows = [
+            (rollout, values[mask].tolist())
+            for rollout, judged, values, mask in zip(rollouts, feedback, batch.values, batch.mask, strict=True)
+            if judged.solved == (self.harvest == "solved")
+            and not self._mastered(rollout.state.problem.id)
+            and (self.harvest_replayed or not rollout.state.replayed)
+        ]
+        for (rollout, values), given in zip(rows, self._given([rollout.state for rollout, _ in rows]), strict=True):
+            known = len(rollout.state.prefix)
+            legal = [cut for cut in self._legal(rollout.tokens) if cut > known]
+            drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
+            scored = Scored((*given.logprobs, *drawn), (*given.values[:known], *values))
+            self._remember(rollout.state, rollout.tokens, scored, legal, "self", rollout.version)
+
+    def _given(self, starts: Sequence[State]) -> list[Scored]:
+        """What the policy thinks of the prefixes that rollouts began with, so that scores count from the prompt."""
+        seen = iter(self._inspect([start for start in starts if start.prefix]))
+        return [next(seen) if start.prefix else NOTHING for start in starts]
+
+    def _collect_canonical(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> None:
+        """Look at the references of problems just failed from their prompts, until something of each is remembered."""
+        wanted = {
+            r.state.problem.id: r.state.problem
+            for r, judged in zip(rollouts, feedback, strict=True)
+            if not judged.solved and not r.state.replayed and r.state.problem.reference
+            if not self._mastered(r.state.problem.id)
+        }
+        problems = [problem for key, problem in wanted.items() if key not in self._used]
+        references = [problem.reference[: self.max_response_length] for problem in problems]
+        scores = self._inspect([State(p, reference) for p, reference in zip(problems, references, strict=True)])
+        for problem, reference, scored in zip(problems, references, scores, strict=True):
+            if self._remember(State(problem), reference, scored, self._legal(reference), "canonical", -1):
+                self._used.add(problem.id)
+
+    def _legal(self, tokens: Sequence[int]) -> list[int]:
+        """Where a response may be cut so that something is left to write."""
+        return [cut for cut in self._cutter.legal(tokens) if cut < self.max_response_length]
+
+    def _remember(
+        self, start: State, response: tuple[int, ...], scored: Scored, legal: Sequence[int],
+        source: Literal["self", "canonical"], version: int,
+    ) -> bool:  # fmt: skip
+        """Add the states that the rule finds along a whole response to the prompt; whether it found any."""
+        cuts = border.cuts(self.selection, scored, legal, self._rng)
+        for cut in cuts:
+            score = border.promise(self.selection, scored, cut)
+            self.buffer.add(
+                start.problem.id, response[:cut], source=source, score=score, step=self._step, version=version,
+                parent=start.origin,
+            )  # fmt: skip
+        return bool(cuts)
+
+    def _rescore(self) -> None:
+        stored = list(self.buffer)
+        states = [State(self._problems[s.problem_id], s.prefix) for s in stored]
+        for state, scored in zip(stored, self._inspect(states), strict=True):
+            state.score_now = border.promise(self.selection, scored, len(state.prefix))
+
+    def _metrics(self) -> Metrics:
+        stored = list(self.buffer)
+        count = max(1, len(stored))
+        visits = sum(s.visits for s in stored)
+        return {
+            "replay/buffer_size": float(len(stored)),
+            "replay/unique_problems": float(self.buffer.problems),
+            "replay/evictions": float(self.buffer.evictions),
+            "replay/age_steps/mean": sum(self._step - s.born_step for s in stored) / count,
+            "replay/score_at_insert/mean": sum(s.score_at_insert for s in stored) / count,
+            "replay/score_now/mean": sum(s.score_now for s in stored) / count,
+            "replay/prefix_length/mean": sum(len(s.prefix) for s in stored) / count,
+            "replay/success_rate": sum(s.successes for s in stored) / max(1, visits),
+        }

@@ -1,0 +1,99 @@
+"""Vectors of texts by a frozen model, for small reward models to stand on."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rrl.parts.scorers.reading import Count, Reading, batches, context_of, unreadable
+from rrl.processes.distributed import device
+from rrl.records.fingerprints import weights_fingerprint
+from rrl.training.adapters import ALONE, holds_adapter
+from rrl.training.tokens import agree_on_padding, embedded, known
+
+
+@dataclass(kw_only=True)
+class Embedder:
+    """Vectors of texts by a frozen model of transformers: an encoder, or a causal language model's trunk.
+
+    ``path`` is a folder or hub id, with ``revision``. ``pooling`` mean averages the last hidden states of a text, last
+    takes its last token's. ``features`` joint embeds prompt and response as one text; apart embeds each by itself and
+    gives [prompt, response, prompt * response], the way of sentence encoders.
+    """
+
+    path: str | None
+    revision: str | None
+    pooling: Literal["mean", "last"]
+    features: Literal["joint", "apart"]
+    reading: Reading
+    trust_remote_code: bool
+    count: Count = field(init=False, default_factory=Count)
+    _loaded: tuple[Any, Any] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path: missing; give a folder or hub id of a model of transformers")
+
+    def start(self) -> None:
+        """Load model and tokenizer."""
+        if self._loaded is None:
+            from transformers import AutoModel, AutoTokenizer
+
+            common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+            path = str(Path(str(self.path)).expanduser()) if Path(str(self.path)).expanduser().is_dir() else self.path
+            if holds_adapter(str(path)):
+                raise unreadable("embedder.path", path, ALONE, "a model of transformers, with its tokenizer")
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(path, **common)
+                model = AutoModel.from_pretrained(path, dtype=torch.float32, **common)
+            except Exception as error:  # a broken folder can raise nearly anything
+                raise unreadable("embedder.path", path, error, "a model of transformers, with its tokenizer") from error
+            agree_on_padding(tokenizer, embedded(model))
+            self._loaded = model.to(device()).eval(), tokenizer
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make another one like it; a local path is written absolute."""
+        names = ("path", "revision", "pooling", "features", "trust_remote_code")
+        path = Path(str(self.path)).expanduser()
+        local = {"path": str(path.absolute())} if path.is_dir() else {}
+        return {**{name: getattr(self, name) for name in names}, **local, "reading": asdict(self.reading)}
+
+    def fingerprint(self) -> str:
+        """The weights as a hash."""
+        self.start()
+        assert self._loaded is not None, "it is loaded now"
+        return weights_fingerprint(self._loaded[0])
+
+    def embed(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> Tensor:
+        """One vector for each (prompt, response): [pairs, size], on the CPU."""
+        if self.features == "joint":
+            return self._vectors(pairs, batch_size)
+        prompts = self._vectors([("", prompt) for prompt, _ in pairs], batch_size)
+        responses = self._vectors([("", response) for _, response in pairs], batch_size)
+        return torch.cat([prompts, responses, prompts * responses], dim=1)
+
+    def _vectors(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> Tensor:
+        self.start()
+        assert self._loaded is not None, "it is loaded now"
+        model, tokenizer = self._loaded
+        distinct = list(dict.fromkeys(pairs))  # a prompt comes with two responses
+        rows = self.reading.tokens(distinct, tokenizer, context_of(model, tokenizer), self.count)
+        rows = known(rows, embedded(model))
+        found: dict[int, Tensor] = {}
+        with torch.no_grad():
+            for places, tokens, attention in batches(rows, batch_size, tokenizer.pad_token_id):
+                hidden = model(input_ids=tokens, attention_mask=attention).last_hidden_state.float()
+                found |= zip(places, pooled(hidden, attention, self.pooling).cpu(), strict=True)
+        where = {pair: i for i, pair in enumerate(distinct)}
+        return torch.stack([found[where[pair]] for pair in pairs])
+
+
+def pooled(hidden: Tensor, attention: Tensor, pooling: Literal["mean", "last"]) -> Tensor:
+    """One vector a row: the mean of its real tokens' states [batch, time, size], or the last real token's."""
+    if pooling == "mean":
+        share = attention / attention.sum(1, keepdim=True)
+        return (hidden * share.unsqueeze(-1)).sum(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), attention.sum(1) - 1]

@@ -1,0 +1,122 @@
+"""A reward model in the format of transformers: a sequence-classification model with one output."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rrl.errors import DataError
+from rrl.parts.scorers.reading import Count, Reading, batches, context_of, unreadable
+from rrl.processes.distributed import device
+from rrl.ranges import at_least_one
+from rrl.scoring import Scorer
+from rrl.training.adapters import ALONE, holds_adapter
+from rrl.training.tokens import agree_on_padding, embedded, known
+
+ABOUT = "reward_model.json"
+"""What rrl-reward-model writes beside the weights: how the model was taught to read."""
+EXPECTED = "a folder or hub id of a sequence-classification model with one output, as rrl-reward-model makes"
+
+
+@dataclass(kw_only=True)
+class SequenceScorer(Scorer):
+    """Any such model, by local folder or hub id ``path`` (and ``revision``).
+
+    ``reading`` says how prompt and response become one text; ``batch_size`` texts go through the model together, in
+    ``dtype``. Padding is on the right and changes no number beyond rounding.
+    """
+
+    path: str | None
+    revision: str | None
+    reading: Reading
+    batch_size: int
+    dtype: Literal["float32", "bfloat16"]
+    trust_remote_code: bool
+    _count: Count = field(init=False, default_factory=Count)
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "batch_size")
+        if not self.path:
+            raise ValueError("path: missing; give a folder or hub id, as in scorer.path=runs/reward-model")
+
+    def start(self) -> None:
+        """Load model and tokenizer."""
+        _ = self._loaded
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The model's single logit for each pair."""
+        model, tokenizer = self._loaded
+        rows = known(self.reading.tokens(pairs, tokenizer, context_of(model, tokenizer), self._count), embedded(model))
+        scores = [0.0] * len(rows)
+        with torch.no_grad():
+            for places, tokens, attention in batches(rows, self.batch_size, tokenizer.pad_token_id):
+                logits = model(input_ids=tokens, attention_mask=attention).logits[:, 0].float()
+                for place, score in zip(places, logits.tolist(), strict=True):
+                    scores[place] = score
+        return scores
+
+    def described(self) -> dict[str, Any]:
+        """Path, reading and counts."""
+        about = {"kind": "sequence", "path": self.path, "revision": self.revision, "reading": asdict(self.reading)}
+        return {**about, "texts": self._count.texts, "cut": self._count.cut}
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        path = os.path.expanduser(str(self.path))
+        _refuse_other_layout(Path(path), self.reading)
+        common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        model, tokenizer = load_sequence_model(path, getattr(torch, self.dtype), common)
+        return model.to(device()).eval(), tokenizer
+
+
+def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -> tuple[Any, Any]:
+    """Model and tokenizer. Raises DataError for anything but a trained head with one output."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    if holds_adapter(path):
+        raise unreadable("scorer.path", path, ALONE, EXPECTED)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **common)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, **common
+        )
+    except Exception as error:  # a broken folder can raise nearly anything
+        raise unreadable("scorer.path", path, error, EXPECTED) from error
+    if missing := sorted(report["missing_keys"]):
+        fault = f"it has no weights for {', '.join(missing[:3])}: a model without a reward head"
+        raise unreadable("scorer.path", path, fault, EXPECTED)
+    if model.config.num_labels != 1:
+        raise unreadable("scorer.path", path, f"its head has {model.config.num_labels} outputs, not 1", EXPECTED)
+    _agree_on_padding(model, tokenizer, path)
+    return model, tokenizer
+
+
+def _agree_on_padding(model: Any, tokenizer: Any, path: str) -> None:
+    """Let the model know the token that we pad with, by which it finds where a text ends."""
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise unreadable("scorer.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
+    agree_on_padding(tokenizer, embedded(model))
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _refuse_other_layout(folder: Path, reading: Reading) -> None:
+    """A model that was taught one layout says nothing of texts in another."""
+    if not (folder / ABOUT).is_file():
+        return
+    try:
+        taught = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        layout = taught["reading"]["layout"] if taught["kind"] == "sequence" else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable("scorer.path", folder, f"{ABOUT}: {type(error).__name__}: {error}", EXPECTED) from error
+    if taught.get("kind") != "sequence":
+        raise unreadable("scorer.path", folder, f"it is of kind {taught.get('kind')}", f"scorer={taught.get('kind')}")
+    if layout != reading.layout:
+        raise DataError(
+            f"scorer.reading.layout: {reading.layout!r}, but the reward model in {str(folder)!r} was trained on "
+            f"{layout!r}; expected the same"
+        )

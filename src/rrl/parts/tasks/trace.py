@@ -1,0 +1,98 @@
+"""Program traces: run a little program in your head and write down the value after each instruction.
+
+    7 add3 sub2 mul5 . . . . . . . =   ->   0 8 5
+
+A reward is earned only by the whole trace, so that it cannot be guessed. Some instructions are easy and some hard
+(``weak``: rare in the warm start), and easy problems teach nothing about hard instructions, which makes the hard
+level a sparse-reward problem. A level is a program length and a kind of instruction: see ``LEVELS``.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rrl.parts.tasks.embedded import Embedded, check_lengths
+from rrl.ranges import between
+from rrl.types import Example, Feedback, Rollout, Verdict
+
+STRONG: dict[str, Callable[[int, int], int]] = {
+    "add": lambda x, c: (x + c) % 10,
+    "sub": lambda x, c: (x - c) % 10,
+}
+WEAK: dict[str, Callable[[int, int], int]] = {
+    "mul": lambda x, c: (x * c + c) % 10,
+    "sqr": lambda x, c: (x * x + c) % 10,
+    "gap": lambda x, c: abs(x - c),
+    "tri": lambda x, c: (3 * x + c) % 10,
+}
+LEVELS = {"L3": (3, STRONG), "L6": (6, WEAK), "L10": (10, WEAK)}
+LONGEST = 10
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(Embedded):
+    """Fixed problems per level, and an endless stream of mixed programs to warm up on.
+
+    Level L6 is never trained; the short programs of L3 are few enough for some to occur in the stream too.
+    ``demonstration_lengths`` are the program lengths of the stream, drawn evenly, and ``demonstration_weak`` the
+    probability that one of its instructions is weak. The other fields are those of ``Embedded``.
+    """
+
+    demonstration_lengths: tuple[int, ...]
+    demonstration_weak: float
+
+    gives = frozenset({"references", "answers"})
+    name, levels, trained, most = "trace", tuple(LEVELS), ("L3", "L10"), 20_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        between(self, 0, 1, "demonstration_weak")
+        check_lengths(self.demonstration_lengths, LONGEST)
+
+    def draw(self, rng: random.Random, level: str, id: str) -> Example:
+        """A program of the level's length and kind."""
+        length, operations = LEVELS[level]
+        program = [(rng.choice(list(operations)), rng.randrange(10)) for _ in range(length)]
+        return _example(id, level, rng.randrange(10), program)
+
+    def demonstrate(self, rng: random.Random, id: str) -> Example:
+        """A program of any length, each instruction weak with a small probability."""
+        program = []
+        for _ in range(rng.choice(self.demonstration_lengths)):
+            operations = WEAK if rng.random() < self.demonstration_weak else STRONG
+            program.append((rng.choice(list(operations)), rng.randrange(10)))
+        return _example(id, "demonstration", rng.randrange(10), program)
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """One word per digit and per instruction, the filler and the equals sign."""
+        return (*DIGITS, ".", "=", *(f"{name}{c}" for name in (*STRONG, *WEAK) for c in range(10)))
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
+        """Right when the response is the whole trace and ends by itself."""
+        return [_judge(rollout) for rollout in rollouts]
+
+
+def _example(name: str, level: str, start: int, program: Sequence[tuple[str, int]]) -> Example:
+    words = [f"{operation}{c}" for operation, c in program]
+    question = " ".join([str(start), *words, *["."] * (LONGEST - len(words)), "="])
+    trace = " ".join(str(value) for value in run(start, program))
+    return Example(id=name, level=level, question=question, reference=trace, answer=trace)
+
+
+def run(start: int, program: Sequence[tuple[str, int]]) -> list[int]:
+    """The value after each instruction."""
+    values = [start]
+    for operation, constant in program:
+        values.append((STRONG | WEAK)[operation](values[-1], constant))
+    return values[1:]
+
+
+def _judge(rollout: Rollout) -> Feedback:
+    written, expected = rollout.response.split(), rollout.state.problem.example.answer.split()
+    agreeing = [a == b for a, b in zip(written, expected, strict=False)]
+    evidence = {"right_steps": (*agreeing, False).index(False), "steps": len(expected)}
+    if any(word not in DIGITS for word in written):
+        return Feedback(0.0, Verdict.UNPARSEABLE, evidence)
+    right = rollout.finished and written == expected
+    return Feedback(float(right), Verdict.RIGHT if right else Verdict.WRONG, evidence)

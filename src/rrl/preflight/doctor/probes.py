@@ -1,0 +1,154 @@
+"""Small programs that rrl-doctor runs in processes of their own, where a broken library can do no harm to its report.
+
+``python -m rrl.preflight.doctor.probes NAME`` prints what it found as one line of JSON, the last of its output.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rrl.processes.environment import PROBE
+
+SIZES = {"cpu": 512, "cuda": 4096}
+"""Rows of the matrices whose products are timed: enough for starting a product to be a small part of it."""
+
+
+def torch_facts() -> dict[str, Any]:
+    """Version and build of torch, its accelerators, and how many times the speed of float32 bfloat16 has here."""
+    import torch
+
+    from rrl.processes.machine import accelerators
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
+        "version": torch.__version__,
+        "build": torch.version.cuda or torch.version.hip,
+        "threads": torch.get_num_threads(),
+        "gpus": [room._asdict() for room in accelerators()],
+        "bfloat16": device == "cpu" or torch.cuda.is_bf16_supported(),
+        "speedup": _seconds(torch.float32, device) / _seconds(torch.bfloat16, device),
+    }
+
+
+def _seconds(dtype: Any, device: str) -> float:
+    """The shortest of five products of two matrices."""
+    import torch
+
+    matrix = torch.ones(SIZES[device], SIZES[device], dtype=dtype, device=device)
+    taken = []
+    for _ in range(6):  # the first one warms up
+        begin = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        taken.append(time.perf_counter() - begin)
+    return min(taken[1:])
+
+
+def deepspeed_facts() -> dict[str, Any]:
+    """The version of a DeepSpeed that can be imported, its launcher with it."""
+    from importlib import import_module
+
+    import_module("rrl.processes.distributed")  # tells DeepSpeed of a machine without accelerators
+    import_module("deepspeed.launcher.runner")
+    return {"version": import_module("deepspeed").__version__}
+
+
+def imports() -> dict[str, Any]:
+    """Each module of the command line: why it cannot be imported, or None."""
+    from importlib import import_module
+
+    found: dict[str, Any] = {}
+    for name in sys.argv[2:]:
+        try:
+            import_module(name)
+            found[name] = None
+        except Exception as error:  # whatever it is, it is what the report is about
+            found[name] = _told(error)
+    return found
+
+
+def talk() -> dict[str, Any]:
+    """All processes that were started together add up their numbers; ``PROBE`` names the file for the result."""
+    import torch
+
+    from rrl.processes.distributed import device, leave_process_group, rank, start_process_group, world_size
+
+    start_process_group()
+    number = torch.tensor(float(rank() + 1), device=device())
+    torch.distributed.all_reduce(number)
+    found = {"processes": world_size(), "sum": float(number)}
+    if rank() == 0 and PROBE in os.environ:
+        Path(os.environ[PROBE]).write_text(json.dumps(found))
+    leave_process_group()
+    return found
+
+
+def zero() -> dict[str, Any]:
+    """One optimiser step of a tiny policy at each ZeRO stage; a stage that fails says why."""
+    from rrl.training.models import TinyLlama
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = TinyLlama(**sizes, max_position_embeddings=64, initializer_range=0.1, init_seed=0)
+    found: dict[str, Any] = {}
+    for stage in range(4):
+        try:
+            _step(model, stage)
+            found[str(stage)] = None
+        except Exception as error:  # whatever it is, it is what the report is about
+            found[str(stage)] = _told(error)
+    return found
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _step(model: Any, stage: Any) -> None:
+    from rrl.collate import context_batch
+    from rrl.training.policy import DeepSpeedPolicy
+    from rrl.training.policy_settings import PolicySettings
+    from rrl.types import Example, Problem, State
+
+    settings = PolicySettings(
+        critic="none", trunk_gradient=0.0, head_size=0, actor_lr=1e-3, critic_lr=0.0, adam_betas=(0.9, 0.99),
+        adam_epsilon=1e-8, weight_decay=0.0, lr_schedule="constant", lr_warmup_steps=0, grad_clip=1.0,
+        micro_batch_size=1, zero_stage=stage, dtype="float32", gradient_checkpointing=False, lora=None,
+    )  # fmt: skip
+    loaded = model.load(("a", "b"))
+    policy = DeepSpeedPolicy(
+        loaded.model, loaded.tokenizer, settings, reference=False, temperature=1.0, optimiser_steps=None
+    )
+    problem = Problem(Example("a", "a", "a", "b", "b"), (1, 4), (5,))
+    batch = context_batch([State(problem, (5, 5))], loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id)
+    loss = -policy(batch).logprobs.sum()
+    policy.backward(loss, 0.0 * loss.detach(), last=True)
+    policy.step()
+
+
+def sandbox() -> dict[str, Any]:
+    """The isolation that works for programs that a model writes, why no better one does, what they can get at."""
+    from rrl.sandbox.isolation import REACHES, choose, reached
+    from rrl.sandbox.limits import Limits
+
+    limits = Limits(
+        wall_seconds=10.0, cpu_seconds=5.0, memory_mb=256, processes=8, open_files=32, file_mb=1, output_kb=64
+    )  # fmt: skip
+    level, reasons = choose(limits, "auto")
+    facts = reached(limits, level)
+    return {"level": level, "reasons": dict(reasons), "open": [words for name, words in REACHES.items() if facts[name]]}
+
+
+PROBES = {
+    "torch": torch_facts,
+    "deepspeed": deepspeed_facts,
+    "imports": imports,
+    "talk": talk,
+    "zero": zero,
+    "sandbox": sandbox,
+}
+
+
+if __name__ == "__main__":
+    print("\n" + json.dumps(PROBES[sys.argv[1]]()))

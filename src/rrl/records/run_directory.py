@@ -1,0 +1,151 @@
+"""A run's own directory: where it is, that it is never silently reused, and the rollouts that are dumped in it."""
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rrl.errors import ConfigError
+from rrl.ranges import at_least_one, not_negative
+from rrl.records.files import write_whole
+from rrl.records.secrecy import hidden
+from rrl.records.texts import as_json
+from rrl.types import Feedback, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where something is written and by how many threads; ``dir`` null makes a folder under ``runs/``."""
+
+    seed: int
+    dir: str | None
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads: expected at least 1 or null, got {self.threads}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected a number from 0 to below 2**63, got {self.seed}")
+
+    def choose(self, name: str) -> Path:
+        """The directory, not yet made; ``name`` goes into the one that is made up. Refuses one that holds anything."""
+        if self.dir is None:
+            made_up = unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+            return writable(made_up, "run.dir")
+        folder = Path(self.dir).expanduser()
+        if (folder / "config.yaml").is_file():
+            raise ConfigError(
+                f"run.dir: {self.dir!r} holds a run; expected a new folder; go on with that run by resume={self.dir}, "
+                "or give another run.dir"
+            )
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"run.dir: {self.dir!r} exists and is not an empty folder; expected a new one; give another run.dir, "
+                "or move the old run away"
+            )
+        return writable(folder, "run.dir")
+
+    def limit_threads(self) -> None:
+        """Keep torch to ``threads``."""
+        import torch
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Place):
+    """Where a run is written and how often.
+
+    ``dir`` is the run's directory (null: one is made under ``runs/``); warm starts are cached under ``cache_dir``;
+    ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
+    checkpoints, evaluations and rollout dumps (null: never in between). The last ``keep_last`` checkpoints are kept
+    and, of those at whose step there was an evaluation, the ``keep_best`` with the highest accuracy. A phase that lasts
+    longer than ``phase_limit`` seconds ends the run (null: it may). In the log there is a line of a step, and one of a
+    phase, every ``log_seconds`` (0: of each).
+    """
+
+    cache_dir: str
+    save_freq: int | None
+    keep_last: int
+    keep_best: int
+    phase_limit: float | None
+    log_seconds: float
+    test_freq: int | None
+    rollout_freq: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("save_freq", "test_freq", "rollout_freq"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1 or null, got {value}")
+        at_least_one(self, "keep_last")
+        not_negative(self, "keep_best", "log_seconds")
+        if self.phase_limit is not None and self.phase_limit <= 0:
+            raise ValueError(f"phase_limit: expected a number > 0 or null, got {self.phase_limit}")
+
+    def cache(self) -> Path:
+        """The folder of warm starts, not yet made; refuses one that cannot be written to."""
+        return writable(Path(self.cache_dir).expanduser(), "run.cache_dir")
+
+
+def writable(folder: Path, key: str) -> Path:
+    """The folder itself, which need not be there yet; raises ConfigError when nothing can be written in it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: nothing can be written in {str(folder)!r} ({error.strerror}: {str(there)!r}); expected a folder "
+            f"that this user may make and write to; give another {key}"
+        ) from error
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or with a number behind its name where that is taken."""
+    number, candidate = 1, folder
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write aside and rename, so that the file is whole or absent; without secrets."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, as_json(hidden(content), indent=2) + b"\n")
+
+
+def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> list[dict[str, Any]]:
+    """One step's rollouts: question, prefix, response, verdict, and where each began."""
+    return [_row(step, rollout, feedback, tokenizer) for rollout, feedback in judged]
+
+
+def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as JSONL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, b"".join(as_json(row) + b"\n" for row in rows))
+
+
+def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:
+    example = rollout.state.problem.example
+    return {
+        "step": step,
+        "problem": asdict(example),
+        "origin": rollout.state.origin,
+        "prefix": tokenizer.decode(rollout.state.prefix),
+        "prefix_tokens": rollout.state.prefix,
+        "response": rollout.response,
+        "tokens": len(rollout.actions),
+        "finished": rollout.finished,
+        "version": rollout.version,
+        "score": feedback.score,
+        "verdict": feedback.verdict.value,
+        "evidence": dict(feedback.evidence),
+        "logprobs": [round(logprob, 4) for logprob in rollout.logprobs],
+    }

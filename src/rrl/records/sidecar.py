@@ -1,0 +1,110 @@
+"""A program in a process of its own beside training: is fed without waiting, and fails without harm."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MOST_WAITING = 64 * 2**20
+"""Bytes that may wait for a program that starts or is slow."""
+
+
+class SidecarError(Exception):
+    """The program has failed or does not answer; it is no longer running."""
+
+
+class Sidecar:
+    """Runs ``python -m module`` in ``folder``; messages go to it as lines of JSON, its own lines come back.
+
+    A line that begins with ``failed: `` is the program's last word; any other is for a person to read. The program
+    sees the end of its input when this process ends, however it does.
+    """
+
+    def __init__(self, module: str, folder: Path) -> None:
+        package = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for training, which then ends this program in order
+        )
+        assert self._process.stdin is not None, "asked for above"
+        assert self._process.stdout is not None, "asked for above"
+        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._input, False)
+        os.set_blocking(self._output, False)
+        self._waiting, self._heard = bytearray(), b""
+
+    def send(self, message: Mapping[str, Any]) -> list[str]:
+        """Hand a message over, or keep it until the pipe has room; returns what the program has said meanwhile.
+
+        Never waits. Raises SidecarError when the program has failed or lets too much wait.
+        """
+        self._waiting += (json.dumps(message, default=str) + "\n").encode()
+        ended = self._process.poll() is not None
+        said = self._exchange()  # raises its last word, if there is one
+        if ended:
+            self._ended()
+        if len(self._waiting) > MOST_WAITING:
+            self._fail(f"it has not taken {len(self._waiting) // 2**20} MiB")
+        return said
+
+    def close(self, patience: float) -> list[str]:
+        """Let the program take what waits and come to its end; SidecarError after ``patience`` seconds."""
+        said, end = [], time.monotonic() + patience
+        while self._process.poll() is None:
+            if time.monotonic() > end:
+                self._fail(f"it did not end within {patience:g} s")
+            said += self._exchange()
+            select.select([self._output], [self._input] if self._waiting else [], [], 0.1)
+        said += self._exchange()
+        if self._process.returncode:
+            self._ended()
+        self._hang_up()
+        return said
+
+    def _exchange(self) -> list[str]:
+        """Write what the pipe takes and read the lines that are there."""
+        try:
+            del self._waiting[: os.write(self._input, self._waiting)]
+        except BlockingIOError:
+            pass  # full; there is a next time
+        except BrokenPipeError:
+            self._waiting.clear()  # it has ended; its last word is below
+        *lines, self._heard = (self._heard + self._read()).split(b"\n")
+        for line in lines:
+            if line.startswith(b"failed: "):
+                self._fail(line.removeprefix(b"failed: ").decode(errors="replace"))
+        return [line.decode(errors="replace") for line in lines]
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._output, 2**16)
+        except BlockingIOError:
+            return b""
+
+    def _ended(self) -> None:
+        code = self._process.returncode
+        self._fail(f"its process ended with {signal.Signals(-code).name if code < 0 else code}")
+
+    def _fail(self, why: str) -> None:
+        self._process.kill()
+        self._hang_up()
+        raise SidecarError(why)
+
+    def _hang_up(self) -> None:
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()

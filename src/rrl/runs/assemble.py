@@ -1,0 +1,245 @@
+"""From checked parts to a running experiment: data, model, warm start, policy, trainer."""
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rrl.config.check import Parts
+from rrl.contracts import border
+from rrl.contracts.breaches import Limits
+from rrl.contracts.calling import calling
+from rrl.errors import DivergenceError, StorageError
+from rrl.interfaces import RolloutEngine
+from rrl.processes.clock import Clock
+from rrl.processes.distributed import device, first_on_each_machine
+from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
+from rrl.records.saving import rehearse, rescued, write_model
+from rrl.training.agreement import check_agreement, reader
+from rrl.training.loop import Loop, Origin
+from rrl.training.models import LoadedModel
+from rrl.training.policy import DeepSpeedPolicy
+from rrl.training.prepared import FrozenSource, Prepared, check_levels, context, encode
+from rrl.training.tokens import embedded, refuse_beyond
+from rrl.training.warm_start import WarmStart
+from rrl.types import Example, Problem, Show
+
+log = logging.getLogger(__name__)
+
+
+def prepare(
+    config: Mapping[str, Any],
+    parts: Parts,
+    show: Show,
+    keep: Path | None = None,
+    read: Callable[[Prepared], None] = lambda cold: None,
+) -> Prepared:
+    """Read the data, load the model, turn text into tokens, warm the model up (or take the cached warm start).
+
+    ``read`` is told what there is before the warm start. A warm start is kept in the folder ``keep`` too and, where it
+    is there, taken from there. Of several processes one of each machine goes first.
+    """
+    with first_on_each_machine():
+        train = border.examples(parts.task, "train")
+        check_levels(train, config["sampler"].get("level_weights"))
+        cold = _read(parts)
+        cold = replace(cold, train=_encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
+        read(cold)
+        start_task(parts)  # what keeps a run from judging is told before time is spent on a warm start
+        return _warmed(cold, parts, show, keep)
+
+
+def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
+    """The same without problems to train on, which need not be at hand."""
+    return _warmed(_read(parts), parts, show, keep)
+
+
+def _read(parts: Parts) -> Prepared:
+    """Problems to measure on, and the model as it is."""
+    if parts.warmstart is not None:
+        parts.run.cache()
+    examples = border.examples(parts.task, parts.evaluation.split)
+    loaded = parts.model.load(border.vocabulary(parts.task))
+    test = parts.evaluation.choose(_encode(examples, loaded, parts))
+    return Prepared(loaded.model, loaded.tokenizer, [], test, None, None)
+
+
+def _encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> list[Problem]:
+    return encode(examples, loaded, parts.prompts, parts.engine.sampling.max_new_tokens)
+
+
+def _warmed(cold: Prepared, parts: Parts, show: Show, keep: Path | None) -> Prepared:
+    if parts.warmstart is None:
+        return cold
+    model, folder = _warm(LoadedModel(cold.model, cold.tokenizer), parts, show, keep)
+    return replace(cold, model=model, warmstart=folder, kept=keep or folder)
+
+
+def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> tuple[Any, Path]:
+    """The warm start that is kept with the run, or else the cached one."""
+    if keep is not None and (keep / "config.json").is_file():
+        return _from_folder(keep, loaded), keep
+    model, folder = warm_start(loaded, parts, show)
+    if keep is not None:
+        _keep(LoadedModel(model, loaded.tokenizer), keep)
+    return model, folder
+
+
+def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path]:
+    """The model after supervised training and the folder it is cached in: trained once per content."""
+    settings, (model, tokenizer) = parts.warmstart, loaded
+    assert settings is not None, "who asks for a warm start has one"
+    demonstrations = border.demonstrations(parts.task, settings.count, settings.seed)
+    folder = _cache_folder(loaded, demonstrations, settings, parts)
+    if (folder / "config.json").is_file():
+        log.info("warm start: %s (cached)", folder)
+        return _from_folder(folder, loaded), folder
+    problems = _encode(demonstrations, loaded, parts)
+    rehearse(model, tokenizer, folder.parent)
+    loss = settings.train(model, tokenizer, problems, show)
+    if not math.isfinite(loss):
+        raise DivergenceError(f"warm start: loss {loss}; expected a finite number; lower warmstart.lr")
+    _keep(loaded, folder)
+    return model.cpu(), folder
+
+
+def _from_folder(folder: Path, loaded: LoadedModel) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    attention = loaded.model.config._attn_implementation
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+
+
+def _keep(loaded: LoadedModel, folder: Path) -> None:
+    """Write aside and rename, for another process may do the same."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    with rescued(partial(write_model, *loaded), "warm-start", folder.parent):
+        faults = write_model(*loaded, aside)
+    if faults:
+        raise StorageError(*(f"warm start: {fault}; what could be written is in {aside}" for fault in faults))
+    if folder.exists():
+        shutil.rmtree(aside)
+    else:
+        aside.rename(folder)
+
+
+def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
+    """Policy, sampler and engine, started on the prepared data; the loop that drives them."""
+    seed, tokenizer = parts.run.seed, prepared.tokenizer
+    start_task(parts)
+    limits = _limits(parts, prepared)
+    policy = DeepSpeedPolicy(
+        prepared.model,
+        tokenizer,
+        parts.policy,
+        reference=parts.objective.needs_reference,
+        temperature=parts.engine.sampling.temperature,
+        optimiser_steps=parts.trainer.optimiser_steps,
+    )
+    with calling("sampler", parts.sampler, "start"):
+        parts.sampler.start(list(prepared.train), seed, policy.inspect, tokenizer)
+    with calling("engine", parts.engine, "start"):
+        parts.engine.start(policy, tokenizer, seed)
+    check_agreement(prepared.model, prepared.train, parts.engine, policy.inspect, parts.policy.dtype)
+    trainer = parts.trainer.make(
+        _origin(parts, prepared),
+        task=parts.task,
+        sampler=parts.sampler,
+        engine=parts.engine,
+        reward=parts.reward,
+        objective=parts.objective,
+        policy=policy,
+        pad=tokenizer.pad_token_id,
+        micro_batch_size=parts.policy.micro_batch_size,
+        seed=seed,
+        clock=clock,
+        limits=limits,
+    )
+    with calling("reward", parts.reward, "start"):
+        parts.reward.start(tokenizer, trainer.decode)
+    return trainer
+
+
+def start_task(parts: Parts) -> None:
+    """Let the task load what it judges with."""
+    with calling("task", parts.task, "start"):
+        parts.task.start()
+
+
+def _limits(parts: Parts, prepared: Prepared) -> Limits:
+    """What every start keeps to; before the model goes into training."""
+    longest = parts.engine.sampling.max_new_tokens
+    return Limits(
+        problems={problem.id: problem for problem in prepared.train},
+        vocabulary=embedded(prepared.model),
+        response=longest,
+        prompt=context(prepared.model) - longest,
+    )
+
+
+def _origin(parts: Parts, prepared: Prepared) -> Origin:
+    """What the run begins with; the model is loaded anew whenever it is asked for, and held nowhere."""
+    folder, tokenizer, size = prepared.kept, prepared.tokenizer, embedded(prepared.model)
+
+    def model() -> Any:
+        loaded = parts.model.load(border.vocabulary(parts.task))
+        return loaded.model if folder is None else _from_folder(folder, loaded)
+
+    def render(questions: Sequence[str]) -> list[tuple[int, ...]]:
+        examples = [Example(id="", level="", question=question, reference="", answer="") for question in questions]
+        rows = parts.prompts.template.render(examples, tokenizer)
+        refuse_beyond(zip(questions, rows, strict=True), tokenizer, size)
+        return rows
+
+    return Origin(
+        problems=prepared.train,
+        tokenizer=tokenizer,
+        model=model,
+        render=render,
+        longest_prompt=context(prepared.model) - parts.engine.sampling.max_new_tokens,
+    )
+
+
+def start_frozen(parts: Parts, loaded: LoadedModel, problems: Sequence[Problem], engine: RolloutEngine) -> None:
+    """Let an engine begin with a model that is not in training, if it serves that model rightly."""
+    model = loaded.model.to(device())
+    with calling("engine", engine, "start"):
+        engine.start(FrozenSource(model), loaded.tokenizer, parts.run.seed)
+    inspect = reader(model, loaded.tokenizer, engine.sampling.temperature)
+    check_agreement(model, problems, engine, inspect, "float32")
+
+
+def measure(parts: Parts, prepared: Prepared) -> dict[str, Any]:
+    """An evaluation with the engine as it stands, and the template it used."""
+    result = parts.evaluation.measure(prepared.test, parts.task, parts.engine)
+    return {**result, "template": parts.prompts.template.describe(prepared.tokenizer)}
+
+
+def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settings: WarmStart, parts: Parts) -> Path:
+    """Named by what goes in: architecture, weights, tokenizer, demonstrations, prompts and settings."""
+    content = fingerprint(
+        [
+            _architecture(loaded.model),
+            weights_fingerprint(loaded.model),
+            tokenizer_fingerprint(loaded.tokenizer),
+            [(example.question, example.reference) for example in demonstrations],
+            parts.prompts.template.describe(loaded.tokenizer),
+            [parts.prompts.max_prompt_length, parts.engine.sampling.max_new_tokens],
+            asdict(settings),
+        ]
+    )
+    return parts.run.cache() / f"sft-{content[:16]}"
+
+
+def _architecture(model: Any) -> dict[str, Any]:
+    """The model's configuration: equal weights make another model with another number of heads."""
+    changing = ("_name_or_path", "architectures", "dtype", "transformers_version")
+    return {name: value for name, value in model.config.to_dict().items() if name not in changing}

@@ -1,0 +1,284 @@
+"""One training run from configuration to results: steps, evaluations, records, checkpoints."""
+
+import logging
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from rrl.config.check import Parts
+from rrl.config.saved import write_config
+from rrl.errors import ConfigError, DataError, StorageError, UsageError
+from rrl.preflight.capacity import look_around
+from rrl.preflight.plan import at_start
+from rrl.processes.clock import Clock
+from rrl.processes.distributed import (
+    agree,
+    anywhere,
+    from_first,
+    gathered,
+    rank,
+    seed_everything,
+    start_process_group,
+    world_size,
+)
+from rrl.processes.logs import open_log, tell, tell_twice
+from rrl.processes.out_of_memory import explained
+from rrl.processes.stopping import Interrupted, StopRequest, has_parent, withdraw
+from rrl.processes.watchdog import Watchdog
+from rrl.records.display import Display, Silent
+from rrl.records.files import last_rows, read_object, rewind, whole_rows
+from rrl.records.fingerprints import weights_fingerprint
+from rrl.records.run_directory import dump_rollouts, rollout_rows, unused, write_json
+from rrl.records.saving import PLAIN, rescued
+from rrl.records.secrecy import redacted
+from rrl.records.status import hold, write_state
+from rrl.records.summary import closing
+from rrl.records.texts import as_json
+from rrl.records.tracking import Tracker
+from rrl.runs.assemble import make_trainer, measure, prepare
+from rrl.runs.checkpoint import Checkpoints, room
+from rrl.runs.manifest import BEGINNING, manifest, moment, write_manifest
+from rrl.training.evaluation import evaluation_metrics
+from rrl.training.loop import Loop
+from rrl.training.prepared import Prepared
+from rrl.types import Metrics
+
+log = logging.getLogger(__name__)
+SAMPLES = 8
+"""Rollouts of a dump that are shown as a table."""
+
+
+def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Display) -> None:
+    """Run the experiment in ``folder``, from its last good checkpoint or from the beginning; all ranks together.
+
+    docs/records.md says what the folder holds. Raises Interrupted when the run was asked to stop and has saved.
+    """
+    parts.run.limit_threads()
+    seed_everything(parts.run.seed)
+    start_process_group()
+    with StopRequest() as stop, ExitStack() as stack:
+        new = from_first(lambda: _occupy(folder, config, stack))
+        file = stack.enter_context(open_log(folder, rank()))
+        shown = display if rank() == 0 else Silent()
+        clock = Clock(shown.phase)
+        watchdog = Watchdog(folder, clock, parts.run.phase_limit, file)
+        stack.callback(watchdog.dismiss)
+        stack.enter_context(_outcome(folder, file, new, config))
+        stack.enter_context(explained(config, lambda: clock.current()[0] or "loading", world_size()))
+        stack.callback(shown.close)
+        run = _begin(config, parts, folder, clock, shown)
+        stop.gentle = True
+        run.loop(stop, shown)
+
+
+def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> bool:
+    """Take the folder for this run, and forget what was asked of earlier processes; whether the run is new."""
+    new = not folder.exists() or not any(folder.iterdir())
+    stack.enter_context(hold(folder))
+    write_config(folder, config)
+    write_state(folder, "running", processes=world_size())
+    if not has_parent():  # it has done so before it began to pass on signals
+        withdraw(folder)
+    (folder / "logs" / "alarm.json").unlink(missing_ok=True)
+    return new
+
+
+@contextmanager
+def _outcome(folder: Path, file: IO[str], new: bool, config: Mapping[str, Any]) -> Iterator[None]:
+    """Tell in status.json and in closing lines how the run ends; a fault also in this rank's log.
+
+    A new run that could not begin leaves nothing behind, so that the same command can be given again.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        _tell(folder, "interrupted", None, config)
+        raise
+    except BaseException as error:
+        file.write(redacted(traceback.format_exc()))
+        where = f"rank {rank()}: " if world_size() > 1 else ""
+        told = error.faults[0] if isinstance(error, UsageError) else f"{where}{type(error).__name__}: {error}"
+        _tell(folder, "failed", told, config)
+        if new and world_size() == 1 and isinstance(error, ConfigError | DataError) and not _begun(folder):
+            shutil.rmtree(folder)
+        raise
+    gathered(None)  # no rank tells of success while another one can still fail
+    _tell(folder, "finished", None, config)
+
+
+def _begun(folder: Path) -> bool:
+    return (folder / "metrics.jsonl").exists() or (folder / "start").exists()
+
+
+def _tell(folder: Path, state: Any, reason: str | None, config: Mapping[str, Any]) -> None:
+    """The first rank tells of success, and how else it ends is told by the rank that knows it first."""
+    status, _ = read_object(folder / "status.json")
+    if (rank() == 0 or state != "finished") and status.get("state", "running") == "running":
+        try:
+            write_state(folder, state, reason and redacted(reason), world_size())
+        except OSError as error:  # a full disk, most likely, of which the user is being told
+            log.warning("status.json cannot be written (%s)", error)
+    if rank() == 0:
+        (tell_twice if state == "failed" else tell)(closing(folder, state, config))
+
+
+def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, display: Display) -> "Run":
+    """Data, model and trainer, brought to where the run stands; its records taken back to there."""
+    display.begin("loading" if parts.warmstart is None else "warm start")
+    here = look_around()
+    started = from_first(lambda: moment(folder))
+    parts.prompts.template.stand(started)
+
+    def read(cold: Prepared) -> None:
+        tell(at_start(config, parts, folder, cold, here) if rank() == 0 else [])
+
+    prepared = prepare(config, parts, display.advance, folder / "start", read)
+    clock.enter("the start")
+    display.phase("start")
+    data = {"train": prepared.train, "test": prepared.test}
+    about = manifest(config, data, weights_fingerprint(prepared.model), prepared.tokenizer)
+    agree("data, model and tokenizer", [about[name] for name in BEGINNING])
+    trainer = make_trainer(parts, prepared, clock)
+    from_first(lambda: write_manifest(folder, {**about, "warmstart": prepared.warmstart}, started))
+    checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)
+    checkpoints.rehearse(trainer)
+    step = checkpoints.restore(trainer)
+    from_first(lambda: _rewind(folder, step))
+    if rank() == 0:
+        log.info("run directory: %s%s", folder, "" if step is None else f" (goes on from step {step})")
+    tracker = Tracker(folder, parts.logger, config, step) if rank() == 0 else None
+    display.begin("training")
+    prepared = replace(prepared, model=None)  # the policy has it, and may let go of it
+    return Run(folder, config["data"]["name"], parts, prepared, trainer, checkpoints, tracker)
+
+
+def _rewind(folder: Path, step: int | None) -> None:
+    """Take the records back to the checkpoint; without one, put those of a run that was well under way aside."""
+    rows, _ = last_rows(folder / "metrics.jsonl")
+    if step is None and (folder / "result.json").exists():
+        raise DataError(
+            f"{folder / 'checkpoints'}: no checkpoint, but the run is finished; expected the last one; bring it back, "
+            "or begin a new run in another run.dir"
+        )
+    if step is None and rows and rows[0]["step"] > 0:
+        aside = unused(folder / "records-without-checkpoint")
+        aside.mkdir()
+        for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts"):
+            if (folder / name).exists():
+                (folder / name).rename(aside / name)
+        log.warning(
+            "there is no checkpoint: the run begins anew; its records up to step %d are in %s", rows[0]["step"], aside
+        )
+    rewind(folder, step)
+
+
+@dataclass
+class Run:
+    """A trainer with everything that happens around its steps; ``source`` is the data's name in metrics."""
+
+    folder: Path
+    source: str
+    parts: Parts
+    prepared: Prepared
+    trainer: Loop
+    checkpoints: Checkpoints
+    tracker: Tracker | None
+
+    def loop(self, stop: StopRequest, display: Display) -> None:
+        """Steps until training is done or the run is asked to stop."""
+        settings, trainer = self.parts.run, self.trainer
+        try:
+            if trainer.global_step == 0:
+                self._log(self._evaluate()[0])
+            display.advance(trainer.progress, self._where_it_stands())
+            for metrics in trainer.run():
+                step, last, marked = trainer.global_step, trainer.progress >= 1, trainer.milestone
+                measured, score = self._evaluate() if _due(step, settings.test_freq) or marked or last else ({}, None)
+                asked = anywhere(stop.asked)
+                if _due(step, settings.rollout_freq):
+                    self._dump()
+                metrics |= measured | trainer.costs()
+                self._log(metrics)
+                display.advance(trainer.progress, metrics)
+                if _due(step, settings.save_freq) or marked or asked or last:
+                    with trainer.clock.phase("save_checkpoint"), self._rescue(f"step-{step:06d}"):
+                        self.checkpoints.save(trainer, score)
+                if asked and not last:
+                    raise Interrupted(f"step {step} is done and saved; go on: rrl-train resume={self.folder}")
+            if not from_first(self._is_measured):
+                self._evaluate()
+            self._finish()
+        finally:
+            if self.tracker is not None:
+                self.tracker.finish()
+
+    def _evaluate(self) -> tuple[Metrics, float]:
+        """Measure on held-out problems, into evaluations.jsonl; returns metrics and the accuracy that ranks them."""
+        trainer = self.trainer
+        with trainer.clock.phase("testing"):
+            result = measure(self.parts, self.prepared)
+        row = {"step": trainer.global_step, "tokens_generated": trainer.tokens_generated, **result}
+        if rank() == 0:
+            with room(self.folder), (self.folder / "evaluations.jsonl").open("ab") as file:
+                file.write(as_json(row) + b"\n")
+        modes = [part for part in result.values() if isinstance(part, dict) and "accuracy" in part]
+        return evaluation_metrics(result, self.source), modes[-1]["accuracy"]
+
+    def _where_it_stands(self) -> Metrics:
+        """The last row of metrics, with the last accuracy."""
+        (measured, _), (rows, _) = (last_rows(self.folder / f"{name}.jsonl") for name in ("evaluations", "metrics"))
+        row = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
+        accuracy = evaluation_metrics(measured[0], self.source) if measured else {}
+        return row | accuracy | {"training/global_step": float(self.trainer.global_step)}
+
+    def _is_measured(self) -> bool:
+        """Whether the last evaluation is of the weights as they stand."""
+        rows, _ = last_rows(self.folder / "evaluations.jsonl")
+        return bool(rows) and rows[0]["step"] == self.trainer.global_step
+
+    def _log(self, metrics: Metrics) -> None:
+        if self.tracker is not None:
+            with room(self.folder):
+                self.tracker.log(self.trainer.global_step, metrics)
+
+    def _dump(self) -> None:
+        """Write the last step's rollouts."""
+        if self.tracker is None or not self.trainer.last_rollouts:
+            return
+        step = self.trainer.global_step
+        rows = rollout_rows(step, self.trainer.last_rollouts, self.prepared.tokenizer)
+        with room(self.folder):
+            dump_rollouts(self.folder / "rollouts" / f"step-{step:06d}.jsonl", rows)
+        shown = ("prefix", "response", "verdict", "score")
+        self.tracker.samples(
+            step, [{"id": r["problem"]["id"], **{name: r[name] for name in shown}} for r in rows[:SAMPLES]]
+        )
+
+    def _finish(self) -> None:
+        """Save the actor in Hugging Face format and sum the run up in result.json."""
+        aside = self.folder / ".actor.tmp"
+        with self._rescue("actor"), room(self.folder, aside):
+            faults = gathered(self.trainer.policy.save(aside))[0]
+            if self.tracker is not None:
+                shutil.rmtree(self.folder / "actor", ignore_errors=True)
+                aside.rename(self.folder / "actor")
+                measured = whole_rows(self.folder / "evaluations.jsonl")
+                spent = {"steps": self.trainer.global_step, "tokens_generated": self.trainer.tokens_generated}
+                result = {**spent, "before": measured[0], "after": measured[-1]}
+                write_json(self.folder / "result.json", result)
+                self.tracker.summary(result)
+        if faults:
+            raise StorageError(*(f"{fault}; its weights are in {self.folder / 'actor' / PLAIN}" for fault in faults))
+
+    def _rescue(self, name: str) -> AbstractContextManager[None]:
+        """Leave the weights somewhere, should a save fail."""
+        policy = self.trainer.policy
+        return rescued(policy.save if policy.saves_alone else None, name, self.folder)
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

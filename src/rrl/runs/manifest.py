@@ -1,0 +1,124 @@
+"""What a result depends on, written when a run begins, and what a resumed run must find again."""
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rrl.config.own_parts import changes, own_files
+from rrl.errors import DataError
+from rrl.records.files import read_object
+from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint
+from rrl.records.run_directory import write_json
+from rrl.records.secrecy import redacted
+from rrl.training.templates import FORMAT, this_moment
+from rrl.types import Problem
+
+log = logging.getLogger(__name__)
+PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegaconf", "wandb", "datasets", "peft")
+BEGINNING = ("data", "model", "tokenizer")
+"""Parts of the manifest that a run must find again when it is resumed."""
+
+
+def moment(folder: Path) -> datetime:
+    """When the run in ``folder`` began, or now where none has; clocks in chat templates stand at it."""
+    before, _ = read_object(folder / "manifest.json")
+    return datetime.strptime(before["started"], FORMAT) if "started" in before else this_moment()
+
+
+def manifest(
+    config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], model: str, tokenizer: Any
+) -> dict[str, Any]:
+    """What a result depends on: versions, seeds, hardware, commit, hashes of parts, data, ``model`` and tokenizer."""
+    import torch
+
+    return {
+        "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "seed": config["run"]["seed"],
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "parts": own_files(config),
+        "data": {split: _about(problems) for split, problems in data.items()},
+        "model": {"sha256": model},
+        "tokenizer": {"size": len(tokenizer), "sha256": tokenizer_fingerprint(tokenizer)},
+    }
+
+
+def _about(problems: Sequence[Problem]) -> dict[str, Any]:
+    examples = fingerprint(asdict(problem.example) for problem in problems)
+    prompts = fingerprint(problem.prompt for problem in problems)
+    return {"problems": len(problems), "sha256": examples, "prompts_sha256": prompts}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parents[1]
+    if (here / "conf").is_dir():
+        return None  # installed: a repository around it is somebody else's
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def write_manifest(folder: Path, about: dict[str, Any], started: datetime) -> None:
+    """What the run began with; raises DataError when a resumed one would go on with something else."""
+    before, _ = read_object(folder / "manifest.json")
+    if not before:
+        write_json(folder / "manifest.json", {**about, "started": started.strftime(FORMAT)})
+        return
+    sums = {name: (_sums(before.get(name, about[name])), _sums(about[name])) for name in BEGINNING}
+    faults = [
+        f"{name}: not what the run in {str(folder)!r} began with (SHA-256 {old}, now {new}); expected the same; bring "
+        "it back, or begin a new run"
+        for name, (old, new) in sums.items()
+        if old != new
+    ]
+    if faults:
+        raise DataError(*faults)
+    if _prompts(before) != _prompts(about):
+        log.warning("prompts: of the same data, but not those that the run began with; another version, or a template "
+                    "that depends on more than the conversation and the time")  # fmt: skip
+    for text in changes(before.get("parts", {}), about["parts"]):
+        log.warning("%s", text)
+    again = {key: about[key] for key in ("command", "started", "packages", "git_commit", "parts")}
+    write_json(folder / "manifest.json", before | {"resumed": [*before.get("resumed", []), again]})
+
+
+def _sums(about: Mapping[str, Any]) -> str:
+    """The hashes in a part of the manifest, in short."""
+    found = [about["sha256"]] if "sha256" in about else [part["sha256"] for part in about.values()]
+    return ", ".join(digest[:12] for digest in found)
+
+
+def _prompts(about: Mapping[str, Any]) -> list[Any]:
+    return [part.get("prompts_sha256") for part in about["data"].values()]

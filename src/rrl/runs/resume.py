@@ -1,0 +1,82 @@
+"""Going on with a run: which changes of its configuration leave what was trained as it is, and which do not."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rrl.config.check import Parts, checked
+from rrl.config.compose import Composed, compose_saved, walk
+from rrl.errors import ConfigError, shown
+from rrl.records.status import instead
+
+LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
+HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, "trainer.mismatch_limit", "trainer.on_mismatch")
+"""Keys, with all that is below them, that may change when a run is resumed; but for these:"""
+HARMFUL = ("run.seed",)
+
+
+def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Parts]:
+    """The configuration of the run in ``folder`` under harmless ``overrides``, and its parts.
+
+    Raises ConfigError naming every key that would change what was trained.
+    """
+    composed = compose_saved(_config_of(folder), overrides)
+    if "trainer" not in composed.sound:
+        raise ConfigError(f"resume: {str(folder)!r} holds no run of rrl-train; expected one; rrl-status lists them")
+    _refuse_other_folder(composed, folder)
+    composed.config["run"]["dir"] = composed.sound["run"]["dir"]  # the run is where it is
+    refuse_changes(composed.sound, composed.config, folder)
+    return checked(composed)
+
+
+def _refuse_other_folder(composed: Composed, folder: Path) -> None:
+    wanted, before = composed.config["run"]["dir"], composed.sound["run"]["dir"]
+    if wanted != before and (wanted is None or Path(wanted).expanduser().absolute() != folder.absolute()):
+        raise ConfigError(
+            f"run.dir: {shown(wanted)}, but a run that is resumed stays in its folder {str(folder)!r}; leave run.dir "
+            "out, or begin a new run without resume"
+        )
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    """The configuration that the run in ``folder`` was begun with."""
+    return compose_saved(_config_of(folder), []).config
+
+
+def refuse_changes(before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> None:
+    """Raise ConfigError unless the configurations differ in harmless keys only."""
+    old, new = dict(walk(before)), dict(walk(after))
+    changed = [key for key in dict.fromkeys([*old, *new]) if _differ(old.get(key), new.get(key)) and not _harmless(key)]
+    leaves = [key for key in changed if not any(other.startswith(f"{key}.") for other in changed)]
+    if leaves:
+        raise ConfigError(
+            *(
+                f"{key}: {_told(old, key)} in the run {str(folder)!r}, now {_told(new, key)}; this changes what was "
+                "trained; leave it as it was, or begin a new run in another run.dir"
+                for key in leaves
+            )
+        )
+
+
+def _config_of(folder: Path) -> Path:
+    file = folder / "config.yaml"
+    if not file.is_file():
+        remedy = instead("resume", folder) or "rrl-status lists the runs"
+        raise ConfigError(f"resume: {str(folder)!r} holds no run; expected a folder with config.yaml; {remedy}")
+    return file
+
+
+def _differ(old: Any, new: Any) -> bool:
+    both = isinstance(old, Mapping) and isinstance(new, Mapping)
+    return not both and (old != new or type(old) is not type(new))
+
+
+def _harmless(key: str) -> bool:
+    def below(names: Sequence[str]) -> bool:
+        return any(key == name or key.startswith(f"{name}.") for name in names)
+
+    return below(HARMLESS) and not below(HARMFUL)
+
+
+def _told(values: Mapping[str, Any], key: str) -> str:
+    return shown(values[key]) if key in values else "absent"

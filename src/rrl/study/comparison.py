@@ -1,0 +1,200 @@
+"""Comparing arms over seeds at equal budgets: means, intervals, paired differences."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rrl.errors import DataError, nearest
+from rrl.records.files import modes, whole_rows
+from rrl.records.plots import Point
+
+T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""Student's t, 97.5 % quantile, for 1 to 10 degrees of freedom (any statistics table)."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is compared: held-out accuracy, or any other number that metrics.jsonl has.
+
+    ``metric`` is "accuracy" or a name in metrics.jsonl. Of an accuracy, ``mode`` is as in evaluations.jsonl (None: the
+    sampled one where there is such, else greedy) and ``level`` a level or ``kind:stratum`` (None: all problems).
+    """
+
+    metric: str
+    mode: str | None
+    level: str | None
+
+    def points(self, folder: Path) -> list[Point]:
+        """The curve of a run: generated tokens, value, and the ends of its 95 % interval (or the value itself)."""
+        if self.metric == "accuracy":
+            parts = [(row["tokens_generated"], self._part(row, folder)) for row in _rows(folder, "evaluations.jsonl")]
+            return [
+                (tokens, part["accuracy"], *part.get("interval95", 2 * [part["accuracy"]])) for tokens, part in parts
+            ]
+        rows = [row for row in _rows(folder, "metrics.jsonl") if row.get(self.metric) is not None]
+        if not rows:
+            raise DataError(
+                f"{folder}: no {self.metric!r} in metrics.jsonl{self._meant(folder)}; expected a name there"
+            )
+        return [(int(row["budget/tokens_generated"]), *(3 * (row[self.metric],))) for row in rows]
+
+    def words(self) -> str:
+        """In a heading."""
+        if self.metric != "accuracy":
+            return f"`{self.metric}`"
+        mode = "" if self.mode is None else f" ({self.mode})"
+        return f"held-out accuracy{mode}" + ("" if self.level is None else f" of {self.level}")
+
+    def _part(self, row: Mapping[str, Any], folder: Path) -> Any:
+        known = modes(row)
+        mode = known[0] if self.mode is None else self.mode
+        if mode not in known:
+            raise DataError(f"{folder}: no mode {mode!r} in evaluations.jsonl; expected one of {', '.join(known)}")
+        if self.level is None:
+            return row[mode]
+        strata = {f"{kind}:{name}": x for kind, part in row[mode].get("strata", {}).items() for name, x in part.items()}
+        levels = {**row[mode]["levels"], **strata}
+        if self.level not in levels:
+            raise DataError(f"{folder}: no level {self.level!r}; expected one of {', '.join(levels)}, or none for all")
+        return levels[self.level]
+
+    def _meant(self, folder: Path) -> str:
+        names = dict.fromkeys(name for row in _rows(folder, "metrics.jsonl") for name in row)
+        return nearest(self.metric, list(names))
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    if not (folder / name).is_file():
+        raise DataError(f"{folder}: holds no {name}; expected the directory of a run")
+    rows = whole_rows(folder / name)
+    if not rows:
+        raise DataError(f"{folder}: no whole row in {name}; expected one or more")
+    return rows
+
+
+def marks(arms: Mapping[str, Sequence[Path]], measure: Measure) -> list[int]:
+    """Thirds of the budget that all runs have spent, in tokens, with two significant digits."""
+    end = min(measure.points(folder)[-1][0] for folders in arms.values() for folder in folders)
+    rounded = int(float(f"{end:.6e}"[:3] + "e" + f"{end:.6e}"[-3:])) if end else 0
+    return sorted({rounded // 3, 2 * rounded // 3, rounded} - {0}) or [0]
+
+
+def compare(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Sequence[int]) -> dict[str, Any]:
+    """The measure of each arm at each budget of generated tokens, over seeds, and its difference from the first arm.
+
+    ``arms`` maps a name to run directories. A value between two evaluations is interpolated linearly. Intervals
+    are 95 % by Student's t over seeds. Differences are paired by seed; they need the same seeds in both arms.
+    """
+    arms = {arm: sorted(folders, key=seed_of) for arm, folders in arms.items()}
+    seeds = {arm: [seed_of(folder) for folder in folders] for arm, folders in arms.items()}
+    curves = {
+        arm: [[point[:2] for point in measure.points(folder)] for folder in folders] for arm, folders in arms.items()
+    }
+    _refuse_short_runs(arms, curves, max(marks))
+    heights = {arm: [[at(curve, mark) for curve in rows] for mark in marks] for arm, rows in curves.items()}
+    name = next(iter(heights))
+    first = heights[name]
+    result: dict[str, Any] = {"measure": measure.words(), **asdict(measure), "tokens": list(marks), "arms": {}}
+    for arm, by_mark in heights.items():
+        row: dict[str, Any] = {"seeds": len(by_mark[0]), "values": [summary(values) for values in by_mark]}
+        if seeds[arm] == seeds[name] and len(set(seeds[arm])) == len(seeds[arm]):
+            pairs = zip(by_mark, first, strict=True)
+            row["minus_first"] = [summary([a - b for a, b in zip(x, y, strict=True)]) for x, y in pairs]
+        if measure.metric == "accuracy":
+            row["tokens_to_half"] = [tokens_to(curve, 0.5) for curve in curves[arm]]
+        result["arms"][arm] = row
+    return result
+
+
+def seed_of(folder: Path) -> int:
+    """The seed that a run was made with, by its manifest."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: holds no manifest.json; expected the directory of a run")
+    return int(json.loads(path.read_text(encoding="utf-8"))["seed"])
+
+
+def _refuse_short_runs(
+    arms: Mapping[str, Sequence[Path]], curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], tokens: int
+) -> None:
+    """A run that ended early says nothing about a larger budget."""
+    short = [
+        f"{folder}: its last evaluation is at {curve[-1][0]} tokens; expected {tokens} or more"
+        for arm, folders in arms.items()
+        for folder, curve in zip(folders, curves[arm], strict=True)
+        if curve[-1][0] < tokens
+    ]
+    if short:
+        raise DataError(*short, "remedy: let these runs come to their end, or compare at smaller budgets by tokens=...")
+
+
+def at(curve: Sequence[tuple[int, float]], tokens: int) -> float:
+    """The curve's height at a budget, interpolated; its last height beyond the end."""
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= tokens <= x1:
+            return y0 + (y1 - y0) * (tokens - x0) / max(1, x1 - x0)
+    return curve[-1][1]
+
+
+def tokens_to(curve: Sequence[tuple[int, float]], height: float) -> int | None:
+    """The budget at which the curve first reaches a height, interpolated; None if it never does."""
+    if curve[0][1] >= height:
+        return curve[0][0]
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if y0 < height <= y1:
+            return round(x0 + (x1 - x0) * (height - y0) / (y1 - y0))
+    return None
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (n-1) and half the 95 % interval (Student's t); None for a single value."""
+    n = len(values)
+    deviation = stdev(values) if n > 1 else None
+    half = None if deviation is None else t975(n - 1) * deviation / math.sqrt(n)
+    return {"mean": fmean(values), "sd": deviation, "half95": half, "values": list(values)}
+
+
+def t975(freedom: int) -> float:
+    """Student's t, 97.5 % quantile; beyond the table by its expansion around the normal quantile z.
+
+    t = z + (z^3 + z) / 4v + (5 z^5 + 16 z^3 + 3 z) / 96 v^2 (Abramowitz and Stegun, 26.7.5, its first terms).
+    """
+    if freedom <= len(T975):
+        return T975[freedom - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """The comparison as a table: mean and deviation over seeds, and the paired difference from the first arm."""
+    heads = [count(mark) for mark in result["tokens"]]
+    lines = [
+        f"{result['measure'][:1].upper()}{result['measure'][1:]} by generated tokens: mean ± sd over seeds",
+        "",
+        f"| arm | seeds | {' | '.join(heads)} | minus first arm at {heads[-1]} (95 %) |",
+        "| --- " * (len(heads) + 3) + "|",
+    ]
+    for number, (arm, row) in enumerate(result["arms"].items()):
+        cells = [_plus_minus(cell["mean"], cell["sd"]) for cell in row["values"]]
+        difference = row.get("minus_first", [None])[-1]
+        last = "" if difference is None or number == 0 else _plus_minus(difference["mean"], difference["half95"])
+        lines.append(f"| {arm} | {row['seeds']} | {' | '.join(cells)} | {last} |")
+    return "\n".join(lines) + "\n"
+
+
+def count(tokens: int) -> str:
+    """A number of tokens in a heading: 300 k, 1.5 k, 640."""
+    if tokens >= 1000 and tokens % 100 == 0:
+        return f"{tokens / 1000:,g} k"
+    return f"{tokens:,}"
+
+
+def _plus_minus(mean: float, spread: float | None) -> str:
+    """Three decimals, as accuracies have them, or four digits where a mean is large or tiny."""
+    form = ".3f" if mean == 0 or 0.001 <= abs(mean) < 100 else ".4g"
+    return f"{mean:{form}}" if spread is None else f"{mean:{form}} ± {spread:{form}}"

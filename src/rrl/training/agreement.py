@@ -1,0 +1,93 @@
+"""Whether the engine and the networks agree on a model: a probe of a few rows before training or measuring."""
+
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+
+from rrl.collate import context_batch
+from rrl.contracts import border
+from rrl.errors import DataError, UsageError
+from rrl.interfaces import RolloutEngine
+from rrl.training.networks import Actor
+from rrl.types import Example, Problem, Rollout, Sampling, Scored, State
+
+ROWS = ((3, 0), (9, 5), (14, 6), (6, 2))
+"""Tokens of prompt and prefix of the probe's rows: several lengths, and rows that leave the batch before others."""
+WRITTEN = 8
+"""Tokens of its longest response, prefix included."""
+LIMITS = {"float32": 0.005, "bfloat16": 0.25}
+"""How far log-probabilities (nats) may differ on average: by rounding, not by another context."""
+
+Inspect = Callable[[Sequence[State]], list[Scored]]
+
+
+def check_agreement(
+    model: Any, problems: Sequence[Problem], engine: RolloutEngine, inspect: Inspect, dtype: str
+) -> None:
+    """Write a few rows with the engine, and have them priced by the networks; refuse a model on which they differ.
+
+    The rows are made of the problems' tokens. ``inspect`` prices prefixes at the engine's temperature, by networks of
+    the precision ``dtype``. Raises DataError with the model's class and what was seen.
+    """
+    sampling = Sampling(engine.sampling.temperature or 1.0, top_p=1.0, top_k=0, max_new_tokens=WRITTEN, stop=())
+    rough = "bfloat16" in (dtype, getattr(engine, "dtype", None))
+    try:
+        rollouts = border.rollouts(engine, _states(problems), sampling, torch.Generator().manual_seed(0))
+        difference = _difference(rollouts, inspect([_as_prefix(rollout) for rollout in rollouts]))
+    except (torch.OutOfMemoryError, MemoryError, UsageError):
+        raise
+    except Exception as error:  # what a model does with arguments that it does not expect can fail in any way
+        raise DataError(
+            _refused(model, engine, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        ) from error
+    if not difference <= LIMITS["bfloat16" if rough else "float32"]:
+        seen = f"log-probabilities of the same tokens, written and read again, differ by {difference:.3g} on average"
+        raise DataError(_refused(model, engine, seen))
+
+
+def reader(model: Any, tokenizer: Any, temperature: float) -> Inspect:
+    """Prices prefixes by a forward pass of a model that is not in training."""
+    actor = Actor(model, temperature or 1.0, head_size=None, trunk_gradient=0.0).eval()
+
+    @torch.no_grad()
+    def inspect(states: Sequence[State]) -> list[Scored]:
+        batch = context_batch(states, tokenizer.pad_token_id, tokenizer.eos_token_id).to(model.device)
+        logprobs, _, _ = actor(batch.tokens, batch.attention, batch.mask)
+        rows = zip(states, batch.mask, logprobs, strict=True)
+        return [Scored(tuple(row[mask][: len(state.prefix)].tolist()), ()) for state, mask, row in rows]
+
+    return inspect
+
+
+def _states(problems: Sequence[Problem]) -> list[State]:
+    """Rows of the problems' tokens, one after another."""
+    tokens = cycle([token for problem in problems[: len(ROWS)] for token in problem.prompt])
+    example = Example("probe", "", question="", reference="", answer="")
+    rows = [(tuple(islice(tokens, prompt)), tuple(islice(tokens, prefix))) for prompt, prefix in ROWS]
+    return [State(Problem(example, prompt, ()), prefix) for prompt, prefix in rows]
+
+
+def _as_prefix(rollout: Rollout) -> State:
+    return State(rollout.state.problem, rollout.tokens)
+
+
+def _difference(rollouts: Sequence[Rollout], scored: Sequence[Scored]) -> float:
+    pairs = [
+        (logprob + kept, read)
+        for rollout, score in zip(rollouts, scored, strict=True)
+        for logprob, kept, read in zip(
+            rollout.logprobs, rollout.kept, score.logprobs[len(rollout.state.prefix) :], strict=True
+        )
+    ]
+    written, read = torch.tensor(pairs).unbind(1)
+    return float((written - read).abs().mean())
+
+
+def _refused(model: Any, engine: RolloutEngine, seen: str) -> str:
+    who = f"{type(model).__name__} cannot be served by {type(engine).__name__}"
+    return (
+        f"model: {who} ({seen}); expected a causal language model that reads rows padded on the left as it reads them "
+        "alone; docs/models.md lists those that were tried"
+    )

@@ -1,0 +1,217 @@
+"""What every training loop has in common: judging, counting, optimiser steps, a budget, a state to save."""
+
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from rrl.collate import micro_batches
+from rrl.contracts import border
+from rrl.contracts.breaches import Limits
+from rrl.errors import DivergenceError
+from rrl.interfaces import Objective, Policy, Render, Reward, RolloutEngine, StateDict, StateSampler, Task
+from rrl.processes.clock import Clock
+from rrl.processes.distributed import device, largest, share, spread, summed
+from rrl.training.metrics import exploration_metrics, rollout_metrics
+from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
+
+Aggregate = Literal["token", "sequence"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run begins with: its problems, and its starting model, which ``model`` loads anew.
+
+    ``render`` makes prompts of questions; a prompt of more than ``longest_prompt`` tokens leaves no room to answer.
+    """
+
+    problems: Sequence[Problem]
+    tokenizer: Any
+    model: Callable[[], Any]
+    render: Render
+    longest_prompt: int
+
+
+class LoopSettings(Protocol):
+    """The sizes of a training loop. They know which loop it is, and ``make`` it."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a task must give for it (see ``Task``)."""
+
+    @property
+    def annotates(self) -> bool:
+        """Whether samplers and objectives are shown what the policy thought of its rollouts."""
+
+    @property
+    def knows_length(self) -> bool:
+        """Whether the number of optimiser steps is known when the first is taken, as schedules need it."""
+
+    @property
+    def optimiser_steps(self) -> int | None:
+        """How many optimiser steps the whole takes, where that is known from the beginning."""
+
+    @property
+    def n(self) -> int:
+        """Rollouts from one start state."""
+
+    @property
+    def sequences(self) -> int:
+        """Rollouts that a step writes, at most."""
+
+    @property
+    def mini_batch(self) -> int:
+        """Rows of an optimiser step."""
+
+    def make(self, origin: Origin, **parts: Any) -> "Loop":
+        """The loop, which works with these parts."""
+
+
+@dataclass(kw_only=True)
+class Loop(ABC):
+    """The parts that a loop works with, and what it counts."""
+
+    task: Task
+    sampler: StateSampler
+    engine: RolloutEngine
+    reward: Reward
+    objective: Objective
+    policy: Policy
+    pad: int
+    micro_batch_size: int
+    seed: int
+    clock: Clock
+    limits: Limits
+    global_step: int = field(init=False, default=0)
+    tokens_generated: int = field(init=False, default=0)
+    tokens_trained: int = field(init=False, default=0)
+    last_rollouts: list[tuple[Rollout, Feedback]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+        self._solves: Counter[str] = Counter()
+
+    @property
+    @abstractmethod
+    def progress(self) -> float:
+        """The share of training that is done, 0 to 1."""
+
+    @abstractmethod
+    def step(self) -> Metrics:
+        """One step, after which training can be saved."""
+
+    @property
+    def milestone(self) -> bool:
+        """Whether the last step made a policy that is to be measured and saved, whatever the frequencies say."""
+        return False
+
+    def run(self) -> Iterator[Metrics]:
+        """Steps until training is done; yields each one's metrics."""
+        while self.progress < 1:
+            try:
+                metrics = self.step()
+            except DivergenceError as error:
+                raise DivergenceError(f"step {self.global_step + 1}: {error.faults[0]}") from error
+            yield metrics | self._counters()
+
+    def decode(self, states: Sequence[State]) -> list[Feedback]:
+        """One greedy response from each state, judged; its tokens count as generated."""
+        sampling = replace(self.engine.sampling, temperature=0.0)
+        rollouts = self._written(states, sampling, torch.Generator())
+        self.tokens_generated += sum(len(rollout.actions) for rollout in rollouts)
+        return spread(rollouts, partial(border.feedback, self.task))
+
+    def state_dict(self) -> StateDict:
+        """Counters and random state of the loop itself."""
+        return {
+            "global_step": self.global_step,
+            "tokens_generated": self.tokens_generated,
+            "tokens_trained": self.tokens_trained,
+            "generator": self._generator.get_state(),
+            "solves": dict(self._solves),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
+        self.global_step, self.tokens_generated = state["global_step"], state["tokens_generated"]
+        self.tokens_trained = state["tokens_trained"]
+        self._generator.set_state(state["generator"])
+        self._solves = Counter(state["solves"])
+
+    def _written(self, states: Sequence[State], *how: Any) -> list[Rollout]:
+        """What the engine writes from these states, which the task begins to judge as soon as it is written."""
+        begin = border.begin(self.task)
+        return border.rollouts(self.engine, states, *how, vocabulary=self.limits.vocabulary, written=begin)
+
+    def _judge(self, rollouts: Sequence[Rollout]) -> tuple[list[Feedback], Metrics]:
+        """The verifier's feedback, and what there is to say of it; the rollouts are counted."""
+        feedback = spread(rollouts, partial(border.feedback, self.task))
+        self.tokens_generated += sum(len(r.actions) for r in rollouts)
+        self.last_rollouts = list(zip(rollouts, feedback, strict=True))
+        for rollout, judged in self.last_rollouts:
+            self._solves[rollout.state.problem.id] += judged.solved
+        return feedback, rollout_metrics(rollouts, feedback)
+
+    def _descend(self, batch: Batch, minibatches: Sequence[Tensor], aggregate: Aggregate) -> Metrics:
+        """An optimiser step for each mini-batch, given by its rows; returns the means over them."""
+        steps: list[Metrics] = []
+        for number, index in enumerate(minibatches, start=1):
+            try:
+                steps.append(self._optimise(weigh(batch.rows(index), aggregate)))
+            except DivergenceError as error:
+                raise DivergenceError(f"mini-batch {number}: {error.faults[0]}") from error
+            self.tokens_trained += int(batch.mask[index].sum())
+        names = dict.fromkeys(name for step in steps for name in step)
+        return {name: sum(step.get(name, 0.0) for step in steps) / len(steps) for name in names}
+
+    def _optimise(self, minibatch: Batch) -> Metrics:
+        """One optimiser step, its gradient accumulated over ranks and micro-batches; losses are weighted sums."""
+        sums: dict[str, float] = defaultdict(float)
+        parts = micro_batches(share(minibatch).to(device()), self.micro_batch_size)
+        for number, part in enumerate(parts, start=1):
+            actor_loss, critic_loss, metrics = border.losses(self.objective, part, self.policy(part))
+            self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
+            for name, value in metrics.items():
+                sums[name] += value
+        told, metrics = self.policy.step(), summed(sums)
+        border.apart(self.objective, metrics, told)
+        return {**metrics, **told}
+
+    def costs(self) -> Metrics:
+        """Of the phases since the last call: seconds, tokens a second of a step, and the largest peaks of any rank.
+
+        A step's seconds are without evaluation and saving.
+        """
+        seconds = self.clock.take()
+        aside = ("timing_s/testing", "timing_s/save_checkpoint")
+        step = sum(value for name, value in seconds.items() if name not in aside)
+        tokens = sum(len(rollout.actions) for rollout, _ in self.last_rollouts)
+        return {
+            **seconds,
+            **largest(self.clock.peaks()),
+            "timing_s/step": step,
+            "perf/time_per_step": step,
+            "perf/total_num_tokens": float(tokens),
+            "perf/throughput": tokens / max(step, 1e-9),
+        }
+
+    def _counters(self) -> Metrics:
+        explored = exploration_metrics(self._solves.values()) if self._solves else {}
+        return explored | {
+            "training/global_step": float(self.global_step),
+            "budget/tokens_generated": float(self.tokens_generated),
+            "budget/tokens_trained": float(self.tokens_trained),
+        }
+
+
+def weigh(batch: Batch, aggregate: Aggregate) -> Batch:
+    """Give each acted token its share of the optimiser step; the shares sum to one."""
+    share = batch.mask.float()
+    if aggregate == "sequence":
+        share = share / share.sum(1, keepdim=True).clamp(min=1)
+    return batch.with_(weight=share / share.sum())

@@ -1,0 +1,292 @@
+"""Where language models and tokenizers come from: built in code, a local folder, or the hub."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from rrl.errors import DataError
+from rrl.ranges import at_least_one
+from rrl.records.files import by_step
+from rrl.training.adapters import adapter_of
+from rrl.training.tokens import agree_on_padding, embedded
+
+log = logging.getLogger(__name__)
+
+
+class LoadedModel(NamedTuple):
+    """A causal language model of transformers and the tokenizer that fits it."""
+
+    model: Any
+    tokenizer: Any
+
+
+class Model(Protocol):
+    """Where a language model comes from."""
+
+    def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """Model and tokenizer; ``vocabulary`` is the task's closed set of words, or None."""
+
+    def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """The same to be counted only: where loading costs much, the weights are on torch's meta device instead."""
+        return self.load(vocabulary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyLlama(Model):
+    """A random Llama small enough for a laptop, with the task's own words or, for free text, bytes as tokens.
+
+    Sizes are counts of units; random weights have the standard deviation ``initializer_range`` and the seed
+    ``init_seed``. (Llama's 0.02 is for wide networks: at width 64 it hardly learns.)
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    initializer_range: float
+    init_seed: int
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        at_least_one(self, "max_position_embeddings")
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"num_attention_heads: expected hidden_size={self.hidden_size} to be so many heads of an even width, "
+                f"got {self.num_attention_heads}"
+            )
+        if self.initializer_range <= 0:
+            raise ValueError(f"initializer_range: expected a number > 0, got {self.initializer_range}")
+
+    def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """Build both."""
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        tokenizer = _byte_tokenizer() if vocabulary is None else _word_tokenizer(vocabulary)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            num_key_value_heads=self.num_attention_heads,
+            max_position_embeddings=self.max_position_embeddings,
+            initializer_range=self.initializer_range,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(self.init_seed)
+            return LoadedModel(LlamaForCausalLM(config), tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFace(Model):
+    """Any causal language model of transformers, by hub id or local folder.
+
+    ``revision`` is a hub revision or null; ``attention`` is transformers' ``attn_implementation`` (sdpa, eager,
+    flash_attention_2). Weights are loaded in float32: the policy decides the training precision. A folder with a
+    low-rank adapter gives its base model with the adapter merged into the weights.
+    """
+
+    path: str | None
+    revision: str | None
+    attention: str
+    trust_remote_code: bool
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path: missing; give a hub id or a local folder, as in model.path=Qwen/Qwen2.5-0.5B")
+
+    def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """Load both; the task's vocabulary does not matter to a model that has its own."""
+        return self._read(self._with_weights)
+
+    def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """The tokenizer and a model of shapes alone: weights are neither allocated nor read, and need not be there."""
+        return self._read(self._without_weights)
+
+    def _read(self, make: Callable[[str, dict[str, Any]], Any]) -> LoadedModel:
+        path = os.path.expanduser(str(self.path))
+        try:
+            loaded = self._load(path, self.revision, make)
+        except DataError:
+            raise
+        except Exception as error:  # a broken folder can raise nearly anything
+            raise DataError(self._unreadable(path, error)) from error
+        check_tokenizer(loaded.tokenizer, loaded.model, path)
+        return loaded
+
+    def _load(self, path: str, revision: str | None, make: Callable[[str, dict[str, Any]], Any]) -> LoadedModel:
+        """What is there or, where that is an adapter, its base and the adapter as one."""
+        from transformers import AutoTokenizer
+
+        adapter = adapter_of(path)
+        common = {"revision": revision, "trust_remote_code": self.trust_remote_code}
+        if adapter is None:
+            tokenizer = AutoTokenizer.from_pretrained(path, **common)
+            return LoadedModel(make(path, common), tokenizer)
+        try:
+            model, tokenizer = self._load(adapter.base, adapter.revision, make)
+        except (OSError, ValueError) as error:  # what transformers raises for what it cannot find or read
+            raise adapter.unreadable(error) from error
+        if (Path(path) / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(path, **common)
+        return LoadedModel(model if model.device.type == "meta" else adapter.merge(model), tokenizer)
+
+    def _with_weights(self, path: str, common: dict[str, Any]) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        causal_config(path, common)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True,
+            generation_config=sound_generation(path, common["revision"]), **common,
+        )  # fmt: skip
+        if missing := sorted(report["missing_keys"]):
+            raise DataError(self._unreadable(path, f"{len(missing)} weights are missing, such as {missing[0]}"))
+        return model
+
+    def _without_weights(self, path: str, common: dict[str, Any]) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        config = causal_config(path, common)
+        trust = self.trust_remote_code
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation=self.attention, trust_remote_code=trust
+            )
+
+    def _unreadable(self, path: str, reason: object) -> str:
+        text = " ".join(str(reason).split()) or type(reason).__name__
+        if isinstance(reason, ImportError) or "attn_implementation" in text:
+            return f"model.attention: {self.attention!r} cannot be used here ({text}); expected sdpa or eager"
+        kind = "a folder that transformers cannot read" if os.path.isdir(path) else "no local folder"
+        return (
+            f"model.path: {self.path!r} is {kind} ({text[:300]}); expected a folder with config.json, tokenizer and "
+            f"weights of a causal language model, or the id of a hub model this machine can reach{_instead(Path(path))}"
+        )
+
+
+def _instead(folder: Path) -> str:
+    """The model to give in place of the folder of a run, of a checkpoint, or of all its checkpoints."""
+    checkpoints = [step for place in (folder, folder / "checkpoints") for step in reversed(by_step(place))]
+    models = [place / "actor" for place in (folder, *checkpoints) if (place / "actor" / "config.json").is_file()]
+    if models:
+        return f"; it holds a run's model: give model.path={models[0]}"
+    return "; it holds a run that has saved no model yet" if (folder / "config.yaml").is_file() else ""
+
+
+def sound_generation(path: str, revision: str | None) -> Any:
+    """The model's generation config as one that can be saved; None where it can be as it is.
+
+    Many a folder names a temperature without saying that it samples, which transformers reads but does not write. We
+    sample by our own settings; what matters is which tokens end a response.
+    """
+    from transformers import GenerationConfig
+
+    values = _generation_values(path, revision)
+    ids = {name: value for name, value in values.items() if name.endswith("token_id") and _are_ids(value)}
+    for candidate in (values, {**values, "do_sample": True}, ids):
+        try:
+            config = GenerationConfig(**candidate)
+            config.validate(strict=True)
+        except Exception as error:  # of whatever kind: values are not checked for their types
+            log.info("generation config of %s: not valid (%s)", path, " ".join(str(error).split())[:200])
+        else:
+            return None if candidate is values else config
+    return GenerationConfig()
+
+
+def _generation_values(path: str, revision: str | None) -> dict[str, Any]:
+    """What generation_config.json says or, where there is none, config.json."""
+    from transformers import GenerationConfig
+    from transformers.utils import cached_file
+
+    for name in ("generation_config.json", "config.json"):
+        try:
+            found = json.loads(Path(str(cached_file(path, name, revision=revision))).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # it is not there, or no JSON: then transformers goes on to the next, or says so
+            continue
+        known = found if name != "config.json" else found.keys() & vars(GenerationConfig()).keys()
+        return {key: found[key] for key in known if found[key] is not None}
+    return {}
+
+
+def _are_ids(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return all(type(number) is int and number >= 0 for number in several)
+
+
+def causal_config(path: str, common: Mapping[str, Any]) -> Any:
+    """The configuration in a model's folder; refuses that of a model which is no causal language model, by its name."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(path, **common)
+    foreign = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder) or foreign:
+        return config
+    name = ", ".join(config.architectures or [type(config).__name__])
+    reason = "has an encoder beside its decoder" if config.is_encoder_decoder else "is not among AutoModelForCausalLM's"
+    raise DataError(
+        f"model.path: {path!r} holds {name} ({config.model_type}), which {reason}; expected a causal language model; "
+        "docs/models.md lists those that were tried"
+    )
+
+
+def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
+    """Give the tokenizer a pad token where EOS can serve; refuse one without EOS, or whose EOS the model cannot read.
+
+    It may have more tokens than the model embeds: whether a text uses them is seen when texts are encoded.
+    """
+    end, size = tokenizer.eos_token_id, embedded(model)
+    if end is None:
+        raise DataError(
+            f"tokenizer of {name}: has no EOS token, so that no response could end; set eos_token in its "
+            "tokenizer_config.json"
+        )
+    if end >= size:
+        raise DataError(
+            f"tokenizer of {name}: its EOS token has the number {end} but the model embeds {size}; use the "
+            "tokenizer the model was trained with"
+        )
+    agree_on_padding(tokenizer, size)
+
+
+def _word_tokenizer(words: tuple[str, ...]) -> Any:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: number for number, word in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *words))}
+    base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    separate = r"\n|\S+" if "\n" in words else r"\S+"  # a line's end can be a word, other white space cannot
+    base.pre_tokenizer = pre_tokenizers.Split(Regex(separate), "removed", invert=True)
+    return _with_specials(base)
+
+
+def _byte_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *letters))}
+    base = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    base.decoder = decoders.ByteLevel()
+    return _with_specials(base)
+
+
+def _with_specials(base: Any) -> Any:
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    base.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", base.token_to_id("<bos>"))])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=base, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
+        split_special_tokens=True,  # "<eos>" in a text is text
+    )  # fmt: skip

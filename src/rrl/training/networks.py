@@ -1,0 +1,160 @@
+"""Actor and critic as plain modules around a causal language model of transformers."""
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rrl.functional import entropy, token_logprobs
+from rrl.records.pulse import beat
+
+
+class Actor(nn.Module):
+    """Log-probabilities of given tokens and, with a head on the shared trunk, values.
+
+    ``temperature`` divides the logits; ``head_size`` is the value head's hidden width (None: no head);
+    ``trunk_gradient`` scales the gradient that values send into the trunk.
+    """
+
+    def __init__(self, model: Any, temperature: float, *, head_size: int | None, trunk_gradient: float) -> None:
+        super().__init__()
+        self.model = model
+        self.head = None if head_size is None else value_head(hidden_width(model), head_size)
+        self.detach_trunk = False
+        self._temperature, self._trunk_gradient = temperature, trunk_gradient
+
+    def forward(self, tokens: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probabilities, entropies and values (or None), [batch, time] each, from right-padded rows.
+
+        Logits are made only from the first column on in which any row acts; results before it are zero.
+        """
+        first = int(mask.any(0).nonzero().min())
+        kept = tokens.shape[1] - first + 1
+        inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False, "logits_to_keep": kept}
+        with _read_by(self.model.get_output_embeddings()) as hidden:
+            logits = self.model(**accepted(self.model, inputs)).logits[:, -kept:-1].float() / self._temperature
+        beat()
+        before = tokens.new_zeros(len(tokens), first, dtype=torch.float32)
+        logprobs = torch.cat([before, token_logprobs(logits, tokens[:, first:])], dim=1)
+        entropies = torch.cat([before, entropy(logits)], dim=1)
+        values = None if self.head is None else torch.cat([before, self._values(hidden[-1][:, -kept:-1])], dim=1)
+        return logprobs, entropies, values
+
+    def _values(self, hidden: Tensor) -> Tensor:
+        scale = 0.0 if self.detach_trunk else self._trunk_gradient
+        hidden = scale * hidden + (1 - scale) * hidden.detach()
+        return cast(Tensor, cast(nn.Module, self.head)(hidden)).squeeze(-1).float()
+
+
+class Critic(nn.Module):
+    """A value network of its own: a copy of the model's trunk and a head that begins at zero."""
+
+    def __init__(self, model: Any, head_size: int) -> None:
+        super().__init__()
+        self.trunk = copy.deepcopy(_trunk(model))
+        self.head = value_head(hidden_width(model), head_size)
+
+    def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """Values [batch, time] of the states in which each token was chosen; zero for the first token."""
+        inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False}
+        hidden = self.trunk(**accepted(self.trunk, inputs)).last_hidden_state
+        return _shifted(self.head(hidden))
+
+
+def unwrapped(model: Any) -> Any:
+    """The language model itself, with the adapters in its layers if there are any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the inputs that the model's forward pass names: not every one knows of ``logits_to_keep``."""
+    named = inspect.signature(unwrapped(model).forward).parameters
+    return {name: value for name, value in inputs.items() if name in named or "input_ids" not in named}
+
+
+def hidden_width(model: Any) -> int:
+    """Units of the last hidden state, as the output embedding reads it."""
+    return int(model.get_output_embeddings().weight.shape[1])
+
+
+def _trunk(model: Any) -> Any:
+    """The model without its output embedding: the part that holds the input embedding."""
+    embedding = model.get_input_embeddings()
+    return next(part for part in model.children() if any(module is embedding for module in part.modules()))
+
+
+@contextmanager
+def _read_by(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What the module reads while this lasts."""
+    read: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    try:
+        yield read
+    finally:
+        handle.remove()
+
+
+def value_head(width: int, hidden: int) -> nn.Module:
+    """Hidden state to one number: linear, or with a tanh layer in between; its output begins at zero."""
+    last = nn.Linear(hidden or width, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    if not hidden:
+        return last
+    first = nn.Linear(width, hidden)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first.reset_parameters()
+    return nn.Sequential(first, nn.Tanh(), last)
+
+
+def dropout_off(model: nn.Module) -> None:
+    """Take dropout out, under which the probabilities of the same tokens would differ from pass to pass.
+
+    Besides modules of its own kind it lives in numbers such as ``attention_dropout`` and ``layerdrop``.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def skeleton(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of the model for use, without weights (they are on the meta device), to be lent those of another."""
+    bare = copy.deepcopy(model).eval()
+    lend(bare, {name: p.to("meta") for name, p in bare.named_parameters(remove_duplicate=False)})
+    for module in bare.modules():
+        module._buffers |= {name: buffer.to(device) for name, buffer in module._buffers.items() if buffer is not None}
+    return bare
+
+
+def on_meta(model: nn.Module) -> Any:
+    """A copy of the model to be counted only: its weights are on the meta device, and none is copied."""
+    shapes = {id(p): nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, dict[int, Any](shapes))
+
+
+def lend(bare: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Let the copy use these weights, by name; nothing is copied."""
+    for name, weight in weights.items():
+        path, _, leaf = name.rpartition(".")
+        bare.get_submodule(path)._parameters[leaf] = nn.Parameter(weight.data, requires_grad=False)
+
+
+def in_precision(module: nn.Module, dtype: str) -> nn.Module:
+    """The module with its weights in ``dtype``; buffers stay, for rotary frequencies are worth nothing in bfloat16."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return module
+
+
+def _shifted(values: Tensor) -> Tensor:
+    """Move the value that was read after token t-1 to position t, where token t is chosen. [batch, time, 1] in."""
+    values = values.squeeze(-1).float()
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)

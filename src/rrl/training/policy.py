@@ -1,0 +1,269 @@
+"""Actor, critic and frozen reference, trained through DeepSpeed."""
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from rrl.collate import context_batch, micro_batches, stacked
+from rrl.errors import DataError, DivergenceError
+from rrl.interfaces import Policy, StateDict
+from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
+from rrl.records.saving import rehearse, write_model
+from rrl.training.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
+from rrl.training.policy_settings import PolicySettings
+from rrl.training.zero import count, gathered_weights, in_deepspeed
+from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
+
+
+class DeepSpeedPolicy(Policy):
+    """The policy in training.
+
+    ``model`` is a causal language model of transformers; ``reference`` says whether a frozen copy is kept;
+    ``temperature`` divides the logits before every log-probability, as when sampling; ``optimiser_steps`` is the
+    length of training, for schedules (None: they stay constant after the warm-up).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: PolicySettings,
+        *,
+        reference: bool,
+        temperature: float,
+        optimiser_steps: int | None,
+    ) -> None:
+        start_process_group()
+        dropout_off(model)
+        self.version, self.optimiser_steps = 0, optimiser_steps
+        self._settings, self._tokenizer, self._temperature = settings, tokenizer, temperature
+        self._train_actor = True
+        self._reference = None
+        if reference and settings.lora is None:
+            frozen = Actor(copy.deepcopy(model), temperature, head_size=None, trunk_gradient=0.0)
+            self._reference = in_precision(frozen.to(device()), settings.dtype).eval().requires_grad_(False)
+        self._reads_base = reference and settings.lora is not None
+        self._build(model)
+
+    def _build(self, model: Any) -> None:
+        """Networks and optimisers that begin with the weights of ``model``."""
+        settings = self._settings
+        critic = Critic(model, settings.head_size) if settings.critic == "own" else None
+        if critic is not None and settings.gradient_checkpointing:
+            critic.trunk.train()
+            critic.trunk.gradient_checkpointing_enable()
+        model = settings.lora.wrap(model) if settings.lora else model
+        model.train()  # transformers checkpoints gradients in training mode only
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        self._bare = skeleton(model, device()) if settings.zero_stage == 3 else None
+        head = settings.head_size if settings.critic == "shared" else None
+        actor = Actor(model, self._temperature, head_size=head, trunk_gradient=settings.trunk_gradient)
+        self._engines = {"actor": in_deepspeed(actor, settings, self._factor)}
+        if critic is not None:
+            self._engines["critic"] = in_deepspeed(critic, settings, self._factor)
+
+    def _factor(self, step: int) -> float:
+        return self._settings.lr_factor(step, self.optimiser_steps)
+
+    def reset(self, model: Any, optimiser_steps: int) -> None:
+        """Begin anew from these weights: fresh moments, a schedule of its own; what is known of the old ones is lost.
+
+        The frozen reference stays.
+        """
+        dropout_off(model)
+        for engine in self._engines.values():
+            engine.destroy()
+        self._engines, self.optimiser_steps = {}, optimiser_steps
+        self._build(model)
+        self.version += 1
+
+    @property
+    def actor(self) -> Actor:
+        """The actor's module: its parameters are whole at ZeRO stages 0 to 2."""
+        return cast(Actor, self._engines["actor"].module)
+
+    def train_critic_only(self, only: bool) -> None:
+        """During critic warm-up the actor, and a trunk it shares with the critic, stay as they are.
+
+        Without a critic there is nothing to wait for.
+        """
+        self._train_actor = not only or self._settings.critic == "none"
+        self.actor.detach_trunk = only
+
+    def __call__(self, batch: Batch) -> PolicyOutput:
+        batch = batch.to(device())
+        logprobs, entropy, values = self._engines["actor"](batch.tokens, batch.attention, batch.mask)
+        if "critic" in self._engines:
+            values = self._engines["critic"](batch.tokens, batch.attention)
+        return PolicyOutput(logprobs, entropy, values)
+
+    def annotate(self, batch: Batch) -> Batch:
+        """Fill ``old_logprobs``, ``ref_logprobs`` and ``values``: a forward pass each, no gradient.
+
+        Every rank passes its share of the rows through the networks and gets the results of all rows.
+        """
+        mine = share(batch)
+        parts = [self._annotate(rows) for rows in micro_batches(mine, self._settings.micro_batch_size)]
+        shape = torch.Size([len(mine), batch.tokens.shape[1]])
+        columns = torch.stack([stacked(column, shape) for column in zip(*parts, strict=True)])
+        old, ref, values = unshare(columns, len(batch))
+        return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
+
+    def inspect(self, states: Sequence[State]) -> list[Scored]:
+        """What actor and critic think of each state's prefix, token by token."""
+        if not states:
+            return []
+        batch = self.annotate(context_batch(states, self._tokenizer.pad_token_id, self._tokenizer.eos_token_id))
+        scored = []
+        for state, mask, logprobs, values in zip(states, batch.mask, batch.old_logprobs, batch.values, strict=True):
+            known = len(state.prefix)
+            scored.append(Scored(tuple(logprobs[mask][:known].tolist()), tuple(values[mask].tolist())))
+        return scored
+
+    def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:
+        """Accumulate the gradients of both losses; ``last`` marks an optimiser step's final micro-batch.
+
+        The losses are shares of a global sum; DeepSpeed averages gradients over ranks, which is undone here.
+        """
+        losses = gathered((actor_loss.item(), critic_loss.item()))
+        wrong = [pair for pair in losses if not all(map(math.isfinite, pair))]
+        if wrong:
+            raise DivergenceError(
+                f"loss: actor {wrong[0][0]}, critic {wrong[0][1]}; expected finite numbers; lower policy.actor_lr, "
+                "policy.critic_lr or raise objective.kl_coef"
+            )
+        for name, loss in self._losses(actor_loss, critic_loss).items():
+            self._engines[name].set_gradient_accumulation_boundary(last)
+            self._engines[name].backward(loss * world_size(), scale_wrt_gas=False)
+
+    def step(self) -> Metrics:
+        """One optimiser step of every network in training; returns gradient norms and learning rates."""
+        metrics = {}
+        norms = {name: _norm_before_step(name, engine) for name, engine in self._in_training()}
+        for name, engine in self._in_training():
+            for group in engine.optimizer.param_groups:
+                group["lr"] = 0.0 if group["network"] == "actor" and not self._train_actor else group["lr"]
+                metrics[f"{group['network']}/lr"] = float(group["lr"])
+            engine.step()
+            norm = norms[name]
+            metrics[f"{name}/grad_norm"] = _finite(name, engine.get_global_grad_norm()) if norm is None else norm
+        for name in self._engines.keys() - norms.keys():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a schedule that goes on while its optimiser idles, as is meant
+                self._engines[name].lr_scheduler.step()
+        self.version += 1
+        return metrics
+
+    @contextmanager
+    def generation_model(self) -> Iterator[Any]:
+        """The actor's language model in evaluation mode; at ZeRO stage 3 its weights are gathered once.
+
+        They are then lent to a copy that has none of DeepSpeed's hooks, which would gather and give them back at every
+        token, and wait for ranks that have written their rows to the end.
+        """
+        model = self.actor.model
+        with torch.no_grad():
+            if self._bare is None:
+                model.eval()
+                yield model
+                model.train()
+                return
+            with gathered_weights(list(model.parameters())):
+                weights = dict(model.named_parameters(remove_duplicate=False))
+                lend(self._bare, weights)
+                yield self._bare
+                lend(self._bare, {name: weight.to("meta") for name, weight in weights.items()})
+
+    def save(self, folder: Path) -> list[str]:
+        """Write actor and tokenizer in Hugging Face format; adapters are merged into the weights.
+
+        What cannot be written so is written plainly (``saving.write_model``) and told, by the first rank.
+        """
+        with self.generation_model() as model:
+            return write_model(model, self._tokenizer, folder) if rank() == 0 else []
+
+    def rehearse(self, folder: Path) -> None:
+        """Try all of ``save`` but the weights. Raises DataError or StorageError."""
+        rehearse(self.actor.model if self._bare is None else self._bare, self._tokenizer, folder)
+
+    @property
+    def saves_alone(self) -> bool:
+        """Whether this rank has all that ``save`` needs, without the help of others."""
+        return rank() == 0 and (self._bare is None or world_size() == 1)
+
+    def state_bytes(self) -> int:
+        """About what a checkpoint takes: weights, two moments and a master copy in float32, and the actor once more."""
+        networks = [list(engine.module.parameters()) for engine in self._engines.values()]
+        trained = sum(count(p) for network in networks for p in network if p.requires_grad)
+        return 16 * trained + 4 * sum(map(count, networks[0]))
+
+    def save_state(self, folder: Path) -> None:
+        """Write networks, optimisers and schedules, every rank its part, in DeepSpeed's format."""
+        for name, engine in self._engines.items():
+            engine.save_checkpoint(str(folder / name), tag="state", save_latest=False)
+
+    def load_state(self, folder: Path) -> None:
+        """Go back to what ``save_state`` wrote."""
+        for name, engine in self._engines.items():
+            found, _ = engine.load_checkpoint(str(folder / name), tag="state")
+            if found is None:
+                raise DataError(f"{folder / name}: holds no state of this network; expected what save_state wrote")
+
+    def state_dict(self) -> StateDict:
+        """The version of the weights."""
+        return {"version": self.version}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved version."""
+        self.version = state["version"]
+
+    def _in_training(self) -> list[tuple[str, Any]]:
+        idle = "actor" if not self._train_actor and "critic" in self._engines else None
+        return [(name, engine) for name, engine in self._engines.items() if name != idle]
+
+    def _losses(self, actor_loss: Tensor, critic_loss: Tensor) -> dict[str, Tensor]:
+        actor_loss = actor_loss if self._train_actor else 0.0 * actor_loss
+        if "critic" not in self._engines:
+            return {"actor": actor_loss + critic_loss}
+        losses = {"actor": actor_loss, "critic": critic_loss}
+        return {name: losses[name] for name, _ in self._in_training()}
+
+    @torch.no_grad()
+    def _annotate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        batch = batch.to(device())
+        self.actor.eval()  # no dropout in adapters
+        output = self(batch)
+        reference = torch.zeros_like(output.logprobs)
+        if self._reference is not None:
+            reference = self._reference(batch.tokens, batch.attention, batch.mask)[0]
+        elif self._reads_base:
+            with self.actor.model.disable_adapter():
+                reference = self.actor(batch.tokens, batch.attention, batch.mask)[0]
+        self.actor.train()
+        values = torch.zeros_like(output.logprobs) if output.values is None else output.values
+        return output.logprobs.float().cpu(), reference.float().cpu(), values.float().cpu()
+
+
+def _norm_before_step(network: str, engine: Any) -> float | None:
+    """The gradient's norm, where DeepSpeed leaves gradients in place; elsewhere None, and it skips infinite steps."""
+    if engine.zero_optimization() or engine.bfloat16_enabled():
+        return None
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return _finite(network, torch.nn.utils.get_total_norm(gradients))
+
+
+def _finite(network: str, norm: Tensor | float) -> float:
+    if not math.isfinite(float(norm)):
+        raise DivergenceError(
+            f"gradient of the {network}: norm {float(norm)}; expected a finite number; lower policy.{network}_lr "
+            "or set policy.grad_clip"
+        )
+    return float(norm)

@@ -1,0 +1,180 @@
+"""The loop of reinforcement learning: choose where to start, write, judge, assign credit, remember, improve."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from rrl.collate import collate, engine_logprobs
+from rrl.contracts import border
+from rrl.errors import DivergenceError
+from rrl.processes.distributed import agree
+from rrl.ranges import at_least_one, not_negative
+from rrl.training.loop import Aggregate, Loop, Origin
+from rrl.training.metrics import batch_metrics
+from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
+
+log = logging.getLogger(__name__)
+MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
+"""How far the engine is from the policy: in probability, and in nats a token, which tells where all are small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """The sizes of a step and the length of training.
+
+    ``train_batch_size`` start states a step, ``n`` rollouts each; ``ppo_epochs`` passes in mini-batches of
+    ``ppo_mini_batch_size`` rollouts, one optimiser step each. Training ends after ``total_training_steps`` or with the
+    step that reaches ``total_tokens`` newly generated tokens, whichever comes first (null: no limit). In the first
+    ``critic_warmup`` steps only the critic learns. ``aggregate`` is a token's weight: ``token`` gives every token of a
+    mini-batch the same, ``sequence`` every response. Responses that the length limit cut off are left out of training
+    when ``train_on_truncated`` is false. ``on_mismatch`` is what happens when the engine is further from the
+    policy than ``mismatch_limit``, by either measure of ``MISMATCH``.
+    """
+
+    train_batch_size: int
+    n: int
+    ppo_epochs: int
+    ppo_mini_batch_size: int
+    total_training_steps: int | None
+    total_tokens: int | None
+    critic_warmup: int
+    aggregate: Aggregate
+    train_on_truncated: bool
+    mismatch_limit: float
+    on_mismatch: Literal["warn", "stop", "ignore"]
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    annotates: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size")
+        not_negative(self, "mismatch_limit", "critic_warmup", "total_training_steps", "total_tokens")
+        if not self.total_training_steps and not self.total_tokens:
+            raise ValueError("total_training_steps, total_tokens: expected at least one of them, got neither")
+        if self.train_batch_size * self.n % self.ppo_mini_batch_size:
+            raise ValueError(
+                f"ppo_mini_batch_size: expected a divisor of train_batch_size * n = {self.train_batch_size * self.n}, "
+                f"got {self.ppo_mini_batch_size}"
+            )
+
+    @property
+    def sequences(self) -> int:
+        """Rollouts of a step."""
+        return self.train_batch_size * self.n
+
+    @property
+    def mini_batch(self) -> int:
+        """Rollouts of an optimiser step."""
+        return self.ppo_mini_batch_size
+
+    @property
+    def knows_length(self) -> bool:
+        """Whether the number of steps is given."""
+        return self.total_training_steps is not None
+
+    @property
+    def optimiser_steps(self) -> int | None:
+        """How many optimiser steps training takes, when the number of steps is given."""
+        per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
+        return None if self.total_training_steps is None else self.total_training_steps * per_step
+
+    def make(self, origin: Origin, **parts: Any) -> "Trainer":
+        """The trainer, which works with these parts."""
+        return Trainer(settings=self, **parts)
+
+
+@dataclass(kw_only=True)
+class Trainer(Loop):
+    """Everything a step needs; ``step`` is the algorithm."""
+
+    settings: TrainerSettings
+    _agrees: bool = field(init=False, default=True)
+
+    @property
+    def progress(self) -> float:
+        """The share of training that is done, 0 to 1."""
+        steps, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
+        return min(1.0, max(self.global_step / steps, self.tokens_generated / tokens))
+
+    def step(self) -> Metrics:
+        """One step: from start states to an improved policy."""
+        # Choose where to start, and write.
+        with self.clock.phase("gen"):
+            states = border.starts(self.sampler, self.settings.train_batch_size, self.progress, self.limits)
+            starts = [state for state in states for _ in range(self.settings.n)]
+            rollouts = self._written(starts)
+
+        # Judge, and price every token.
+        with self.clock.phase("reward"):
+            feedback, metrics = self._judge(rollouts)
+            rollouts, feedback = self._trainable(rollouts, feedback)
+            metrics |= border.observed("reward", self.reward, metrics, rollouts, feedback)
+            rewards = [border.pay(self.reward, r, f) for r, f in zip(rollouts, feedback, strict=True)]
+            agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
+
+        # Gather what policy, critic and frozen reference thought, then assign credit.
+        with self.clock.phase("old_log_prob"):
+            batch = self.policy.annotate(collate(rollouts, rewards, self.pad))
+            batch = batch.with_(engine_logprobs=engine_logprobs(rollouts, batch.mask))
+        with self.clock.phase("adv"):
+            batch = border.credit(self.objective, batch)
+            metrics |= batch_metrics(batch, batch.engine_logprobs)
+            self._compare(metrics)
+
+        # Remember promising states before the policy moves.
+        with self.clock.phase("observe"):
+            metrics |= border.observed("sampler", self.sampler, metrics, rollouts, feedback, batch)
+
+        # Improve.
+        with self.clock.phase("update_actor"):
+            self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
+            improved = self._improve(border.experience(self.objective, rollouts, batch))
+            border.apart(self.objective, improved, metrics)
+            metrics |= improved
+        self.global_step += 1
+        return metrics
+
+    def _compare(self, metrics: Metrics) -> None:
+        """Warn or stop, by key, when the engine is further from the policy than it may be."""
+        limit, agreed = self.settings.mismatch_limit, self._agrees
+        beyond = [f"{name} is {metrics[name]:.3g}" for name in MISMATCH if not metrics[name] <= limit]  # nan is beyond
+        self._agrees = not beyond
+        if self._agrees or self.settings.on_mismatch == "ignore":
+            return
+        fault = (
+            f"{' and '.join(beyond)}; expected at most {limit:g} (trainer.mismatch_limit): the engine drew tokens with "
+            "other probabilities than the policy has; look at engine.dtype and the engine's temperature and weights, "
+            "correct by objective.importance_cap=2, or set trainer.on_mismatch=warn|stop|ignore"
+        )
+        if self.settings.on_mismatch == "stop":
+            raise DivergenceError(fault)
+        if agreed:
+            log.warning("step %d: %s; told again when it comes back", self.global_step + 1, fault)
+
+    def _trainable(
+        self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]
+    ) -> tuple[list[Rollout], list[Feedback]]:
+        """Without what the verifier could not judge and, by key, what was cut off."""
+        kept = [
+            (r, f)
+            for r, f in zip(rollouts, feedback, strict=True)
+            if f.verdict is not Verdict.ERROR and (r.finished or self.settings.train_on_truncated)
+        ]
+        if not kept:
+            said = next((f"; it said: {f.evidence['message']}" for f in feedback if f.evidence.get("message")), "")
+            raise DivergenceError(
+                f"no rollout to train on: all {len(rollouts)} were cut off or could not be judged; raise "
+                f"data.max_response_length, or look at the verdict/* metrics and at what the verifier says{said}"
+            )
+        return [r for r, _ in kept], [f for _, f in kept]
+
+    def _improve(self, batch: Batch) -> Metrics:
+        """``ppo_epochs`` passes over the batch in even mini-batches; returns the means over them."""
+        parts = math.ceil(len(batch) / self.settings.ppo_mini_batch_size)
+        orders = [torch.randperm(len(batch), generator=self._generator) for _ in range(self.settings.ppo_epochs)]
+        minibatches = [index for order in orders for index in order.tensor_split(parts)]
+        return self._descend(batch, minibatches, self.settings.aggregate)

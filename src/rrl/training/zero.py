@@ -1,0 +1,62 @@
+"""DeepSpeed: networks in its hands, weights that ZeRO has spread out, its estimates. No other file imports it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrl.training.networks import Critic
+from rrl.training.policy_settings import BUCKET, PolicySettings
+
+
+def in_deepspeed(module: torch.nn.Module, settings: PolicySettings, factor: Callable[[int], float]) -> Any:
+    """A network with its optimiser and schedule in DeepSpeed's hands; ``factor`` of the step scales the rate."""
+    import deepspeed
+
+    deepspeed.logger.setLevel("WARNING")
+    # Its shared-memory collectives compile C++ at first use; gloo serves as well and needs no compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    size = sum(count(p) for _, p in trained)
+    optimiser = settings.optimiser(module, is_critic=isinstance(module, Critic))
+    config = {
+        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": settings.grad_clip,
+        "zero_optimization": {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET, size)},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": settings.dtype == "bfloat16"},
+    }
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    return deepspeed.initialize(
+        model=module, optimizer=optimiser, lr_scheduler=schedule, config=config, dist_init_required=False
+    )[0]
+
+
+def count(parameter: Tensor) -> int:
+    """How many numbers it holds, on this rank and others."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def gathered_weights(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
+    """All of each parameter's numbers on every rank, for the length of the context."""
+    import deepspeed
+
+    context: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(parameters))
+    return context
+
+
+def model_states(trained: int, largest: int, stage: int, processes: int) -> int:
+    """DeepSpeed's own estimate, in bytes, of what a process of one machine holds at stage 2 or 3.
+
+    Of so many numbers in training, of which the largest layer has ``largest``.
+    """
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    placed = {"num_gpus_per_node": processes, "num_nodes": 1, "cpu_offload": False}
+    if stage == 2:
+        return int(estimate_zero2_model_states_mem_needs(trained, **placed)[1])
+    return int(estimate_zero3_model_states_mem_needs(trained, largest, cpu_offload_params=False, **placed)[1])

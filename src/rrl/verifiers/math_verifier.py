@@ -1,0 +1,136 @@
+r"""Judges mathematical answers: equal text at once, everything else in worker processes, each batch with a canary.
+
+Verdicts, by who is at fault: an answer that is missing, too long, unreadable, or that a worker does not survive within
+its limits is *unparseable*, for otherwise a policy could escape its score by answers like ``9^{9^{9^9}}``. A reference
+that a worker does not survive, a starved, killed or missing worker, and a canary judged wrongly are the verifier's own
+*errors*. docs/math.md has the table.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from rrl.processes.machine import cpus_of_a_rank
+from rrl.ranges import at_least_one
+from rrl.types import Feedback, Verdict
+from rrl.verifiers.final_answers import same_text
+from rrl.verifiers.workers import Reply, WorkerLimits, Workers
+
+log = logging.getLogger(__name__)
+
+Pair = tuple[str | None, str]
+"""The answer that a response states, None without one, and the reference's."""
+
+CANARIES = (("0.5", r"\frac{1}{2}", "equal"), ("0.6", r"\frac{1}{2}", "different"))
+REMEMBERED = 50_000
+"""Pairs whose reply is kept, so that equal ones cost nothing; also what was begun and not yet asked for."""
+UNFIT = ("raised", "memory", "time_out", "crashed")
+"""Ends of a worker that are the doing of what it worked on."""
+
+
+@dataclass(kw_only=True, eq=False)
+class MathJudge:
+    """``workers`` processes (null: as many as the sandbox), started with the first answer that needs one.
+
+    An answer may take ``seconds`` of processor time, ``patience`` seconds by the clock and ``memory_mb`` of memory, and
+    have ``max_characters``.
+    """
+
+    workers: int | None
+    seconds: float
+    patience: float
+    memory_mb: int
+    max_characters: int
+    module: ClassVar[str] = "rrl.verifiers.math_equality"
+    _known: "OrderedDict[Pair, Future[Reply]]" = field(init=False, default_factory=OrderedDict, repr=False)
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "workers", "max_characters")
+        limits = WorkerLimits(seconds=self.seconds, patience=self.patience, memory_mb=self.memory_mb)
+        self._pool = Workers(self.module, self.workers or cpus_of_a_rank(), limits)
+
+    def begin(self, pairs: Sequence[Pair]) -> None:
+        """Have the workers start on these; does not wait."""
+        for pair in pairs:
+            if self._at_once(pair) is None:
+                self._asked(pair)
+
+    def judge(self, pairs: Sequence[Pair]) -> list[Feedback]:
+        """Feedback in order. All of a batch is an error when its canaries are judged wrongly twice.
+
+        For to keep what can be told without workers would be to keep the right answers of a batch and drop the others.
+        """
+        if not pairs:
+            return []
+        fault = ""
+        for _ in range(2):
+            canaries = [self._pool.submit((answer, expected)) for answer, expected, _ in CANARIES]
+            self.begin(pairs)
+            feedback = [self._at_once(pair) or self._collected(pair) for pair in pairs]
+            fault = _canary_fault([canary.result() for canary in canaries])
+            if not fault:
+                return feedback
+            log.warning("math verifier: %s; its workers are replaced", fault)
+            self._known.clear()
+            self._pool.restart()
+        return [_feedback(pair, Verdict.ERROR, "canary", fault) for pair in pairs]
+
+    def ask(self, answer: str, expected: str) -> "Future[Reply]":
+        """A worker's own reply, without any shortcut or canary."""
+        return self._pool.submit((answer, expected))
+
+    def close(self) -> None:
+        """End the workers."""
+        self._known.clear()
+        self._pool.close()
+
+    def _at_once(self, pair: Pair) -> Feedback | None:
+        """What can be told of a pair without a worker."""
+        answer, expected = pair
+        if answer is None:
+            return _feedback(pair, Verdict.UNPARSEABLE, "no_answer")
+        if len(answer) > self.max_characters:
+            cut = answer[: self.max_characters]
+            return _feedback((cut, expected), Verdict.UNPARSEABLE, "too_long", f"{len(answer)} characters")
+        return _feedback(pair, Verdict.RIGHT, "same_text") if same_text(answer, expected) else None
+
+    def _asked(self, pair: Pair) -> "Future[Reply]":
+        """The future of a pair that was asked for now or before."""
+        if pair not in self._known:
+            self._known[pair] = self._pool.submit(pair)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return self._known[pair]
+
+    def _collected(self, pair: Pair) -> Feedback:
+        feedback = _judged(pair, self._asked(pair).result())
+        if feedback.verdict is Verdict.ERROR:
+            self._known.pop(pair, None)  # the next time may be better
+        return feedback
+
+
+def _judged(pair: Pair, reply: Reply) -> Feedback:
+    """What a worker's reply means."""
+    if reply.end == "done":
+        verdict = {"equal": Verdict.RIGHT, "unreadable": Verdict.UNPARSEABLE}.get(reply.value, Verdict.WRONG)
+        return _feedback(pair, verdict, str(reply.value))
+    mine = reply.end in UNFIT and reply.phase == "answer"
+    return _feedback(pair, Verdict.UNPARSEABLE if mine else Verdict.ERROR, reply.end, reply.message)
+
+
+def _feedback(pair: Pair, verdict: Verdict, outcome: str, error: str = "") -> Feedback:
+    answer, expected = pair
+    evidence = {"parsed": answer, "expected": expected, "outcome": outcome}
+    return Feedback(float(verdict is Verdict.RIGHT), verdict, evidence | ({"error": error} if error else {}))
+
+
+def _canary_fault(replies: Sequence[Reply]) -> str:
+    """What is wrong with the verifier by the pairs it has to know; nothing when all is well."""
+    for (answer, expected, truth), reply in zip(CANARIES, replies, strict=True):
+        if (reply.end, reply.value) != ("done", truth):
+            found = reply.value if reply.end == "done" else f"{reply.end} {reply.message}".strip()
+            return f"canary: {answer!r} against {expected!r} is {truth}, but was found {found}"
+    return ""

@@ -1,0 +1,186 @@
+"""Selection rules on values written by hand, and the points at which a response may be cut."""
+
+import math
+from collections import Counter
+from random import Random
+
+import pytest
+
+from fixtures.replay import ids, tiny
+from rrl.cuts import Cutter
+from rrl.parts.selections.confidence import Confidence
+from rrl.parts.selections.critic import CriticPeak, CriticRise, CriticThreshold, CriticTopK
+from rrl.parts.selections.random_cut import RandomCut
+from rrl.types import Scored
+
+# Seven tokens. The highest value, 0.9, stands after three of them; the token that was doubted most is the last.
+RESPONSE = Scored(
+    logprobs=tuple(math.log(p) for p in (0.9, 0.8, 1.0, 0.5, 1.0, 1.0, 0.25)),
+    values=(0.25, 0.5, 0.3, 0.9, 0.7, 0.75, 0.4, 0.8),
+)
+ALL = [1, 2, 3, 4, 5, 6]
+RULES = [CriticThreshold(tau=-9), CriticRise(delta=-9), CriticTopK(k=2), CriticPeak(fall=-9), RandomCut()]
+RULES += [Confidence(below=0.6)]
+
+
+def cuts(rule, legal=ALL, response=RESPONSE):
+    return rule.cuts(response, legal, Random(0))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_no_rule_cuts_where_there_is_no_legal_point(rule):
+    assert cuts(rule, []) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_every_rule_cuts_at_legal_points_only(rule):
+    assert cuts(rule, [2, 5]) and set(cuts(rule, [2, 5])) <= {2, 5}
+
+
+@pytest.mark.parametrize(
+    ("rule", "critic"), [(rule, type(rule).__name__.startswith("Critic")) for rule in RULES], ids=lambda x: str(x)[:12]
+)
+def test_a_rule_says_whether_it_reads_the_critic(rule, critic):
+    assert rule.needs_critic is critic
+
+
+@pytest.mark.parametrize(
+    ("tau", "legal", "expected"),
+    [(0.5, ALL, [3]), (0.9, ALL, [3]), (0.91, ALL, []), (0.5, [1, 2, 4, 6], [4]), (0.75, [1, 2, 4, 6], [])],
+)
+def test_threshold_takes_the_best_legal_state_if_it_is_valued_enough(tau, legal, expected):
+    assert cuts(CriticThreshold(tau=tau), legal) == expected
+
+
+@pytest.mark.parametrize(("delta", "legal", "expected"), [(0.5, ALL, [3]), (0.7, ALL, []), (0.5, [1, 5], [5])])
+def test_rise_is_measured_from_the_bare_start(delta, legal, expected):
+    assert cuts(CriticRise(delta=delta), legal) == expected
+
+
+@pytest.mark.parametrize(
+    ("k", "legal", "expected"), [(1, ALL, [3]), (3, ALL, [3, 4, 5]), (2, [1, 2, 6], [1, 6]), (9, [6, 2], [2, 6])]
+)
+def test_top_k_takes_the_best_legal_states_in_order_of_length(k, legal, expected):
+    assert cuts(CriticTopK(k=k), legal) == expected
+
+
+# After 3 tokens the value falls from 0.9 to 0.4; after 5 from 0.75 to 0.4; after 6 it only rises.
+@pytest.mark.parametrize(
+    ("fall", "legal", "expected"), [(0.5, ALL, [3]), (0.51, ALL, []), (0.35, [1, 5], [5]), (0.01, [6], [])]
+)
+def test_peak_takes_the_best_legal_state_if_the_value_later_falls(fall, legal, expected):
+    assert cuts(CriticPeak(fall=fall), legal) == expected
+
+
+def test_what_the_critic_says_after_the_end_token_is_no_fall():
+    reference = Scored(logprobs=(0.0,) * 4, values=(0.2, 0.5, 0.9, 0.9, -3.0))
+    assert cuts(CriticPeak(fall=0.1), [1, 2, 3], reference) == []
+
+
+@pytest.mark.parametrize("rule", [CriticThreshold(tau=0), CriticRise(delta=0), CriticPeak(fall=0), CriticTopK(k=1)])
+def test_of_equal_values_the_shortest_prefix_is_taken(rule):
+    flat = Scored(logprobs=(0.0,) * 4, values=(0.5,) * 4)
+    assert cuts(rule, [1, 2, 3], flat) == [1]
+
+
+# The first token below 0.85 is token 1 (0.8), below 0.8 it is token 3 (0.5), below 0.5 token 6 (0.25).
+@pytest.mark.parametrize(
+    ("below", "legal", "expected"),
+    [(0.85, ALL, [1]), (0.79, ALL, [3]), (0.49, ALL, [6]), (0.79, [1, 2, 5], [2]), (0.79, [4, 5], []),
+     (0.85, [2, 3], []), (0.2, ALL, [])],
+)  # fmt: skip
+def test_confidence_cuts_at_the_last_legal_point_at_or_before_the_first_doubt(below, legal, expected):
+    assert cuts(Confidence(below=below), legal) == expected
+
+
+def test_random_cut_draws_every_legal_point_evenly():
+    rng = Random(0)
+    counts = Counter(cut for _ in range(30_000) for cut in RandomCut().cuts(RESPONSE, [1, 3, 4], rng))
+    assert {cut: n / 30_000 for cut, n in counts.items()} == pytest.approx({k: 1 / 3 for k in (1, 3, 4)}, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rule", "score"),
+    [(CriticThreshold(tau=0), 0.9), (CriticTopK(k=1), 0.9), (CriticPeak(fall=0), 0.9), (CriticRise(delta=0), 0.65),
+     (Confidence(below=0.5), 0.72), (RandomCut(), 0.0)],
+    ids=lambda x: type(x).__name__,
+)  # fmt: skip
+def test_the_score_of_a_cut_is_the_rules_own(rule, score):
+    assert rule.score(RESPONSE, 3) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(lambda: Confidence(below=0), "below"), (lambda: Confidence(below=1.1), "below"), (lambda: CriticTopK(k=0), "k:")],
+)
+def test_an_impossible_setting_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# --- where a response may be cut --------------------------------------------------------------------------------------
+
+
+def byte_cuts(text: str, points: str) -> list[str]:
+    """The states of an ASCII text, a token a character."""
+    tokenizer = tiny(None).tokenizer
+    return [text[:k] for k in Cutter(tokenizer, points).legal(ids(tokenizer, text))]
+
+
+def word_cuts(words: list[str], points: str) -> list[int]:
+    """The lengths at which a response of these words may be cut, a word a token (which may hold blanks)."""
+    tokenizer = tiny(tuple(dict.fromkeys(words))).tokenizer
+    return Cutter(tokenizer, points).legal(tokenizer.convert_tokens_to_ids(words))
+
+
+@pytest.mark.parametrize("points", ["token", "line", "sentence"])
+@pytest.mark.parametrize("text", ["", "\n", "."])
+def test_neither_nothing_nor_the_whole_response_is_a_state(points, text):
+    assert byte_cuts(text, points) == []
+
+
+def test_a_token_may_be_cut_after_anywhere():
+    assert byte_cuts("abc", "token") == ["a", "ab"]
+    assert word_cuts(["one", "two", "three", "four"], "token") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a\nb. c\nd", ["a\n", "a\nb. c\n"]), ("a\n\nb", ["a\n", "a\n\n"]), ("a. b! c?", []), ("a\n", [])],
+)
+def test_a_line_ends_with_a_newline_and_nothing_else(text, expected):
+    assert byte_cuts(text, "line") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is so. Yes! Why? End", ["It is so.", "It is so. Yes!", "It is so. Yes! Why?"]),
+        ("pay 3.5 now", []),
+        ("take 3. Then", ["take 3."]),
+        ("one\ntwo", ["one\n"]),
+        ("a, b; c: d", []),
+    ],
+)
+def test_a_sentence_ends_with_its_mark_or_its_line_but_not_inside_a_number(text, expected):
+    assert byte_cuts(text, "sentence") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["Stop.", "Go", "on!", "Now"], [1, 3]),
+        (["3.", "5", "is", "3.5", "is", "3.", "so"], [6]),
+        (["(end.)", "he", 'said."', "No?'", "x"], [1, 3, 4]),
+        (["so. ", "it", "e.g", "is"], [1]),
+        ([".\n", "5", "x"], [1]),
+        (["!", "5", "x"], [1]),
+    ],
+)
+def test_a_sentence_ends_where_its_token_does(words, expected):
+    assert word_cuts(words, "sentence") == expected
+
+
+@pytest.mark.parametrize("points", ["line", "sentence"])
+def test_a_newline_may_have_blanks_behind_it_but_no_text(points):
+    assert word_cuts(["a", "\n  ", "b\n", "\t\n\t", "\nc", "d"], points) == [2, 3, 4]

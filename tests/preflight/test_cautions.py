@@ -1,0 +1,151 @@
+"""Settings that are in order and do nothing: keys that nothing reads, and runs in which nothing happens."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rrl.config.check import Parts, _warn, idle, load
+from rrl.config.compose import compose
+from rrl.preflight.cautions import cautions
+from rrl.preflight.forecast import Setting, course
+from rrl.preflight.plan import as_text, in_short, plan
+
+USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
+HF = ("task=gsm8k", "model=hf", "model.path=x")
+
+
+def unread(*overrides: str, used: list[str] = USED) -> list[str]:
+    _, parts = load("train", overrides)
+    return idle(compose("train", overrides), parts, used)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["algo=ppo", "selection.below=0.5"], [
+            "selection.below: nothing in use reads it; sampler=retrospective would"
+        ]),
+        (["sampler=random_cut", "selection=peak"], ["selection: nothing in use reads it; sampler=retrospective would"]),
+        (["+foo=1"], ["foo: nothing in use reads it"]),
+        (["+data.note=1", "+foo={a: 1}"], ["data.note: nothing in use reads it", "foo: nothing in use reads it"]),
+        (["scorer=sequence", "scorer.path=x"], [
+            "scorer.path: nothing in use reads it; task=hh would", "scorer: nothing in use reads it; task=hh would",
+        ]),
+        (["guidance=rationale"], ["guidance: nothing in use reads it; trainer=gsi would"]),
+        (["sandbox.workers=2"], [
+            "sandbox.workers: nothing in use reads it; task=apps, task=apps_plus, task=minicode would"
+        ]),
+        (["algo=ppo", "data.cut_points=line"], [
+            "data.cut_points: nothing in use reads it; sampler=retrospective would"
+        ]),
+        ([*HF, "template=chat", "data.plain_template='{question}'"], ["data.plain_template: nothing in use reads it"]),
+        (["policy.critic=own", "policy.trunk_gradient=0.5"], ["policy.trunk_gradient: policy.critic is own"]),
+        (["objective=grpo", "policy.critic=none", "trainer.n=8", "policy.critic_lr=0.1"], [
+            "policy.critic_lr: policy.critic is none"
+        ]),
+        (["objective.kl_coef=0", "objective.kl_estimator=k2"], ["objective.kl_estimator: objective.kl_coef is 0"]),
+        (["objective.kl_horizon=5"], ["objective.kl_horizon: objective.kl_target is null"]),
+        (["evaluation.n=0", "evaluation.top_p=0.5"], ["evaluation.top_p: evaluation.n is 0"]),
+    ],
+)  # fmt: skip
+def test_a_key_without_effect_is_told_with_what_would_read_it(overrides: list[str], told: list[str]) -> None:
+    assert [text.replace(" without effect;", "") for text in unread(*overrides)] == told
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [
+            "selection.below=0.5",
+            "data.max_response_length=8",
+            "template.text='{question}'",
+            "seed=3",
+            "warmstart.steps=3",
+        ],
+        ["task=minicode", "sandbox.workers=2"],
+        ["algo=gsi", "guidance.shares=[0.5]"],
+        ["algo=ppo", "sampler=retrospective", "selection=peak", "policy.trunk_gradient=0.5"],
+        ["task=minichat", "data.warmstart.steps=3", "data.name=mine"],
+        ["scorer=none", "logger=none", "run.threads=null"],
+        ["objective.kl_coef=0.1", "objective.kl_estimator=k2", "evaluation.n=2", "evaluation.top_p=0.5"],
+        ["+other={a: 3}", "trainer.critic_warmup='${other.a}'"],
+    ],
+)
+def test_a_key_that_is_read_is_not_told_however_far_its_value_travels(overrides: list[str]) -> None:
+    assert unread(*overrides) == []
+
+
+def test_an_evaluation_reads_no_keys_of_training_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    _warn.cache_clear()
+    for _ in range(2):
+        load("evaluate", ["trainer.n=2", "evaluation.n=3", "data.max_response_length=4", *HF])
+    assert caplog.messages == ["trainer.n: without effect; nothing in use reads it"]
+
+
+# --- runs in which nothing happens ------------------------------------------------------------------------------------
+
+
+def told_of(*overrides: str) -> list[str]:
+    """What is told of a run of 100 problems whose references have 10 tokens."""
+    sizes = ["trainer.critic_warmup=0", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=4"]
+    steps = ["trainer.total_tokens=null", "trainer.total_training_steps=30", "trainer.ppo_epochs=1"]
+    kept = [text for text in (*sizes, *steps) if text.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
+    _, parts = load("train", [*kept, *overrides])
+    longest = parts.engine.sampling.max_new_tokens
+    return cautions(parts, course(parts.trainer, Setting(parts.policy, 1, 100, longest, 10.0)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["trainer.critic_warmup=30"], [
+            "trainer.critic_warmup: 30, and the run has 30 steps: the actor never moves; lower it, or train longer"
+        ]),
+        (["trainer.critic_warmup=50", "trainer.total_tokens=1600", "trainer.total_training_steps=null",
+          "run.save_freq=5", "run.test_freq=5"], [
+            "trainer.critic_warmup: 50, and the run has about 20 steps: the actor never moves; lower it, or train "
+            "longer"
+        ]),
+        (["policy.lr_warmup_steps=60"], [
+            "policy.lr_warmup_steps: 60, and the run has 60 optimiser steps: the learning rate never reaches "
+            "policy.actor_lr; lower it, or train longer"
+        ]),
+        (["run.save_freq=31", "run.test_freq=40"], [
+            "run.save_freq: 31, and the run has 30 steps: nothing is saved on the way; lower it",
+            "run.test_freq: 40, and the run has 30 steps: nothing is measured on the way; lower it",
+        ]),
+        (["policy.actor_lr=0", "policy.critic_lr=0"], [
+            "policy.actor_lr: 0, so that the actor never moves", "policy.critic_lr: 0, so that the critic never learns",
+        ]),
+        (["objective.vf_coef=0"], ["objective.vf_coef: 0, so that the critic never learns"]),
+        (["engine.top_k=1"], ["engine.top_k: 1 draws the likeliest token alone, so that nothing is explored"]),
+        (["sampler.schedule.share=0"], [
+            "sampler.schedule.share: 0, so that nothing is replayed; sampler=problems is the same"
+        ]),
+        (["sampler.schedule.collect_from=0.5", "sampler.schedule.decay_from=0.2", "sampler.schedule.decay_until=0.4"], [
+            "sampler.schedule.decay_until: 0.4, collect_from: 0.5, ramp_from: 0.0, so that replay is over before it "
+            "begins; expected a decay after the first states, as with decay_until=1"
+        ]),
+        (["trainer.total_tokens=5", "trainer.total_training_steps=null"], [
+            "trainer.total_tokens: reached in the first step; raise it, or give trainer.total_training_steps"
+        ]),
+        (["trainer.critic_warmup=29", "policy.lr_warmup_steps=59", "run.save_freq=30", "run.test_freq=null"], []),
+        (["trainer.total_training_steps=2"], []),
+    ],
+)  # fmt: skip
+def test_a_run_in_which_nothing_happens_is_told(overrides: list[str], told: list[str]) -> None:
+    assert told_of(*overrides) == told
+
+
+def test_another_loop_is_looked_at_too() -> None:
+    _, parts = load("train", ["algo=gsi"])
+    assert cautions(parts, course(parts.trainer, Setting(parts.policy, 1, 100, 16, 10.0))) == []
+
+
+def test_the_plan_and_the_start_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: list[Any] = ["trainer.critic_warmup=3", "trainer.total_tokens=null", "trainer.total_training_steps=3"]
+    made = plan(*load("train", given))
+    for text in (as_text(made), "\n".join(in_short(made))):
+        assert "\nwarning: trainer.critic_warmup: 3, and the run has 3 steps: the actor never moves; " in text

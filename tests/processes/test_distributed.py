@@ -1,0 +1,267 @@
+"""Several processes: the same steps, numbers and memory as one, whatever ZeRO stage, and no rank left waiting."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fixtures.ranks import on_ranks
+from fixtures.training import (
+    ROLLOUTS,
+    TASK,
+    evaluation,
+    grpo,
+    make_engine,
+    make_trainer,
+    ppo,
+    problems,
+    raw_batch,
+    replay,
+)
+from rrl.errors import DataError, DivergenceError
+from rrl.parts.tasks.trace import Trace
+from rrl.processes.distributed import agree, anywhere, from_first, gathered, rank, share, spread, summed, unshare
+from rrl.types import Verdict
+
+pytestmark = pytest.mark.clock
+
+TIMES = ("timing_s/", "perf/")
+TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
+"""Float32 sums in another order; Adam turns a rounding of a gradient near zero into one of its step."""
+
+
+# --- what ranks do with one another -----------------------------------------------------------------------------------
+
+
+def _conversation() -> dict[str, Any]:
+    return {
+        "shared_out": {count: _shared_out(count) for count in (5, 1, 0)},
+        "told": [gathered(rank()), summed({"a": 1.0 + rank(), "b": 0.5}), anywhere(rank() == 1), anywhere(False)],
+        "first": from_first(lambda: f"made by {rank()}"),
+        "failed": _failing_on_the_second(),
+        "unpicklable": _failing_oddly(),
+        "disagreed": _disagreeing(),
+        "rows": {count: _rows(count) for count in (5, 1)},
+    }
+
+
+@pytest.fixture(scope="module")
+def conversation() -> list[dict[str, Any]]:
+    """What each of two ranks has to say."""
+    return on_ranks(2, _conversation)
+
+
+def _shared_out(count: int) -> dict[str, Any]:
+    touched: list[int] = []
+
+    def double(items: Sequence[int]) -> list[int]:
+        touched.extend(items)
+        return [2 * item for item in items]
+
+    return {"doubled": spread(list(range(count)), double), "touched": touched}
+
+
+@pytest.mark.parametrize(("count", "touched"), [(5, [[0, 2, 4], [1, 3]]), (1, [[0], []]), (0, [[], []])])
+def test_work_is_shared_out_and_its_results_come_back_in_order(count, touched, conversation):
+    ranks = [each["shared_out"][count] for each in conversation]
+    assert [each["touched"] for each in ranks] == touched
+    assert [each["doubled"] for each in ranks] == [[2 * i for i in range(count)]] * 2
+
+
+def test_ranks_tell_one_another_what_they_have(conversation):
+    assert [each["told"] for each in conversation] == [[[0, 1], {"a": 3.0, "b": 1.0}, True, False]] * 2
+    assert [each["first"] for each in conversation] == ["made by 0"] * 2
+
+
+def _failing_on_the_second() -> str:
+    def work(items: Sequence[int]) -> Sequence[int]:
+        if rank() == 1:
+            raise DivergenceError("the second rank")
+        return items
+
+    try:
+        spread([1, 2, 3], work)
+    except DivergenceError as error:
+        return str(error.faults[0])
+    return "nothing raised"
+
+
+def test_what_fails_on_one_rank_fails_on_all_of_them(conversation):
+    assert [each["failed"] for each in conversation] == ["the second rank"] * 2
+
+
+class Odd(Exception):
+    """An error that cannot be rebuilt from its arguments."""
+
+    def __init__(self, number: int, *, why: str) -> None:
+        super().__init__(f"{number}: {why}")
+
+
+def _failing_oddly() -> str:
+    def work(items: Sequence[int]) -> Sequence[int]:
+        raise Odd(3, why="because")
+
+    try:
+        spread([1, 2, 3], work)
+    except RuntimeError as error:
+        return str(error)
+    return "nothing raised"
+
+
+def test_an_error_that_cannot_travel_is_told_by_its_text(conversation):
+    assert [each["unpicklable"] for each in conversation] == ["Odd: 3: because"] * 2
+
+
+def _disagreeing() -> str:
+    agree("what is the same", [1, 2])
+    try:
+        agree("start states", [1, rank()])
+    except DataError as error:
+        return str(error.faults[0])
+    return "nothing raised"
+
+
+def test_ranks_that_disagree_do_not_go_on(conversation):
+    assert all(each["disagreed"].startswith("start states: ranks have different ones (") for each in conversation)
+
+
+def _rows(count: int) -> tuple[int, float, bool]:
+    """Rows of this rank, their weight, and whether all rows' numbers come back in place."""
+    batch = raw_batch(ROLLOUTS[:count])
+    numbers = torch.arange(float(batch.mask.numel())).view_as(batch.mask)
+    mine = share(batch.with_(weight=batch.mask.float(), old_logprobs=numbers))
+    wide = torch.zeros(1, len(mine), batch.mask.shape[1])
+    wide[0, :, : mine.mask.shape[1]] = mine.old_logprobs
+    restored = unshare(wide, count)[0]
+    return len(mine), float(mine.weight.sum()), torch.equal(restored[batch.attention], numbers[batch.attention])
+
+
+@pytest.mark.parametrize(("count", "rows", "weights"), [(5, 3, [4 + 1 + 4, 2 + 3]), (1, 1, [4, 0])])
+def test_rows_are_shared_out_evenly_and_what_makes_up_the_number_has_no_weight(count, rows, weights, conversation):
+    assert [each["rows"][count] for each in conversation] == [(rows, weight, True) for weight in weights]
+
+
+# --- one process = two processes --------------------------------------------------------------------------------------
+
+
+def _train(name: str, stage: int) -> dict[str, Any]:
+    """Three steps of a trainer with everything that reduces over a batch; its metrics, weights and memory."""
+    trainer = make_trainer(**_setting(name), policy={"zero_stage": stage, **_policy(name)})
+    steps = [trainer.step() | trainer._counters() for _ in range(3)]
+    saved = trainer.sampler.state_dict()
+    with trainer.policy.generation_model() as model:
+        weights = {key: value.detach().clone() for key, value in model.named_parameters()}
+    measured = evaluation().measure(list(problems("test")), TASK, trainer.engine)
+    return {
+        "metrics": steps, "weights": weights, "buffer": saved.get("buffer"), "evaluation": measured,
+        "trainer": trainer.state_dict(), "objective": trainer.objective.state_dict(),
+        "rollouts": [(r.state.problem.id, r.state.prefix, r.actions) for r, _ in trainer.last_rollouts],
+    }  # fmt: skip
+
+
+def _setting(name: str) -> dict[str, Any]:
+    adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100, entropy_coef=0.01, normalise="batch")
+    return {
+        "replay": {
+            "sampler": replay(0.5, rescore_every=2, sources="both"),
+            "objective": adaptive,
+            "train_batch_size": 24,
+            "ppo_mini_batch_size": 8,
+        },
+        "level": {"objective": ppo(kl_coef=0.05, kl_in="loss", kl_estimator="k3", normalise="level")},
+        "grpo": {"objective": grpo(kl_coef=0.05), "n": 2, "ppo_mini_batch_size": 8, "aggregate": "sequence"},
+        "incomplete": {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)},
+        "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12},
+        "odd": {"train_batch_size": 3, "ppo_mini_batch_size": 1, "critic_warmup": 1},
+    }[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged(Trace):
+    """A verifier that fails on a third of the responses, whoever judges them."""
+
+    def verify(self, rollouts):
+        lost = [sum(rollout.actions) % 3 == 0 for rollout in rollouts]
+        judged = super().verify(rollouts)
+        return [replace(f, verdict=Verdict.ERROR) if gone else f for f, gone in zip(judged, lost, strict=True)]
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    return {field.name: getattr(part, field.name) for field in fields(part)}
+
+
+def _policy(name: str) -> dict[str, Any]:
+    settings = {"level": {"critic": "shared", "trunk_gradient": 0.5}}
+    return {**settings, "clipped": {"micro_batch_size": 2, "grad_clip": 0.05}}.get(name, {})
+
+
+Cases = tuple[tuple[str, int], ...]
+COVERING: Cases = (
+    ("replay", 0), ("replay", 3), ("level", 2), ("grpo", 3), ("incomplete", 2), ("odd", 1), ("clipped", 0),
+)  # fmt: skip
+"""Every setting and every stage of ZeRO, and replay under the stage that differs most."""
+REST: Cases = (("replay", 1), ("replay", 2), ("incomplete", 0), ("incomplete", 3), ("odd", 3), ("clipped", 2))
+
+
+def _train_all(cases: Cases) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(name, stage): _train(name, stage) for name, stage in cases}
+
+
+@cache
+def _alone_and_together(cases: Cases) -> tuple[dict[tuple[str, int], Any], list[dict[tuple[str, int], Any]]]:
+    """Cases in this one process, and the same in two processes."""
+    return _train_all(cases), on_ranks(2, _train_all, cases)
+
+
+def _done(case: tuple[str, int]) -> tuple[Any, list[Any]]:
+    """A case in one process, and on each of two."""
+    alone, together = _alone_and_together(COVERING if case in COVERING else REST)
+    return alone[case], [ranks[case] for ranks in together]
+
+
+def _settings(names: Sequence[str]) -> Any:
+    cases = [pytest.param(case, marks=[] if case in COVERING else pytest.mark.slow) for case in (*COVERING, *REST)]
+    return pytest.mark.parametrize(
+        "case", [each for each in cases if each.values[0][0] in names], ids=lambda case: f"{case[0]}-zero{case[1]}"
+    )
+
+
+@_settings(["replay", "level", "grpo", "incomplete", "odd", "clipped"])
+def test_two_processes_do_what_one_does(case):
+    one, (first, second) = _done(case)
+    assert first["rollouts"] == second["rollouts"] == one["rollouts"]
+    _same_metrics(first["metrics"], second["metrics"], exactly=True)
+    _same_metrics(one["metrics"], first["metrics"], exactly=False)
+    assert_close(first["weights"], one["weights"], **TOLERANCE)
+    assert_close(first["objective"], one["objective"], **TOLERANCE)
+    assert first["evaluation"] == second["evaluation"]
+    assert first["evaluation"]["mean@2"]["accuracy"] == one["evaluation"]["mean@2"]["accuracy"]
+
+
+def _same_metrics(left: list[dict[str, float]], right: list[dict[str, float]], *, exactly: bool) -> None:
+    for before, after in zip(left, right, strict=True):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            close = value == after[name] if exactly else math.isclose(value, after[name], rel_tol=5e-3, abs_tol=2e-5)
+            assert close, f"{name}: {value} and {after[name]}"
+
+
+@_settings(["replay"])
+def test_the_memory_of_states_does_not_depend_on_the_number_of_processes(case):
+    alone, together = _done(case)
+    expected = alone["buffer"]["states"]
+    assert len(expected) > 10
+    for kept in (each["buffer"]["states"] for each in together):
+        assert [_facts(state) for state in kept] == [_facts(state) for state in expected]
+        for name in ("score_at_insert", "score_now"):
+            assert_close([state[name] for state in kept], [state[name] for state in expected], **TOLERANCE)
+
+
+def _facts(state: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("key", "problem_id", "prefix", "source", "born_step", "born_version", "parent", "visits", "successes")
+    return tuple(state[name] for name in names)

@@ -1,0 +1,108 @@
+"""The code keeps its shape: no import runs up, heavy libraries have their places, files and functions are small."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from graphlib import TopologicalSorter
+
+import pytest
+
+import shape
+from house import SOURCE, arrows, imported, importers, room, trees, upward
+
+PLACES = {
+    "deepspeed": {"training/zero.py"},
+    "peft": {"training/policy_settings.py", "training/adapters.py"},
+    "wandb": {"records/wandb_process.py"},
+    "matplotlib": {"records/plots.py"},
+    "datasets": {"parts/tasks/rows.py"},
+    "tqdm": {"records/display.py"},
+    "httpx": {"parts/judges/endpoint.py"},
+    "hydra": {"config/"},
+    "omegaconf": {"config/"},
+    "optuna": {"study/search.py"},
+    "tokenizers": {"training/models.py"},
+    "transformers": {"training/models.py", "runs/assemble.py", "parts/engines/", "parts/scorers/"},
+}
+"""Each heavy library, and exactly what imports it. The table in docs/architecture.md is this one."""
+
+HEAVY = ("torch", "numpy", *PLACES)
+NO_COMMANDS = ("__init__", "shell", "streams", "completion", "worker")
+COMMANDS = sorted(path.stem for path in (SOURCE / "cli").glob("*.py") if path.stem not in NO_COMMANDS)
+
+
+def test_no_import_runs_up() -> None:
+    assert not upward()
+
+
+def test_no_imports_go_round_in_circles() -> None:
+    TopologicalSorter(arrows()).prepare()  # raises CycleError
+
+
+def test_nothing_outside_names_a_part_and_no_kind_of_part_another() -> None:
+    named = [
+        f"{file} imports {other}"
+        for file, others in arrows().items()
+        for other in others
+        if room(other) == "parts" and file.split("/")[:2] != other.split("/")[:2]
+    ]
+    assert not named
+
+
+@pytest.mark.parametrize("library", PLACES)
+def test_a_heavy_library_is_imported_only_in_its_place(library: str) -> None:
+    folders = [place for place in PLACES[library] if place.endswith("/")]
+    found = {next((folder for folder in folders if file.startswith(folder)), file) for file in importers(library)}
+    assert found == PLACES[library]
+
+
+def test_heavy_libraries_are_imported_when_used() -> None:
+    early = [
+        f"{file} imports {module}"
+        for file, tree in trees().items()
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in imported(node)
+        if module.split(".")[0] in (*PLACES, "numpy")
+    ]
+    assert not early
+
+
+HELP = """
+import importlib, sys
+for command in sys.argv[1:]:
+    sys.argv = [f"rrl-{command}", "--help"]
+    try: importlib.import_module(f"rrl.cli.{command}").main()
+    except SystemExit as end: assert not end.code, command
+    print("loaded:", *{name.split(".")[0] for name in sys.modules}, end="\\f")
+"""
+"""Asks commands for help, one after the other in one process; a form feed ends what each one has said and loaded."""
+
+
+@cache
+def _helps() -> dict[str, str]:
+    done = subprocess.run([sys.executable, "-c", HELP, *COMMANDS], capture_output=True, text=True, check=True)
+    return dict(zip(COMMANDS, done.stdout.split("\f")[:-1], strict=True))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_heavy(command: str) -> None:
+    text, _, loaded = _helps()[command].rpartition("loaded:")
+    assert f"rrl-{command.replace('_', '-')}" in text
+    assert "rrl" in loaded.split()
+    assert not set(loaded.split()) & set(HEAVY)
+
+
+@pytest.mark.parametrize("measure", shape.measures(), ids=lambda measure: measure.name)
+def test_the_house_keeps_its_measures(measure: shape.Measure) -> None:
+    assert measure.found <= measure.most
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [file for file, tree in trees().items() if not ast.get_docstring(tree)]
+    assert not silent
+
+
+def test_packages_are_empty() -> None:
+    assert [file for file in trees() if file.endswith("__init__.py")] == ["__init__.py"]

@@ -1,0 +1,374 @@
+"""The sandbox keeps its limits and takes none of the tricks of programs, under every isolation."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fixtures.attacks import FAMILIES, FORGED, GREEDY, LOOPS, NAMESPACES_KEEP, NO_ANSWER, REACHING, SEARCH, SLEEPS, TRY
+from fixtures.sandbox import LIMITS, ask, family, other, run, told, working
+from rrl.errors import DataError
+from rrl.sandbox import sandbox as parent
+from rrl.sandbox.inside import watch
+from rrl.sandbox.inside.request import packed
+from rrl.sandbox.isolation import LEVELS, REACHES, described
+from rrl.sandbox.limits import Limits
+from rrl.sandbox.runs import Job
+from rrl.sandbox.sandbox import Sandbox
+from rrl.sandbox.server import Server, ServerLost
+
+pytestmark = pytest.mark.clock
+
+HONEST = "def double(x):\n    return 2 * x\n"
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    made = Sandbox(limits=LIMITS, workers=1, isolation=working(request.param))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def unfiltered(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server whose programs may make any system call: what holds where the kernel has no filter."""
+    made = Server(working(request.param), other(wall_seconds=2.0), filtered=False)
+    yield made
+    made.close()
+
+
+def still_honest(sandbox: Sandbox) -> bool:
+    """The next program finds an empty folder, and its answer is taken."""
+    source = "import os\nprint(os.listdir('.'), int(input()) * 2)"
+    return run(sandbox, source, "21\n").value == "[] 42\n"
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_who_computes_for_ever_is_stopped(level: str) -> None:
+    with closing(Sandbox(limits=other(cpu_seconds=0.15), workers=1, isolation=working(level))) as made:
+        futures = {name: made.submit(Job(source, None, ("",))) for name, source in LOOPS.items()}
+        found = {name: told(future.result()[0]) for name, future in futures.items()}
+        assert found == dict.fromkeys(LOOPS, ("time_out", "CpuTime"))
+        assert still_honest(made)
+
+
+def test_the_time_to_compute_is_kept_to_the_tenth_of_a_second(unfiltered: Server) -> None:
+    header, _, _ = unfiltered.ask(packed("while True: pass", "f", []))
+    assert LIMITS.cpu_seconds <= header["cpu"] < LIMITS.cpu_seconds + 0.2
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_who_waits_for_ever_is_stopped(level: str) -> None:
+    with closing(Sandbox(limits=other(wall_seconds=1.2), workers=5, isolation=working(level))) as made:
+        futures = [made.submit(Job(source, None, ("",))) for source in SLEEPS.values()]
+        assert {told(future.result()[0]) for future in futures} == {("time_out", "WallTime")}
+        assert still_honest(made)
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_who_crosses_a_limit_gets_an_error(sandbox: Sandbox, name: str) -> None:
+    if (name, sandbox.isolation) == ("threads", "rlimits") and os.geteuid() != 0:
+        pytest.skip("limited by memory alone; docs/sandbox.md says so")
+    source, error = GREEDY[name]
+    assert told(run(sandbox, source)) == ("runtime_error", error)
+    assert still_honest(sandbox)
+
+
+def test_files_are_gone_and_all_together_they_are_limited(sandbox: Sandbox) -> None:
+    flood = "import os\nfor n in range(99):\n    os.mkdir(f'd{n}', 0)\n    open(f'f{n}', 'w').write('xyz')\nprint(n)"
+    deep = "import os\nfor n in range(150):\n    os.mkdir('d')\n    os.chdir('d')\nprint(n)"
+    assert run(sandbox, flood).value == "98\n"
+    assert still_honest(sandbox)
+    assert run(sandbox, deep).value == "149\n"
+    assert still_honest(sandbox)
+    if sandbox.isolation != "rlimits":
+        whole = "for n in range(9): open(f'f{n}', 'wb').write(b'x' * 2 ** 20)"
+        assert told(run(sandbox, whole)) == ("runtime_error", "OSError")
+
+
+def test_a_huge_source_and_a_huge_input_end_within_the_limits(sandbox: Sandbox) -> None:
+    assert run(sandbox, "#" * 10**7 + "\nprint(1)").value == "1\n"
+    assert run(sandbox, "print(len(input()))", "x" * 10**7).value == "10000000\n"
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "report"),
+    [
+        (b"\x03\4\0\0\0told", b"told"),
+        (b"\x03\4\0\0\0tol", b""),
+        (b"\x03\4\0\0\0told!", b""),
+        (b'{"status": "ended"}\x03\4\0\0\0told', b""),
+        (b"\x03\4\0\0\0told\x03\4\0\0\0told", b""),
+        (b'{"status": "ended"}', b""),
+        (b"\x03", b""),
+        (b"\x03\xff\xff\xff\xff", b""),
+        (b"", b""),
+    ],
+)
+def test_a_report_is_taken_whole_and_alone(said: bytes, report: bytes) -> None:
+    assert watch.whole(said) == report
+
+
+@pytest.mark.parametrize("name", NO_ANSWER)
+def test_a_function_that_never_answers_has_not_ended(sandbox: Sandbox, name: str) -> None:
+    found = run(sandbox, f"{NO_ANSWER[name]}\ndef f(): return 42\n", [], "f")
+    if name == "writes a report and goes on":  # then it answers, but what it wrote makes its report unreadable
+        assert told(found) == ("runtime_error", "NoEvidence")
+    assert found.status in ("runtime_error", "time_out")
+    assert found.value is None
+    assert still_honest(sandbox)
+
+
+@pytest.mark.parametrize(
+    "end", ["os._exit(1)", "os._exit(255)", "ctypes.string_at(0)", "os.closerange(3, 2000)\n1 // 0", FORGED + "1 // 0"]
+)
+def test_a_program_that_prints_the_answer_and_does_not_end_well_has_not_ended(sandbox: Sandbox, end: str) -> None:
+    found = run(sandbox, f"import ctypes, os\nprint(42, flush=True)\n{end}")
+    assert (found.status, found.value) == ("runtime_error", None)
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.closerange(3, 2000)", FORGED])
+def test_a_program_that_ends_with_0_for_a_shell_has_ended_whatever_it_reported(sandbox: Sandbox, end: str) -> None:
+    found = run(sandbox, f"import os\nprint(42, flush=True)\n{end}")
+    assert (found.status, found.value) == ("ended", "42\n")
+
+
+def test_neither_environment_nor_other_inputs_are_in_reach(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RRL_SECRET", "hunter2")
+    first, second = sandbox.submit(Job(SEARCH, "f", (["input-one"], ["input" + "-two"]))).result()
+    assert first.value == [False, False, True]
+    assert second.value == [False, True, False]
+
+
+# --- isolation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_a_program_does_not_reach_out(sandbox: Sandbox, name: str) -> None:
+    assert run(sandbox, TRY.format(attempt=REACHING[name])).value == "kept\n"
+    assert not [path for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("rrl-left-behind")]
+
+
+def test_a_description_says_what_was_tried(sandbox: Sandbox) -> None:
+    text = sandbox.describe()
+    assert text.startswith(f"isolation {sandbox.isolation}: ")
+    assert "not kept from programs: the kernel itself" in text
+    facts = {**dict.fromkeys(REACHES, False), "network": True}
+    assert "not kept from programs: the network; the kernel" in described("rlimits", {"bubblewrap": "absent"}, facts)
+
+
+# --- where the kernel has no filter for system calls ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_processes_of_a_program_end_with_it(unfiltered: Server, name: str) -> None:
+    if os.geteuid() != 0 and unfiltered._folder:
+        pytest.skip("without a filter, namespaces or root, programs are the server's equals; docs/sandbox.md says so")
+    before = len(family(unfiltered._process.pid))
+    assert ask(unfiltered, FAMILIES[name]).status != "sandbox_failure"
+    assert ask(unfiltered, "import os\nprint(os.listdir('.'), 42)").value == "[] 42\n"
+    assert len(family(unfiltered._process.pid)) == before
+
+
+@pytest.mark.parametrize("name", NAMESPACES_KEEP)
+@pytest.mark.parametrize("level", ["bubblewrap", "namespaces"])
+def test_namespaces_keep_a_program_in_by_themselves(level: str, name: str) -> None:
+    with closing(Server(working(level), LIMITS, filtered=False)) as made:
+        assert ask(made, TRY.format(attempt=REACHING[name])).value == "kept\n"
+
+
+# --- the parent's side ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(request: pytest.FixtureRequest) -> Sandbox:
+    made = Sandbox(limits=LIMITS, workers=2, isolation="auto")
+    request.addfinalizer(made.close)
+    return made
+
+
+def test_runs_come_in_the_order_of_the_inputs_from_many_threads(own: Sandbox) -> None:
+    found: dict[int, list[object]] = {}
+
+    def use(number: int) -> None:
+        job = Job(HONEST, "double", tuple([10 * number + n] for n in range(5)))
+        found[number] = [each.value for each in own.submit(job).result()]
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: [20 * number + 2 * n for n in range(5)] for number in range(6)}
+
+
+def test_a_job_is_taken_at_once_and_its_inputs_run_side_by_side(own: Sandbox) -> None:
+    source = "import time\nprint(time.monotonic())\ntime.sleep(1)\nprint(time.monotonic())"
+    own.submit(Job(source, None, ("", ""))).result()  # both servers are warm
+    future = own.submit(Job(source, None, ("", "")))
+    assert not future.done()
+    first, second = ([float(each) for each in found.value.split()] for found in future.result())
+    assert max(first[0], second[0]) < min(first[1], second[1])
+    assert own.submit(Job("", None, ())).result() == []
+
+
+def test_the_same_program_gives_the_same_on_every_server(own: Sandbox) -> None:
+    source = "import random, time\ntime.sleep(0.3)\nprint(random.random(), list({'a', 'b', 'c', 'd'}), hash('x'))"
+    own.submit(Job(source, None, ("",) * 4)).result()
+    assert len({found.value for found in own.submit(Job(source, None, ("",) * 6)).result()}) == 1
+    assert all(worker.server for worker in own._workers)
+
+
+def test_what_is_cancelled_is_not_run(own: Sandbox) -> None:
+    run(own, "")
+    busy = own.submit(Job("import time\ntime.sleep(1)", None, ("", "")))
+    futures = [own.submit(Job("import time\ntime.sleep(9)", None, ("",))) for _ in range(9)]
+    assert all(future.cancel() for future in futures)
+    started = time.monotonic()
+    assert run(own, HONEST, [2], "double").value == 4
+    assert time.monotonic() - started < 9
+    assert busy.result()
+
+
+def test_a_server_that_dies_is_replaced(own: Sandbox) -> None:
+    assert run(own, HONEST, [2], "double").value == 4
+    for worker in own._workers:
+        if worker.server is not None:
+            os.killpg(worker.server._process.pid, signal.SIGKILL)
+    assert [run(own, HONEST, [n], "double").value for n in range(4)] == [0, 2, 4, 6]
+
+
+def test_what_breaks_the_sandbox_again_and_again_is_the_programs_fault_if_others_run(
+    own: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Server.ask
+
+    def breaking(server: Server, request: bytes) -> object:
+        if b"evil" in request:
+            raise ServerLost("the server ended")
+        return whole(server, request)
+
+    monkeypatch.setattr(Server, "ask", breaking)
+    assert told(run(own, "evil")) == ("runtime_error", "Killed")
+    monkeypatch.setattr(parent, "CANARY", b"evil")
+    assert told(run(own, "evil")) == ("sandbox_failure", "SandboxFailure")
+    assert run(own, HONEST, [2], "double").value == 4
+
+
+def test_a_server_that_hangs_is_given_up(own: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(own, "")
+    monkeypatch.setattr("rrl.sandbox.server.GRACE", 0.1)
+    for worker in own._workers:
+        if worker.server is not None:
+            os.killpg(worker.server._process.pid, signal.SIGSTOP)
+    assert run(own, HONEST, [2], "double").value == 4
+
+
+def test_closing_cancels_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = Sandbox(limits=other(wall_seconds=60.0), workers=2, isolation="rlimits")
+    futures = [made.submit(Job("import time\ntime.sleep(50)", None, ("", ""))) for _ in range(3)]
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.01)
+    started = time.monotonic()
+    made.close()
+    assert time.monotonic() - started < 20
+    for future in futures:
+        with pytest.raises(CancelledError):
+            future.result()
+    assert not list(tmp_path.iterdir())
+    assert run(made, HONEST, [2], "double").value == 4
+    made.close()
+
+
+SCRIPT = """
+import os, sys, time
+from fixtures.sandbox import family
+from rrl.sandbox.limits import Limits
+from rrl.sandbox.runs import Job
+from rrl.sandbox.sandbox import Sandbox
+
+def main(isolation, how):
+    limits = Limits(wall_seconds=50, cpu_seconds=50, memory_mb=256, processes=8, open_files=32, file_mb=4, output_kb=64)
+    sandbox = Sandbox(limits=limits, workers=2, isolation=isolation)
+    print(sandbox.submit(Job("print(1)", None, ("",))).result()[0].value, flush=True)
+    if how == "fork":
+        pid = os.fork()
+        print(sandbox.submit(Job("print(2)", None, ("",))).result()[0].value, flush=True)
+        return os.waitpid(pid, 0) if pid else sandbox.close()
+    sandbox.submit(Job("import time\\ntime.sleep(40)", None, ("", "", "")))
+    time.sleep(0.3)
+    print(*family(os.getpid()), flush=True)
+    if how == "killed":
+        os.kill(os.getpid(), 9)
+    if how == "left":
+        os._exit(0)
+
+main(*sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("how", ["ended", "killed", "left", "fork"])
+@pytest.mark.parametrize("isolation", ["auto", "rlimits"])
+def test_nothing_outlives_the_process_that_made_the_sandbox(tmp_path: Path, isolation: str, how: str) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script, isolation, how], env=environment, capture_output=True, text=True, timeout=60
+    )
+    printed = done.stdout.split()
+    if how == "fork":
+        assert printed == ["1", "2", "2"], done.stderr
+    else:
+        assert printed[0] == "1", done.stderr
+        assert len(printed) > 3
+    deadline = time.monotonic() + 10
+    while (left := _left(tmp_path, printed)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def _left(folder: Path, pids: list[str]) -> list[str]:
+    """What is in there, and which of these processes live."""
+    living = [pid for pid in pids if pid not in ("1", "2") and _lives(pid)]
+    return [path.name for path in folder.iterdir() if path.name != "script.py"] + living
+
+
+def _lives(pid: str) -> bool:
+    """Whether it is there and more than a record that nobody has collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_an_isolation_that_does_not_work_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    made = Sandbox(limits=LIMITS, workers=1, isolation="bubblewrap")
+    with pytest.raises(DataError, match="apt-get install bubblewrap"):
+        made.submit(Job("", None, ("",)))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"wall_seconds": 0.0}, "wall_seconds"), ({"memory_mb": 8}, "memory_mb"), ({"open_files": 3}, "open_files")],
+)
+def test_limits_out_of_range_are_refused(change: dict[str, float], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Limits(**{**vars(LIMITS), **change})

@@ -1,0 +1,550 @@
+"""Guided self-improvement: what is kept, how help is given, what is learnt, and that it goes on where it was."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fixtures.gsi import MostlyEven, Thirds, like, make_gsi, reset, thirds
+from fixtures.ranks import on_ranks
+from fixtures.runs import finish, history, kill_when, start, step_of
+from fixtures.training import PAD, apart, by_hand, make_engine, problem, problems, weights
+from rrl.config.check import load
+from rrl.errors import ConfigError, DivergenceError
+from rrl.parts.engines.hf import HFEngine
+from rrl.parts.guidance.hint import Hint
+from rrl.parts.objectives.supervised import Supervised
+from rrl.preflight.plan import as_text, plan
+from rrl.runs.checkpoint import Checkpoints
+from rrl.training.accepted_answers import Answer, Harvest, as_batch
+from rrl.training.gsi import GSI
+from rrl.training.models import TinyLlama
+from rrl.types import Example, Feedback, PolicyOutput, Problem, Rollout, State, Verdict
+
+TINY_SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+BYTES = TinyLlama(**TINY_SIZES, max_position_embeddings=64, initializer_range=0.1, init_seed=0).load(None).tokenizer
+
+# --- which answers are kept -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("per_problem", "distinct", "kept"),
+    [
+        (None, True, ["0a", "1a", "0b"]),
+        (None, False, ["0a", "0a ", "1a", "0b", "0a"]),
+        (1, True, ["0a", "1a"]),
+        (2, False, ["0a", "0a ", "1a"]),
+    ],
+)
+def test_a_text_is_kept_once_and_the_first_ones_of_a_problem(per_problem, distinct, kept):
+    harvest, texts = Harvest(per_problem=per_problem, distinct=distinct), ["0a", "0a ", "1a", "0b", "0a"]
+    for place, text in enumerate(texts):
+        harvest.add(Answer(int(text[0]), (place,), guided=False), text)
+    assert [texts[answer.tokens[0]] for answer in harvest.answers] == kept
+    assert harvest.right == {0: 4, 1: 1}  # of the right ones, kept or not
+    assert harvest.covered == 2
+
+
+def test_a_harvest_that_is_restored_knows_what_it_has():
+    harvest, again = (Harvest(per_problem=2, distinct=True) for _ in range(2))
+    harvest.add(Answer(0, (1, 2), guided=True), "a")
+    again.load_state_dict(harvest.state_dict())
+    for each in (harvest, again):
+        for place, text in enumerate("abc"):
+            each.add(Answer(0, (place,), guided=False), text)
+    assert again.answers == harvest.answers == [Answer(0, (1, 2), guided=True), Answer(0, (1,), guided=False)]
+    assert again.right == harvest.right == {0: 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moody(Thirds):
+    """Everything is right but what it cannot judge: responses that begin with an even token."""
+
+    def _judge(self, rollout: Rollout) -> Feedback:
+        return Feedback(1.0, Verdict.ERROR if rollout.tokens[0] % 2 == 0 else Verdict.RIGHT)
+
+
+@pytest.mark.parametrize("train_on_truncated", [True, False])
+def test_what_cannot_be_judged_or_was_cut_off_is_not_kept(train_on_truncated):
+    loop = make_gsi(task=like(Moody), train_on_truncated=train_on_truncated, distinct=False, iterations=1)
+    loop.step()
+    written = [r for r, _ in loop.last_rollouts]
+    assert {r.finished for r in written} == {True, False}
+    kept = [r.tokens for r in written if r.tokens[0] % 2 and (r.finished or train_on_truncated)]
+    assert [answer.tokens for answer in loop._harvest.answers] == kept
+
+
+# --- help: where guided tries start -----------------------------------------------------------------------------------
+
+
+def helped(guidance: Any, reference: str | Sequence[int], tries: int, longest: int = 99) -> list[tuple[str, int]]:
+    """Origin and length of the prefix of each try; a text is encoded byte by byte, with an end token behind it."""
+    guidance.start(BYTES, None, 99, longest)
+    text = isinstance(reference, str)
+    tokens = (*BYTES(reference, add_special_tokens=False).input_ids, 2) if text else tuple(reference)
+    states = [guidance.state(problem((1, 5), tokens), attempt) for attempt in range(tries)]
+    assert all(state.prefix == tokens[: len(state.prefix)] for state in states if state)
+    return [(state.origin, len(state.prefix)) for state in states if state]
+
+
+def test_lines_are_given_one_more_at_a_time_and_never_the_last():
+    # 4 and 8 tokens end the first and second line; the published code gives the longest prefix twice.
+    expected = [("gsi/line1", 4), ("gsi/line2", 8), ("gsi/line2", 8), ("gsi/line1", 4), ("gsi/line2", 8)]
+    assert helped(reset("line"), "a=1\nb=2\n#### 3", tries=5) == expected
+    whole = helped(reset("line"), "a=1\nb=2\nc=3\n", tries=3)  # with all three lines only the end would be left
+    assert whole == [("gsi/line1", 4), ("gsi/line2", 8), ("gsi/line2", 8)]
+
+
+def test_sentences_are_given_one_more_at_a_time():
+    assert helped(reset("sentence"), "One. Two. Three.", tries=2) == [("gsi/sentence1", 4), ("gsi/sentence2", 9)]
+
+
+@pytest.mark.parametrize(
+    ("count", "lengths"), [(10, [2, 4, 6, 8, 8, 2]), (3, [1, 1, 1, 2, 2, 1]), (15, [3, 6, 9, 12, 12, 3])]
+)
+def test_shares_of_the_tokens_are_given_rounded_down_but_at_least_one(count, lengths):
+    names = ["share0.2", "share0.4", "share0.6", "share0.8", "share0.8", "share0.2"]
+    expected = [(f"gsi/{name}", length) for name, length in zip(names, lengths, strict=True)]
+    assert helped(reset("token"), [*range(5, 5 + count), 2], tries=6) == expected
+
+
+def test_a_share_is_not_cut_short_by_rounding():
+    exact = replace_shares(0.29)  # 0.29 * 100 is 28.999999999999996
+    assert helped(exact, [*range(100), 2], tries=1) == [("gsi/share0.29", 29)]
+
+
+def replace_shares(*shares: float) -> Any:
+    made = reset("token")
+    made.shares = shares
+    return made
+
+
+def test_a_reference_without_inner_lines_is_cut_by_shares():
+    assert helped(reset("line"), "0123456789", tries=2) == [("gsi/share0.2", 2), ("gsi/share0.4", 4)]
+
+
+def test_a_prefix_leaves_room_to_write():
+    assert helped(reset("token"), [*range(5, 15), 2], tries=4, longest=6) == [
+        ("gsi/share0.2", 2), ("gsi/share0.4", 4), ("gsi/share0.2", 2), ("gsi/share0.4", 4)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("reference", [[], [7, 2]])
+def test_where_nothing_can_be_given_there_is_no_guided_try(reference):
+    assert helped(reset("token"), reference, tries=2) == []
+
+
+def hinted(text: str, room: int = 99) -> State | None:
+    hint = Hint(name="answer", text=text)
+    hint.start(None, lambda questions: [tuple(ord(c) for c in question) for question in questions], room, 99)
+    example = Example("p", "easy", "1+{answer}?", "so {question}", "2")
+    return hint.state(Problem(example, (1, 5), (7, 2)), 0)
+
+
+def test_a_hint_stands_in_the_prompt_and_what_it_holds_is_not_filled_in_again():
+    state = hinted("{question} = {answer}: {reference}")
+    assert "".join(map(chr, state.problem.prompt)) == "1+{answer}? = 2: so {question}"
+    assert (state.prefix, state.origin, state.problem.id) == ((), "gsi/answer", "p")
+
+
+def test_a_hint_that_leaves_no_room_is_not_given():
+    assert hinted("{question}{answer}", room=12) is not None
+    assert hinted("{question}{answer}", room=11) is None
+
+
+# --- what is learnt ---------------------------------------------------------------------------------------------------
+
+
+def test_a_given_prefix_is_learnt_and_the_prompt_is_not():
+    given = [problem((1, 8, 9), name="p"), problem((1, 4), name="q")]
+    batch = as_batch([Answer(1, (5, 6, 2), guided=True), Answer(0, (7, 2), guided=False)], given, PAD)
+    assert batch.tokens.tolist() == [[1, 4, 5, 6, 2], [1, 8, 9, 7, 2]]
+    assert batch.mask.tolist() == [[False, False, True, True, True], [False, False, False, True, True]]
+    assert batch.rewards.tolist() == [[0, 0, 0, 0, 1.0], [0, 0, 0, 0, 1.0]]
+
+
+PAID = by_hand(["0110", "0011"], rewards=[[9.0, 0.0, 1.0, 9.0], [9.0, 9.0, 0.0, 0.5]])
+
+
+def test_the_loss_is_the_negative_log_likelihood_weighed_by_pay():
+    batch = Supervised().assign_credit(PAID)
+    assert batch.advantages.tolist() == [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
+    logprobs = torch.tensor([[math.nan, -1.0, -2.0, math.nan], [math.nan, math.nan, -4.0, -8.0]], requires_grad=True)
+    loss, critic, metrics = Supervised().loss(batch, PolicyOutput(logprobs, torch.ones(2, 4), None))
+    assert (float(loss), float(critic)) == (2.25, 0.0)  # (1 + 2 + 2 + 4) / 4
+    assert metrics == {"actor/sft_loss": 2.25, "actor/entropy": 1.0}
+    loss.backward()
+    assert logprobs.grad.tolist() == [[0.0, -0.25, -0.25, 0.0], [0.0, 0.0, -0.125, -0.125]]
+
+
+def phases(loop: GSI, steps: int) -> list[str]:
+    """The phase of each of the next steps."""
+    told = []
+    for _ in range(steps):
+        loop.step()
+        told.append(loop._phase)
+    return told
+
+
+def test_a_hint_does_not_stand_in_the_training_row():
+    class Longer(Hint):
+        def _with_hint(self, asked: Problem) -> Problem:
+            return replace(asked, prompt=(*asked.prompt, 33, 34))
+
+    loop = make_gsi(guidance=Longer(name="answer", text="{question}{answer}"), distinct=False, enough=9)
+    while loop._phase != "guide":
+        loop.step()
+    assert all(r.state.problem.prompt[-2:] == (33, 34) for r, _ in loop.last_rollouts)
+    guided = [answer for answer in loop._harvest.answers if answer.guided]
+    batch = as_batch(guided, loop.origin.problems, PAD)
+    context = [row[~mask & real].tolist() for row, mask, real in zip(batch.tokens, batch.mask, batch.attention)]  # noqa: B905
+    assert guided
+    assert context == [list(problems()[answer.problem].prompt) for answer in guided]
+
+
+def test_references_come_first_when_asked_for():
+    loop = make_gsi(first="references", problems_per_iteration=None, mini_batch_size=16, train_batch_size=100)
+    assert phases(loop, 1) == ["tune"]
+    learnt = sorted(answer.tokens for answer in loop._harvest.answers)
+    assert learnt == sorted(problem.reference for problem in problems())
+    assert phases(loop, 1) == ["sample"]
+
+
+def test_every_kept_answer_is_learnt_once_an_epoch():
+    seen: list[Any] = []
+
+    class Noting(Supervised):
+        def loss(self, batch, output):
+            seen.extend(tuple(row[mask].tolist()) for row, mask in zip(batch.tokens, batch.mask, strict=True))
+            return super().loss(batch, output)
+
+    loop = make_gsi(iterations=1, epochs=3)
+    loop.objective = Noting()
+    list(loop.run())
+    expected = Counter(answer.tokens for answer in loop._harvest.answers)
+    assert Counter(seen) == Counter({tokens: 3 * count for tokens, count in expected.items()})
+    assert loop.tokens_trained == 3 * sum(len(answer.tokens) for answer in loop._harvest.answers)
+
+
+# --- an iteration -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Noting(HFEngine):
+    """An engine that remembers what it was asked."""
+
+    asked: list[tuple[float, list[State]]] = field(default_factory=list)
+
+    def generate(self, states, sampling=None, generator=None, written=None):
+        self.asked.append((sampling.temperature, list(states)))
+        return super().generate(states, sampling, generator, written)
+
+
+def noting() -> Noting:
+    plain = make_engine()
+    return Noting(**{name: getattr(plain, name) for name in HFEngine.__dataclass_fields__ if name[0] != "_"})
+
+
+def test_every_problem_is_written_on_n_times_at_the_temperature():
+    loop = make_gsi(engine=noting(), problems_per_iteration=None)
+    assert phases(loop, 10) == ["sample"] * 10
+    assert {temperature for temperature, _ in loop.engine.asked} == {0.7}
+    assert [len(states) for _, states in loop.engine.asked] == [12] * 10  # 4 problems, 3 responses to each
+    written = Counter(state.problem.id for _, states in loop.engine.asked for state in states)
+    assert written == {problem.id: 3 for problem in problems()}
+    assert not any(state.prefix or state.replayed for _, states in loop.engine.asked for state in states)
+
+
+def test_the_sampler_draws_when_not_all_problems_are_asked_for():
+    loop = make_gsi(engine=noting())
+    loop.step()
+    levels = Counter(loop.origin.problems[number].level for number in loop._drawn)
+    assert len(set(loop._drawn)) == 10
+    assert len(levels) == 2
+
+
+def test_help_goes_to_problems_with_too_few_right_answers_a_try_at_a_time():
+    loop, right, rounds = make_gsi(guided_tries=2, n=2, train_batch_size=5), Counter[str](), []
+    while loop._phase != "tune" or not loop._iteration:
+        loop.step()
+        if loop._phase == "guide":
+            wanting = {loop.origin.problems[i].id for i in loop._drawn} - {name for name in right if right[name] >= 2}
+            rounds.append((loop._round, {r.state.origin for r, _ in loop.last_rollouts}))
+            assert Counter(r.state.problem.id for r, _ in loop.last_rollouts) == Counter(wanting)
+        for rollout, judged in loop.last_rollouts:
+            right[rollout.state.problem.id] += judged.solved
+    assert rounds == [(1, {"gsi/share0.2"}), (2, {"gsi/share0.4"})]
+    assert any(answer.guided for answer in loop._harvest.answers)
+
+
+def test_a_given_prefix_stays_in_the_answer():
+    loop, wrote = make_gsi(enough=9), set()
+    while loop._phase != "tune" or not loop._iteration:
+        loop.step()
+        if loop._phase == "guide":
+            wrote |= {(*r.state.prefix, *r.actions) for r, judged in loop.last_rollouts if judged.solved}
+    guided = [answer for answer in loop._harvest.answers if answer.guided]
+    given = [loop.origin.problems[answer.problem].reference[:1] for answer in guided]
+    assert guided
+    assert {answer.tokens for answer in guided} <= wrote
+    assert [answer.tokens[:1] for answer in guided] == given
+
+
+def test_no_guidance_means_no_guided_tries():
+    loop = make_gsi(guidance=None)
+    assert set(phases(loop, 4)) == {"sample", "tune"}
+
+
+def test_each_iteration_learns_from_the_starting_weights_and_writes_with_the_last_ones():
+    loop, reset_to, written_with = make_gsi(policy={"lr_schedule": "linear"}), [], []
+    policy, begin = loop.policy, loop.policy.reset
+    start = weights(policy)
+
+    def watched(model: Any, steps: int) -> None:
+        begin(model, steps)
+        optimiser = policy._engines["actor"].optimizer
+        reset_to.append((weights(policy), len(optimiser.state), policy._engines["actor"].global_steps, steps))
+
+    policy.reset = watched
+    rates = []
+    for metrics in loop.run():
+        if "actor/lr" in metrics:
+            rates.append(metrics["actor/lr"])
+        elif loop._phase == "sample":
+            written_with.append(weights(policy))
+    assert len(reset_to) == 2
+    for begun, moments, taken, _ in reset_to:
+        assert apart(begun, start) == set()
+        assert (moments, taken) == (0, 0)
+    assert apart(written_with[0], start) == set()
+    assert apart(written_with[-1], start) != set()
+    assert rates[0] > rates[-1]
+    assert reset_to[1][3] == 2 * math.ceil(len(loop._harvest.answers) / 4)  # two epochs in mini-batches of four
+
+
+def test_without_a_right_answer_there_is_nothing_to_learn():
+    loop = make_gsi(task=thirds(10**9), guidance=None)
+    with pytest.raises(DivergenceError, match=r"step 4: no right answer in iteration 1 to 10 problems.*warm start"):
+        list(loop.run())
+
+
+def test_a_budget_of_tokens_ends_with_what_was_kept_being_learnt():
+    loop = make_gsi(total_tokens=100, iterations=9)
+    told = list(loop.run())
+    assert loop.progress == 1.0
+    assert 100 <= loop.tokens_generated < 100 + 12 * 6
+    assert told[-1]["gsi/tuned_frac"] == 1.0
+    assert told[-1]["gsi/iteration"] == 1.0
+    assert loop.tokens_generated == told[-1]["budget/tokens_generated"]
+
+
+def test_progress_rises_and_iterations_are_milestones():
+    loop, shares, marked = make_gsi(), [], 0
+    for _ in loop.run():
+        shares.append(loop.progress)
+        marked += loop.milestone
+    assert shares == sorted(shares)
+    assert (shares[-1], max(shares[:-1]) < 1, marked) == (1.0, True, 2)
+
+
+def test_metrics_keep_help_and_no_help_apart():
+    loop = make_gsi(enough=9, guided_tries=2)
+    told = list(loop.run())
+    guided = next(metrics for metrics in told if metrics["gsi/round"] == 2)
+    right = [judged.solved for rollout, judged in [*loop.last_rollouts]]
+    assert right == []  # the last step learns
+    assert guided["replay/ratio"] == 1.0
+    assert set(name for name in guided if "guided_success" in name) == {"gsi/guided_success/share0.4"}
+    assert guided["gsi/guided_success/share0.4"] == guided["critic/score/replayed/mean"]
+    assert told[-1]["gsi/accepted"] > told[-1]["gsi/accepted_guided"] > 0
+    assert told[-1]["gsi/problems_covered_frac"] == pytest.approx(1 - told[-1]["gsi/unsolved_frac"])
+
+
+# --- what must not matter ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[list[Any], list[str], dict[str, torch.Tensor]]:
+    """Every step's metrics and phase, never interrupted, and the weights at the end."""
+    loop = make_gsi()
+    told = [(metrics, loop._phase) for metrics in loop.run()]
+    return [metrics for metrics, _ in told], [phase for _, phase in told], weights(loop.policy)
+
+
+def test_it_goes_on_bit_for_bit_from_every_step(whole, tmp_path):
+    metrics, phases_, end = whole
+    checkpoints, loop = Checkpoints(tmp_path, 99, 0), make_gsi()
+    for _ in loop.run():
+        checkpoints.save(loop, None)
+    first = [phases_.index(phase) + 1 for phase in ("sample", "guide", "tune")]
+    middle = next(k for k in range(1, len(metrics)) if phases_[k - 1] == phases_[k] == "tune")
+    for step in sorted({*first, middle, phases_.index("sample", first[2])}):
+        again, folder = make_gsi(), tmp_path / f"at-{step}"
+        (folder / "checkpoints").mkdir(parents=True)
+        name = f"step-{step:06d}"
+        (folder / "checkpoints" / name).symlink_to(tmp_path / "checkpoints" / name)
+        assert Checkpoints(folder, 99, 0).restore(again) == step
+        assert list(again.run()) == metrics[step:]
+        assert apart(weights(again.policy), end) == set()
+
+
+@pytest.mark.parametrize("policy", [{"zero_stage": 3, "lr_schedule": "cosine"}, {"dtype": "bfloat16", "zero_stage": 1}])
+def test_other_ways_of_training_go_on_too(policy, tmp_path):
+    loop, again = make_gsi(policy=policy), make_gsi(policy=policy)
+    while not (loop._phase == "tune" and loop._iteration == 2):
+        loop.step()
+    Checkpoints(tmp_path, 1, 0).save(loop, None)
+    Checkpoints(tmp_path, 1, 0).restore(again)
+    assert list(again.run()) == list(loop.run())
+    assert apart(weights(again.policy), weights(loop.policy)) == set()
+
+
+def _train(stage: int) -> dict[str, Any]:
+    loop = make_gsi(policy={"zero_stage": stage}, problems_per_iteration=5, guided_tries=1, epochs=1)
+    told = list(loop.run())
+    with loop.policy.generation_model() as model:
+        end = {name: value.detach().clone() for name, value in model.named_parameters()}
+    return {"metrics": told, "weights": end, "harvest": loop._harvest.state_dict()}
+
+
+def _train_at(stages: Sequence[int]) -> list[dict[str, Any]]:
+    return [_train(stage) for stage in stages]
+
+
+@pytest.mark.parametrize("stages", [(0,), pytest.param((1, 2, 3), marks=pytest.mark.slow)], ids=str)
+def test_two_processes_do_what_one_does(stages):
+    for one, first, second in zip(_train_at(stages), *on_ranks(2, _train_at, stages), strict=True):
+        assert first["metrics"] == second["metrics"]
+        assert one["harvest"] == first["harvest"] == second["harvest"]
+        assert_close(first["weights"], one["weights"], rtol=2e-4, atol=2e-5)
+
+
+SMALL = {
+    "algo": "gsi", "seed": 3, "run.threads": 1, "run.save_freq": 1, "run.rollout_freq": 2, "warmstart": "none",
+    "task.train_per_level": 20, "task.test_per_level": 3, "evaluation.limit": 2, "evaluation.n": 2,
+    "model.hidden_size": 16, "model.intermediate_size": 32, "model.num_hidden_layers": 1,
+    "model.num_attention_heads": 2, "policy.actor_lr": 0.01, "policy.lr_schedule": "linear",
+    "trainer.first": "references", "trainer.iterations": 2, "trainer.train_batch_size": 12, "trainer.n": 2,
+    "trainer.epochs": 12, "trainer.mini_batch_size": 8,
+}  # fmt: skip
+
+
+def words(folder: Path) -> list[str]:
+    return [f"{key}={value}" for key, value in {**SMALL, "run.dir": folder}.items()]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_while_it_wrote_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert finish(start(words(whole))) == [0]
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    writing = next(row["step"] for row in rows if row.get("gsi/iteration") == 2) + 1
+    assert kill_when(lambda: step_of(folder) >= writing, start(words(folder)))
+    assert finish(start([f"resume={folder}"])) == [0]
+    assert history(folder) == history(whole)
+    assert [json.loads(line)["step"] for line in (whole / "evaluations.jsonl").read_text().splitlines()] == [
+        0, *(row["step"] for row in rows if row.get("gsi/tuned_frac") == 1.0)
+    ]  # fmt: skip
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+
+def faults(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load("train", ["algo=gsi", *overrides])
+    return list(caught.value.faults)
+
+
+@pytest.mark.parametrize("model", [[], ["model=hf", "model.path=somewhere"]])
+@pytest.mark.parametrize("task", ["trace", "gsm8k"])
+def test_it_composes_with_tasks_and_models(task: str, model: list[str]) -> None:
+    config, parts = load("train", ["algo=gsi", f"task={task}", *model])
+    assert (config["trainer"]["iterations"], parts.policy.critic) == (4, "none")
+    assert parts.policy.actor_lr == (1e-5 if model else 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["trainer.n=0", "trainer.temperature=0"], ["trainer.n: expected at least 1, got 0"]),
+        (["trainer.ppo_epochs=2"], ["trainer.ppo_epochs: no such key"]),
+        (["guidance.shares=[0.2,1.0]"], ["guidance.shares: expected numbers between 0 and 1, got [0.2, 1.0]"]),
+        (
+            ["guidance=answer", "guidance.text=x"],
+            ["guidance.text: expected {question}, and {reference} or {answer}, got 'x'"],
+        ),
+        (["trainer.first=neither"], ["trainer.first: expected 'sample' | 'references', got 'neither'"]),
+        (
+            ["objective=grpo", "sampler=retrospective"],
+            [
+                "sampler: Retrospective learns from what the policy thought of its rollouts, which GSISettings does "
+                "not ask; expected sampler=problems, or another trainer",
+                "objective: GRPO learns from what the policy thought of its rollouts, which GSISettings does not ask; "
+                "expected objective=supervised, or another trainer",
+            ],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(overrides: list[str], told: list[str]) -> None:
+    found = faults(*overrides)
+    for fault in told:
+        assert any(each.startswith(fault) for each in found), found
+
+
+def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrl.parts.tasks.trace.Trace.gives", frozenset())
+    told = "trainer: GSISettings needs references, which the task Trace does not give; expected task="
+    assert all(faults(*more)[0].startswith(told) for more in ([], ["guidance=rationale"]))
+    assert faults("guidance=answer")[0].startswith("trainer: GSISettings needs answers and references, which")
+    assert load("train", ["algo=gsi", "guidance=none"])[1].trainer.helps == 0
+    assert faults("guidance=none", "trainer.first=references")[0].startswith(told)
+
+
+def test_the_tests_of_a_program_are_no_answer_to_be_told() -> None:
+    (fault,) = faults("guidance=answer", "task=minicode")
+    assert fault.startswith("trainer: GSISettings needs answers, which the task MiniCode does not give; expected task=")
+    assert any(fault.startswith("trainer: GSISettings needs answers") for fault in faults("guidance=answer", "task=hh"))
+
+
+def test_schedules_need_no_length_given_beforehand() -> None:
+    assert load("train", ["algo=gsi", "policy.lr_schedule=cosine"])[1].policy.lr_schedule == "cosine"
+
+
+def test_the_plan_tells_iterations(tmp_path: Path) -> None:
+    sizes = ["trainer.problems_per_iteration=650", "task.test_per_level=5", f"run.dir={tmp_path / 'run'}"]
+    text = as_text(plan(*load("train", ["algo=gsi", *sizes, f"run.cache_dir={tmp_path / 'cache'}"])))
+    assert "4 iterations of 650 problems x 8 responses, 64 problems a step" in text
+    assert "with help: up to 8 more to each problem with fewer than 4 right ones, 512 a step" in text
+    # 11 steps of sampling, at most 8 x 2 of help, and for 1 to 650 x 8 answers 1 to 11 of 8 optimiser steps.
+    assert "48 to 152 steps -> 4 to 328 optimiser steps" in text
+    assert "5 evaluations" in text
+    assert "old_log_prob" not in text
+
+
+def test_the_plan_knows_budgets_and_a_first_iteration_on_references(tmp_path: Path) -> None:
+    keys = ["trainer.problems_per_iteration=650", "task.test_per_level=5", f"run.dir={tmp_path / 'run'}"]
+    keys += [f"run.cache_dir={tmp_path / 'cache'}", "trainer.first=references"]
+    # 3 x (11 + 1) to 3 x (11 + 16 + 11) steps, and 11 mini-batches of references in 2 steps.
+    assert plan(*load("train", ["algo=gsi", *keys])).course.steps[::2] == (38, 116)
+    limited = plan(*load("train", ["algo=gsi", *keys, "trainer.total_tokens=20000"])).course
+    assert limited.steps[::2] == (4, 116)  # 20,000 tokens may be 3 steps of 512 x 16
+    assert limited.tokens == 19999 + 512 * 16
+
+
+# --- it learns --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_right_becomes_likely():
+    sizes = {"problems_per_iteration": None, "train_batch_size": 40, "n": 4, "epochs": 4, "mini_batch_size": 8}
+    loop = make_gsi(task=like(MostlyEven), iterations=3, guided_tries=0, **sizes)
+    scores = [metrics["critic/score/fresh/mean"] for metrics in loop.run() if "critic/score/fresh/mean" in metrics]
+    assert scores[0] < 0.25
+    assert scores[2] > scores[1] > 2 * scores[0]

@@ -1,0 +1,142 @@
+"""HH from files to results: a reward model of either kind judges, its running moments survive a resume."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+
+from fixtures.scorers import embedder, planted_pairs, saved_encoder, saved_model, sequence_fit, silent, tiny
+from rrl.cli import sft, train
+from rrl.errors import ConfigError, DataError
+from rrl.parts.scorers.embeddings import Head, save_head
+
+BASE = {
+    "task": "hh", "model": "tiny", "warmstart": "none", "seed": 1, "run.test_freq": "null", "run.rollout_freq": 1,
+    "run.save_freq": 1, "task.subsets": "[helpful-base,harmless-base]", "data.max_prompt_length": 80,
+    "data.max_response_length": 12, "data.cut_points": "token", "model.hidden_size": 32, "model.num_hidden_layers": 1,
+    "model.intermediate_size": 64, "model.max_position_embeddings": 256, "trainer.train_batch_size": 8,
+    "trainer.ppo_mini_batch_size": 4, "trainer.total_tokens": "null", "trainer.total_training_steps": 2,
+    "trainer.critic_warmup": 0, "evaluation.limit": 2, "evaluation.n": 0,
+}  # fmt: skip
+SUBSETS = ("helpful-base", "harmless-base")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hh")
+    for subset in SUBSETS:
+        (folder / subset).mkdir()
+        for split, count in (("train", 12), ("test", 4)):
+            prompts = [f"\n\nHuman: {subset} {i}\n\nAssistant: Yes?\n\nHuman: Go\n\nAssistant:" for i in range(count)]
+            rows = [{"chosen": f"{prompt} good {i}", "rejected": f"{prompt} bad"} for i, prompt in enumerate(prompts)]
+            (folder / subset / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder of each kind."""
+    folder = tmp_path_factory.mktemp("scorers")
+    encoder = saved_encoder(folder / "encoder")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_head(folder / "head", embedder(encoder), Head(32, (8,), 0.0), (8,))
+    return {"sequence": saved_model(folder / "sequence"), "embeddings": folder / "head"}
+
+
+@pytest.fixture
+def start(tmp_path: Path, data: Path, scorers: dict[str, Path]) -> Callable[..., Path]:
+    """Trains with this kind of scorer and returns the run's directory."""
+
+    def train_it(kind: str, **changes: Any) -> Path:
+        folder = tmp_path / changes.pop("name", "run")
+        places = {"data.path": data, "run.dir": folder, "run.cache_dir": tmp_path / "cache"}
+        judge = {"scorer": kind, "scorer.path": scorers[kind]}
+        train._train([f"{key}={value}" for key, value in {**BASE, **places, **judge, **changes}.items()])
+        return folder
+
+    return train_it
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+@pytest.mark.parametrize(("kind", "algo"), [("sequence", "ppo"), ("sequence", "rrl"), ("embeddings", "ppo")])
+def test_a_reward_model_pays_for_responses(kind: str, algo: str, start: Callable[..., Path]) -> None:
+    run = start(kind, algo=algo, **({"selection": "random_cut"} if algo == "rrl" else {}))
+    _, first, second = rows(run / "metrics.jsonl")
+    dump = [row for path in sorted((run / "rollouts").iterdir()) for row in rows(path)]
+    rewards = [row["evidence"]["reward"] for row in dump if row["verdict"] != "unparseable"]
+    assert second["reward/raw/max"] <= max(rewards)
+    assert second["reward/running_mean"] == pytest.approx(sum(rewards) / len(rewards))
+    assert first["critic/rewards/mean"] != 0
+    assert all(row["score"] == pytest.approx(_sigmoid(row["evidence"])) for row in dump if row["verdict"] == "right")
+    result = json.loads((run / "result.json").read_text())
+    assert set(result["after"]["greedy"]["levels"]) == {"helpful", "harmless"}
+
+
+def _sigmoid(evidence: dict[str, float]) -> float:
+    return float(torch.sigmoid(torch.tensor(evidence["reward"] - evidence["reference_reward"], dtype=torch.float64)))
+
+
+def test_the_running_moments_survive_a_resume(start: Callable[..., Path]) -> None:
+    straight = start("sequence", algo="ppo", name="straight")
+    halves = start("sequence", algo="ppo", name="halves", **{"trainer.total_training_steps": 1})
+    train._train([f"resume={halves}", "trainer.total_training_steps=2"])
+    names = ("reward/running_mean", "reward/running_std", "reward/raw/mean", "critic/rewards/mean")
+    told = [{name: rows(run / "metrics.jsonl")[-1][name] for name in names} for run in (straight, halves)]
+    assert told[0] == told[1]
+
+
+def test_training_without_a_reward_model_is_refused_with_the_other_faults(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train._train(["task=hh", "trainer.n=0", f"data.path={data}", f"run.dir={tmp_path / 'run'}"])
+    assert {fault.split(":")[0] for fault in caught.value.faults} == {"scorer", "trainer.n"}
+
+
+def test_a_model_that_is_no_reward_model_is_refused_before_the_first_step_and_leaves_nothing(
+    start: Callable[..., Path], scorers: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="a model without a reward head"):
+        start("sequence", **{"scorer.path": scorers["sequence"].parent / "encoder"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_supervised_training_needs_no_reward_model(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"{key}={value}" for key, value in BASE.items() if key.startswith(("task", "data", "model"))]
+    more = ["warmstart.steps=2", "warmstart.batch_size=4", f"data.path={data}", f"run.cache_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["rrl-sft", *given, *more])
+    with pytest.raises(SystemExit) as caught:
+        sft.main()
+    assert not caught.value.code
+    assert (Path(capsys.readouterr().out.strip()) / "config.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "rrl"])
+def test_training_climbs_a_reward_model_that_was_itself_trained(algo: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "helpful-base"
+    folder.mkdir(parents=True)
+    pairs = planted_pairs(320, seed=0)
+    for split, part in (("train", pairs[:256]), ("test", pairs[256:])):
+        rows_ = [{"chosen": f"{p.prompt} {p.chosen}", "rejected": f"{p.prompt} {p.rejected}"} for p in part]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    sequence_fit().fit(*tiny(), pairs[:256], tmp_path / "scorer", 0, silent)
+    changes = {
+        "data.path": folder.parent, "task.subsets": "[helpful-base]", "scorer": "sequence", "algo": algo,
+        "scorer.path": tmp_path / "scorer", "run.dir": tmp_path / "run", "run.cache_dir": tmp_path / "cache",
+        "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3, "trainer.train_batch_size": 64,
+        "trainer.ppo_mini_batch_size": 32, "run.save_freq": "null", "run.rollout_freq": "null",
+    }  # fmt: skip
+    train._train([f"{key}={value}" for key, value in {**BASE, **changes}.items()])
+    raw = [row["reward/raw/mean"] for row in rows(tmp_path / "run" / "metrics.jsonl")[1:]]
+    spread = rows(tmp_path / "run" / "metrics.jsonl")[1]["reward/running_std"]
+    assert fmean(raw[-5:]) > fmean(raw[:5]) + spread
