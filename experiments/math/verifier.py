@@ -27,7 +27,7 @@ import yaml
 from rrl.parts.tasks.rows import load_split
 from rrl.types import Feedback
 from rrl.verifiers.final_answers import AnswerFormat, final_answer, same_text
-from rrl.verifiers.math_verifier import MathJudge, Pair
+from rrl.verifiers.math_verifier import MathVerifier, Pair
 
 SEED = 0
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task" / "math.yaml"
@@ -75,10 +75,10 @@ def official_box(text: str) -> str:
     return ""
 
 
-def make_judge(**changes: Any) -> MathJudge:
+def make_judge(**changes: Any) -> MathVerifier:
     """The judge of the configuration."""
     settings = yaml.safe_load(CONF.read_text(encoding="utf-8"))["task"]["judge"]
-    return MathJudge(**{key: value for key, value in settings.items() if key != "_target_"} | changes)
+    return MathVerifier(**{key: value for key, value in settings.items() if key != "_target_"} | changes)
 
 
 # --- right where it has to be -----------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def pathological(rows: Sequence[Row]) -> Row:
     }
 
 
-def alone(judge: MathJudge, what: str, text: str, answer_format: AnswerFormat | None = None) -> Row:
+def alone(judge: MathVerifier, what: str, text: str, answer_format: AnswerFormat | None = None) -> Row:
     """Verdict, outcome and seconds of a batch of one, on a warm worker; with the canary that every batch has."""
     judge.judge([("3", "4")])
     started, used = time.perf_counter(), ended_workers_seconds()

@@ -26,7 +26,7 @@ from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import choose
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.outcome import run_of
-from rrl.sandbox.runs import Job, Run
+from rrl.sandbox.runs import Job, ProgramRun
 from rrl.sandbox.sandbox import Sandbox
 
 LIMITS = Limits(
@@ -146,7 +146,7 @@ def _warm(count: int, workers: int, *, own_user: bool) -> Measured:
             each.close()
 
 
-def _right(run: Run) -> bool:
+def _right(run: ProgramRun) -> bool:
     return bool(run.value == f"{ANSWER}\n")
 
 

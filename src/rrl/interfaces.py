@@ -23,12 +23,12 @@ from rrl.types import (
     Problem,
     Rollout,
     Sampling,
-    Scored,
     State,
+    TokenScores,
 )
 
 StateDict = dict[str, Any]
-Inspect = Callable[[Sequence[State]], list[Scored]]
+ScorePrefixes = Callable[[Sequence[State]], list[TokenScores]]
 """Scores the prefix of each state with the current policy and critic."""
 Written = Callable[[Sequence[Rollout]], None]
 """Is told of rollouts as soon as they are written."""
@@ -113,7 +113,7 @@ class StateSampler(Protocol):
     def needs_critic(self) -> bool:
         """True when its rules read the critic's values."""
 
-    def start(self, problems: Sequence[Problem], seed: int, inspect: Inspect, tokenizer: Any) -> None:
+    def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin on these problems."""
 
     def sample(self, count: int, progress: float) -> list[State]:
@@ -136,10 +136,10 @@ class Selection(Protocol):
     def needs_critic(self) -> bool:
         """True when it reads the critic's values."""
 
-    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """Of the ``legal`` lengths, in rising order, those at which to cut; may be none."""
 
-    def score(self, response: Scored, cut: int) -> float:
+    def score(self, response: TokenScores, cut: int) -> float:
         """How promising the state after the first ``cut`` tokens is; for ranking and reporting."""
 
 

@@ -165,7 +165,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class TokenScores:
     """What the current policy thinks of a token sequence that follows a prompt.
 
     ``logprobs[i]`` is the log-probability (nats) of token ``i``; ``values[i]`` is the critic's value of the

@@ -17,7 +17,7 @@ from rrl.errors import ContractError
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
 from rrl.training.preference_pairs import PairChoice
-from rrl.types import Comparison, Example, Feedback, Pair, Sampling, Scored, State, Verdict
+from rrl.types import Comparison, Example, Feedback, Pair, Sampling, State, TokenScores, Verdict
 
 RIGHT = Feedback(1.0, Verdict.RIGHT)
 E = Example(id="a", level="L", question="q", reference="r", answer="x")
@@ -198,7 +198,7 @@ def test_what_is_observed_are_named_numbers(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [[4], [2, 1], [1, 1], [True], [1.0], (k for k in [1]), None, 1])
 def test_cuts_are_legal_and_rise(value: Any) -> None:
-    scored = Scored((0.0,) * 4, (0.0,) * 5)
+    scored = TokenScores((0.0,) * 4, (0.0,) * 5)
     told = refusal(lambda: border.cuts(Returns(value), scored, [1, 2, 3], Random(0)))
     assert told.startswith("cuts: returned ")
     assert border.cuts(Returns([1, 3]), scored, [1, 2, 3], Random(0)) == [1, 3]
@@ -206,7 +206,7 @@ def test_cuts_are_legal_and_rise(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None, torch.tensor(0.5)])
 def test_a_selections_score_is_a_finite_number(value: Any) -> None:
-    told = refusal(lambda: border.promise(Returns(value), Scored((), ()), 0))
+    told = refusal(lambda: border.promise(Returns(value), TokenScores((), ()), 0))
     assert told.startswith("score: returned ") and told.endswith("; expected a finite number")
 
 

@@ -17,7 +17,7 @@ from rrl.errors import ConfigError
 from rrl.preflight.doctor import libraries, other_programs, surroundings
 from rrl.preflight.doctor.other_programs import ask, probe
 from rrl.preflight.doctor.report import Finding, as_json, as_text, examine, fine, lacking, limited, missing, usable
-from rrl.processes.machine import Room, cpus, in_words, main_memory
+from rrl.processes.machine import MemoryInfo, cpus, in_words, main_memory
 
 GOOD, POOR = fine("one", "there", needed=True), limited("two", "half", "slow", "buy more")
 LACK = missing("three", "absent", "nothing works", "pip install three", needed=True)
@@ -284,7 +284,7 @@ def test_a_control_group_limits_memory(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "limit").write_text("1048576\n")
     (tmp_path / "used").write_text("1048000\n")
     monkeypatch.setattr("rrl.processes.machine.CGROUPS", ((str(tmp_path / "limit"), str(tmp_path / "used")),))
-    assert main_memory() == Room("main memory", 1048576, 576)
+    assert main_memory() == MemoryInfo("main memory", 1048576, 576)
     (tmp_path / "limit").write_text("max\n")
     assert main_memory().total == whole.total
 

@@ -27,7 +27,7 @@ from rrl.preflight.forecast import Between
 from rrl.preflight.memory_by_phase import Lengths, Need, Rows
 from rrl.preflight.memory_model import Network, World
 from rrl.preflight.plan import Plan, as_text, at_start, plan
-from rrl.processes.machine import Room
+from rrl.processes.machine import MemoryInfo
 from rrl.runs.assemble import prepare
 from rrl.training import policy_settings
 from rrl.training.evaluation import Evaluation
@@ -341,7 +341,7 @@ def test_a_bucket_is_as_large_as_the_network_up_to_a_limit() -> None:
 
 def test_a_phase_that_does_not_fit_names_the_keys_to_lower(tmp_path: Path) -> None:
     config, _ = configured(tmp_path)
-    room = Room("main memory", 100 * 2**30, 3 * 2**30)
+    room = MemoryInfo("main memory", 100 * 2**30, 3 * 2**30)
     parts = {"logits": 3 * 2**30, "activations": 2**30}
     [told] = shortages([Phase("update_actor", parts, room), Phase("gen", {"logits": 1}, room)], config, 1)
     assert "update_actor needs about 4 GiB" in told
@@ -414,7 +414,7 @@ def test_the_text_names_every_phase_and_every_stage(tmp_path: Path) -> None:
     assert text.splitlines()[-3].endswith("chosen")
 
 
-HERE = capacity.Here(Room("main memory", 2**34, 2**33), [], 2**28)
+HERE = capacity.Here(MemoryInfo("main memory", 2**34, 2**33), [], 2**28)
 
 
 def started(folder: Path, *overrides: str, here: capacity.Here = HERE, **changes: Any) -> list[str]:
@@ -441,7 +441,7 @@ def test_a_start_tells_its_plan_in_a_few_lines(tmp_path: Path) -> None:
 
 
 def test_a_start_is_warned_of_what_will_not_fit(tmp_path: Path) -> None:
-    lines = started(tmp_path, here=HERE._replace(memory=Room("main memory", 2**34, 2**28)))
+    lines = started(tmp_path, here=HERE._replace(memory=MemoryInfo("main memory", 2**34, 2**28)))
     assert any(line.startswith("warning: update_actor needs about 3") and "256 MiB of main" in line for line in lines)
 
 

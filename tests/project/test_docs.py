@@ -24,7 +24,7 @@ from fixtures.runs import finish, start
 from rrl.collate import collate, engine_logprobs
 from rrl.config.compose import compose, groups
 from rrl.interfaces import RolloutEngine
-from rrl.parts.rewards.preference import Preference
+from rrl.parts.rewards.preference import RewardModelReward
 from rrl.training.models import TinyLlama
 from rrl.training.prepared import FrozenSource
 from rrl.types import Batch, Example, Feedback, PolicyOutput, Problem, Rollout, Sampling, State, Verdict
@@ -336,7 +336,7 @@ def test_every_logged_metric_is_explained(algo: str, documents: tuple[str, ...],
 
 
 def test_every_metric_of_preferences_is_explained() -> None:
-    part = Preference(subtract_mean=False, clip=1.0, unparseable=0.0, truncation_penalty=0.0)
+    part = RewardModelReward(subtract_mean=False, clip=1.0, unparseable=0.0, truncation_penalty=0.0)
     logged = part.observe([_rollout()], [Feedback(0.5, Verdict.WRONG, {"reward": 1.0})])
     assert not [name for name in logged if f"`{name}`" not in _told("hh.md")]
 

@@ -21,7 +21,7 @@ from fixtures.programs import rltf_trainer
 from fixtures.training import LORA, grpo, make_engine, make_trainer, ppo, replay
 from rrl.errors import ConfigError, DataError, StorageError
 from rrl.runs import checkpoint
-from rrl.runs.checkpoint import Checkpoints, room, state_of
+from rrl.runs.checkpoint import Checkpoints, guard_disk, state_of
 from rrl.training.loop import Loop
 from rrl.training.trainer import Trainer
 
@@ -330,7 +330,7 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_last_good_one(
 
 
 def test_other_faults_of_writing_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="something else"), room(tmp_path):
+    with pytest.raises(RuntimeError, match="something else"), guard_disk(tmp_path):
         raise RuntimeError("something else")
 
 

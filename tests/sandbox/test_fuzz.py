@@ -24,7 +24,7 @@ from rrl.interfaces import Task
 from rrl.parts.rewards.outcomes import Pay
 from rrl.parts.rewards.ppocoder import PPOCoder
 from rrl.parts.rewards.rltf import RLTF
-from rrl.parts.rewards.verdict import Verdict as Paid
+from rrl.parts.rewards.verdict import OutcomeReward as Paid
 from rrl.parts.tasks.coding import CodingTask
 from rrl.processes.logs import open_log
 from rrl.records.run_directory import dump_rollouts, rollout_rows
@@ -34,7 +34,7 @@ from rrl.sandbox.sandbox import Sandbox
 from rrl.study.rescore import as_table, rescore
 from rrl.training.metrics import rollout_metrics
 from rrl.types import Example, Problem, Rollout, State, Verdict
-from rrl.verifiers.program_verifier import Judge, Suite
+from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
 SECRET = "kept-98765"
 """Of its digits none occurs in what is drawn."""
@@ -74,7 +74,7 @@ def example(answer: str, reference: str = "", level: str = "l") -> Example:
 
 def ways(sandbox: Sandbox) -> dict[str, Way]:
     """Every kind of verdict that needs no model."""
-    judge, pieces = Judge(sandbox=sandbox, tolerance=1e-6), Pieces()
+    judge, pieces = ProgramVerifier(sandbox=sandbox, tolerance=1e-6), Pieces()
     rltf = RLTF(pay=PAY, adaptive=True, relative=False, paid_on="last", penalty=0.3, penalty_on="token")
     rltf.start(pieces, lambda states: [])
     code = (rltf, PPOCoder(signal="tests", pay=PAY, signal_weight=1.0, syntax_weight=1.0, semantics_weight=1.0))

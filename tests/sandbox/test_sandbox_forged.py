@@ -7,13 +7,13 @@ import pytest
 
 from fixtures.sandbox import LIMITS, told
 from rrl.sandbox.outcome import run_of
-from rrl.sandbox.runs import Run
+from rrl.sandbox.runs import ProgramRun
 
 SEEN = {"code": 0, "cpu": 0.1, "crossed": "", "compiled": True, "seconds": 0.2}
 ERROR = {"status": "runtime_error", "error": "ValueError", "line": 3, "message": "bad"}
 
 
-def judged(report: bytes, **seen: Any) -> Run:
+def judged(report: bytes, **seen: Any) -> ProgramRun:
     return run_of({**SEEN, **seen}, b"42\n", report, LIMITS, prints=False)
 
 

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from rrl.study.win_rates import Answered, Match, Outcome, matches, table, tally
+from rrl.study.win_rates import Answered, Match, MatchResult, matches, table, tally
 from rrl.training.intervals import wilson
 from rrl.types import Comparison, Judgement, Preference
 
@@ -51,7 +51,7 @@ def test_ours_stands_first_in_the_first_comparison_and_second_in_the_next() -> N
     played = matches([Answered("1", "a", "q", "x", "y"), Answered("2", "b", "r", "v", "w")], judge)
     assert asked == [Comparison("q", "x", "y"), Comparison("q", "y", "x"), Comparison("r", "v", "w"),
                      Comparison("r", "w", "v")]  # fmt: skip
-    assert [m.outcome for m in played] == [Outcome.WIN, Outcome.LOSE]
+    assert [m.outcome for m in played] == [MatchResult.WIN, MatchResult.LOSE]
     assert (played[1].forward.reason, played[1].backward.reason) == ("2", "3")
 
 
@@ -63,7 +63,7 @@ def test_equal_answers_are_a_tie_without_a_judge() -> None:
         return [Judgement(FIRST, ""), Judgement(SECOND, "")]
 
     same, other = Answered("1", "a", "q", "x ", "\nx"), Answered("2", "a", "q", "x", "y")
-    assert [m.outcome for m in matches([same, other], judge)] == [Outcome.TIE, Outcome.WIN]
+    assert [m.outcome for m in matches([same, other], judge)] == [MatchResult.TIE, MatchResult.WIN]
     assert len(asked) == 2
 
 

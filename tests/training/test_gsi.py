@@ -23,7 +23,7 @@ from rrl.parts.guidance.hint import Hint
 from rrl.parts.objectives.supervised import Supervised
 from rrl.preflight.plan import as_text, plan
 from rrl.runs.checkpoint import Checkpoints
-from rrl.training.accepted_answers import Answer, Harvest, as_batch
+from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_batch
 from rrl.training.gsi import GSI
 from rrl.training.models import TinyLlama
 from rrl.types import Example, Feedback, PolicyOutput, Problem, Rollout, State, Verdict
@@ -44,22 +44,26 @@ BYTES = TinyLlama(**TINY_SIZES, max_position_embeddings=64, initializer_range=0.
     ],
 )
 def test_a_text_is_kept_once_and_the_first_ones_of_a_problem(per_problem, distinct, kept):
-    harvest, texts = Harvest(per_problem=per_problem, distinct=distinct), ["0a", "0a ", "1a", "0b", "0a"]
+    harvest, texts = AcceptedAnswers(per_problem=per_problem, distinct=distinct), ["0a", "0a ", "1a", "0b", "0a"]
     for place, text in enumerate(texts):
-        harvest.add(Answer(int(text[0]), (place,), guided=False), text)
+        harvest.add(AcceptedAnswer(int(text[0]), (place,), guided=False), text)
     assert [texts[answer.tokens[0]] for answer in harvest.answers] == kept
     assert harvest.right == {0: 4, 1: 1}  # of the right ones, kept or not
     assert harvest.covered == 2
 
 
 def test_a_harvest_that_is_restored_knows_what_it_has():
-    harvest, again = (Harvest(per_problem=2, distinct=True) for _ in range(2))
-    harvest.add(Answer(0, (1, 2), guided=True), "a")
+    harvest, again = (AcceptedAnswers(per_problem=2, distinct=True) for _ in range(2))
+    harvest.add(AcceptedAnswer(0, (1, 2), guided=True), "a")
     again.load_state_dict(harvest.state_dict())
     for each in (harvest, again):
         for place, text in enumerate("abc"):
-            each.add(Answer(0, (place,), guided=False), text)
-    assert again.answers == harvest.answers == [Answer(0, (1, 2), guided=True), Answer(0, (1,), guided=False)]
+            each.add(AcceptedAnswer(0, (place,), guided=False), text)
+    assert (
+        again.answers
+        == harvest.answers
+        == [AcceptedAnswer(0, (1, 2), guided=True), AcceptedAnswer(0, (1,), guided=False)]
+    )
     assert again.right == harvest.right == {0: 4}
 
 
@@ -164,7 +168,7 @@ def test_a_hint_that_leaves_no_room_is_not_given():
 
 def test_a_given_prefix_is_learnt_and_the_prompt_is_not():
     given = [problem((1, 8, 9), name="p"), problem((1, 4), name="q")]
-    batch = as_batch([Answer(1, (5, 6, 2), guided=True), Answer(0, (7, 2), guided=False)], given, PAD)
+    batch = as_batch([AcceptedAnswer(1, (5, 6, 2), guided=True), AcceptedAnswer(0, (7, 2), guided=False)], given, PAD)
     assert batch.tokens.tolist() == [[1, 4, 5, 6, 2], [1, 8, 9, 7, 2]]
     assert batch.mask.tolist() == [[False, False, True, True, True], [False, False, False, True, True]]
     assert batch.rewards.tolist() == [[0, 0, 0, 0, 1.0], [0, 0, 0, 0, 1.0]]

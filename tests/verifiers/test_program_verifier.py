@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from rrl.sandbox.limits import Limits
-from rrl.sandbox.runs import Job, Run
+from rrl.sandbox.runs import Job, ProgramRun
 from rrl.sandbox.sandbox import Sandbox
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
-from rrl.verifiers.program_verifier import Judge, Suite
+from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 from rrl.verifiers.programs import Outcome, ProgramEvidence
 
 LIMITS = Limits(
@@ -23,9 +23,9 @@ CALL = Suite(function="add", entry=None, inputs=([1, 2], [3, 4]), outputs=(3, 7)
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
+def judge() -> Iterator[ProgramVerifier]:
     sandbox = Sandbox(limits=LIMITS, workers=2, isolation="auto")
-    yield Judge(sandbox=sandbox, tolerance=1e-6)
+    yield ProgramVerifier(sandbox=sandbox, tolerance=1e-6)
     sandbox.close()
 
 
@@ -34,7 +34,7 @@ def rollout(response: str, suite: Suite = ADD) -> Rollout:
     return Rollout(State(Problem(example, (), ())), (), (), (), True, response, 0)
 
 
-def told(judge: Judge, response: str, suite: Suite = ADD) -> ProgramEvidence:
+def told(judge: ProgramVerifier, response: str, suite: Suite = ADD) -> ProgramEvidence:
     return ProgramEvidence.of(judge.verify([rollout(response, suite)])[0].evidence)
 
 
@@ -63,7 +63,7 @@ OUTCOMES = [
 
 @pytest.mark.parametrize(("program", "outcome", "passed", "error", "line"), OUTCOMES)
 def test_every_outcome_has_its_type_and_line(
-    judge: Judge, program: str, outcome: str, passed: int, error: str | None, line: int | None
+    judge: ProgramVerifier, program: str, outcome: str, passed: int, error: str | None, line: int | None
 ) -> None:
     found = told(judge, f"Here:\n```python\n{program}\n```")
     assert (found.outcome.value, found.passed, found.total) == (outcome, passed, 2)
@@ -74,7 +74,7 @@ def test_every_outcome_has_its_type_and_line(
 
 def test_a_program_that_does_not_end_is_a_time_out() -> None:
     sandbox = Sandbox(limits=replace(LIMITS, wall_seconds=0.5), workers=2, isolation="auto")
-    found = told(Judge(sandbox=sandbox, tolerance=0.0), "while True: pass")
+    found = told(ProgramVerifier(sandbox=sandbox, tolerance=0.0), "while True: pass")
     sandbox.close()
     assert (found.outcome, found.passed, found.error, found.line) == (Outcome.TIME_OUT, 0, "WallTime", None)
 
@@ -95,20 +95,20 @@ CALLS = [
 
 @pytest.mark.parametrize(("program", "outcome", "passed", "error", "line"), CALLS)
 def test_functions_are_called_and_lines_are_those_of_the_program_itself(
-    judge: Judge, program: str, outcome: str, passed: int, error: str | None, line: int | None
+    judge: ProgramVerifier, program: str, outcome: str, passed: int, error: str | None, line: int | None
 ) -> None:
     found = told(judge, program, CALL)
     assert (found.outcome.value, found.passed, found.error, found.line) == (outcome, passed, error, line)
 
 
-def test_messages_name_the_programs_own_lines_too(judge: Judge) -> None:
+def test_messages_name_the_programs_own_lines_too(judge: ProgramVerifier) -> None:
     found = told(judge, "def add(a, b):\nreturn a", CALL)
     assert (found.error, found.line) == ("IndentationError", 2)
     assert "line 1" in found.message
     assert "line 3" not in found.message
 
 
-def test_messages_count_the_programs_own_lines_also_behind_a_statement_of_the_future(judge: Judge) -> None:
+def test_messages_count_the_programs_own_lines_also_behind_a_statement_of_the_future(judge: ProgramVerifier) -> None:
     found = told(judge, "from __future__ import annotations\ndef add(a, b):\nreturn a", CALL)
     assert (found.error, found.line) == ("IndentationError", 3)
     assert "line 2" in found.message
@@ -157,7 +157,7 @@ IMPORTED = [
 
 
 @pytest.mark.parametrize("head", ["", "from __future__ import annotations\n"])
-def test_a_called_program_finds_what_the_sites_import_for_it(judge: Judge, head: str) -> None:
+def test_a_called_program_finds_what_the_sites_import_for_it(judge: ProgramVerifier, head: str) -> None:
     lines = "".join(f"        if n == {n}: return {source}\n" for n, (source, _) in enumerate(IMPORTED))
     values = tuple(value for _, value in IMPORTED)
     suite = Suite(function="f", entry=None, inputs=tuple([n] for n in range(len(values))), outputs=values)
@@ -166,20 +166,20 @@ def test_a_called_program_finds_what_the_sites_import_for_it(judge: Judge, head:
 
 
 @pytest.mark.parametrize("name", ["gcd", "comb", "permutations", "mean", "sum", "sorted", "len"])
-def test_a_function_that_a_program_does_not_define_is_not_found_among_these(judge: Judge, name: str) -> None:
+def test_a_function_that_a_program_does_not_define_is_not_found_among_these(judge: ProgramVerifier, name: str) -> None:
     suite = Suite(function=name, entry=None, inputs=([1, 2],), outputs=(1,))
     for program in ("x = 1", "class Solution:\n    pass"):
         found = told(judge, program, suite)
         assert (found.outcome, found.error) == (Outcome.RUNTIME_ERROR, "NameError")
 
 
-def test_a_program_defines_or_imports_what_it_likes_over_them(judge: Judge) -> None:
+def test_a_program_defines_or_imports_what_it_likes_over_them(judge: ProgramVerifier) -> None:
     suite = Suite(function="gcd", entry=None, inputs=([4, 6],), outputs=(2,))
     for program in ("from math import gcd", "def gcd(a, b): return 2", "import math\ngcd = math.gcd"):
         assert told(judge, program, suite).outcome is Outcome.PASSED
 
 
-def test_a_program_that_reads_and_prints_finds_nothing_imported(judge: Judge) -> None:
+def test_a_program_that_reads_and_prints_finds_nothing_imported(judge: ProgramVerifier) -> None:
     assert told(judge, READ + "print(reduce(add, (a, b)))").error == "NameError"
 
 
@@ -198,7 +198,7 @@ def test_a_program_that_reads_and_prints_finds_nothing_imported(judge: Judge) ->
     ],
 )
 def test_what_a_function_returns_is_compared_as_json(
-    judge: Judge, outputs: tuple[Any, ...], returned: str, passed: int
+    judge: ProgramVerifier, outputs: tuple[Any, ...], returned: str, passed: int
 ) -> None:
     suite = Suite(function="add", entry=None, inputs=CALL.inputs, outputs=outputs)
     assert told(judge, f"def add(a, b):\n    return {returned}", suite).passed == passed
@@ -215,12 +215,14 @@ def test_what_a_function_returns_is_compared_as_json(
         "a, b = map(int, input().split())\nprint(a + b)",
     ],
 )
-def test_a_script_that_defines_its_entry_is_run_once_whether_it_calls_it_or_not(judge: Judge, program: str) -> None:
+def test_a_script_that_defines_its_entry_is_run_once_whether_it_calls_it_or_not(
+    judge: ProgramVerifier, program: str
+) -> None:
     suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
     assert told(judge, program, suite).outcome is Outcome.PASSED
 
 
-def test_a_script_cut_off_below_its_entry_is_blamed_on_its_own_last_line(judge: Judge) -> None:
+def test_a_script_cut_off_below_its_entry_is_blamed_on_its_own_last_line(judge: ProgramVerifier) -> None:
     suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
     found = told(judge, "def solve():\n    for i in range(3):", suite)
     assert (found.outcome, found.line) == (Outcome.COMPILE_ERROR, 2)
@@ -231,7 +233,7 @@ def test_a_script_cut_off_below_its_entry_is_blamed_on_its_own_last_line(judge: 
     [("a + b", "passed", 2, None, None), ("a + b + 1", "runtime_error", 0, "ZeroDivisionError", 4)],
 )
 def test_a_thread_that_fails_is_to_blame_where_the_output_is_not_right(
-    judge: Judge, printed: str, outcome: str, passed: int, error: str | None, line: int | None
+    judge: ProgramVerifier, printed: str, outcome: str, passed: int, error: str | None, line: int | None
 ) -> None:
     program = f"{READ}import threading\ndef fail():\n    1 / 0\nthreading.Thread(target=fail).start()\nprint({printed})"
     found = told(judge, program)
@@ -252,13 +254,13 @@ def test_a_thread_that_fails_is_to_blame_where_the_output_is_not_right(
     ],
 )
 def test_a_response_is_right_when_all_tests_are_passed(
-    judge: Judge, response: str, verdict: Verdict, score: float
+    judge: ProgramVerifier, response: str, verdict: Verdict, score: float
 ) -> None:
     feedback = judge.verify([rollout(response)])[0]
     assert (feedback.verdict, feedback.score) == (verdict, score)
 
 
-def test_no_program_is_told_with_the_number_of_tests(judge: Judge) -> None:
+def test_no_program_is_told_with_the_number_of_tests(judge: ProgramVerifier) -> None:
     found = told(judge, "```\n```")
     assert (found.outcome, found.program, found.passed, found.total) == (Outcome.NO_PROGRAM, None, 0, 2)
 
@@ -268,10 +270,10 @@ class Recorder:
 
     def __init__(self, *statuses: str) -> None:
         self.jobs: list[Job] = []
-        self.futures: list[Future[list[Run]]] = []
+        self.futures: list[Future[list[ProgramRun]]] = []
         self._statuses = statuses
 
-    def submit(self, job: Job) -> "Future[list[Run]]":
+    def submit(self, job: Job) -> "Future[list[ProgramRun]]":
         self.jobs.append(job)
         self.futures.append(Future())
         if self._statuses:
@@ -280,13 +282,13 @@ class Recorder:
 
     def answer(self, number: int) -> None:
         statuses = self._statuses or ("ended",) * len(self.jobs[number].inputs)
-        runs = [Run(s, "3" if s == "ended" else None, None, None, "", 0.0) for s in statuses]  # type: ignore[arg-type]
+        runs = [ProgramRun(s, "3" if s == "ended" else None, None, None, "", 0.0) for s in statuses]  # type: ignore[arg-type]
         self.futures[number].set_result(runs)
 
 
-def recorded(*statuses: str) -> tuple[Recorder, Judge]:
+def recorded(*statuses: str) -> tuple[Recorder, ProgramVerifier]:
     recorder = Recorder(*statuses)
-    return recorder, Judge(sandbox=recorder, tolerance=0.0)  # type: ignore[arg-type]
+    return recorder, ProgramVerifier(sandbox=recorder, tolerance=0.0)  # type: ignore[arg-type]
 
 
 def outcome(feedback: Feedback) -> tuple[str, str]:
@@ -354,4 +356,4 @@ def test_tests_survive_as_text() -> None:
 
 def test_a_negative_tolerance_is_refused() -> None:
     with pytest.raises(ValueError, match="tolerance: expected a number >= 0, got -1"):
-        Judge(sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1)
+        ProgramVerifier(sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from rrl.interfaces import Inspect, StateDict, StateSampler
+from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
 from rrl.ranges import at_least_one, between
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
@@ -32,7 +32,7 @@ class HardFirst(StateSampler):
         at_least_one(self, "candidates")
         between(self, 0, 1, "momentum", "unknown")
 
-    def start(self, problems: Sequence[Problem], seed: int, inspect: Inspect, tokenizer: Any) -> None:
+    def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin on these problems."""
         self._fresh.start(problems, seed, inspect, tokenizer)
 

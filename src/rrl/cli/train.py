@@ -28,7 +28,7 @@ OPTIONS = ("resume", "dry_run")
 """What is given as key=value and is no key of the configuration."""
 
 
-class Job(NamedTuple):
+class LaunchRequest(NamedTuple):
     """What there is to do: a checked configuration, and where."""
 
     config: dict[str, Any]
@@ -66,7 +66,7 @@ def _train(arguments: Sequence[str]) -> None:
         _start(job)
 
 
-def _choose(arguments: Sequence[str]) -> Job | None:
+def _choose(arguments: Sequence[str]) -> LaunchRequest | None:
     """The checked configuration and the run's directory; None when the arguments only ask for something to be shown."""
     from rrl.config.check import load
     from rrl.errors import ConfigError
@@ -82,7 +82,7 @@ def _choose(arguments: Sequence[str]) -> Job | None:
     if "--cfg" in arguments or dry_run:
         _show(config, parts, whole="--cfg" in arguments)
         return None
-    return Job(config, parts, folder or _new_folder(config, parts, auto=again == "auto"))
+    return LaunchRequest(config, parts, folder or _new_folder(config, parts, auto=again == "auto"))
 
 
 def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
@@ -114,7 +114,7 @@ def _show(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
     print(as_text(plan(config, parts)))
 
 
-def _start(job: Job) -> None:
+def _start(job: LaunchRequest) -> None:
     """Train in this process, or start several and wait for them."""
     if job.parts.launcher.processes == 1:
         from rrl.records.display import display

@@ -44,9 +44,9 @@ from rrl.types import (
     Preference,
     Problem,
     Rollout,
-    Scored,
     Show,
     State,
+    TokenScores,
 )
 
 RUNS = ("training/", "budget/", "timing_s/", "perf/", "val/", "val-core/")
@@ -214,7 +214,7 @@ def apart(objective: Objective, told: Iterable[str], taken: Iterable[str]) -> No
     _refuse_ours(objective, "loss", told, taken, ())
 
 
-def cuts(selection: Selection, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+def cuts(selection: Selection, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
     """Where a response is to be cut."""
     with calling("selection", selection, "cuts"):
         found = items(selection, "cuts", selection.cuts(response, list(legal), rng), int)
@@ -223,7 +223,7 @@ def cuts(selection: Selection, response: Scored, legal: Sequence[int], rng: Rand
     return found
 
 
-def promise(selection: Selection, response: Scored, cut: int) -> float:
+def promise(selection: Selection, response: TokenScores, cut: int) -> float:
     """How promising a cut is."""
     with calling("selection", selection, "score"):
         found = selection.score(response, cut)

@@ -14,7 +14,7 @@ from rrl.preflight import memory_model
 from rrl.preflight.memory_by_phase import Lengths, Need, Rows, share
 from rrl.preflight.memory_model import Network, World
 from rrl.processes.distributed import world_size
-from rrl.processes.machine import Room, accelerators, in_words, main_memory, peaks
+from rrl.processes.machine import MemoryInfo, accelerators, in_words, main_memory, peaks
 from rrl.processes.out_of_memory import lower
 from rrl.training.networks import Actor, Critic
 from rrl.training.policy_settings import PolicySettings
@@ -23,8 +23,8 @@ from rrl.training.policy_settings import PolicySettings
 class Here(NamedTuple):
     """What a machine has free, and the bytes that this program takes by itself."""
 
-    memory: Room
-    accelerators: Sequence[Room]
+    memory: MemoryInfo
+    accelerators: Sequence[MemoryInfo]
     program: int
 
 
@@ -34,7 +34,7 @@ class Phase:
 
     name: str
     parts: Mapping[str, int]
-    room: Room
+    room: MemoryInfo
 
     @property
     def total(self) -> int:
@@ -109,7 +109,7 @@ def look_around() -> Here:
 
 def phases(need: Need, processes: int, here: Here) -> list[Phase]:
     """Each phase with the room that one of so many processes of this machine has for it."""
-    main = Room(here.memory.name, here.memory.total // processes, here.memory.free // processes)
+    main = MemoryInfo(here.memory.name, here.memory.total // processes, here.memory.free // processes)
     room = main if need.world.on_cpu else min(here.accelerators, key=lambda each: each.free)
     program = {"this program": here.program} if need.world.on_cpu else {}
     parts = {"warm start": need.warm_start()} if need.rows.warm else {}

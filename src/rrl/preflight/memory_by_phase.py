@@ -9,7 +9,7 @@ from rrl.preflight import memory_model
 from rrl.preflight.memory_model import Network, Shape, World
 from rrl.training.policy_settings import PolicySettings
 
-Parts = Mapping[str, int]
+Bytes = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Need:
     rows: Rows
     world: World
 
-    def loading(self) -> Parts:
+    def loading(self) -> Bytes:
         """Every network is made in main memory first, whole and in float32."""
         critic = sum(network.parameters for network in self.networks[1:])
         return {"weights": 4 * self.whole, "reference": 4 * self.whole if self.reference else 0, "critic": 4 * critic}
 
-    def warm_start(self) -> Parts:
+    def warm_start(self) -> Bytes:
         """Supervised training, whole and in float32."""
         settings = replace(self.settings, dtype="float32", gradient_checkpointing=False, zero_stage=0)
         width = self.lengths.longest + max(self.lengths.reference, 1)
@@ -78,7 +78,7 @@ class Need:
             "logits": memory_model.logits(self.shape, self.rows.warm, width, memory_model.SUPERVISED),
         }
 
-    def gen(self) -> Parts:
+    def gen(self) -> Bytes:
         """Writing: the engine's weights, and the prompts' pass or, later, all keys and values and the next token."""
         rows, prompt, dtype = self.rows.writing, self.lengths.longest, self.engine or self.settings.dtype
         gathered = memory_model.BYTES[self.settings.dtype] * self.whole if self._gathers() else 0
@@ -100,7 +100,7 @@ class Need:
             ),
         }
 
-    def old_log_prob(self) -> Parts:
+    def old_log_prob(self) -> Bytes:
         """Log-probabilities and values without gradient: a layer at a time, then the logits.
 
         A head on the actor's trunk asks for the hidden states of all layers.
@@ -117,7 +117,7 @@ class Need:
             ),
         }
 
-    def update_actor(self) -> Parts:
+    def update_actor(self) -> Bytes:
         """The larger of the last backward pass and the optimiser step after it."""
         rows, width = self.rows.learning, self.lengths.width
         backward, step = memory_model.while_learning(self.networks, self.settings, self.world)
@@ -132,7 +132,7 @@ class Need:
         """The same at another ZeRO stage."""
         return replace(self, settings=replace(self.settings, zero_stage=number))
 
-    def _states(self) -> Parts:
+    def _states(self) -> Bytes:
         reference = memory_model.BYTES[self.settings.dtype] * self.whole if self.reference else 0
         rest = memory_model.at_rest(self.networks, self.settings, self.world)
         return {"weights and optimiser states": rest, "reference": reference}
@@ -141,7 +141,7 @@ class Need:
         return self.settings.zero_stage == 3 and self.world.processes > 1
 
 
-def _larger(one: Parts, other: Parts) -> Parts:
+def _larger(one: Bytes, other: Bytes) -> Bytes:
     """Of two things that come one after the other, the one that takes more."""
     return max(one, other, key=lambda parts: sum(parts.values()))
 

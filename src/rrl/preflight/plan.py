@@ -22,7 +22,7 @@ from rrl.types import Problem
 
 
 @dataclass(frozen=True)
-class Problems:
+class SplitSummary:
     """The problems of a split: how many of each level, and the tokens of their prompts and references (0: none)."""
 
     split: str
@@ -36,8 +36,8 @@ class Plan:
     """Everything that ``dry_run=true`` tells; sizes are in bytes."""
 
     folder: str
-    train: Problems
-    test: Problems
+    train: SplitSummary
+    test: SplitSummary
     course: Course
     evaluations: Between
     responses: int
@@ -112,12 +112,12 @@ def at_start(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pr
         return [f"plan: none could be made ({redacted(' '.join(f'{type(error).__name__}: {error}'.split()))})"]
 
 
-def _about(split: str, problems: Sequence[Problem]) -> Problems:
+def _about(split: str, problems: Sequence[Problem]) -> SplitSummary:
     levels = Counter(problem.level for problem in problems)
-    return Problems(split, levels, [len(p.prompt) for p in problems], [len(p.reference) for p in problems])
+    return SplitSummary(split, levels, [len(p.prompt) for p in problems], [len(p.reference) for p in problems])
 
 
-def _lengths(train: Problems, test: Problems, response: int) -> Lengths:
+def _lengths(train: SplitSummary, test: SplitSummary, response: int) -> Lengths:
     prompts = (*train.prompts, *test.prompts)
     return Lengths(min(train.prompts), max(prompts), max(train.references), response)
 

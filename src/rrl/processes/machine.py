@@ -19,7 +19,7 @@ _before = (0, 0)
 """What was held, and the kernel's mark, at the last ``restart_peak``."""
 
 
-class Room(NamedTuple):
+class MemoryInfo(NamedTuple):
     """Memory of one kind: all of it, and what is free for us now."""
 
     name: str
@@ -45,24 +45,24 @@ def cpus_of_a_rank() -> int:
     return max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def main_memory() -> Room:
+def main_memory() -> MemoryInfo:
     """The machine's memory, or as much of it as this process's control group may use."""
     total, free = _installed()
     for limit, used in CGROUPS:
         most, taken = _number(limit), _number(used)
         if most is not None and taken is not None and most < total:
             total, free = most, min(free, most - taken)
-    return Room("main memory", total, max(0, free))
+    return MemoryInfo("main memory", total, max(0, free))
 
 
-def accelerators() -> list[Room]:
+def accelerators() -> list[MemoryInfo]:
     """Each accelerator's memory; none on a machine without."""
     import torch
 
     rooms = []
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
-        rooms.append(Room(torch.cuda.get_device_name(number), total, free))
+        rooms.append(MemoryInfo(torch.cuda.get_device_name(number), total, free))
     return rooms
 
 

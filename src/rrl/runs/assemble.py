@@ -23,7 +23,7 @@ from rrl.processes.distributed import device, first_on_each_machine
 from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
 from rrl.records.saving import rehearse, rescued, write_model
 from rrl.training.agreement import check_agreement, reader
-from rrl.training.loop import Loop, Origin
+from rrl.training.loop import Loop, RunStart
 from rrl.training.models import LoadedModel
 from rrl.training.policy import DeepSpeedPolicy
 from rrl.training.prepared import FrozenSource, Prepared, check_levels, context, encode
@@ -185,7 +185,7 @@ def _limits(parts: Parts, prepared: Prepared) -> Limits:
     )
 
 
-def _origin(parts: Parts, prepared: Prepared) -> Origin:
+def _origin(parts: Parts, prepared: Prepared) -> RunStart:
     """What the run begins with; the model is loaded anew whenever it is asked for, and held nowhere."""
     folder, tokenizer, size = prepared.kept, prepared.tokenizer, embedded(prepared.model)
 
@@ -199,7 +199,7 @@ def _origin(parts: Parts, prepared: Prepared) -> Origin:
         refuse_beyond(zip(questions, rows, strict=True), tokenizer, size)
         return rows
 
-    return Origin(
+    return RunStart(
         problems=prepared.train,
         tokenizer=tokenizer,
         model=model,

@@ -47,7 +47,7 @@ class Checkpoints:
         """Write the trainer's state, then remove what need not be kept. Raises StorageError when the disk is full."""
         target = self.folder / f"step-{trainer.global_step:06d}"
         aside = self.folder / f".{target.name}.tmp"
-        with room(self.run, aside):
+        with guard_disk(self.run, aside):
             from_first(lambda: self._make_room(trainer, aside))
             _write(trainer, aside)
             files = from_first(lambda: sorted(path for path in aside.rglob("*") if path.is_file()))
@@ -60,7 +60,7 @@ class Checkpoints:
         """Try what ``save`` will do, as far as it costs no more than seconds: whether there is room, and what can be
         written. Raises DataError or StorageError.
         """
-        with room(self.run):
+        with guard_disk(self.run):
             from_first(lambda: self._find_room(trainer, "the first step"))
             from_first(lambda: trainer.policy.rehearse(self.folder))
         _refuse_unwritable(trainer)
@@ -151,7 +151,7 @@ class Checkpoints:
 
 
 @contextmanager
-def room(run: Path, aside: Path | None = None) -> Iterator[None]:
+def guard_disk(run: Path, aside: Path | None = None) -> Iterator[None]:
     """Tell clearly when the disk is full; what was half written ``aside`` is removed."""
     try:
         yield

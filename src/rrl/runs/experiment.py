@@ -40,7 +40,7 @@ from rrl.records.summary import closing
 from rrl.records.texts import as_json
 from rrl.records.tracking import Tracker
 from rrl.runs.assemble import make_trainer, measure, prepare
-from rrl.runs.checkpoint import Checkpoints, room
+from rrl.runs.checkpoint import Checkpoints, guard_disk
 from rrl.runs.manifest import BEGINNING, manifest, moment, write_manifest
 from rrl.training.evaluation import evaluation_metrics
 from rrl.training.loop import Loop
@@ -223,7 +223,7 @@ class Run:
             result = measure(self.parts, self.prepared)
         row = {"step": trainer.global_step, "tokens_generated": trainer.tokens_generated, **result}
         if rank() == 0:
-            with room(self.folder), (self.folder / "evaluations.jsonl").open("ab") as file:
+            with guard_disk(self.folder), (self.folder / "evaluations.jsonl").open("ab") as file:
                 file.write(as_json(row) + b"\n")
         modes = [part for part in result.values() if isinstance(part, dict) and "accuracy" in part]
         return evaluation_metrics(result, self.source), modes[-1]["accuracy"]
@@ -242,7 +242,7 @@ class Run:
 
     def _log(self, metrics: Metrics) -> None:
         if self.tracker is not None:
-            with room(self.folder):
+            with guard_disk(self.folder):
                 self.tracker.log(self.trainer.global_step, metrics)
 
     def _dump(self) -> None:
@@ -251,7 +251,7 @@ class Run:
             return
         step = self.trainer.global_step
         rows = rollout_rows(step, self.trainer.last_rollouts, self.prepared.tokenizer)
-        with room(self.folder):
+        with guard_disk(self.folder):
             dump_rollouts(self.folder / "rollouts" / f"step-{step:06d}.jsonl", rows)
         shown = ("prefix", "response", "verdict", "score")
         self.tracker.samples(
@@ -261,7 +261,7 @@ class Run:
     def _finish(self) -> None:
         """Save the actor in Hugging Face format and sum the run up in result.json."""
         aside = self.folder / ".actor.tmp"
-        with self._rescue("actor"), room(self.folder, aside):
+        with self._rescue("actor"), guard_disk(self.folder, aside):
             faults = gathered(self.trainer.policy.save(aside))[0]
             if self.tracker is not None:
                 shutil.rmtree(self.folder / "actor", ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Any
 from rrl.sandbox.inside.plain import DEEPEST
 from rrl.sandbox.inside.program import MESSAGE
 from rrl.sandbox.limits import Limits
-from rrl.sandbox.runs import Run, Status
+from rrl.sandbox.runs import ProgramRun, Status
 
 BEFORE, AFTER = ("compile_error",), ("ended", "runtime_error")
 """What a report may say of a program that has not been compiled, and of one that has."""
@@ -20,7 +20,7 @@ MOST_LINES = 10**7
 """A line beyond that stands in no program."""
 
 
-def run_of(header: Mapping[str, Any], output: bytes, report: bytes, limits: Limits, *, prints: bool) -> Run:
+def run_of(header: Mapping[str, Any], output: bytes, report: bytes, limits: Limits, *, prints: bool) -> ProgramRun:
     """What came of a process; ``header`` is what its watcher saw, ``report`` what it said itself.
 
     What ``prints`` has ended when its process ended with 0, as a shell sees it; its report tells an error in a thread.
@@ -29,25 +29,25 @@ def run_of(header: Mapping[str, Any], output: bytes, report: bytes, limits: Limi
     stopped = header["crossed"] or code not in (0, 1) or header["cpu"] >= limits.cpu_seconds
     told = None if stopped else _read(report, compiled=compiled)
     if prints and code == 0 and compiled and not stopped:
-        return Run("ended", output.decode("utf-8", "replace"), *_error(told or {}), seconds)
+        return ProgramRun("ended", output.decode("utf-8", "replace"), *_error(told or {}), seconds)
     if told is None or (told["status"] == "ended" and (prints or code != 0)):
         status, error, message = _without(header, limits)
-        return Run(status, None, error, None, message, seconds)
-    return Run(told["status"], told.get("value"), *_error(told), seconds)
+        return ProgramRun(status, None, error, None, message, seconds)
+    return ProgramRun(told["status"], told.get("value"), *_error(told), seconds)
 
 
 def _error(told: Mapping[str, Any]) -> tuple[str | None, int | None, str]:
     return told.get("error"), told.get("line"), told.get("message", "")
 
 
-def failure(why: str) -> Run:
+def failure(why: str) -> ProgramRun:
     """The sandbox's own fault."""
-    return Run("sandbox_failure", None, "SandboxFailure", None, why, 0.0)
+    return ProgramRun("sandbox_failure", None, "SandboxFailure", None, why, 0.0)
 
 
-def destroyer() -> Run:
+def destroyer() -> ProgramRun:
     """Of a program on which servers break that are sound."""
-    return Run("runtime_error", None, "Killed", None, "the sandbox broke on this program, and on no other", 0.0)
+    return ProgramRun("runtime_error", None, "Killed", None, "the sandbox broke on this program, and on no other", 0.0)
 
 
 def _read(report: bytes, *, compiled: bool) -> dict[str, Any] | None:

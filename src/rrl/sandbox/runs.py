@@ -21,7 +21,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ProgramRun:
     """What came of one input.
 
     ``value`` is what was printed or returned (JSON data) when the program ended, else None. ``error`` is the type of

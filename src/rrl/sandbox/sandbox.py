@@ -19,7 +19,7 @@ from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import CANARY, NO_MORE, Isolation, choose, described, reached
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.outcome import destroyer, failure, run_of
-from rrl.sandbox.runs import Job, Run
+from rrl.sandbox.runs import Job, ProgramRun
 from rrl.sandbox.server import Server, ServerLost
 from rrl.sandbox.start import Level
 
@@ -31,12 +31,12 @@ class _Pending:
 
     def __init__(self, job: Job) -> None:
         self.prints = job.function is None
-        self.future: Future[list[Run]] = Future()
-        self._runs: dict[int, Run] = {}
+        self.future: Future[list[ProgramRun]] = Future()
+        self._runs: dict[int, ProgramRun] = {}
         self._count = len(job.inputs)
         self._lock = threading.Lock()
 
-    def put(self, index: int, run: Run) -> None:
+    def put(self, index: int, run: ProgramRun) -> None:
         with self._lock:
             self._runs[index] = run
             done = len(self._runs) == self._count
@@ -80,7 +80,7 @@ class _Worker:
             beat()
         self._drop()
 
-    def _run(self, task: _Task) -> Run:
+    def _run(self, task: _Task) -> ProgramRun:
         why = ""
         for _ in range(2):
             try:
@@ -149,7 +149,7 @@ class Sandbox:
         with self._lock:
             self._choose()
 
-    def submit(self, job: Job) -> "Future[list[Run]]":
+    def submit(self, job: Job) -> "Future[list[ProgramRun]]":
         """One run for each input, in order, some time later; DataError if the isolation asked for does not work."""
         pending = _Pending(job)
         requests = [packed(job.source, job.function, given) for given in job.inputs]

@@ -31,7 +31,7 @@ SETTING = re.compile(r"\+*(hydra[./]|search[.=])")
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What the arguments ask for: Hydra's own settings, and of each task override all the values it takes in turn.
 
     ``command`` are the arguments that the sweep was started with; ``again`` is true where it goes on; ``search`` is
@@ -61,7 +61,7 @@ class Plan:
         return {key: str(value) for key, value in self.search.params.items() if key not in given} | varied
 
 
-def read(arguments: Sequence[str]) -> Plan:
+def read(arguments: Sequence[str]) -> SweepPlan:
     """Read the arguments; raises ConfigError when the settings of Hydra or of a search cannot be composed."""
     given = [argument for argument in arguments if argument not in SWITCHES]
     command, again = _goes_on(given)
@@ -72,7 +72,7 @@ def read(arguments: Sequence[str]) -> Plan:
     search = _search(written)
     params = [] if search is None else [f"{key}={value}" for key, value in search.params.items()]
     own = [text for text in aside if not text.lstrip("+").startswith("search")]
-    return Plan(command, again, texts, own, hydra, search, {**values_of(params), **values_of(texts)})
+    return SweepPlan(command, again, texts, own, hydra, search, {**values_of(params), **values_of(texts)})
 
 
 def _goes_on(given: Sequence[str]) -> tuple[list[str], bool]:
@@ -121,7 +121,7 @@ def _search(value: Any) -> Optuna | None:
     return found
 
 
-def check(plan: Plan) -> list[str] | None:
+def check(plan: SweepPlan) -> list[str] | None:
     """The devices to lend, None where a cluster has them; raises one ConfigError with all faults."""
     devices = visible() if plan.settings.runtime.choices["hydra/launcher"] in LOCAL else None
     faults = [*_misuses(plan), *_load_faults(plan, devices)]
@@ -130,7 +130,7 @@ def check(plan: Plan) -> list[str] | None:
     return devices
 
 
-def _misuses(plan: Plan) -> Iterator[str]:
+def _misuses(plan: SweepPlan) -> Iterator[str]:
     """What makes no sense in a sweep."""
     for text in [*plan.texts, *plan.hydra]:
         yield from _misuse(text, searching=plan.search is not None)
@@ -158,7 +158,7 @@ def _misuse(text: str, *, searching: bool) -> Iterator[str]:
         yield f"{text}: patterns are not expanded; list the choices"
 
 
-def _load_faults(plan: Plan, devices: Sequence[str] | None) -> Iterator[str]:
+def _load_faults(plan: SweepPlan, devices: Sequence[str] | None) -> Iterator[str]:
     """Faults of the first job's configuration, and of it with each other value in turn."""
     from rrl.config.check import load
 

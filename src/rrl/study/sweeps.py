@@ -13,7 +13,7 @@ from pathlib import Path
 from rrl.records.status import hold
 from rrl.study.sweep_files import OVER, Sweep, last_line, read_jobs, report, write_best, write_job, write_sweep
 from rrl.study.sweep_jobs import PAUSE, TRIAL, quoted
-from rrl.study.sweep_plan import Plan, check, read
+from rrl.study.sweep_plan import SweepPlan, check, read
 
 PROGRAM = (sys.executable, "-m", "rrl.cli.train")
 LAUNCH = (sys.executable, "-c", "from rrl.study.sweep_jobs import launch; launch()")
@@ -37,7 +37,7 @@ def sweep(arguments: Sequence[str], tell: Callable[[str], None]) -> int:
         return _exit_code(code, started, tell)
 
 
-def _begin(plan: Plan, devices: Sequence[str] | None) -> Sweep:
+def _begin(plan: SweepPlan, devices: Sequence[str] | None) -> Sweep:
     """The sweep's record, and those of its jobs as they wait; what has come to its end in an earlier attempt stays."""
     started = Sweep(
         folder=str(plan.folder),
@@ -55,7 +55,7 @@ def _begin(plan: Plan, devices: Sequence[str] | None) -> Sweep:
     return started
 
 
-def _launch(plan: Plan, started: Sweep, tell: Callable[[str], None]) -> int:
+def _launch(plan: SweepPlan, started: Sweep, tell: Callable[[str], None]) -> int:
     """Run Hydra in a process of its own and tell what becomes of the jobs; its exit code.
 
     In a session of its own, so that a terminal's Ctrl-C reaches no launcher's worker.

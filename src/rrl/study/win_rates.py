@@ -15,7 +15,7 @@ RULE = (
 )
 
 
-class Outcome(str, Enum):
+class MatchResult(str, Enum):
     """How a question ended for our side."""
 
     WIN = "win"
@@ -58,16 +58,16 @@ class Match:
     backward: Judgement
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> MatchResult:
         """By ``RULE``."""
         verdicts = (self.forward.preference, self.backward.preference)
         if Preference.ERROR in verdicts:
-            return Outcome.ERROR
+            return MatchResult.ERROR
         ends = {
-            (Preference.FIRST, Preference.SECOND): Outcome.WIN,
-            (Preference.SECOND, Preference.FIRST): Outcome.LOSE,
+            (Preference.FIRST, Preference.SECOND): MatchResult.WIN,
+            (Preference.SECOND, Preference.FIRST): MatchResult.LOSE,
         }
-        return ends.get(verdicts, Outcome.TIE)
+        return ends.get(verdicts, MatchResult.TIE)
 
     @property
     def followed(self) -> Preference | None:
@@ -100,11 +100,11 @@ def tally(played: Sequence[Match]) -> dict[str, Any]:
 
 def _tally(played: Sequence[Match]) -> dict[str, Any]:
     ends = [match.outcome for match in played]
-    count = {outcome: ends.count(outcome) for outcome in Outcome}
-    win, tie, lose = (count[outcome] for outcome in (Outcome.WIN, Outcome.TIE, Outcome.LOSE))
+    count = {outcome: ends.count(outcome) for outcome in MatchResult}
+    win, tie, lose = (count[outcome] for outcome in (MatchResult.WIN, MatchResult.TIE, MatchResult.LOSE))
     return {
         "n": win + tie + lose,
-        "errors": count[Outcome.ERROR],
+        "errors": count[MatchResult.ERROR],
         "equal": sum(match.answered.equal for match in played),
         "win": _share(win, win + tie + lose),
         "tie": _share(tie, win + tie + lose),
@@ -117,7 +117,7 @@ def _tally(played: Sequence[Match]) -> dict[str, Any]:
 
 def _position_bias(played: Sequence[Match]) -> dict[str, Any]:
     """How often the verdict stayed with the position when the answers changed places."""
-    judged = [match for match in played if match.outcome is not Outcome.ERROR and not match.answered.equal]
+    judged = [match for match in played if match.outcome is not MatchResult.ERROR and not match.answered.equal]
     first, second = (sum(m.followed is place for m in judged) for place in (Preference.FIRST, Preference.SECOND))
     return {**_share(first + second, len(judged)), "first": first, "second": second}
 

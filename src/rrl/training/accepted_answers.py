@@ -10,7 +10,7 @@ from rrl.types import Batch, Problem, Rollout, State
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AcceptedAnswer:
     """A right answer: its problem, by number, and its tokens, a given prefix included."""
 
     problem: int
@@ -19,7 +19,7 @@ class Answer:
 
 
 @dataclass(kw_only=True)
-class Harvest:
+class AcceptedAnswers:
     """Keeps right answers: of each problem the first ``per_problem`` (None: all), each text once if ``distinct``.
 
     ``right`` counts them all, kept or not.
@@ -27,12 +27,12 @@ class Harvest:
 
     per_problem: int | None
     distinct: bool
-    answers: list[Answer] = field(init=False, default_factory=list)
+    answers: list[AcceptedAnswer] = field(init=False, default_factory=list)
     right: Counter[int] = field(init=False, default_factory=Counter)
     _kept: Counter[int] = field(init=False, default_factory=Counter)
     _texts: set[tuple[int, str]] = field(init=False, default_factory=set)
 
-    def add(self, answer: Answer, text: str) -> None:
+    def add(self, answer: AcceptedAnswer, text: str) -> None:
         """Count a right answer and, unless there is enough like it, keep it."""
         self.right[answer.problem] += 1
         known = self.distinct and (answer.problem, text.strip()) in self._texts
@@ -59,13 +59,13 @@ class Harvest:
 
     def load_state_dict(self, state: StateDict) -> None:
         """Go back to a saved state."""
-        self.answers = [Answer(problem, tuple(tokens), guided) for problem, tokens, guided in state["answers"]]
+        self.answers = [AcceptedAnswer(problem, tuple(tokens), guided) for problem, tokens, guided in state["answers"]]
         self.right = Counter(state["right"])
         self._texts = {(problem, text) for problem, text in state["texts"]}
         self._kept = Counter(answer.problem for answer in self.answers)
 
 
-def as_batch(answers: Sequence[Answer], problems: Sequence[Problem], pad: int) -> Batch:
+def as_batch(answers: Sequence[AcceptedAnswer], problems: Sequence[Problem], pad: int) -> Batch:
     """Answers as if the policy had just written all of each, a given prefix too, and earned 1 by it.
 
     Each stands after its problem's own prompt, whatever was shown when it was written.

@@ -11,7 +11,7 @@ from rrl.contracts import border
 from rrl.errors import DataError, UsageError
 from rrl.interfaces import RolloutEngine
 from rrl.training.networks import Actor
-from rrl.types import Example, Problem, Rollout, Sampling, Scored, State
+from rrl.types import Example, Problem, Rollout, Sampling, State, TokenScores
 
 ROWS = ((3, 0), (9, 5), (14, 6), (6, 2))
 """Tokens of prompt and prefix of the probe's rows: several lengths, and rows that leave the batch before others."""
@@ -20,7 +20,7 @@ WRITTEN = 8
 LIMITS = {"float32": 0.005, "bfloat16": 0.25}
 """How far log-probabilities (nats) may differ on average: by rounding, not by another context."""
 
-Inspect = Callable[[Sequence[State]], list[Scored]]
+Inspect = Callable[[Sequence[State]], list[TokenScores]]
 
 
 def check_agreement(
@@ -52,11 +52,11 @@ def reader(model: Any, tokenizer: Any, temperature: float) -> Inspect:
     actor = Actor(model, temperature or 1.0, head_size=None, trunk_gradient=0.0).eval()
 
     @torch.no_grad()
-    def inspect(states: Sequence[State]) -> list[Scored]:
+    def inspect(states: Sequence[State]) -> list[TokenScores]:
         batch = context_batch(states, tokenizer.pad_token_id, tokenizer.eos_token_id).to(model.device)
         logprobs, _, _ = actor(batch.tokens, batch.attention, batch.mask)
         rows = zip(states, batch.mask, logprobs, strict=True)
-        return [Scored(tuple(row[mask][: len(state.prefix)].tolist()), ()) for state, mask, row in rows]
+        return [TokenScores(tuple(row[mask][: len(state.prefix)].tolist()), ()) for state, mask, row in rows]
 
     return inspect
 
@@ -73,7 +73,7 @@ def _as_prefix(rollout: Rollout) -> State:
     return State(rollout.state.problem, rollout.tokens)
 
 
-def _difference(rollouts: Sequence[Rollout], scored: Sequence[Scored]) -> float:
+def _difference(rollouts: Sequence[Rollout], scored: Sequence[TokenScores]) -> float:
     pairs = [
         (logprob + kept, read)
         for rollout, score in zip(rollouts, scored, strict=True)

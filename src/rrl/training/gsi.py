@@ -15,8 +15,8 @@ from rrl.errors import DivergenceError
 from rrl.interfaces import Guidance, StateDict
 from rrl.processes.distributed import agree
 from rrl.ranges import at_least_one, between, not_negative
-from rrl.training.accepted_answers import Answer, Harvest, as_batch
-from rrl.training.loop import Aggregate, Loop, Origin
+from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_batch
+from rrl.training.loop import Aggregate, Loop, RunStart
 from rrl.types import Feedback, Metrics, Rollout, State
 
 
@@ -83,7 +83,7 @@ class GSISettings:
         """Responses of an optimiser step."""
         return self.mini_batch_size
 
-    def make(self, origin: Origin, **parts: Any) -> "GSI":
+    def make(self, origin: RunStart, **parts: Any) -> "GSI":
         """The loop, which works with these parts."""
         if self.guidance is not None:
             longest = parts["engine"].sampling.max_new_tokens
@@ -101,7 +101,7 @@ class GSI(Loop):
     """
 
     settings: GSISettings
-    origin: Origin
+    origin: RunStart
     _iteration: int = field(init=False, default=0)
     _phase: Literal["sample", "guide", "tune"] = field(init=False, default="tune")
     _round: int = field(init=False, default=0)
@@ -113,7 +113,7 @@ class GSI(Loop):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._number = {problem.id: i for i, problem in enumerate(self.origin.problems)}
-        self._harvest = Harvest(per_problem=self.settings.keep_per_problem, distinct=self.settings.distinct)
+        self._harvest = AcceptedAnswers(per_problem=self.settings.keep_per_problem, distinct=self.settings.distinct)
 
     @property
     def progress(self) -> float:
@@ -184,7 +184,7 @@ class GSI(Loop):
         for number in self._drawn:
             problem = self.origin.problems[number]
             if problem.reference:
-                self._harvest.add(Answer(number, problem.reference, guided=False), problem.example.reference)
+                self._harvest.add(AcceptedAnswer(number, problem.reference, guided=False), problem.example.reference)
 
     def _draw(self) -> list[int]:
         count, problems = self.settings.problems_per_iteration, self.origin.problems
@@ -254,7 +254,7 @@ class GSI(Loop):
     def _keep(self, rollout: Rollout, feedback: Feedback) -> None:
         if feedback.solved and (rollout.finished or self.settings.train_on_truncated):
             number = self._number[rollout.state.problem.id]
-            self._harvest.add(Answer(number, rollout.tokens, guided=rollout.state.replayed), rollout.response)
+            self._harvest.add(AcceptedAnswer(number, rollout.tokens, guided=rollout.state.replayed), rollout.response)
 
     def _tune(self, minibatches: Sequence[Sequence[int]]) -> Metrics:
         """Optimiser steps on these answers, each to its problem's own prompt."""

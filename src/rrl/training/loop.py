@@ -24,7 +24,7 @@ Aggregate = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunStart:
     """What a run begins with: its problems, and its starting model, which ``model`` loads anew.
 
     ``render`` makes prompts of questions; a prompt of more than ``longest_prompt`` tokens leaves no room to answer.
@@ -68,7 +68,7 @@ class LoopSettings(Protocol):
     def mini_batch(self) -> int:
         """Rows of an optimiser step."""
 
-    def make(self, origin: Origin, **parts: Any) -> "Loop":
+    def make(self, origin: RunStart, **parts: Any) -> "Loop":
         """The loop, which works with these parts."""
 
 

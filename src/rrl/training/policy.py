@@ -19,7 +19,7 @@ from rrl.records.saving import rehearse, write_model
 from rrl.training.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
 from rrl.training.policy_settings import PolicySettings
 from rrl.training.zero import count, gathered_weights, in_deepspeed
-from rrl.types import Batch, Metrics, PolicyOutput, Scored, State
+from rrl.types import Batch, Metrics, PolicyOutput, State, TokenScores
 
 
 class DeepSpeedPolicy(Policy):
@@ -117,7 +117,7 @@ class DeepSpeedPolicy(Policy):
         old, ref, values = unshare(columns, len(batch))
         return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
 
-    def inspect(self, states: Sequence[State]) -> list[Scored]:
+    def inspect(self, states: Sequence[State]) -> list[TokenScores]:
         """What actor and critic think of each state's prefix, token by token."""
         if not states:
             return []
@@ -125,7 +125,7 @@ class DeepSpeedPolicy(Policy):
         scored = []
         for state, mask, logprobs, values in zip(states, batch.mask, batch.old_logprobs, batch.values, strict=True):
             known = len(state.prefix)
-            scored.append(Scored(tuple(logprobs[mask][:known].tolist()), tuple(values[mask].tolist())))
+            scored.append(TokenScores(tuple(logprobs[mask][:known].tolist()), tuple(values[mask].tolist())))
         return scored
 
     def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:

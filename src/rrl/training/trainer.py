@@ -13,7 +13,7 @@ from rrl.contracts import border
 from rrl.errors import DivergenceError
 from rrl.processes.distributed import agree
 from rrl.ranges import at_least_one, not_negative
-from rrl.training.loop import Aggregate, Loop, Origin
+from rrl.training.loop import Aggregate, Loop, RunStart
 from rrl.training.metrics import batch_metrics
 from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 
@@ -82,7 +82,7 @@ class TrainerSettings:
         per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
         return None if self.total_training_steps is None else self.total_training_steps * per_step
 
-    def make(self, origin: Origin, **parts: Any) -> "Trainer":
+    def make(self, origin: RunStart, **parts: Any) -> "Trainer":
         """The trainer, which works with these parts."""
         return Trainer(settings=self, **parts)
 

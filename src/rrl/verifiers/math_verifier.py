@@ -32,7 +32,7 @@ UNFIT = ("raised", "memory", "time_out", "crashed")
 
 
 @dataclass(kw_only=True, eq=False)
-class MathJudge:
+class MathVerifier:
     """``workers`` processes (null: as many as the sandbox), started with the first answer that needs one.
 
     An answer may take ``seconds`` of processor time, ``patience`` seconds by the clock and ``memory_mb`` of memory, and

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rrl.ranges import not_negative
-from rrl.sandbox.runs import Job, Run
+from rrl.sandbox.runs import Job, ProgramRun
 from rrl.sandbox.sandbox import Sandbox
 from rrl.types import Feedback, Rollout, Verdict
 from rrl.verifiers.program_output import same_output, same_value, wraps_each
@@ -87,7 +87,7 @@ class Suite:
 
 
 @dataclass(kw_only=True)
-class Judge:
+class ProgramVerifier:
     """Judges responses by running their programs.
 
     ``tolerance`` is the absolute or relative error that fractions may have (see ``comparison.py``). All tests run, also
@@ -96,7 +96,7 @@ class Judge:
 
     sandbox: Sandbox
     tolerance: float
-    _pending: dict[tuple[str, str], tuple[Suite, Future[list[Run]]]] = field(init=False, default_factory=dict)
+    _pending: dict[tuple[str, str], tuple[Suite, Future[list[ProgramRun]]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         not_negative(self, "tolerance")
@@ -138,7 +138,7 @@ class Judge:
         tests = tuple(self._result(suite, program.source, i, run) for i, run in enumerate(future.result()))
         return _feedback(_evidence(program.source, program.start, tests))
 
-    def _result(self, suite: Suite, source: str, number: int, run: Run) -> TestResult:
+    def _result(self, suite: Suite, source: str, number: int, run: ProgramRun) -> TestResult:
         if run.status == "ended":
             if suite.passed(number, run.value, self.tolerance):
                 return TestResult(Outcome.PASSED)

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from rrl.parts.rewards.preference import Moments, Preference
+from rrl.parts.rewards.preference import Moments, RewardModelReward
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 
 EMPTY = Feedback(0.0, Verdict.UNPARSEABLE, {"reward": None})
 
 
-def reward(**changes: Any) -> Preference:
+def reward(**changes: Any) -> RewardModelReward:
     shape = {"subtract_mean": False, "clip": None, "unparseable": -5.0, "truncation_penalty": 0.0}
-    return Preference(**shape | changes)
+    return RewardModelReward(**shape | changes)
 
 
 def rollout(actions: int = 1, finished: bool = True) -> Rollout:
@@ -27,7 +27,7 @@ def says(number: float) -> Feedback:
     return Feedback(0.5, Verdict.WRONG, {"reward": number})
 
 
-def seen(part: Preference, *batches: Sequence[float]) -> Preference:
+def seen(part: RewardModelReward, *batches: Sequence[float]) -> RewardModelReward:
     for batch in batches:
         part.observe([rollout() for _ in batch], [says(number) for number in batch])
     return part
@@ -110,7 +110,7 @@ def test_pricing_changes_nothing() -> None:
 
 
 def test_it_needs_preferences_and_says_when_one_is_missing() -> None:
-    assert Preference.needs == {"preferences"}
+    assert RewardModelReward.needs == {"preferences"}
     with pytest.raises(TypeError, match=r"evidence\['reward'\]: expected the reward model's number, got None"):
         reward()(rollout(), Feedback(1.0, Verdict.RIGHT, {}))
 

@@ -19,7 +19,7 @@ from rrl.parts.samplers.schedule import Schedule
 from rrl.parts.selections.confidence import Confidence
 from rrl.parts.selections.critic import CriticRise, CriticThreshold, CriticTopK
 from rrl.parts.selections.random_cut import RandomCut
-from rrl.types import Feedback, Metrics, Problem, Rollout, Scored, State, Verdict
+from rrl.types import Feedback, Metrics, Problem, Rollout, State, TokenScores, Verdict
 
 EASY = [problem(f"easy{i}", level="easy", prompt=(1, i)) for i in range(3)]
 HARD = [problem(f"hard{i}", level="hard", prompt=(1, 10 + i), reference=(20, 21, 22, 2)) for i in range(5)]
@@ -36,10 +36,10 @@ class Inspector:
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[int, ...]]] = []
 
-    def __call__(self, states: Sequence[State]) -> list[Scored]:
+    def __call__(self, states: Sequence[State]) -> list[TokenScores]:
         self.asked += [(state.problem.id, state.prefix) for state in states]
         lengths = [len(state.prefix) for state in states]
-        return [Scored((-0.1,) * n, tuple(i / 10 for i in range(n + 1))) for n in lengths]
+        return [TokenScores((-0.1,) * n, tuple(i / 10 for i in range(n + 1))) for n in lengths]
 
 
 def problems(seed: int = 0, *, data: Sequence[Problem] = (*EASY, *HARD), weights: Any = None) -> Problems:

@@ -11,10 +11,10 @@ from rrl.cuts import Cutter
 from rrl.parts.selections.confidence import Confidence
 from rrl.parts.selections.critic import CriticPeak, CriticRise, CriticThreshold, CriticTopK
 from rrl.parts.selections.random_cut import RandomCut
-from rrl.types import Scored
+from rrl.types import TokenScores
 
 # Seven tokens. The highest value, 0.9, stands after three of them; the token that was doubted most is the last.
-RESPONSE = Scored(
+RESPONSE = TokenScores(
     logprobs=tuple(math.log(p) for p in (0.9, 0.8, 1.0, 0.5, 1.0, 1.0, 0.25)),
     values=(0.25, 0.5, 0.3, 0.9, 0.7, 0.75, 0.4, 0.8),
 )
@@ -73,13 +73,13 @@ def test_peak_takes_the_best_legal_state_if_the_value_later_falls(fall, legal, e
 
 
 def test_what_the_critic_says_after_the_end_token_is_no_fall():
-    reference = Scored(logprobs=(0.0,) * 4, values=(0.2, 0.5, 0.9, 0.9, -3.0))
+    reference = TokenScores(logprobs=(0.0,) * 4, values=(0.2, 0.5, 0.9, 0.9, -3.0))
     assert cuts(CriticPeak(fall=0.1), [1, 2, 3], reference) == []
 
 
 @pytest.mark.parametrize("rule", [CriticThreshold(tau=0), CriticRise(delta=0), CriticPeak(fall=0), CriticTopK(k=1)])
 def test_of_equal_values_the_shortest_prefix_is_taken(rule):
-    flat = Scored(logprobs=(0.0,) * 4, values=(0.5,) * 4)
+    flat = TokenScores(logprobs=(0.0,) * 4, values=(0.5,) * 4)
     assert cuts(rule, [1, 2, 3], flat) == [1]
 
 

@@ -21,7 +21,7 @@ from rrl.parts.tasks.coding import CodingTask
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.sandbox import Sandbox
 from rrl.types import Example, Problem, Rollout, State, Verdict
-from rrl.verifiers.program_verifier import Judge, Suite
+from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
 CONF = Path(__file__).parents[3] / "conf"
 SETTINGS: dict[str, Any] = {
@@ -34,9 +34,9 @@ LIMITS = Limits(
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
+def judge() -> Iterator[ProgramVerifier]:
     sandbox = Sandbox(limits=LIMITS, workers=2, isolation="auto")
-    yield Judge(sandbox=sandbox, tolerance=1e-6)
+    yield ProgramVerifier(sandbox=sandbox, tolerance=1e-6)
     sandbox.close()
 
 
@@ -60,11 +60,11 @@ def raw(file: Path) -> dict[int, dict[str, Any]]:
 NO_JUDGE: Any = None
 
 
-def apps(path: Path | None, judge: Judge = NO_JUDGE, **changes: Any) -> APPS:
+def apps(path: Path | None, judge: ProgramVerifier = NO_JUDGE, **changes: Any) -> APPS:
     return APPS(**{**SETTINGS, "path": path and str(path), "hub_id": "codeparrot/apps", "judge": judge, **changes})
 
 
-def plus(path: Path | None, judge: Judge = NO_JUDGE, **changes: Any) -> APPSPlus:
+def plus(path: Path | None, judge: ProgramVerifier = NO_JUDGE, **changes: Any) -> APPSPlus:
     return APPSPlus(**{**SETTINGS, "path": path and str(path), "judge": judge, **changes})
 
 
@@ -291,7 +291,9 @@ def document(folder: Path, *rows: dict[str, Any], place: str = "data.json") -> P
 
 
 @pytest.mark.parametrize("place", ["data.json", "data/v1/data.json", "APPS_PLUS_FINAL.json"])
-def test_apps_plus_is_one_document_with_a_function_for_every_problem(place: str, judge: Judge, tmp_path: Path) -> None:
+def test_apps_plus_is_one_document_with_a_function_for_every_problem(
+    place: str, judge: ProgramVerifier, tmp_path: Path
+) -> None:
     method = {
         "canonical_solution": "class Solution:\n    def add(self, a: int, b: int) -> List[int]:\n        return a + b",
         "starter_code": "class Solution:\n    def add(self, a: int, b: int) -> List[int]:",
@@ -379,7 +381,7 @@ PASSING = (0, 1, 111, 2000, 2001, 2287, 2401, 2402, 2404, 2405, 2412, 4184)
 
 
 def test_real_references_pass_and_those_of_other_problems_do_not(
-    file: Path, raw: dict[int, dict[str, Any]], judge: Judge
+    file: Path, raw: dict[int, dict[str, Any]], judge: ProgramVerifier
 ) -> None:
     task = apps(file, judge)
     found = {int(e.id.split("/")[2]): e for split in ("train", "test") for e in task.examples(split)}
@@ -393,7 +395,7 @@ def test_real_references_pass_and_those_of_other_problems_do_not(
 
 @pytest.mark.slow
 def test_as_many_references_pass_as_the_data_are_said_to_have(
-    file: Path, raw: dict[int, dict[str, Any]], judge: Judge
+    file: Path, raw: dict[int, dict[str, Any]], judge: ProgramVerifier
 ) -> None:
     task = apps(file, judge)
     examples = [e for split in ("train", "test") for e in task.examples(split)]

@@ -23,7 +23,7 @@ from rrl.parts.tasks.math import MATH
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 from rrl.verifiers.final_answers import final_answer, is_words, last_box, same_text
 from rrl.verifiers.math_equality import _leaves_work, compare
-from rrl.verifiers.math_verifier import MathJudge
+from rrl.verifiers.math_verifier import MathVerifier
 
 HERE = Path(__file__).resolve().parents[2]
 LIMITS: dict[str, Any] = {
@@ -31,7 +31,7 @@ LIMITS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make_task(judge: MathJudge, path: object = None, answer_format: Any = "boxed") -> MATH:
+def make_task(judge: MathVerifier, path: object = None, answer_format: Any = "boxed") -> MATH:
     return MATH(
         path=None if path is None else str(path),
         hub_id="EleutherAI/hendrycks_math",
@@ -47,9 +47,9 @@ def rollout(response: str, answer: str, finished: bool = True, question: str = "
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[MathJudge]:
+def judge() -> Iterator[MathVerifier]:
     """One warm worker for all tests of this file."""
-    made = MathJudge(**LIMITS)
+    made = MathVerifier(**LIMITS)
     yield made
     made.close()
 
@@ -67,7 +67,7 @@ def folder() -> Path:
 @pytest.fixture(scope="module")
 def examples(folder: Path) -> list[Example]:
     """Train, then test."""
-    task = make_task(MathJudge(**LIMITS), folder)
+    task = make_task(MathVerifier(**LIMITS), folder)
     return task.examples("train") + task.examples("test")
 
 
@@ -305,7 +305,7 @@ PAIRS = [
 ]
 
 
-def test_pairs_worked_by_hand(judge: MathJudge) -> None:
+def test_pairs_worked_by_hand(judge: MathVerifier) -> None:
     found = judge.judge([(answer, expected) for answer, expected, _ in PAIRS])
     wrongly = [
         (answer, expected, f.verdict.value, f.evidence["outcome"])
@@ -332,14 +332,14 @@ COPIES = [
 ]
 
 
-def test_a_formula_of_the_question_is_no_answer_to_it(judge: MathJudge) -> None:
+def test_a_formula_of_the_question_is_no_answer_to_it(judge: MathVerifier) -> None:
     asked = [rollout(rf"\boxed{{{answer}}}", expected, question=question) for question, answer, expected, _ in COPIES]
     found = make_task(judge).verify(asked)
     assert [item.solved for item in found] == [right for *_, right in COPIES]
     assert [item.evidence["outcome"] for item in found].count("copied") == 5
 
 
-def test_a_verdict_comes_with_evidence(judge: MathJudge) -> None:
+def test_a_verdict_comes_with_evidence(judge: MathVerifier) -> None:
     responses = [r"\boxed{0.5}", r"\boxed{\frac12}", r"\boxed{2}", "none", r"\boxed{))}", r"\boxed{" + "1" * 2000 + "}"]
     found = make_task(judge).verify([rollout(text, r"\frac12") for text in responses])
     assert [(f.verdict.value, f.evidence["outcome"]) for f in found] == [
@@ -358,7 +358,7 @@ def test_a_verdict_comes_with_evidence(judge: MathJudge) -> None:
 
 
 @dataclass(kw_only=True, eq=False)
-class Fragile(MathJudge):
+class Fragile(MathVerifier):
     """A judge whose workers do what the texts say, see fixtures/math_worker.py."""
 
     module: ClassVar[str] = "fixtures.math_worker"
@@ -448,14 +448,14 @@ PATHOLOGICAL = [
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", PATHOLOGICAL, ids=lambda text: text[:12])
 def test_a_pathological_answer_costs_its_limit_and_is_never_right(answer: str) -> None:
-    judge = MathJudge(**LIMITS | {"max_characters": 10**9})
+    judge = MathVerifier(**LIMITS | {"max_characters": 10**9})
     found = judge.judge([(answer, "42"), ("0.50", r"\frac12")])
     judge.close()
     assert found[0].verdict in (Verdict.UNPARSEABLE, Verdict.WRONG)
     assert found[1].verdict is Verdict.RIGHT
 
 
-def test_a_tower_of_powers_is_unparseable_and_the_next_answer_is_judged(judge: MathJudge) -> None:
+def test_a_tower_of_powers_is_unparseable_and_the_next_answer_is_judged(judge: MathVerifier) -> None:
     found = judge.judge([("10^{10^{10}}", "42"), ("0.50", r"\frac12")])
     assert (found[0].verdict, found[0].evidence["outcome"]) == (Verdict.UNPARSEABLE, "time_out")
     assert found[1].verdict is Verdict.RIGHT
@@ -487,7 +487,7 @@ def test_levels_and_subjects_are_the_official_ones(examples: list[Example]) -> N
     assert unknown == ["math/train/geometry/377.json", "math/train/geometry/471.json"]
 
 
-def test_canonical_solutions_are_right_and_others_are_wrong(examples: list[Example], judge: MathJudge) -> None:
+def test_canonical_solutions_are_right_and_others_are_wrong(examples: list[Example], judge: MathVerifier) -> None:
     """150 of each, by chance; experiments/math/verifier.py has all of them."""
     sample = random.Random(7).sample(examples, 150)
     task = make_task(judge)
@@ -502,7 +502,7 @@ def test_canonical_solutions_are_right_and_others_are_wrong(examples: list[Examp
 
 
 @pytest.mark.slow
-def test_every_canonical_solution_is_right(examples: list[Example], judge: MathJudge) -> None:
+def test_every_canonical_solution_is_right(examples: list[Example], judge: MathVerifier) -> None:
     found = make_task(judge).verify([rollout(example.reference, example.answer) for example in examples])
     assert Counter(f.verdict for f in found) == {Verdict.RIGHT: 12_498}
 
@@ -517,7 +517,7 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
     return path.parent
 
 
-def test_rows_need_no_unique_id(tmp_path: Path, judge: MathJudge) -> None:
+def test_rows_need_no_unique_id(tmp_path: Path, judge: MathVerifier) -> None:
     example = make_task(judge, write(tmp_path / "test.jsonl", ROW)).examples("test")[0]
     assert example == Example(
         "math/test/0", "Level 3", "P", r"So \boxed{4}.", "4", {"subject": "counting_and_probability"}
@@ -525,7 +525,7 @@ def test_rows_need_no_unique_id(tmp_path: Path, judge: MathJudge) -> None:
 
 
 def test_a_problem_with_an_empty_box_is_left_out_and_told(
-    tmp_path: Path, judge: MathJudge, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, judge: MathVerifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [ROW, {**ROW, "solution": r"so there are $\boxed{}$ primes.", "unique_id": "train/number_theory/7115.json"}]
     examples = make_task(judge, write(tmp_path / "train.jsonl", *rows)).examples("train")
@@ -533,7 +533,7 @@ def test_a_problem_with_an_empty_box_is_left_out_and_told(
     assert "1 problems have no final answer and are left out: math/train/number_theory/7115.json" in caplog.text
 
 
-def test_math500_is_a_split_of_its_own_with_its_own_fields(tmp_path: Path, judge: MathJudge) -> None:
+def test_math500_is_a_split_of_its_own_with_its_own_fields(tmp_path: Path, judge: MathVerifier) -> None:
     row = {
         "problem": "P", "solution": r"\boxed{4}", "answer": "4", "subject": "Number Theory", "level": 2,
         "unique_id": "test/number_theory/5.json",
@@ -543,7 +543,9 @@ def test_math500_is_a_split_of_its_own_with_its_own_fields(tmp_path: Path, judge
     assert (example.answer, example.strata) == ("4", {"subject": "number_theory"})
 
 
-def test_the_hub_has_seven_subjects_that_are_joined_in_order(judge: MathJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_has_seven_subjects_that_are_joined_in_order(
+    judge: MathVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
 
     def load_split(path: None, *, hub_id: str, hub_config: str | None, split: str, fields: Any) -> list[Any]:
@@ -558,12 +560,12 @@ def test_the_hub_has_seven_subjects_that_are_joined_in_order(judge: MathJudge, m
     assert asked[-1] == ("HuggingFaceH4/MATH-500", None, "test")
 
 
-def test_a_wrong_split_is_told_with_the_known_ones(judge: MathJudge) -> None:
+def test_a_wrong_split_is_told_with_the_known_ones(judge: MathVerifier) -> None:
     with pytest.raises(ConfigError, match=r"evaluation.split: .*'validation'; expected one of train, test, math500"):
         make_task(judge).examples("validation")
 
 
-def test_data_that_is_not_math_is_refused(tmp_path: Path, judge: MathJudge) -> None:
+def test_data_that_is_not_math_is_refused(tmp_path: Path, judge: MathVerifier) -> None:
     folder = write(tmp_path / "train.jsonl", {**ROW, "solution": "4"}, {**ROW, "solution": "5"})
     with pytest.raises(DataError, match=r"train: none of 2 solutions ends in a box"):
         make_task(judge, folder).examples("train")
@@ -572,7 +574,7 @@ def test_data_that_is_not_math_is_refused(tmp_path: Path, judge: MathJudge) -> N
         make_task(judge, folder).examples("test")
 
 
-def test_demonstrations_are_shuffled_training_problems(tmp_path: Path, judge: MathJudge) -> None:
+def test_demonstrations_are_shuffled_training_problems(tmp_path: Path, judge: MathVerifier) -> None:
     folder = write(tmp_path / "train.jsonl", *({**ROW, "problem": str(i)} for i in range(6)))
     task = make_task(judge, folder)
     many = [example.question for example in task.demonstrations(12, seed=3)]
@@ -600,7 +602,7 @@ def test_the_yaml_states_every_field() -> None:
     stated = yaml.safe_load((HERE.parent / "conf/task/math.yaml").read_text(encoding="utf-8"))["task"]
     assert stated.pop("_target_") == "rrl.parts.tasks.math.MATH"
     assert stated.keys() == MATH.__dataclass_fields__.keys()
-    assert stated["judge"].keys() - {"_target_"} == {f.name for f in fields(MathJudge) if f.init}
+    assert stated["judge"].keys() - {"_target_"} == {f.name for f in fields(MathVerifier) if f.init}
 
 
 def test_the_documented_defaults_are_those_of_the_yaml() -> None:
@@ -643,7 +645,7 @@ def test_a_step_of_replay_on_real_problems(folder: Path, tmp_path: Path) -> None
     assert json.loads(dump[0])["problem"]["strata"].keys() == {"subject"}
 
 
-def test_judging_begins_while_other_rollouts_are_being_written(judge: MathJudge) -> None:
+def test_judging_begins_while_other_rollouts_are_being_written(judge: MathVerifier) -> None:
     task = make_task(judge)
     batch = [rollout(r"\boxed{0.125}", r"\frac18"), rollout(r"\boxed{2}", "2"), rollout("", "3")]
     task.begin(batch)

@@ -11,7 +11,7 @@ from rrl.parts.tasks.minicode import LEVELS, STRONG, WEAK, WORDS, MiniCode, ask,
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.sandbox import Sandbox
 from rrl.types import Example, Feedback, Problem, Rollout, State
-from rrl.verifiers.program_verifier import Judge, Suite
+from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 from rrl.verifiers.programs import ProgramEvidence
 
 LIMITS = Limits(
@@ -23,13 +23,13 @@ UNUSED: Any = None
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
+def judge() -> Iterator[ProgramVerifier]:
     sandbox = Sandbox(limits=LIMITS, workers=2, isolation="auto")
-    yield Judge(sandbox=sandbox, tolerance=0.0)
+    yield ProgramVerifier(sandbox=sandbox, tolerance=0.0)
     sandbox.close()
 
 
-def task(judge: Judge = UNUSED, **changes: Any) -> MiniCode:
+def task(judge: ProgramVerifier = UNUSED, **changes: Any) -> MiniCode:
     shape = {
         "train_per_level": 30, "test_per_level": 20, "tests": 3, "demonstration_lengths": (1, 3, 5),
         "demonstration_weak": 0.25, "data_seed": 0, "judge": judge,
@@ -37,7 +37,7 @@ def task(judge: Judge = UNUSED, **changes: Any) -> MiniCode:
     return MiniCode(**shape | changes)
 
 
-def judged(judge: Judge, *programs: tuple[Example, str]) -> list[Feedback]:
+def judged(judge: ProgramVerifier, *programs: tuple[Example, str]) -> list[Feedback]:
     rollouts = [Rollout(State(Problem(e, (), ())), (), (), (), True, text, 0) for e, text in programs]
     code = task(judge)
     code.begin(rollouts)
@@ -129,7 +129,7 @@ def test_demonstrations_hold_the_asked_share_of_weak_words(weak: float) -> None:
 # --- verdicts of the sandbox ------------------------------------------------------------------------------------------
 
 
-def test_every_reference_passes_and_none_without_one_of_its_lines(judge: Judge) -> None:
+def test_every_reference_passes_and_none_without_one_of_its_lines(judge: ProgramVerifier) -> None:
     examples = [e for level in LEVELS for e in task().examples("test") if e.level == level][::6]
     shorter = []
     for example in examples:
@@ -153,7 +153,7 @@ def test_every_reference_passes_and_none_without_one_of_its_lines(judge: Judge) 
     ],
 )
 def test_a_program_is_judged_with_its_kind_of_failure_and_line(
-    judge: Judge, program: str, outcome: str, error: str | None, line: int | None, passed: int
+    judge: ProgramVerifier, program: str, outcome: str, error: str | None, line: int | None, passed: int
 ) -> None:
     evidence = ProgramEvidence.of(judged(judge, (PROBLEM, program))[0].evidence)
     assert (evidence.outcome.value, evidence.error, evidence.line) == (outcome, error, line)

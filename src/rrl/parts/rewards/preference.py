@@ -10,7 +10,7 @@ from rrl.types import Feedback, Metrics, Rollout, Verdict
 
 
 @dataclass(kw_only=True)
-class Preference(Reward):
+class RewardModelReward(Reward):
     """Pays on the last token
 
         clip((r - m) / s, -clip, clip) - truncation_penalty [the length limit cut the response off]

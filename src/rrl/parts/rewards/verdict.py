@@ -8,7 +8,7 @@ from rrl.types import Feedback, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict(Reward):
+class OutcomeReward(Reward):
     """Pays ``score``, less ``truncation_penalty`` when the length limit cut the response off, on its last token."""
 
     truncation_penalty: float

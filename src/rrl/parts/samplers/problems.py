@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrl.errors import DataError
-from rrl.interfaces import Inspect, StateDict, StateSampler
+from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
 
 
@@ -26,7 +26,7 @@ class Problems(StateSampler):
         if weights is not None and (not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0):
             raise ValueError(f"level_weights: expected weights >= 0 with a positive sum, got {dict(weights)}")
 
-    def start(self, problems: Sequence[Problem], seed: int, inspect: Inspect, tokenizer: Any) -> None:
+    def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Sort the problems into decks; every level with a weight needs problems."""
         self._rng = random.Random(f"problems/{seed}")
         self._decks: dict[str, list[Problem]] = {}

@@ -8,14 +8,14 @@ from typing import Any, Literal
 from rrl.contracts import border
 from rrl.cuts import CutPoints, Cutter
 from rrl.functional import explained_variance
-from rrl.interfaces import Inspect, Selection, StateDict, StateSampler
+from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
 from rrl.parts.samplers.buffer import StateBuffer, StoredState
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.schedule import Schedule
 from rrl.ranges import not_negative
-from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, Scored, State
+from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State, TokenScores
 
-NOTHING = Scored((), ())
+NOTHING = TokenScores((), ())
 """What there is to think of no prefix."""
 
 
@@ -70,7 +70,7 @@ class Retrospective(StateSampler):
         """True when the selection rule or the gate reads the critic."""
         return self.selection.needs_critic or self.min_explained_variance is not None
 
-    def start(self, problems: Sequence[Problem], seed: int, inspect: Inspect, tokenizer: Any) -> None:
+    def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin with an empty memory."""
         self._fresh.start(problems, seed, inspect, tokenizer)
         self._rng = random.Random(f"retrospective/{seed}")
@@ -160,10 +160,10 @@ class Retrospective(StateSampler):
             known = len(rollout.state.prefix)
             legal = [cut for cut in self._legal(rollout.tokens) if cut > known]
             drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
-            scored = Scored((*given.logprobs, *drawn), (*given.values[:known], *values))
+            scored = TokenScores((*given.logprobs, *drawn), (*given.values[:known], *values))
             self._remember(rollout.state, rollout.tokens, scored, legal, "self", rollout.version)
 
-    def _given(self, starts: Sequence[State]) -> list[Scored]:
+    def _given(self, starts: Sequence[State]) -> list[TokenScores]:
         """What the policy thinks of the prefixes that rollouts began with, so that scores count from the prompt."""
         seen = iter(self._inspect([start for start in starts if start.prefix]))
         return [next(seen) if start.prefix else NOTHING for start in starts]
@@ -188,7 +188,7 @@ class Retrospective(StateSampler):
         return [cut for cut in self._cutter.legal(tokens) if cut < self.max_response_length]
 
     def _remember(
-        self, start: State, response: tuple[int, ...], scored: Scored, legal: Sequence[int],
+        self, start: State, response: tuple[int, ...], scored: TokenScores, legal: Sequence[int],
         source: Literal["self", "canonical"], version: int,
     ) -> bool:  # fmt: skip
         """Add the states that the rule finds along a whole response to the prompt; whether it found any."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from rrl.interfaces import Selection
-from rrl.types import Scored
+from rrl.types import TokenScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Confidence(Selection):
         if not 0 < self.below <= 1:
             raise ValueError(f"below: expected a probability > 0, got {self.below}")
 
-    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when every token was sure or the doubt came before the first legal point."""
         threshold = math.log(self.below)
         doubt = next((i for i, logprob in enumerate(response.logprobs) if logprob < threshold), None)
@@ -32,6 +32,6 @@ class Confidence(Selection):
             return []
         return [cut for cut in legal if cut <= doubt][-1:]
 
-    def score(self, response: Scored, cut: int) -> float:
+    def score(self, response: TokenScores, cut: int) -> float:
         """Probability of the first ``cut`` tokens."""
         return math.exp(sum(response.logprobs[:cut]))

@@ -6,7 +6,7 @@ from random import Random
 
 from rrl.interfaces import Selection
 from rrl.ranges import at_least_one
-from rrl.types import Scored
+from rrl.types import TokenScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,12 @@ class CriticThreshold(Selection):
 
     needs_critic = True
 
-    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when no state is valued enough."""
         best = max(legal, key=lambda cut: response.values[cut], default=None)
         return [best] if best is not None and response.values[best] >= self.tau else []
 
-    def score(self, response: Scored, cut: int) -> float:
+    def score(self, response: TokenScores, cut: int) -> float:
         """The critic's value."""
         return response.values[cut]
 
@@ -35,12 +35,12 @@ class CriticRise(Selection):
 
     needs_critic = True
 
-    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when the value did not rise enough."""
         best = max(legal, key=lambda cut: response.values[cut], default=None)
         return [best] if best is not None and self.score(response, best) >= self.delta else []
 
-    def score(self, response: Scored, cut: int) -> float:
+    def score(self, response: TokenScores, cut: int) -> float:
         """The rise."""
         return response.values[cut] - response.values[0]
 
@@ -56,11 +56,11 @@ class CriticTopK(Selection):
     def __post_init__(self) -> None:
         at_least_one(self, "k")
 
-    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """At most ``k`` cuts."""
         return sorted(sorted(legal, key=lambda cut: response.values[cut], reverse=True)[: self.k])
 
-    def score(self, response: Scored, cut: int) -> float:
+    def score(self, response: TokenScores, cut: int) -> float:
         """The critic's value."""
         return response.values[cut]
 
@@ -73,7 +73,7 @@ class CriticPeak(Selection):
 
     needs_critic = True
 
-    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when the value never fell that far."""
         best = max(legal, key=lambda cut: response.values[cut], default=None)
         states = response.values[: len(response.logprobs)]  # after the end token is none: its value was never learnt
@@ -81,6 +81,6 @@ class CriticPeak(Selection):
             return []
         return [best]
 
-    def score(self, response: Scored, cut: int) -> float:
+    def score(self, response: TokenScores, cut: int) -> float:
         """The critic's value."""
         return response.values[cut]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from rrl.interfaces import Selection
-from rrl.types import Scored
+from rrl.types import TokenScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +14,10 @@ class RandomCut(Selection):
 
     needs_critic = False
 
-    def cuts(self, response: Scored, legal: Sequence[int], rng: Random) -> list[int]:
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when there is no legal point."""
         return [rng.choice(legal)] if legal else []
 
-    def score(self, response: Scored, cut: int) -> float:
+    def score(self, response: TokenScores, cut: int) -> float:
         """No state is better than another."""
         return 0.0

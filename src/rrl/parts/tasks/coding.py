@@ -13,7 +13,7 @@ from rrl.interfaces import Task
 from rrl.parts.tasks.rows import Row, held_out, refuse, shuffled_epochs, unwritable
 from rrl.ranges import at_least_one, between
 from rrl.types import Example, Feedback, Rollout
-from rrl.verifiers.program_verifier import Judge, Suite
+from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class CodingTask(Task):
     without_reference: Literal["keep", "drop", "refuse"]
     script_instruction: str
     call_instruction: str
-    judge: Judge
+    judge: ProgramVerifier
 
     gives = frozenset({"references", "programs"})
 

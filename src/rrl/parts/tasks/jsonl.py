@@ -13,7 +13,7 @@ from rrl.types import Example, Feedback, Rollout, Verdict
 from rrl.verifiers.conclusions import conclusion, last_box, tagged
 from rrl.verifiers.final_answers import final_answer
 from rrl.verifiers.final_numbers import read_answer, read_number
-from rrl.verifiers.math_verifier import MathJudge, Pair
+from rrl.verifiers.math_verifier import MathVerifier, Pair
 
 Match = Literal["exact", "number", "mathematics", "regex"]
 SPLITS = ("train", "test")
@@ -42,7 +42,7 @@ class JSONLines(Task):
     level: str | None
     id: str | None
     match: Match
-    judge: MathJudge
+    judge: MathVerifier
 
     gives = frozenset({"references", "answers"})
 

@@ -14,7 +14,7 @@ from rrl.interfaces import Task
 from rrl.parts.tasks.rows import Row, load_split, refuse, shuffled_epochs
 from rrl.types import Example, Feedback, Rollout, Verdict
 from rrl.verifiers.final_answers import AnswerFormat, final_answer, is_copied
-from rrl.verifiers.math_verifier import MathJudge, Pair
+from rrl.verifiers.math_verifier import MathVerifier, Pair
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class MATH(Task):
     hub_id: str
     math500_hub_id: str
     answer_format: AnswerFormat
-    judge: MathJudge
+    judge: MathVerifier
 
     gives = frozenset({"references", "answers"})
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rrl.parts.tasks.embedded import Embedded, check_lengths
 from rrl.ranges import between
 from rrl.types import Example, Feedback, Rollout
-from rrl.verifiers.program_verifier import Judge, Suite
+from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
 
 class Word(NamedTuple):
@@ -61,7 +61,7 @@ class MiniCode(Embedded):
     tests: int
     demonstration_lengths: tuple[int, ...]
     demonstration_weak: float
-    judge: Judge
+    judge: ProgramVerifier
 
     gives = frozenset({"references", "programs"})
     name, levels, trained, most = "minicode", tuple(LEVELS), ("easy3", "hard5"), 2_500

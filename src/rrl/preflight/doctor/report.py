@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-State = Literal["ok", "limited", "missing"]
+Status = Literal["ok", "limited", "missing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Finding:
     """
 
     what: str
-    state: State
+    state: Status
     detail: str
     needed: bool
     why: str
