@@ -91,12 +91,12 @@ def test_the_choice_of_an_algorithm_wins_over_a_tasks_natural_reward_and_the_com
         return target.rpartition(".")[2]
 
     assert [chosen("task=trace"), chosen("task=hh"), chosen("task=hh", "algo=ppo")] == [
-        "Verdict", "Preference", "Preference",
+        "OutcomeReward", "RewardModelReward", "RewardModelReward",
     ]  # fmt: skip
     assert [chosen("task=hh", "algo=mine"), chosen("task=hh", "algo=mine", "reward=preference")] == [
-        "Verdict", "Preference",
+        "OutcomeReward", "RewardModelReward",
     ]  # fmt: skip
-    assert chosen("task=hh", "reward=verdict") == "Verdict"
+    assert chosen("task=hh", "reward=verdict") == "OutcomeReward"
 
 
 @pytest.mark.parametrize("algo", [algo for algo in groups()["algo"] if f"algo={algo}" not in NEEDS])
