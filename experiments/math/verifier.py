@@ -142,7 +142,7 @@ def shuffled(rows: Sequence[Row]) -> Row:
 def neighbours(rows: Sequence[Row]) -> Row:
     """Near misses: each distinct answer against the two that follow it in the alphabet, both ways round."""
     answers = sorted(
-        {row["answer"] for row in rows if row["answer"]}, key=lambda text: re.sub(r"\\[a-z]+|\W", "", text)
+        {row["answer"] for row in rows if row["answer"]}, key=lambda text: (re.sub(r"\\[a-z]+|\W", "", text), text)
     )
     forward = [(one, other) for step in (1, 2) for one, other in zip(answers, answers[step:], strict=False)]
     return judged_right([pair for one, other in forward for pair in ((one, other), (other, one))])
