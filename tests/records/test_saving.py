@@ -158,7 +158,9 @@ def test_a_part_whose_state_cannot_be_saved_is_told_before_training(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rrl.parts.rewards.verdict.OutcomeReward.state_dict", lambda self: {"how": lambda: 1})
-    with pytest.raises(ContractError, match=r"reward: OutcomeReward.state_dict cannot be saved \(.*expected plain data"):
+    with pytest.raises(
+        ContractError, match=r"reward: OutcomeReward.state_dict cannot be saved \(.*expected plain data"
+    ):
         start(base, tmp_path / "run")
 
 
