@@ -64,8 +64,10 @@ def test_who_computes_for_ever_is_stopped(level: str) -> None:
         assert still_honest(made)
 
 
-def test_the_time_to_compute_is_kept_to_the_tenth_of_a_second(unfiltered: Server) -> None:
-    header, _, _ = unfiltered.ask(packed("while True: pass", "f", []))
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_time_to_compute_is_kept_to_the_tenth_of_a_second(level: str) -> None:
+    with closing(Server(working(level), other(wall_seconds=20.0), filtered=False)) as patient:  # others may compute too
+        header, _, _ = patient.ask(packed("while True: pass", "f", []))
     assert LIMITS.cpu_seconds <= header["cpu"] < LIMITS.cpu_seconds + 0.2
 
 
