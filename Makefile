@@ -9,7 +9,7 @@ SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib 
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
 
-.PHONY: help install shape map docs pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-fast test-slow mutants check clean
+.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-fast test-slow mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -70,6 +70,9 @@ test-slow: install ## run the slow tests (half an hour or more)
 
 mutants: install ## try the tests on mistakes made on purpose (TEXT=<text> for some of them)
 	$(VENV)/bin/python tests/project/mutants.py -j $(JOBS) '$(TEXT)'
+
+keys: install ## write docs/keys.md anew from the tables of the other pages
+	$(VENV)/bin/python tests/project/key_index.py
 
 pictures: install ## draw docs/pictures/*.svg anew from the texts beside them
 	$(VENV)/bin/python docs/pictures/draw.py

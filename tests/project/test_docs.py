@@ -21,6 +21,7 @@ import yaml
 import file_map
 import house
 from fixtures.runs import finish, start
+from key_index import PAGES, key_rows
 from rrl.collate import collate, engine_logprobs
 from rrl.config.compose import compose, groups
 from rrl.interfaces import RolloutEngine
@@ -35,11 +36,6 @@ EXAMPLES = DOCS / "examples"
 TINY = ("model=tiny",)
 HF = ("task=gsm8k", "model=hf")
 SFT = ("warmstart=sft",)
-KEYS = (
-    "apps.md", "gsi.md", "judging.md", "code-baselines.md", "mini-tasks.md",
-    "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md", "own-data.md", "sweeps.md",
-)  # fmt: skip
-"""Where keys are explained."""
 KINDS = ("sequence", "embeddings")
 """Of reward models."""
 GSI = {"gsi tiny": ("algo=gsi",), "gsi hf": ("algo=gsi", *HF)}
@@ -267,42 +263,22 @@ def _every_key() -> dict[str, list[Any]]:
     return keys
 
 
-def _rows(*names: str) -> Iterator[tuple[list[str], list[str]]]:
-    """Header and cells of every table row in these documents."""
-    for name in names:
-        header: list[str] = []
-        for line in _told(name).splitlines():
-            cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")] if line.startswith("|") else []
-            if not cells:
-                header = []
-            elif not header:
-                header = cells
-            elif not set(line) <= set("|- :"):
-                yield header, cells
-
-
-def _key_rows() -> Iterator[tuple[str, dict[str, str]]]:
-    for header, cells in _rows(*KEYS):
-        if header[0] == "key":
-            yield cells[0].strip("`"), dict(zip(header, cells, strict=True))
-
-
 def test_every_key_is_explained() -> None:
-    told = {key for key, _ in _key_rows()} | {"warmstart", "judge"}
+    told = {row.key for row in key_rows()} | {"warmstart", "judge"}
     # in the tasks themselves; under their own names
     elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.scorer", "trainer.guidance")
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
-    assert not missing, f"explain these keys in one of {KEYS} in docs/: {missing}"
+    assert not missing, f"explain these keys in one of {PAGES} in docs/: {missing}"
 
 
 def test_no_key_is_explained_that_does_not_exist() -> None:
     known = set(_every_key()) | {"policy.lora"}
-    assert not [key for key, _ in _key_rows() if key not in known]
+    assert not [row.key for row in key_rows() if row.key not in known]
 
 
 def test_documented_defaults_are_those_of_the_configurations() -> None:
     wrong = []
-    for key, row in _key_rows():
+    for key, row in ((row.key, row.cells) for row in key_rows()):
         for column, allowed in (
             ("tiny", [_flat(*TINY).get(key)]), ("hf", [_flat(*HF).get(key)]), ("sft", [_flat(*SFT).get(key)]),
             ("default", _every_key().get(key, [])),
