@@ -241,6 +241,13 @@ def test_little_room_and_a_folder_of_others_are_told(tmp_path: Path, monkeypatch
     assert not (tmp_path / "not").exists()
 
 
+def test_a_cache_behind_a_link_to_nowhere_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").symlink_to(tmp_path / "gone")
+    monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(surroundings, "LITTLE", 0)
+    assert lacking(surroundings.disk()) == ["cache"]
+
+
 def test_only_a_deep_look_asks_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from fixtures.launch import free_port, left, until
+from fixtures.launch import left, until
 from fixtures.reward import match_for_ever, sleep_for_ever
 from rrl.cli.worker import main as work
 from rrl.config.check import load
 from rrl.errors import ConfigError
 from rrl.processes import watchdog
 from rrl.processes.clock import Clock
-from rrl.processes.launch import Launcher, first_host, started_by_others, take_devices, why
+from rrl.processes.launch import Launcher, first_host, free_port, started_by_others, take_devices, why
 from rrl.processes.stopping import NOW, STOP, StopRequest, ask_to_stop, withdraw
 from rrl.processes.watchdog import Watchdog
 from rrl.records.status import hold, write_state

@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rrl.errors import DataError
-from rrl.records.files import last_rows, read_object, rewind, sync, write_whole
+from rrl.records.files import last_rows, nearest_there, read_object, rewind, step_name, sync, write_whole
 from rrl.records.secrecy import redacted
 
 METRICS = [f'{{"step": {step}, "x": {step}.50}}' for step in range(8)]
@@ -176,8 +177,42 @@ def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_after(tmp_path: P
     (tmp_path / "a").write_bytes(b"old")
     write_whole(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
-    assert synced == [str(tmp_path / ".a.tmp"), str(tmp_path)]
+    aside, folder = synced
+    assert (aside.startswith(f"{tmp_path}/.a."), folder) == (True, str(tmp_path))
     assert set(files(tmp_path)) == {"a"}
+
+
+def test_a_file_that_need_not_last_is_whole_and_costs_no_wait(tmp_path: Path, synced: list[str]) -> None:
+    write_whole(tmp_path / "a", b"new", durable=False)
+    assert (files(tmp_path), synced) == ({"a": b"new"}, [])
+
+
+def test_many_may_write_one_file_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda n: write_whole(tmp_path / "a", bytes([n]) * 2**16), range(64)))
+    (content,) = files(tmp_path).values()
+    assert content in [bytes([n]) * 2**16 for n in range(64)]
+
+
+def test_what_cannot_be_renamed_leaves_nothing_aside(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path / "a", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"), [("there", "there"), ("there/not/yet", "there"), ("not", "."), ("link", "link"), ("a/b", "a")]
+)
+def test_the_nearest_folder_that_is_there_is_found(tmp_path: Path, path: str, nearest: str) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a").write_text("a file, which takes nothing")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert nearest_there(tmp_path / path) == tmp_path / nearest
+
+
+def test_a_step_has_six_digits_or_as_many_as_it_takes() -> None:
+    assert [step_name(step) for step in (0, 50, 1234567)] == ["step-000000", "step-000050", "step-1234567"]
 
 
 def test_rows_are_on_disk_after_a_sync(folder: Path, synced: list[str]) -> None:

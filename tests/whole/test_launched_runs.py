@@ -17,7 +17,6 @@ from fixtures.launch import (
     TRAIN,
     begin,
     complete,
-    free_port,
     left,
     log,
     rows,
@@ -29,6 +28,7 @@ from fixtures.launch import (
     torchrun,
     until,
 )  # fmt: skip
+from rrl.processes.launch import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.clock]
 TWO = "launcher.num_processes=2"

@@ -35,7 +35,7 @@ def _rescore(arguments: Sequence[str]) -> None:
 
     arguments = shell.with_run(arguments, "judge")
     given = shell.options(arguments, OPTIONS)
-    files, shown = _files(given["from_run"], given["dump"]), _shown(given["shown"])
+    files, shown = _files(given["from_run"], given["dump"]), _most(given["shown"])
     output = shell.new_file("output", given["output"])
     as_json = shell.is_true("json", given["json"])
     _, parts = load("train", shell.without(arguments, OPTIONS), run=given["from_run"])
@@ -64,7 +64,7 @@ def _files(run: str | None, dump: str | None) -> list[Path]:
     return files
 
 
-def _shown(text: str | None) -> int:
+def _most(text: str | None) -> int:
     from rrl.errors import ConfigError
 
     if text is not None and not text.isdigit():

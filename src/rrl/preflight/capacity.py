@@ -1,6 +1,5 @@
 """What a run needs of memory and disk, against what this machine has."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rrl.preflight.memory_model import Network, World
 from rrl.processes.distributed import world_size
 from rrl.processes.machine import MemoryInfo, accelerators, in_words, main_memory, peaks
 from rrl.processes.out_of_memory import lower
+from rrl.records.files import nearest_there
 from rrl.training.networks import Actor, Critic
 from rrl.training.policy_settings import PolicySettings
 
@@ -140,8 +140,7 @@ def disk(parts: Parts, need: Need, checkpoints: int, folder: Path) -> Disk:
     kept, size = min(most, checkpoints), memory_model.checkpoint(need.networks, need.settings, need.whole)
     begun = 4 * need.whole if parts.warmstart is not None else 0
     total = (kept + 1) * size + memory_model.BYTES[need.settings.dtype] * need.whole + begun
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
-    return Disk(size, kept, total, shutil.disk_usage(there).free)
+    return Disk(size, kept, total, shutil.disk_usage(nearest_there(folder)).free)
 
 
 def shortages(phases: Sequence[Phase], config: Mapping[str, Any], processes: int) -> list[str]:

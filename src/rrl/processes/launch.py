@@ -98,13 +98,9 @@ class Launcher:
 
     def command(self, folder: Path) -> list[str]:
         """What starts them: DeepSpeed's runner, which starts its launcher on each machine, which starts the ranks."""
-        runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level=critical"]
-        where = ["--hostfile", os.devnull]
-        if self.hostfile is not None:
-            where = ["--hostfile", _path(self.hostfile), "--force_multi"]  # though it names one machine: not this one
-        how = [f"--num_gpus={self.num_processes}", f"--master_port={_free_port()}", "--no_local_rank", "--module"]
         parts = [os.environ[OWN]] if os.environ.get(OWN) else []  # an environment does not travel to other machines
-        return [*runner, *where, *how, "rrl.cli.worker", str(folder), *parts]
+        hostfile = None if self.hostfile is None else _path(self.hostfile)
+        return runner(self.num_processes, hostfile, "rrl.cli.worker", str(folder), *parts)
 
     def _environment(self) -> dict[str, str]:
         """Ours, with devices under their other name, and the processors divided among processes that share them."""
@@ -141,6 +137,21 @@ class Launcher:
         if double:
             raise ValueError(f"hostfile: expected one line for each machine, got several for {', '.join(double)}")
         return [int(match[2]) for match in found if match is not None]
+
+
+def runner(processes: int, hostfile: str | None, *module: str) -> list[str]:
+    """What runs a module, with its arguments, in so many processes on this machine or on each of the hostfile's."""
+    where = [os.devnull] if hostfile is None else [hostfile, "--force_multi"]  # though it names one: not this one
+    how = [f"--num_gpus={processes}", f"--master_port={free_port()}", "--no_local_rank", "--module"]
+    program = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level=critical"]
+    return [*program, "--hostfile", *where, *how, *module]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def take_devices() -> None:
@@ -246,9 +257,3 @@ def _exit_code(folder: Path, code: int) -> int:
 
 def _path(hostfile: str) -> str:
     return str(Path(hostfile).expanduser().absolute())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from rrl.processes.environment import PARENT
+from rrl.records.status import lives
 
 STOP, NOW = "stop", "stop-now"
 """Files in a run's directory: its processes finish the step, save and leave; or leave at once."""
@@ -76,16 +77,6 @@ def leave_with_starter() -> None:
 
 
 def _watch(starter: int, named: int) -> None:
-    while os.getppid() == starter and (named == 0 or _lives(named)):
+    while os.getppid() == starter and (named == 0 or lives(named)):
         time.sleep(0.5)
     os._exit(130)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True

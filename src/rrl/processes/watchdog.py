@@ -14,7 +14,7 @@ from typing import IO, Any
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import rank, world_size
 from rrl.processes.stopping import NOW, STOP
-from rrl.records.files import read_object
+from rrl.records.files import read_object, write_whole
 from rrl.records.status import write_state
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,7 @@ class Watchdog:
             self._end(reason)
 
     def _raise_alarm(self, reason: str) -> None:
-        aside = self._alarm.with_name(f"alarm-{rank()}.json")
-        aside.write_text(json.dumps({"reason": reason}), encoding="utf-8")
-        aside.replace(self._alarm)
+        write_whole(self._alarm, json.dumps({"reason": reason}).encode(), durable=False)
         write_state(self._folder, "failed", f"watchdog: {reason}", world_size())
 
     def _end(self, reason: str) -> None:

@@ -5,9 +5,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from rrl.errors import DataError
 
@@ -50,13 +52,27 @@ def sync(folder: Path) -> None:
     put_on_disk(folder)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write aside, have it on disk and rename, so that the file is the old or the new one, whole."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_bytes(content)
-    put_on_disk(aside)
-    aside.replace(path)
-    put_on_disk(path.parent)
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write aside and rename, so that the file is the old or the new one, whole, however many write it at once.
+
+    It is on disk before it has its name, and its name after, unless it need not be ``durable``.
+    """
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        aside.write_bytes(content)
+        if durable:
+            put_on_disk(aside)
+        aside.replace(path)
+    finally:
+        with suppress(OSError):  # it is there only where something failed
+            aside.unlink()
+    if durable:
+        put_on_disk(path.parent)
+
+
+def nearest_there(folder: Path) -> Path:
+    """The folder itself or, where it is not there yet, the nearest one above it; a link to nowhere is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
 
 
 def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -81,9 +97,19 @@ def modes(evaluation: Mapping[str, Any]) -> list[str]:
     return sorted((name for name, part in evaluation.items() if isinstance(part, dict)), key="greedy".__eq__)
 
 
+def accuracy_of(evaluation: Mapping[str, Any]) -> float:
+    """The accuracy that ranks checkpoints and jobs: sampled where there is such, else greedy."""
+    return float(evaluation[modes(evaluation)[0]]["accuracy"])
+
+
 def by_step(folder: Path) -> list[Path]:
     """What a folder holds by names like step-000050 or step-000050.jsonl, in the order of their steps."""
     return sorted((path for path in folder.glob("step-*") if step_of(path) >= 0), key=step_of)
+
+
+def step_name(step: int) -> str:
+    """As in step-000050."""
+    return f"step-{step:06d}"
 
 
 def step_of(path: Path) -> int:

@@ -1,6 +1,5 @@
 """A run's own directory: where it is, that it is never silently reused, and the rollouts that are dumped in it."""
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from rrl.errors import ConfigError
 from rrl.ranges import at_least_one, not_negative
-from rrl.records.files import write_whole
+from rrl.records.files import nearest_there, write_whole
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
 from rrl.types import Feedback, Rollout
@@ -95,7 +94,7 @@ class RunSettings(Place):
 
 def writable(folder: Path, key: str) -> Path:
     """The folder itself, which need not be there yet; raises ConfigError when nothing can be written in it."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    there = nearest_there(folder)
     try:
         with tempfile.TemporaryFile(dir=there):
             return folder

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 from rrl.errors import ConfigError, closest
 from rrl.records.files import by_step, fault, last_rows, read_object, write_whole
@@ -121,9 +120,7 @@ def write_state(folder: Path, state: Told, reason: str | None = None, processes:
         "updated": now,
         "processes": processes,
     }
-    aside = folder / f".status-{uuid4().hex}.json"  # several ranks may tell at once
-    write_whole(aside, json.dumps(status, indent=2).encode() + b"\n")
-    aside.replace(folder / "status.json")
+    write_whole(folder / "status.json", json.dumps(status, indent=2).encode() + b"\n")  # several ranks may tell at once
 
 
 def read_state(folder: Path) -> RunState:
@@ -248,10 +245,13 @@ def _alive(folder: Path, status: Mapping[str, Any]) -> bool:
 
 def _exists(status: Mapping[str, Any]) -> bool:
     """Whether the process is there; one on another host is taken at its word."""
-    if status["host"] != socket.gethostname():
-        return True
+    return status["host"] != socket.gethostname() or lives(status["pid"])
+
+
+def lives(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
-        os.kill(status["pid"], 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrl.records.files import whole_rows
+from rrl.records.files import modes, whole_rows
 from rrl.records.status import last_checkpoint
 
 Row = Mapping[str, Any]
@@ -39,12 +39,12 @@ def _spent(rows: Sequence[Row]) -> str:
 
 def _accuracies(before: Row, after: Row) -> list[str]:
     """A line for each way of sampling: overall with 95 % intervals, then by level."""
-    modes = [name for name, part in after.items() if isinstance(part, dict) and "accuracy" in part]
+    names = modes(after)[::-1]
     if before["step"] == after["step"]:
-        return [f"accuracy ({name}): {_share(before[name])} before training" for name in modes]
+        return [f"accuracy ({name}): {_share(before[name])} before training" for name in names]
     return [
         line
-        for name in modes
+        for name in names
         for line in (
             f"accuracy ({name}): {_share(before[name])} before, {_share(after[name])} at step {after['step']:,}",
             *_levels(before[name]["levels"], after[name]["levels"]),

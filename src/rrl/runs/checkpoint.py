@@ -18,7 +18,7 @@ from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.errors import ConfigError, ContractError, DataError, StorageError
 from rrl.processes.distributed import from_first, gathered, rank, spread, world_size
-from rrl.records.files import by_step, put_on_disk, read_object, step_of, sync, write_whole
+from rrl.records.files import by_step, put_on_disk, read_object, step_name, step_of, sync, write_whole
 from rrl.records.run_directory import unused
 from rrl.records.saving import is_full
 from rrl.training.loop import Loop
@@ -45,7 +45,7 @@ class Checkpoints:
 
     def save(self, trainer: Loop, score: float | None) -> None:
         """Write the trainer's state, then remove what need not be kept. Raises StorageError when the disk is full."""
-        target = self.folder / f"step-{trainer.global_step:06d}"
+        target = self.folder / step_name(trainer.global_step)
         aside = self.folder / f".{target.name}.tmp"
         with guard_disk(self.run, aside):
             from_first(lambda: self._make_room(trainer, aside))
@@ -79,7 +79,7 @@ class Checkpoints:
                 f"launcher.num_processes: the run was trained by {processes} processes, now there are {world_size()}; "
                 f"expected {processes}, among which its optimiser's state is divided"
             )
-        _read(trainer, self.folder / f"step-{step:06d}")
+        _read(trainer, self.folder / step_name(step))
         return step
 
     def size(self) -> int | None:

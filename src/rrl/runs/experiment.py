@@ -30,7 +30,7 @@ from rrl.processes.out_of_memory import explained
 from rrl.processes.stopping import Interrupted, StopRequest, has_parent, withdraw
 from rrl.processes.watchdog import Watchdog
 from rrl.records.display import Display, Silent
-from rrl.records.files import last_rows, read_object, rewind, whole_rows
+from rrl.records.files import accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
 from rrl.records.fingerprints import weights_fingerprint
 from rrl.records.run_directory import dump_rollouts, rollout_rows, unused, write_json
 from rrl.records.saving import PLAIN, rescued
@@ -205,7 +205,7 @@ class Run:
                 self._log(metrics)
                 display.advance(trainer.progress, metrics)
                 if _due(step, settings.save_freq) or marked or asked or last:
-                    with trainer.clock.phase("save_checkpoint"), self._rescue(f"step-{step:06d}"):
+                    with trainer.clock.phase("save_checkpoint"), self._rescue(step_name(step)):
                         self.checkpoints.save(trainer, score)
                 if asked and not last:
                     raise Interrupted(f"step {step} is done and saved; go on: rrl-train resume={self.folder}")
@@ -225,8 +225,7 @@ class Run:
         if rank() == 0:
             with guard_disk(self.folder), (self.folder / "evaluations.jsonl").open("ab") as file:
                 file.write(as_json(row) + b"\n")
-        modes = [part for part in result.values() if isinstance(part, dict) and "accuracy" in part]
-        return evaluation_metrics(result, self.source), modes[-1]["accuracy"]
+        return evaluation_metrics(result, self.source), accuracy_of(result)
 
     def _where_it_stands(self) -> Metrics:
         """The last row of metrics, with the last accuracy."""
@@ -252,7 +251,7 @@ class Run:
         step = self.trainer.global_step
         rows = rollout_rows(step, self.trainer.last_rollouts, self.prepared.tokenizer)
         with guard_disk(self.folder):
-            dump_rollouts(self.folder / "rollouts" / f"step-{step:06d}.jsonl", rows)
+            dump_rollouts(self.folder / "rollouts" / f"{step_name(step)}.jsonl", rows)
         shown = ("prefix", "response", "verdict", "score")
         self.tracker.samples(
             step, [{"id": r["problem"]["id"], **{name: r[name] for name in shown}} for r in rows[:SAMPLES]]

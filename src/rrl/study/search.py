@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from rrl.config.multirun import parsed
 from rrl.ranges import at_least_one
-from rrl.records.files import last_rows
-from rrl.study.sweep_files import accuracy_of
+from rrl.records.files import accuracy_of, last_rows
 
 STUDY = "study.journal"
 """The study's file in the sweep's directory. Several processes may write it, also on a shared file system."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rrl.records.files import modes
+from rrl.records.files import accuracy_of
 from rrl.records.run_directory import write_json
 from rrl.records.secrecy import referenced
 
@@ -153,11 +153,6 @@ def last_accuracy(folder: Path) -> float | None:
     if not path.is_file():
         return None
     return accuracy_of(json.loads(path.read_text(encoding="utf-8"))["after"])
-
-
-def accuracy_of(evaluation: Mapping[str, Any]) -> float:
-    """The accuracy that a job is judged by: sampled where there is such, else greedy."""
-    return float(evaluation[modes(evaluation)[0]]["accuracy"])
 
 
 def last_line(path: Path) -> str:

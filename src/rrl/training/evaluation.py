@@ -100,7 +100,7 @@ class Evaluation:
             **accuracy(solved),
             "score": fmean(f.score for f in told) if told else 0.0,
             "error_frac": 1 - len(told) / len(feedback),
-            "levels": _by([problem.level for problem in judged], solved, _natural),
+            "levels": _by([problem.level for problem in judged], solved, _short_first),
             "strata": {kind: _by([row.get(kind) for row in strata], solved, str) for kind in kinds},
             "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
             "truncated": fmean(not r.finished for r in rollouts),
@@ -158,5 +158,5 @@ def _samples(rollouts: Sequence[Rollout]) -> list[dict[str, str]]:
     return [{"question": r.state.problem.example.question, "response": r.response} for r in rollouts]
 
 
-def _natural(level: str) -> tuple[int, str]:
+def _short_first(level: str) -> tuple[int, str]:
     return len(level), level

@@ -1,14 +1,12 @@
 """Replies of a chat-completions endpoint: read from its JSON, kept on disk by the content of what was asked."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rrl.records.files import read_object
+from rrl.records.files import read_object, write_whole
 from rrl.records.fingerprints import fingerprint
 
 
@@ -54,10 +52,7 @@ class ReplyCache:
         """Write it down."""
         file = self._file(base_url, body)
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=file.parent, prefix=".")  # two processes may get the same reply at once
-        with os.fdopen(handle, "w", encoding="utf-8") as written:
-            json.dump(asdict(reply), written)
-        os.replace(aside, file)
+        write_whole(file, json.dumps(asdict(reply)).encode(), durable=False)  # two processes may get the same at once
 
     def _file(self, base_url: str, body: Mapping[str, Any]) -> Path:
         name = fingerprint([base_url, body])

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -12,7 +11,9 @@ from pathlib import Path
 from rrl.preflight.doctor.other_programs import ask, probe
 from rrl.preflight.doctor.report import Finding, fine, limited, missing
 from rrl.processes.environment import PROBE
+from rrl.processes.launch import runner
 from rrl.processes.machine import in_words
+from rrl.records.files import nearest_there
 
 LITTLE = 5 * 2**30
 """Bytes of free disk below which it is worth saying."""
@@ -40,13 +41,8 @@ def launcher(*, deep: bool) -> list[Finding]:
 def _two_processes() -> tuple[dict[str, float] | None, str]:
     """What the first of two processes found, as DeepSpeed's launcher starts them, or else why not."""
     with tempfile.TemporaryDirectory() as folder:
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--hostfile", "none"]
-        command += [f"--master_port={port}", "--no_local_rank", "--module", "rrl.preflight.doctor.probes", "talk"]
         found = Path(folder) / "found"
-        _, error = ask(command, {PROBE: str(found)})
+        _, error = ask(runner(2, None, "rrl.preflight.doctor.probes", "talk"), {PROBE: str(found)})
         return (json.loads(found.read_text()), "") if found.is_file() else (None, error or "no process told anything")
 
 
@@ -79,11 +75,11 @@ def disk() -> list[Finding]:
 
 
 def _room(what: str, folder: Path, key: str) -> Finding:
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    there = nearest_there(folder)
+    if not os.access(there, os.W_OK):
+        return missing(what, str(folder), f"this user may not write in {there}", f"set {key}", needed=True)
     free = shutil.disk_usage(there).free
     detail = f"{folder}: {in_words(free)} free"
-    if not os.access(there, os.W_OK):
-        return missing(what, detail, f"this user may not write in {there}", f"set {key}", needed=True)
     if free < LITTLE:
         return limited(what, detail, "a run's checkpoints may not fit; dry_run=true tells their size", f"set {key}")
     return fine(what, detail, needed=True)
