@@ -20,10 +20,19 @@ from fixtures.reward import match_for_ever, sleep_for_ever
 from rrl.cli.worker import main as work
 from rrl.config.check import load
 from rrl.errors import ConfigError
-from rrl.processes import watchdog
+from rrl.processes import stopping, watchdog
 from rrl.processes.clock import Clock
 from rrl.processes.launch import Launcher, first_host, free_port, started_by_others, take_devices, why
-from rrl.processes.stopping import NOW, STOP, StopRequest, ask_to_stop, withdraw
+from rrl.processes.stopping import (
+    NOW,
+    STOP,
+    Signals,
+    StopRequest,
+    ask_to_stop,
+    asked_to_stop,
+    obeying,
+    withdraw,
+)
 from rrl.processes.watchdog import Watchdog
 from rrl.records.status import hold, write_state
 
@@ -328,6 +337,35 @@ def test_signals_are_given_back() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
 
 
+INT, TERM, USR1, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP
+
+
+@pytest.mark.parametrize(
+    ("sent", "called"),
+    [
+        ((INT,), ["first"]), ((INT, INT), ["first", "second"]), ((TERM, TERM, USR1, HUP), ["first"]),
+        ((USR1, TERM, INT, INT), ["first", "second", "second"]), ((HUP, INT), ["first", "second"]),
+    ],
+)  # fmt: skip
+def test_only_ctrl_c_asks_a_second_time(sent: tuple[int, ...], called: list[str]) -> None:
+    calls: list[str] = []
+    with Signals(lambda: calls.append("first"), lambda: calls.append("second"), more=[HUP]) as signals:
+        for number in sent:
+            os.kill(os.getpid(), number)
+    assert (calls, signals.asked, signals.at_once) == (called, True, "second" in called)
+
+
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    """As nohup has it."""
+    before = signal.signal(HUP, signal.SIG_IGN)
+    try:
+        with Signals(lambda: None, lambda: None, more=[HUP]) as signals:
+            os.kill(os.getpid(), HUP)
+        assert not signals.asked and signal.getsignal(HUP) is signal.SIG_IGN
+    finally:
+        signal.signal(HUP, before)
+
+
 STOPPING = """
 import os, signal, sys
 from rrl.processes.stopping import StopRequest
@@ -339,20 +377,20 @@ sys.exit(7)
 """
 
 
-def stopping(then: str, **how: Any) -> int:
+def stopped(then: str, **how: Any) -> int:
     return subprocess.run([sys.executable, "-c", STOPPING.format(then=then)], **how).returncode
 
 
 def test_a_second_ctrl_c_leaves_at_once() -> None:
-    assert stopping("os.kill(os.getpid(), signal.SIGINT)", stderr=subprocess.DEVNULL) == 130
-    assert stopping("os.kill(os.getpid(), signal.SIGTERM)", stderr=subprocess.DEVNULL) == 7
+    assert stopped("os.kill(os.getpid(), signal.SIGINT)", stderr=subprocess.DEVNULL) == 130
+    assert stopped("os.kill(os.getpid(), signal.SIGTERM)", stderr=subprocess.DEVNULL) == 7
 
 
 def test_a_reader_that_ctrl_c_has_ended_too_costs_nothing() -> None:
     """As in ``rrl-train 2>&1 | tee log``."""
     reader, writer = os.pipe()
     os.close(reader)
-    assert stopping("assert stop.asked", stderr=writer) == 7
+    assert stopped("assert stop.asked", stderr=writer) == 7
     os.close(writer)
 
 
@@ -364,6 +402,42 @@ def test_requests_are_files_that_can_be_withdrawn(tmp_path: Path) -> None:
     withdraw(tmp_path)
     withdraw(tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("names", "asked"), [("", 0), ("stop", 1), ("stop-now", 2), ("stop stop-now", 2)])
+def test_how_urgently_a_run_is_asked(tmp_path: Path, names: str, asked: int) -> None:
+    for name in names.split():
+        (tmp_path / name).touch()
+    assert asked_to_stop(tmp_path) == asked
+
+
+@pytest.mark.parametrize(("name", "code"), [("stop", 11), ("stop-now", 130)])
+def test_a_request_comes_as_one_signal_and_one_to_leave_at_once_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    monkeypatch.setattr(stopping, "EVERY", 0.05)
+
+    def counting() -> None:
+        asked: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+        with obeying(tmp_path):
+            (tmp_path / name).touch()
+            time.sleep(1)
+        os._exit(10 + len(asked))
+
+    process = multiprocessing.get_context("fork").Process(target=counting)
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == code
+
+
+def test_what_is_asked_after_the_work_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "EVERY", 0.05)
+    with obeying(tmp_path):
+        pass
+    ask_to_stop(tmp_path, now=True)
+    time.sleep(0.2)
 
 
 RANK = "import sys, time; from rrl.processes.stopping import leave_with_starter; leave_with_starter(); time.sleep(600)"
@@ -468,8 +542,11 @@ def test_another_ranks_alarm_is_obeyed_without_a_limit_of_ones_own(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_alarm_that_cannot_be_written_still_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "logs" / "alarm-0.json").mkdir(parents=True)  # as good as a full disk
+def test_an_alarm_that_cannot_be_written_still_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(watchdog, "write_whole", full)
     code, log = end_of(lambda clock: sleep_for_ever(), tmp_path)
     assert code == 1 and "in sleep_for_ever" in log and "last finished phase: earlier;" in log
 
@@ -495,24 +572,6 @@ def test_an_error_message_that_cannot_be_printed_still_ends_the_run(tmp_path: Pa
 def test_a_phase_within_its_limit_is_left_alone_and_so_is_what_comes_later(tmp_path: Path) -> None:
     assert end_of(lambda clock: time.sleep(0.2), tmp_path)[0] == 0
     assert end_of(lambda clock: time.sleep(2), tmp_path, limit=None)[0] == 0
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_request_to_stop_reaches_the_process_as_a_signal_once(tmp_path: Path) -> None:
-    def counting(clock: Clock) -> None:
-        asked: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-        ask_to_stop(tmp_path)
-        time.sleep(1)
-        os._exit(10 + len(asked))
-
-    assert end_of(counting, tmp_path, limit=None)[0] == 11
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_request_to_leave_at_once_is_obeyed_in_the_middle_of_a_phase(tmp_path: Path) -> None:
-    ask_to_stop(tmp_path, now=True)
-    assert end_of(lambda clock: sleep_for_ever(), tmp_path, limit=None)[0] == 130
 
 
 def test_a_clock_knows_what_goes_on_and_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:

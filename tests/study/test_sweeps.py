@@ -312,7 +312,7 @@ def test_a_stop_reaches_the_running_job_once_and_no_other_starts(
 
 
 def test_a_second_stop_kills(tmp_path: Path, fake: None) -> None:
-    stop = tmp_path / "sweep" / "jobs" / "stop"
+    stop = tmp_path / "sweep" / "stop"
     when((tmp_path / "sweep" / "0_seed-9" / "seen.json").exists, lambda: os.kill(os.getpid(), signal.SIGINT))
     when(stop.exists, lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT)))
     code, told, jobs = run(tmp_path, "seed=9,1")
@@ -453,7 +453,7 @@ def test_a_sweep_that_goes_on_leaves_finished_jobs_alone_and_runs_the_others(tmp
     assert (code, [job.state for job in before.values()]) == (1, ["finished", "failed"])
     seen = tmp_path / "sweep" / "0_seed-1" / "seen.json"
     seen.unlink()
-    (tmp_path / "sweep" / "jobs" / "stop").touch()
+    (tmp_path / "sweep" / "stop").touch()
     (tmp_path / "sweep" / "1_seed-3" / "checkpoints" / "step-000001").mkdir(parents=True)
     code, told, after = run(tmp_path, "resume=auto", "seed=1,3")
     assert (code, seen.exists(), after["0_seed-1"]) == (1, False, before["0_seed-1"])

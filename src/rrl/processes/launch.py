@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from rrl.errors import ConfigError
 from rrl.processes.devices import visible
 from rrl.processes.environment import DEVICES, OWN, PARENT
 from rrl.processes.machine import cpus
-from rrl.processes.stopping import SIGNALS, ask_to_stop, say_that_it_stops, withdraw
+from rrl.processes.stopping import SIGNALS, Signals, ask_to_stop, say_that_it_stops, withdraw
 from rrl.ranges import at_least_one
 from rrl.records.files import read_object
 from rrl.records.status import hold, read_state, write_state
@@ -85,12 +84,13 @@ class Launcher:
         withdraw(folder)
         before, _ = read_object(folder / "status.json")
         log.info("%d processes are started", self.processes)
-        with _Signals(folder) as signals:
+        ranks = _Ranks(folder)
+        with Signals(ranks.finish, ranks.leave) as signals:
             with _held_back():
-                signals.children = subprocess.Popen(
+                ranks.children = subprocess.Popen(
                     self.command(folder), env=self._environment(), stdout=subprocess.DEVNULL, start_new_session=True
                 )
-            code = signals.children.wait()
+            code = ranks.children.wait()
         now, _ = read_object(folder / "status.json")
         if now == before or now.get("state") == "running":
             self._tell(folder, code, signals)
@@ -110,7 +110,7 @@ class Launcher:
             environment[DEVICES] = environment.pop(SHOWN)
         return environment
 
-    def _tell(self, folder: Path, code: int, signals: "_Signals") -> None:
+    def _tell(self, folder: Path, code: int, signals: Signals) -> None:
         """Tell how it ended for ranks that could not, unless another run has the folder and tells of itself."""
         with suppress(ConfigError), hold(folder):
             if signals.asked:
@@ -160,33 +160,28 @@ def take_devices() -> None:
         os.environ[SHOWN] = os.environ.pop(DEVICES)
 
 
-class _Signals:
-    """Passes signals on to the ranks by files in their directory, which they see on other machines too."""
+@dataclass
+class _Ranks:
+    """What trains in ``folder``, asked by files there, which ranks on other machines see too."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.asked = self.at_once = False
-        self.children: subprocess.Popen[bytes] | None = None
+    folder: Path
+    children: "subprocess.Popen[bytes] | None" = None
 
-    def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
-        return self
+    def finish(self) -> None:
+        """Let them finish their step, and save."""
+        self._ask(now=False)
+        say_that_it_stops()
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def leave(self) -> None:
+        """Let all of them leave, and kill those of this machine."""
+        self._ask(now=True)
+        self._send(signal.SIGKILL)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        self.at_once = self.at_once or (self.asked and number == signal.SIGINT)
+    def _ask(self, *, now: bool) -> None:
         try:
-            ask_to_stop(self._folder, now=self.at_once)
+            ask_to_stop(self.folder, now=now)
         except OSError:  # a full disk: the launchers hold this back, the ranks of this machine take it
             self._send(signal.SIGTERM)
-        if self.at_once:
-            self._send(signal.SIGKILL)
-        elif not self.asked:
-            say_that_it_stops()
-        self.asked = True
 
     def _send(self, number: int) -> None:
         if self.children is not None:

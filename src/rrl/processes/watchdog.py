@@ -1,10 +1,9 @@
-"""Watches a process from a thread of its own: phases that take too long, requests to stop."""
+"""Watches a process from a thread of its own, and ends it when a phase takes too long."""
 
 import faulthandler
 import json
 import logging
 import os
-import signal
 import threading
 import time
 from contextlib import suppress
@@ -13,7 +12,6 @@ from typing import IO, Any
 
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import rank, world_size
-from rrl.processes.stopping import NOW, STOP
 from rrl.records.files import read_object, write_whole
 from rrl.records.status import write_state
 
@@ -34,7 +32,6 @@ class Watchdog:
         self._folder, self._clock, self._limit, self._file = folder, clock, limit, file
         self._alarm = folder / "logs" / "alarm.json"
         self._over = threading.Event()
-        self._stop_told = False
         if limit is not None:
             self._leave_in(limit + 2 * GRACE)  # before the thread has come by for the first time
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -52,7 +49,6 @@ class Watchdog:
                 self._look(self._limit)
             if os.path.exists(self._alarm):
                 self._end(read_object(self._alarm)[0].get("reason", "a phase takes too long"))
-            self._obey()
 
     def _look(self, limit: float) -> None:
         self._leave_in(limit + 2 * GRACE)  # unless this thread comes by again
@@ -84,10 +80,3 @@ class Watchdog:
     def _leave_in(self, seconds: float) -> None:
         """Write the stacks and exit with code 1 then, whatever Python does; takes the place of an earlier time."""
         faulthandler.dump_traceback_later(seconds, exit=True, file=self._file)
-
-    def _obey(self) -> None:
-        if os.path.exists(self._folder / NOW):
-            os._exit(130)
-        if os.path.exists(self._folder / STOP) and not self._stop_told:
-            self._stop_told = True
-            os.kill(os.getpid(), signal.SIGTERM)

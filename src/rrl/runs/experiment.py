@@ -27,7 +27,7 @@ from rrl.processes.distributed import (
 )
 from rrl.processes.logs import open_log, tell, tell_twice
 from rrl.processes.out_of_memory import explained
-from rrl.processes.stopping import Interrupted, StopRequest, has_parent, withdraw
+from rrl.processes.stopping import Interrupted, StopRequest, has_parent, obeying, withdraw
 from rrl.processes.watchdog import Watchdog
 from rrl.records.display import Display, Silent
 from rrl.records.files import accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
@@ -67,6 +67,7 @@ def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Displa
         clock = Clock(shown.phase)
         watchdog = Watchdog(folder, clock, parts.run.phase_limit, file)
         stack.callback(watchdog.dismiss)
+        stack.enter_context(obeying(folder))
         stack.enter_context(_outcome(folder, file, new, config))
         stack.enter_context(explained(config, lambda: clock.current()[0] or "loading", world_size()))
         stack.callback(shown.close)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rrl.processes.stopping import asked_to_stop
 from rrl.records.files import accuracy_of
 from rrl.records.run_directory import write_json
 from rrl.records.secrecy import referenced
@@ -36,14 +37,9 @@ class Sweep:
         """Where records and logs of the jobs lie."""
         return Path(self.folder) / "jobs"
 
-    @property
-    def stop_file(self) -> Path:
-        """One byte for every time that the sweep was asked to stop."""
-        return self.jobs / "stop"
-
     def stops(self) -> int:
-        """How often the sweep was asked to stop."""
-        return self.stop_file.stat().st_size if self.stop_file.exists() else 0
+        """Whether the sweep was asked to stop (1), and its running jobs to be killed (2)."""
+        return asked_to_stop(Path(self.folder))
 
     def leaves(self, job: "Job") -> bool:
         """Whether the job stays as it is when the sweep goes on; what failed in a search has told what it could."""

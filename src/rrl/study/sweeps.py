@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from rrl.processes.stopping import Signals, ask_to_stop, asked_to_stop, withdraw
 from rrl.records.status import hold
 from rrl.study.sweep_files import OVER, Sweep, last_line, read_jobs, report, write_best, write_job, write_sweep
 from rrl.study.sweep_jobs import PAUSE, TRIAL, quoted
@@ -29,7 +29,7 @@ def sweep(arguments: Sequence[str], tell: Callable[[str], None]) -> int:
     with hold(plan.folder):
         started = _begin(plan, devices)
         tell(f"sweep directory: {plan.folder}")
-        code = _launch(plan, started, tell)
+        code = _launch(plan, tell)
         jobs = read_jobs(plan.folder)
         if plan.search is not None:
             write_best(started, jobs)
@@ -48,14 +48,14 @@ def _begin(plan: SweepPlan, devices: Sequence[str] | None) -> Sweep:
         search=None if plan.search is None else {"settings": asdict(plan.search), "space": plan.space},
     )
     write_sweep(started)
-    started.stop_file.unlink(missing_ok=True)
+    withdraw(plan.folder)
     for job in read_jobs(plan.folder):
         if not started.leaves(job):
             write_job(started, replace(job, state="waiting", reason=None, pid=None))
     return started
 
 
-def _launch(plan: SweepPlan, started: Sweep, tell: Callable[[str], None]) -> int:
+def _launch(plan: SweepPlan, tell: Callable[[str], None]) -> int:
     """Run Hydra in a process of its own and tell what becomes of the jobs; its exit code.
 
     In a session of its own, so that a terminal's Ctrl-C reaches no launcher's worker.
@@ -63,7 +63,7 @@ def _launch(plan: SweepPlan, started: Sweep, tell: Callable[[str], None]) -> int
     alike = [text for text in plan.texts if text.partition("=")[0] not in plan.space]
     trials = [] if plan.search is None else [f"+{TRIAL}=range({plan.search.n_trials})"]
     overrides = [*alike, *trials, *plan.hydra, f"hydra.sweep.dir={quoted(plan.folder)}"]
-    with (plan.folder / "launcher.log").open("ab") as log, _stopping(started, tell):
+    with (plan.folder / "launcher.log").open("ab") as log, _stopping(plan.folder, tell):
         launcher = subprocess.Popen(
             [*LAUNCH, "--multirun", *overrides],
             stdin=subprocess.DEVNULL,
@@ -94,27 +94,20 @@ def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, tell: Callable[[st
         time.sleep(PAUSE)
 
 
-@contextmanager
-def _stopping(started: Sweep, tell: Callable[[str], None]) -> Iterator[None]:
-    """Turn signals into requests to stop: at the first the jobs save, at the second they are killed."""
+def _stopping(folder: Path, tell: Callable[[str], None]) -> Signals:
+    """Turn signals into requests to stop: at the first the jobs save, at a second Ctrl-C they are killed."""
 
-    def ask(number: int, frame: object) -> None:
-        started.stop_file.parent.mkdir(exist_ok=True)
-        with started.stop_file.open("ab") as file:
-            file.write(b".")
-        if started.stops() > 2:
+    def save() -> None:
+        ask_to_stop(folder)
+        tell("stopping: running jobs save and end; Ctrl-C again kills them")
+
+    def kill() -> None:
+        if asked_to_stop(folder) == 2:
             raise KeyboardInterrupt
-        tell(
-            "stopping: running jobs save and end; once more kills them" if started.stops() == 1 else "killing the jobs"
-        )
+        ask_to_stop(folder, now=True)
+        tell("killing the jobs")
 
-    caught = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in caught}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return Signals(save, kill, more=[signal.SIGHUP])
 
 
 def _exit_code(code: int, started: Sweep, tell: Callable[[str], None]) -> int:
