@@ -2,7 +2,8 @@
 
 A part's constructor takes its hyper-parameters and nothing else, keyword-only and without defaults; it
 checks their ranges and loads nothing, so that a whole configuration is checked by building it. What a part
-works with at run time (problems, a policy, a seed) comes through ``start``.
+works with at run time (problems, a policy, a seed) comes through ``start``. What a part needs of others is
+nothing, unless it says so: by a class attribute, or by a property where that depends on its hyper-parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +16,17 @@ from torch import Generator, Tensor
 
 from rrl.types import (
     Batch,
+    Comparison,
     Example,
     Feedback,
+    Judgement,
     Metrics,
     Pair,
     PolicyOutput,
     Problem,
     Rollout,
     Sampling,
+    Show,
     State,
     TokenScores,
 )
@@ -31,19 +35,48 @@ StateDict = dict[str, Any]
 ScorePrefixes = Callable[[Sequence[State]], list[TokenScores]]
 """Scores the prefix of each state with the current policy and critic."""
 Written = Callable[[Sequence[Rollout]], None]
-"""Is told of rollouts as soon as they are written."""
+"""Is told of rollouts, in any order, as soon as this process has written them."""
 Decode = Callable[[Sequence[State]], list[Feedback]]
 """One greedy response from each state, judged; its tokens count as generated."""
 Render = Callable[[Sequence[str]], list[tuple[int, ...]]]
 """The prompts of questions, as token ids."""
 
 
+class Stateful(Protocol):
+    """A part that is saved with a run: by default one in which nothing changes during training."""
+
+    def state_dict(self) -> StateDict:
+        """All that changes in it, its random state included, the same on every rank, as plain data."""
+        return {}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go back to a saved state."""
+
+
+class DependsOnTask(Protocol):
+    """A part that may count on more of a task than a score."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the task must give (see ``Task``)."""
+        return frozenset()
+
+
+class DependsOnCritic(Protocol):
+    """A part that may read the critic's values or, as an objective, train the critic."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """True when it does."""
+        return False
+
+
 class Task(Protocol):
     """Examples and a verifier. Works on text alone; knows nothing of tokenizers and models.
 
-    ``gives`` says what others can count on beyond a score: ``references`` (canonical responses), ``answers``
-    (final answers that a person could be told), ``programs``
-    (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``, a reward model's number).
+    ``gives`` says what others can count on beyond a score: ``references`` (canonical responses), ``answers`` (final
+    answers that a person could be told), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence
+    ``reward``, a reward model's number).
     """
 
     gives: ClassVar[frozenset[str]] = frozenset()
@@ -75,13 +108,8 @@ class Task(Protocol):
         """One feedback per rollout, in order. Its own failures are verdicts, not exceptions."""
 
 
-class Reward(Protocol):
-    """Turns a verdict into pay. All but the pricing itself can be left out.
-
-    ``needs`` is what a task must give (see ``Task``) for this reward to work.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset()
+class Reward(DependsOnTask, Stateful, Protocol):
+    """Turns a verdict into pay. All but the pricing itself can be left out."""
 
     def start(self, tokenizer: Any, decode: Decode) -> None:
         """Begin with this tokenizer and a way to have greedy responses judged."""
@@ -93,25 +121,14 @@ class Reward(Protocol):
     def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
         """One number per action token."""
 
-    def state_dict(self) -> StateDict:
-        """What it has learnt, as plain data."""
-        return {}
 
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
-
-
-class StateSampler(Protocol):
-    """Decides where rollouts start, and learns from how they went.
-
-    ``needs_annotation`` says that it learns from what the policy thought of its rollouts.
-    """
-
-    needs_annotation: ClassVar[bool] = False
+class StateSampler(DependsOnCritic, Stateful, Protocol):
+    """Decides where rollouts start, and learns from how they went."""
 
     @property
-    def needs_critic(self) -> bool:
-        """True when its rules read the critic's values."""
+    def needs_annotation(self) -> bool:
+        """True when it learns from what the policy thought of its rollouts."""
+        return False
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin on these problems."""
@@ -122,19 +139,9 @@ class StateSampler(Protocol):
     def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
         """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy moves."""
 
-    def state_dict(self) -> StateDict:
-        """Everything it has learnt and its random state, as plain data."""
 
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
-
-
-class Selection(Protocol):
+class Selection(DependsOnCritic, Protocol):
     """Finds the promising states along a response."""
-
-    @property
-    def needs_critic(self) -> bool:
-        """True when it reads the critic's values."""
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """Of the ``legal`` lengths, in rising order, those at which to cut; may be none."""
@@ -143,22 +150,14 @@ class Selection(Protocol):
         """How promising the state after the first ``cut`` tokens is; for ranking and reporting."""
 
 
-class Guidance(Protocol):
+class Guidance(DependsOnTask, Protocol):
     """Helps the policy where it seldom succeeds."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What a task must give for it (see ``Task``)."""
-        return frozenset()
 
     def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
         """Begin with this tokenizer, this way to make prompts, and these limits in tokens."""
 
     def state(self, problem: Problem, attempt: int) -> State | None:
-        """Where guided try number ``attempt``, from 0, starts; its ``origin`` names the kind of help.
-
-        None where there is no way to help.
-        """
+        """Where guided try ``attempt``, from 0, starts, or None; the state's ``origin`` names the kind of help."""
 
 
 class WeightSource(Protocol):
@@ -170,7 +169,7 @@ class WeightSource(Protocol):
         """The causal language model with all its weights at hand, for the length of the context."""
 
 
-class RolloutEngine(Protocol):
+class RolloutEngine(Stateful, Protocol):
     """Writes on from states."""
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
@@ -187,38 +186,26 @@ class RolloutEngine(Protocol):
         generator: Generator | None = None,
         written: Written | None = None,
     ) -> list[Rollout]:
-        """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched.
-
-        ``written`` is told of rollouts, in any order, as soon as this process has written them.
-        """
-
-    def state_dict(self) -> StateDict:
-        """Its random state, as plain data."""
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
+        """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched."""
 
 
-class Objective(Protocol):
-    """Credit assignment and loss. ``needs`` is what a task must give for it (see ``Task``).
-
-    ``needs_annotation`` says that it reads what policy, critic or reference thought of the rollouts.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-    needs_annotation: ClassVar[bool] = True
+class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
+    """Credit assignment and loss."""
 
     @property
-    def needs_critic(self) -> bool:
-        """True when it trains a critic."""
+    def needs_annotation(self) -> bool:
+        """False when it reads nothing that policy, critic or reference thought of the rollouts."""
+        return True
 
     @property
     def needs_siblings(self) -> bool:
         """True when it compares several rollouts of one start state."""
+        return False
 
     @property
     def needs_reference(self) -> bool:
         """True when it compares the policy with the frozen reference."""
+        return False
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Fill ``advantages`` and ``returns``, once per batch of rollouts."""
@@ -230,14 +217,8 @@ class Objective(Protocol):
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """Actor loss, critic loss (both scalars, ``weight``-ed sums) and the metrics' weighted sums."""
 
-    def state_dict(self) -> StateDict:
-        """What changes in it during training, as plain data."""
 
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
-
-
-class Policy(WeightSource, Protocol):
+class Policy(WeightSource, Stateful, Protocol):
     """Actor, critic and reference with their optimisers, which take ``optimiser_steps`` (None: not known)."""
 
     optimiser_steps: int | None
@@ -279,8 +260,40 @@ class Policy(WeightSource, Protocol):
     def load_state(self, folder: Path) -> None:
         """Go back to what ``save_state`` wrote."""
 
-    def state_dict(self) -> StateDict:
-        """What else changes in it, the same on every rank, as plain data."""
 
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
+class Scorer(Protocol):
+    """A reward model: one number for each response, of which the higher is the better."""
+
+    def start(self) -> None:
+        """Load it onto this process's device, unless that is done. Raises DataError for a model that is none."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """One number for each (prompt, response), in order; a batch at a time, loading at its first use."""
+
+    def described(self) -> dict[str, Any]:
+        """What goes into a report: where it is from, how many texts it has read and how many of them it had to cut."""
+
+
+class Fit(Protocol):
+    """Trains a reward model on pairs."""
+
+    @property
+    def needs_model(self) -> bool:
+        """True when it begins with the language model of the run."""
+        return False
+
+    def fit(self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show) -> Scorer:
+        """Train, write the reward model to ``folder``, and return it as it is read from there."""
+
+
+class Judge(Protocol):
+    """Says which of two answers to a question is better."""
+
+    def start(self) -> None:
+        """Look whether what it needs is at hand, before answers are written. Raises UsageError when it is not."""
+
+    def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
+        """One judgement per comparison, in order. Its own failures are judgements too, unless none could succeed."""
+
+    def account(self) -> dict[str, Any]:
+        """Who it is and what it has cost so far, as plain data without secrets."""

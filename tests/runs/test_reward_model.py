@@ -24,11 +24,10 @@ from fixtures.scorers import (
 from rrl.cli.reward_model import main
 from rrl.errors import DataError, DivergenceError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import Task
+from rrl.interfaces import Scorer, Task
 from rrl.parts.scorers.fit_sequence import with_head
 from rrl.records.display import Silent
 from rrl.runs.reward_model import measure
-from rrl.scoring import Scorer
 from rrl.training.calibration import expected_calibration_error, log_loss, preference, reliability, share_chosen
 from rrl.training.preference_pairs import PairChoice
 from rrl.types import Pair

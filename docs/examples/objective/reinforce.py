@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rrl.functional import weighted_sum
-from rrl.interfaces import Objective, StateDict
+from rrl.interfaces import Objective
 from rrl.types import Batch, Metrics, PolicyOutput
 
 
@@ -21,10 +21,6 @@ class Reinforce(Objective):
     """
 
     leave_one_out: bool
-
-    needs_critic = False
-    needs_reference = False
-    needs_siblings = False
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Every new token of a response gets the response's advantage."""
@@ -41,10 +37,3 @@ class Reinforce(Objective):
         entropy = weighted_sum(output.entropy, batch.weight)
         metrics = {"actor/pg_loss": float(loss.detach()), "actor/entropy": float(entropy.detach())}
         return loss, torch.zeros_like(loss), metrics
-
-    def state_dict(self) -> StateDict:
-        """Nothing changes in it."""
-        return {}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Nothing to restore."""

@@ -25,8 +25,6 @@ class HardFirst(StateSampler):
     unknown: float
     _success: dict[str, float] = field(init=False, default_factory=dict)
 
-    needs_critic = False
-
     def __post_init__(self) -> None:
         self._fresh = Problems(level_weights=self.level_weights)
         at_least_one(self, "candidates")

@@ -21,13 +21,12 @@ from rrl.contracts.breaches import shown as said
 from rrl.contracts.calling import calling
 from rrl.contracts.tracebacks import named
 from rrl.errors import ConfigError, ContractError, shown
-from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.interfaces import Fit, Judge, Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.processes.launch import Launcher
 from rrl.records.run_directory import Place, RunSettings
 from rrl.records.secrecy import typed
 from rrl.records.status import finished_run
 from rrl.records.tracking import Sink
-from rrl.scoring import Fit, Judge
 from rrl.training.evaluation import Evaluation
 from rrl.training.loop import LoopSettings
 from rrl.training.models import Model

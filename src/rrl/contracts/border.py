@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -30,8 +30,20 @@ from rrl.contracts.breaches import (
 from rrl.contracts.calling import calling, is_own
 from rrl.contracts.tracebacks import named
 from rrl.errors import DataError
-from rrl.interfaces import Guidance, Objective, Reward, RolloutEngine, Selection, StateDict, StateSampler, Task, Written
-from rrl.scoring import Judge, Scorer
+from rrl.interfaces import (
+    Guidance,
+    Judge,
+    Objective,
+    Reward,
+    RolloutEngine,
+    Scorer,
+    Selection,
+    StateDict,
+    Stateful,
+    StateSampler,
+    Task,
+    Written,
+)
 from rrl.types import (
     Batch,
     Comparison,
@@ -53,13 +65,6 @@ RUNS = ("training/", "budget/", "timing_s/", "perf/", "val/", "val-core/")
 """What the names of the run's own metrics begin with."""
 LEARNERS = ("actor/", "critic/")
 """What the names of an objective's and a policy's metrics begin with."""
-
-
-class Stateful(Protocol):
-    """What is saved with a run."""
-
-    def state_dict(self) -> StateDict:
-        """What changes in it, as plain data."""
 
 
 def examples(task: Task, split: str) -> list[Example]:

@@ -12,10 +12,10 @@ from rrl.config.saved import write_config
 from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.errors import DivergenceError
+from rrl.interfaces import Scorer
 from rrl.records.display import Display
 from rrl.records.plots import reliability_diagram
 from rrl.records.run_directory import write_json
-from rrl.scoring import Scorer
 from rrl.training.calibration import expected_calibration_error, log_loss, reliability, share_chosen
 from rrl.training.evaluation import accuracy
 from rrl.types import Pair

@@ -15,9 +15,9 @@ from rrl.config.check import Parts, load
 from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.errors import ConfigError, DataError
+from rrl.interfaces import Judge
 from rrl.runs.assemble import start_frozen, warm_start
 from rrl.runs.manifest import moment
-from rrl.scoring import Judge
 from rrl.study.win_rates import RULE, Answered, Match, matches, tally
 from rrl.training.models import HuggingFace, LoadedModel
 from rrl.training.prepared import encode

@@ -14,7 +14,17 @@ from rrl.collate import micro_batches
 from rrl.contracts import border
 from rrl.contracts.breaches import Limits
 from rrl.errors import DivergenceError
-from rrl.interfaces import Objective, Policy, Render, Reward, RolloutEngine, StateDict, StateSampler, Task
+from rrl.interfaces import (
+    DependsOnTask,
+    Objective,
+    Policy,
+    Render,
+    Reward,
+    RolloutEngine,
+    StateDict,
+    StateSampler,
+    Task,
+)
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, largest, share, spread, summed
 from rrl.training.metrics import exploration_metrics, rollout_metrics
@@ -37,12 +47,8 @@ class RunStart:
     longest_prompt: int
 
 
-class LoopSettings(Protocol):
+class LoopSettings(DependsOnTask, Protocol):
     """The sizes of a training loop. They know which loop it is, and ``make`` it."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What a task must give for it (see ``Task``)."""
 
     @property
     def annotates(self) -> bool:

@@ -12,12 +12,12 @@ from fixtures.judge_server import (
     judge_of,
 )
 from rrl.errors import UsageError
+from rrl.interfaces import Scorer
 from rrl.parts.judges.endpoint import Patience, seconds_asked
 from rrl.parts.judges.pace import Pace, Stopped
 from rrl.parts.judges.replies import Reply, read_reply
 from rrl.parts.judges.reward_model import RewardModelJudge
 from rrl.parts.judges.wording import check_template, fill, read_verdict
-from rrl.scoring import Scorer
 from rrl.types import Comparison, Judgement, Preference
 
 FIRST, SECOND, TIE, ERROR = Preference

@@ -163,7 +163,8 @@ def test_it_goes_on_from_a_saved_state() -> None:
 
 
 def test_it_needs_no_critic_and_no_reference_model() -> None:
-    assert (RLTF.needs_critic, RLTF.needs_reference, RLTF.needs) == (False, False, {"references"})
+    objective = rltf()
+    assert (objective.needs_critic, objective.needs_reference, objective.needs) == (False, False, {"references"})
 
 
 @pytest.mark.parametrize("name", ["capacity", "max_reference_length"])

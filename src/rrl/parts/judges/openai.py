@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rrl.errors import ConfigError, ServiceError
+from rrl.interfaces import Judge
 from rrl.parts.judges.endpoint import Address, Endpoint, Patience, Unanswered
 from rrl.parts.judges.ledger import Ledger, Prices
 from rrl.parts.judges.pace import Pace, Stopped
@@ -23,7 +24,6 @@ from rrl.parts.judges.wording import check_template, fill, read_verdict
 from rrl.ranges import at_least_one, between, not_negative
 from rrl.records.fingerprints import fingerprint
 from rrl.records.run_directory import writable
-from rrl.scoring import Judge
 from rrl.types import Comparison, Judgement, Preference, Show
 
 log = logging.getLogger(__name__)

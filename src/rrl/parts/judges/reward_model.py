@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrl.contracts import border
+from rrl.interfaces import Judge, Scorer
 from rrl.ranges import not_negative
-from rrl.scoring import Judge, Scorer
 from rrl.types import Comparison, Judgement, Preference, Show
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rrl.functional import KLEstimator, clipped_policy_loss, group_advantages, kl_estimate, weighted_sum
-from rrl.interfaces import Objective, StateDict
+from rrl.interfaces import Objective
 from rrl.parts.objectives.importance import corrected
 from rrl.types import Batch, Metrics, PolicyOutput
 
@@ -25,7 +25,6 @@ class GRPO(Objective):
     kl_coef: float
     kl_estimator: KLEstimator
 
-    needs_critic = False
     needs_siblings = True
 
     def __post_init__(self) -> None:
@@ -69,10 +68,3 @@ class GRPO(Objective):
             loss = loss + self.kl_coef * kl
             metrics["actor/kl_loss"] = kl
         return loss, torch.zeros_like(loss), {name: float(value.detach()) for name, value in metrics.items()}
-
-    def state_dict(self) -> StateDict:
-        """Nothing changes in it."""
-        return {}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Nothing to restore."""

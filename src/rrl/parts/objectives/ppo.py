@@ -53,7 +53,6 @@ class PPO(Objective):
     _kl_coef: float = field(init=False)
 
     needs_critic = True
-    needs_siblings = False
 
     def __post_init__(self) -> None:
         between(self, 0, 1, "gamma", "lam")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,10 +45,7 @@ class RLTF(Objective):
     _samples: list[Sample] = field(init=False, default_factory=list)
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
 
-    needs: ClassVar[frozenset[str]] = frozenset({"references"})
-    needs_critic = False
-    needs_siblings = False
-    needs_reference = False
+    needs = frozenset({"references"})
 
     def __post_init__(self) -> None:
         at_least_one(self, "capacity", "max_reference_length")

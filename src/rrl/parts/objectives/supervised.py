@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rrl.functional import policy_gradient_loss, weighted_sum
-from rrl.interfaces import Objective, StateDict
+from rrl.interfaces import Objective
 from rrl.types import Batch, Metrics, PolicyOutput
 
 
@@ -19,9 +19,6 @@ class Supervised(Objective):
     """
 
     needs_annotation = False
-    needs_critic = False
-    needs_siblings = False
-    needs_reference = False
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Every token of a response gets the response's pay."""
@@ -33,10 +30,3 @@ class Supervised(Objective):
         loss = policy_gradient_loss(output.logprobs, batch.advantages, batch.weight)
         metrics = {"actor/sft_loss": loss, "actor/entropy": weighted_sum(output.entropy, batch.weight)}
         return loss, torch.zeros_like(loss), {name: float(value.detach()) for name, value in metrics.items()}
-
-    def state_dict(self) -> StateDict:
-        """Nothing changes in it."""
-        return {}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Nothing to restore."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from rrl.interfaces import Reward
 from rrl.parts.rewards.code_match import Match, Structure, match, structure
@@ -31,7 +31,7 @@ class PPOCoder(Reward):
     syntax_weight: float
     semantics_weight: float
 
-    needs: ClassVar[frozenset[str]] = frozenset({"programs", "references"})
+    needs = frozenset({"programs", "references"})
 
     def __post_init__(self) -> None:
         not_negative(self, "signal_weight", "syntax_weight", "semantics_weight")

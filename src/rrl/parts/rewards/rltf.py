@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from rrl.interfaces import Decode, Reward, StateDict
 from rrl.parts.rewards.outcomes import Pay, gravest
@@ -35,7 +35,7 @@ class RLTF(Reward):
     penalty_on: Literal["token", "region"]
     _baselines: dict[str, float] = field(init=False, default_factory=dict)
 
-    needs: ClassVar[frozenset[str]] = frozenset({"programs"})
+    needs = frozenset({"programs"})
 
     def __post_init__(self) -> None:
         not_negative(self, "penalty")

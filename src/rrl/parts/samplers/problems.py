@@ -19,8 +19,6 @@ class Problems(StateSampler):
 
     level_weights: dict[str, float] | None
 
-    needs_critic = False
-
     def __post_init__(self) -> None:
         weights = self.level_weights
         if weights is not None and (not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from rrl.errors import DataError
+from rrl.interfaces import Scorer
 from rrl.parts.scorers.embedder import Embedder
 from rrl.parts.scorers.reading import Reading, unreadable
 from rrl.ranges import at_least_one
 from rrl.records.run_directory import write_json
-from rrl.scoring import Scorer
 
 ABOUT, HEAD = "reward_model.json", "head.safetensors"
 EXPECTED = "a folder that rrl-reward-model kind=embeddings has written"

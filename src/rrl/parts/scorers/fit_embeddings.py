@@ -13,10 +13,10 @@ from torch import Tensor
 
 from rrl.errors import DataError
 from rrl.functional import bradley_terry_loss
+from rrl.interfaces import Fit
 from rrl.parts.scorers.embedder import Embedder
 from rrl.parts.scorers.embeddings import EmbeddingsScorer, Head, save_head
 from rrl.ranges import at_least_one, between, not_negative
-from rrl.scoring import Fit
 from rrl.types import Pair, Show
 
 CHUNK = 64
@@ -43,8 +43,6 @@ class EmbeddingsFit(Fit):
     validation: float
     patience: int
     embed_batch_size: int
-
-    needs_model = False
 
     def __post_init__(self) -> None:
         at_least_one(self, "epochs", "batch_size", "patience", "embed_batch_size")

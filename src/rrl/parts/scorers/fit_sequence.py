@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from rrl.errors import DataError, DivergenceError, StorageError
 from rrl.functional import bradley_terry_loss
+from rrl.interfaces import Fit
 from rrl.parts.scorers.reading import Count, Reading, Rows, context_of, padded
 from rrl.parts.scorers.sequence import ABOUT, SequenceScorer
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, between, not_negative
 from rrl.records.run_directory import write_json
 from rrl.records.saving import rehearse, rescued, write_model
-from rrl.scoring import Fit
 from rrl.types import Pair, Show
 
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 
 from rrl.errors import DataError
+from rrl.interfaces import Scorer
 from rrl.parts.scorers.reading import Count, Reading, batches, context_of, unreadable
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one
-from rrl.scoring import Scorer
 from rrl.training.adapters import ALONE, holds_adapter
 from rrl.training.tokens import agree_on_padding, embedded, known
 

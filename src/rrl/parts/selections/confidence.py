@@ -18,8 +18,6 @@ class Confidence(Selection):
 
     below: float
 
-    needs_critic = False
-
     def __post_init__(self) -> None:
         if not 0 < self.below <= 1:
             raise ValueError(f"below: expected a probability > 0, got {self.below}")

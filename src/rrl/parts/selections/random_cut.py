@@ -12,8 +12,6 @@ from rrl.types import TokenScores
 class RandomCut(Selection):
     """One legal point, drawn evenly."""
 
-    needs_critic = False
-
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when there is no legal point."""
         return [rng.choice(legal)] if legal else []

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from rrl.contracts import border
 from rrl.errors import ConfigError, DataError
-from rrl.interfaces import Task
+from rrl.interfaces import Scorer, Task
 from rrl.parts.tasks.rows import Row, load_split, refuse, shuffled_epochs, split_file
-from rrl.scoring import Scorer
 from rrl.training.calibration import preference
 from rrl.types import Example, Feedback, Pair, Rollout, Verdict
 from rrl.verifiers.dialogues import ASSISTANT, HUMAN, first_answer, split_answer, turns
