@@ -8,7 +8,6 @@ import pytest
 from rrl.config.check import Parts, _warn, idle, load
 from rrl.config.compose import compose
 from rrl.preflight.cautions import cautions
-from rrl.preflight.forecast import Setting, course
 from rrl.preflight.plan import as_text, in_short, plan
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
@@ -93,7 +92,7 @@ def told_of(*overrides: str) -> list[str]:
     kept = [text for text in (*sizes, *steps) if text.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
     _, parts = load("train", [*kept, *overrides])
     longest = parts.engine.sampling.max_new_tokens
-    return cautions(parts, course(parts.trainer, Setting(parts.policy, 1, 100, longest, 10.0)))
+    return cautions(parts, parts.trainer.course(100, longest, 10.0))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,7 @@ def test_a_run_in_which_nothing_happens_is_told(overrides: list[str], told: list
 
 def test_another_loop_is_looked_at_too() -> None:
     _, parts = load("train", ["algo=gsi"])
-    assert cautions(parts, course(parts.trainer, Setting(parts.policy, 1, 100, 16, 10.0))) == []
+    assert cautions(parts, parts.trainer.course(100, 16, 10.0)) == []
 
 
 def test_the_plan_and_the_start_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rrl.config.check import Parts
 from rrl.config.effects import collected
-from rrl.preflight.forecast import Between, Course
+from rrl.training.course import Between, Course
 
 SHORT = 20
 """Steps; a shorter run is a trial, which nobody expects to be measured or saved on its way."""

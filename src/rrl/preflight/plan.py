@@ -1,5 +1,6 @@
 """The plan of a run before its start: what will be read, done, trained and saved, and the memory that it takes."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,43 +10,33 @@ from typing import Any
 
 from rrl.config.check import Parts
 from rrl.contracts import border
-from rrl.preflight import capacity, forecast
-from rrl.preflight.capacity import Disk, Here, Phase, Stage
+from rrl.contracts.breaches import broken, shown
+from rrl.contracts.calling import calling
+from rrl.preflight import capacity, memory
+from rrl.preflight.capacity import Disk, Here, Phase
 from rrl.preflight.cautions import cautions
-from rrl.preflight.forecast import Between, Course, Setting, some
-from rrl.preflight.memory_by_phase import Lengths, Need
+from rrl.preflight.memory import Need
 from rrl.processes.machine import in_words
 from rrl.records.secrecy import redacted
+from rrl.training.course import Between, Course, some
 from rrl.training.networks import on_meta
 from rrl.training.prepared import Prepared, check_levels, encode
 from rrl.types import Problem
 
 
 @dataclass(frozen=True)
-class SplitSummary:
-    """The problems of a split: how many of each level, and the tokens of their prompts and references (0: none)."""
-
-    split: str
-    levels: Mapping[str, int]
-    prompts: Sequence[int]
-    references: Sequence[int]
-
-
-@dataclass(frozen=True)
 class Plan:
-    """Everything that ``dry_run=true`` tells; sizes are in bytes."""
+    """Everything that ``dry_run=true`` prints: problems by split, what is done with them, what it takes in bytes."""
 
-    folder: str
-    train: SplitSummary
-    test: SplitSummary
+    folder: Path
+    problems: Mapping[str, Sequence[Problem]]
     course: Course
-    evaluations: Between
-    responses: int
-    need: Need
+    of_a_step: Sequence[str]
+    evaluations: str
     checkpoints: Between
+    need: Need
     disk: Disk
     phases: Sequence[Phase]
-    stages: Sequence[Stage]
     warnings: Sequence[str]
 
 
@@ -70,34 +61,25 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
 
 def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Prepared, here: Here) -> Plan:
     """The plan for data that are read, on a machine that has so much; adapters are put into the model itself."""
-    train, test = _about("train", prepared.train), _about(parts.evaluation.split, prepared.test)
-    longest = parts.engine.sampling.max_new_tokens
-    responses = forecast.responses(parts.evaluation, len(test.prompts))
-    need = capacity.need(config, parts, prepared.model, _lengths(train, test, longest), responses)
-    phases = capacity.phases(need, parts.launcher.num_processes, here)
-    likely = fmean(train.references)
-    setting = Setting(parts.policy, need.world.processes, len(train.prompts), longest, likely)
-    course, every = forecast.course(parts.trainer, setting), parts.run
-    checkpoints = course.steps.over(lambda n: forecast.checkpoints(n, every.save_freq, course.milestones))
+    train, test, every = prepared.train, prepared.test, parts.run
+    need = capacity.need(config, parts, prepared.model, train, test)
+    course = _course(parts, train)
+    checkpoints, evaluations = course.checkpoints(every.save_freq), course.evaluations(every.test_freq)
     disk = capacity.disk(parts, need, checkpoints.most, folder)
+    phases = capacity.phases(need, parts.launcher.num_processes, here)
+    shortages = capacity.shortages(phases, disk, config, need.processes)
+    passed = _passed(parts.trainer.mini_batch, need.processes, parts.policy.micro_batch_size)
     return Plan(
-        folder=str(folder),
-        train=train,
-        test=test,
+        folder=folder,
+        problems={"train": train, parts.evaluation.split: test},
         course=course,
-        evaluations=course.steps.over(lambda n: forecast.evaluations(n, every.test_freq, course.milestones)),
-        responses=responses,
-        need=need,
+        of_a_step=[*course.of_a_step, passed],
+        evaluations=f"{_between(evaluations)} evaluations of {some(parts.evaluation.responses(len(test)), 'response')}",
         checkpoints=checkpoints,
+        need=need,
         disk=disk,
         phases=phases,
-        stages=capacity.stages(need),
-        warnings=[
-            *capacity.shortages(phases, config, need.world.processes),
-            *capacity.full(disk),
-            *_missing_weights(config),
-            *cautions(parts, course),
-        ],
+        warnings=[*shortages, *_missing_weights(config), *cautions(parts, course)],
     )
 
 
@@ -112,14 +94,24 @@ def at_start(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pr
         return [f"plan: none could be made ({redacted(' '.join(f'{type(error).__name__}: {error}'.split()))})"]
 
 
-def _about(split: str, problems: Sequence[Problem]) -> SplitSummary:
-    levels = Counter(problem.level for problem in problems)
-    return SplitSummary(split, levels, [len(p.prompt) for p in problems], [len(p.reference) for p in problems])
+def _course(parts: Parts, train: Sequence[Problem]) -> Course:
+    """What the loop's settings forecast."""
+    likely = fmean(len(problem.reference) for problem in train) or None
+    with calling("trainer", parts.trainer, "course"):
+        found = parts.trainer.course(len(train), parts.engine.sampling.max_new_tokens, likely)
+    if not isinstance(found, Course):
+        raise broken(parts.trainer, "course", shown(found), "a Course")
+    return found
 
 
-def _lengths(train: SplitSummary, test: SplitSummary, response: int) -> Lengths:
-    prompts = (*train.prompts, *test.prompts)
-    return Lengths(min(train.prompts), max(prompts), max(train.references), response)
+def _passed(mini_batch: int, processes: int, most: int) -> str:
+    """How a mini-batch goes through the networks, ``most`` rows at a time."""
+    rows = math.ceil(mini_batch / processes)
+    at_once = min(most, rows)
+    return (
+        f"mini-batch: {some(mini_batch, 'sequence')} = {some(processes, 'process')} x "
+        f"{some(math.ceil(rows / at_once), 'micro-batch')} of at most {some(at_once, 'row')}"
+    )
 
 
 def _missing_weights(config: Mapping[str, Any]) -> list[str]:
@@ -132,15 +124,16 @@ def _missing_weights(config: Mapping[str, Any]) -> list[str]:
 
 def as_text(plan: Plan) -> str:
     """The plan for a person."""
-    rows = [
-        *_told("problems", _of_problems(plan)),
-        *_told("a step", plan.course.of_a_step),
-        *_told("training", _of_training(plan)),
-        *_told("parameters", _of_parameters(plan.need)),
-        *_told("memory", _of_memory(plan)),
-        *_told("ZeRO stages", _of_stages(plan)),
-        *(f"warning: {warning}" for warning in plan.warnings),
-    ]
+    parts = {
+        "problems": [_of_problems(split, problems) for split, problems in plan.problems.items()],
+        "a step": plan.of_a_step,
+        "training": _of_training(plan),
+        "parameters": _of_parameters(plan.need),
+        "memory": _of_memory(plan.phases),
+        "ZeRO stages": _of_stages(plan.need),
+    }
+    rows = [f"{label if i == 0 else '':12} {line}" for label, lines in parts.items() for i, line in enumerate(lines)]
+    rows += [f"warning: {warning}" for warning in plan.warnings]
     return "\n".join([f"plan of {plan.folder}; nothing was started, nothing was written", "", *rows])
 
 
@@ -149,36 +142,32 @@ def in_short(plan: Plan) -> list[str]:
     steps = f"{_between(plan.course.steps)} steps, {_between(plan.course.optimised)} optimiser steps"
     sizes = ", ".join(f"{phase.name} {in_words(phase.total)} of {in_words(phase.room.free)}" for phase in plan.phases)
     return [
-        *(f"plan: {line}" for line in plan.course.of_a_step),
-        f"plan: {steps}, {plan.course.tokens:,} new tokens at most, {_between(plan.evaluations)} evaluations of "
-        f"{some(plan.responses, 'response')}, {_between(plan.checkpoints)} checkpoints",
+        *(f"plan: {line}" for line in plan.of_a_step),
+        f"plan: {steps}, {plan.course.tokens:,} new tokens at most, {plan.evaluations}, "
+        f"{_between(plan.checkpoints)} checkpoints",
         f"plan: memory of each process, estimated, of what is free: {sizes}",
         *(f"warning: {warning}" for warning in plan.warnings),
     ]
 
 
-def _told(label: str, lines: Sequence[str]) -> list[str]:
-    return [f"{label if number == 0 else '':12} {line}" for number, line in enumerate(lines)]
-
-
-def _of_problems(plan: Plan) -> list[str]:
+def _of_problems(split: str, problems: Sequence[Problem]) -> str:
     """How many of which level, and how long."""
-    return [
-        f"{split.split}: {len(split.prompts):,} ({', '.join(f'{name} {n:,}' for name, n in split.levels.items())}); "
-        f"tokens: prompts {min(split.prompts)} to {max(split.prompts)}, references {fmean(split.references):.1f} on "
-        "average"
-        for split in (plan.train, plan.test)
-    ]
+    levels = Counter(problem.level for problem in problems)
+    prompts = [len(problem.prompt) for problem in problems]
+    return (
+        f"{split}: {len(problems):,} ({', '.join(f'{name} {n:,}' for name, n in levels.items())}); tokens: prompts "
+        f"{min(prompts)} to {max(prompts)}, references {fmean(len(each.reference) for each in problems):.1f} on average"
+    )
 
 
 def _of_training(plan: Plan) -> list[str]:
     """Steps, tokens, evaluations, checkpoints; bounds where only tokens are limited."""
-    steps, disk = plan.course.steps, plan.disk
+    steps, disk = _between(plan.course.steps), plan.disk
     return [
-        f"{_between(steps)} steps -> {_between(plan.course.optimised)} optimiser steps",
-        *(["in brackets: when responses are as long as references"] if "(" in _between(steps) else []),
-        f"{plan.course.tokens:,} new tokens at most; a response has {plan.need.lengths.response} at most",
-        f"{_between(plan.evaluations)} evaluations of {some(plan.responses, 'response')}",
+        f"{steps} steps -> {_between(plan.course.optimised)} optimiser steps",
+        *(["in brackets: when responses are as long as references"] if "(" in steps else []),
+        f"{plan.course.tokens:,} new tokens at most; a response has {plan.need.longest_response} at most",
+        plan.evaluations,
         f"{_between(plan.checkpoints)} checkpoints of {in_words(disk.size)}, of which {disk.kept} stay: on disk "
         f"{in_words(disk.total)} at most, of {in_words(disk.free)} that are free",
     ]
@@ -201,22 +190,21 @@ def _of_parameters(need: Need) -> list[str]:
     ]
 
 
-def _of_memory(plan: Plan) -> list[str]:
+def _of_memory(phases: Sequence[Phase]) -> list[str]:
     """Each phase and, largest first, what it is made of."""
     lines = ["of each process: needed (estimated), free now, and what it is made of"]
-    for phase in plan.phases:
+    for phase in phases:
         sizes = sorted(phase.parts.items(), key=lambda part: -part[1])
         made = ", ".join(f"{name} {in_words(size)}" for name, size in sizes if size)
         lines.append(f"{phase.name:12} {in_words(phase.total):>9} {in_words(phase.room.free):>9}  {made}")
     return lines
 
 
-def _of_stages(plan: Plan) -> list[str]:
-    """A table of what each stage would need."""
-    processes, dtype = plan.need.world.processes, plan.need.settings.dtype
-    lines = [f"{some(processes, 'process')} in {dtype}: states at rest, update; states while stepping (DeepSpeed)"]
-    for stage in plan.stages:
-        own = "" if stage.deepspeed is None else in_words(stage.deepspeed)
-        chosen = "chosen" if stage.number == plan.need.settings.zero_stage else ""
-        lines.append(f"{stage.number} {in_words(stage.rest):>9} {in_words(stage.update):>9} {own:>9} {chosen}".rstrip())
+def _of_stages(need: Need) -> list[str]:
+    """What each stage would need."""
+    lines = [f"{some(need.processes, 'process')} in {need.settings.dtype}: states at rest, update"]
+    for there in memory.by_stage(need):
+        rest, update = memory.at_rest(there), sum(memory.update_actor(there).values())
+        chosen = " chosen" if there == need else ""
+        lines.append(f"{there.settings.zero_stage} {in_words(rest):>9} {in_words(update):>9}{chosen}")
     return lines

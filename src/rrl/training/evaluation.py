@@ -64,6 +64,10 @@ class Evaluation:
         chosen = [number for level in levels.values() for _, number in sorted(level)[: self.limit]]
         return [problems[number] for number in sorted(chosen)]
 
+    def responses(self, problems: int) -> int:
+        """How many responses so many problems get."""
+        return problems * (self.greedy + self.n)
+
     def one_answer(self, sampling: Sampling) -> Sampling:
         """How the one response a problem is drawn that a comparison takes: greedily, or as a sample with greedy off."""
         temperature = 0.0 if self.greedy else self.temperature

@@ -12,76 +12,17 @@ import torch
 from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.errors import DivergenceError
-from rrl.interfaces import Guidance, StateDict
+from rrl.interfaces import StateDict
 from rrl.processes.distributed import agree
-from rrl.ranges import at_least_one, between, not_negative
 from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_batch
-from rrl.training.loop import Aggregate, Loop, RunStart
+from rrl.training.gsi_sizes import GSISizes
+from rrl.training.loop import Loop, RunStart
 from rrl.types import Feedback, Metrics, Rollout, State
 
 
 @dataclass(frozen=True, kw_only=True)
-class GSISettings:
-    """The sizes of guided self-improvement (Ding et al., arXiv 2411.00750).
-
-    Each of ``iterations`` writes ``n`` responses at ``temperature`` to each of ``problems_per_iteration`` problems
-    that the sampler draws (null: to every problem), ``train_batch_size`` problems a step. Problems with fewer than
-    ``enough`` right ones get up to ``guided_tries`` more, one at a time, each helped by ``guidance`` (null: none).
-    Right responses are kept: of each problem the first ``keep_per_problem`` (null: all), each once if ``distinct``,
-    and none that the length limit cut off unless ``train_on_truncated``. Then the model that the run began with is
-    fine-tuned afresh on them, ``epochs`` times in mini-batches of ``mini_batch_size``, with ``aggregate`` as a token's
-    weight, and writes in the next iteration. ``first: references`` makes the first iteration a fine-tuning on
-    references instead. When ``total_tokens`` have been generated (null: no limit), what was kept is learnt, and
-    training ends.
-    """
-
-    iterations: int
-    problems_per_iteration: int | None
-    train_batch_size: int
-    n: int
-    temperature: float
-    enough: int
-    guided_tries: int
-    guidance: Guidance | None
-    keep_per_problem: int | None
-    distinct: bool
-    train_on_truncated: bool
-    first: Literal["sample", "references"]
-    epochs: int
-    mini_batch_size: int
-    aggregate: Aggregate
-    total_tokens: int | None
-
-    annotates = False
-    knows_length = True
-    optimiser_steps = None
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "iterations", "problems_per_iteration", "train_batch_size", "n", "keep_per_problem")
-        at_least_one(self, "epochs", "mini_batch_size", "total_tokens")
-        not_negative(self, "enough", "guided_tries")
-        between(self, 1e-9, 100, "temperature")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """References, as far as they are used."""
-        own = frozenset({"references"} if self.first == "references" else ())
-        return own if self.guidance is None else own | self.guidance.needs
-
-    @property
-    def helps(self) -> int:
-        """Guided tries that a problem can get."""
-        return 0 if self.guidance is None else self.guided_tries
-
-    @property
-    def sequences(self) -> int:
-        """Responses that a step writes, or learns from."""
-        return self.train_batch_size * self.n
-
-    @property
-    def mini_batch(self) -> int:
-        """Responses of an optimiser step."""
-        return self.mini_batch_size
+class GSISettings(GSISizes):
+    """The sizes of guided self-improvement (Ding et al., arXiv 2411.00750), which make its loop."""
 
     def make(self, origin: RunStart, **parts: Any) -> "GSI":
         """The loop, which works with these parts."""
@@ -219,7 +160,7 @@ class GSI(Loop):
                 -(-count // self.settings.mini_batch_size)
             )
         ]
-        self._fill("tune", _split(minibatches, max(1, self.settings.sequences // self.settings.mini_batch_size)))
+        self._fill("tune", _split(minibatches, self.settings.tuned_at_once))
         with self.clock.phase("update_actor"):
             self.policy.reset(self.origin.model(), len(minibatches))
 

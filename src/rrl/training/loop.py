@@ -13,7 +13,7 @@ from torch import Tensor
 from rrl.collate import micro_batches
 from rrl.contracts import border
 from rrl.contracts.breaches import Limits
-from rrl.errors import DivergenceError
+from rrl.errors import ConfigError, DivergenceError
 from rrl.interfaces import (
     DependsOnTask,
     Objective,
@@ -27,6 +27,7 @@ from rrl.interfaces import (
 )
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, largest, share, spread, summed
+from rrl.training.course import Course
 from rrl.training.metrics import exploration_metrics, rollout_metrics
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
 
@@ -76,6 +77,13 @@ class LoopSettings(DependsOnTask, Protocol):
 
     def make(self, origin: RunStart, **parts: Any) -> "Loop":
         """The loop, which works with these parts."""
+
+    def course(self, problems: int, longest: int, likely: float | None) -> Course:
+        """What the loop will do with so many problems; by default there is no forecast.
+
+        A response has ``longest`` tokens at most, and is ``likely`` to have so many (None: not known).
+        """
+        raise ConfigError(f"dry_run: there is no forecast for {type(self).__name__}; leave dry_run out")
 
 
 @dataclass(kw_only=True)

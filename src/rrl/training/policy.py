@@ -200,10 +200,11 @@ class DeepSpeedPolicy(Policy):
         return rank() == 0 and (self._bare is None or world_size() == 1)
 
     def state_bytes(self) -> int:
-        """About what a checkpoint takes: weights, two moments and a master copy in float32, and the actor once more."""
-        networks = [list(engine.module.parameters()) for engine in self._engines.values()]
-        trained = sum(count(p) for network in networks for p in network if p.requires_grad)
-        return 16 * trained + 4 * sum(map(count, networks[0]))
+        """About what a checkpoint takes, the actor in Hugging Face format included."""
+        parameters = [p for engine in self._engines.values() for p in engine.module.parameters()]
+        trained = sum(count(p) for p in parameters if p.requires_grad)
+        whole = sum(map(count, self.actor.model.parameters()))
+        return self._settings.checkpoint_bytes(trained, sum(map(count, parameters)) - trained, whole)
 
     def save_state(self, folder: Path) -> None:
         """Write networks, optimisers and schedules, every rank its part, in DeepSpeed's format."""

@@ -12,6 +12,10 @@ BUCKET = 500_000_000
 """Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
 
 
+BYTES = {"float32": 4, "bfloat16": 2}
+"""Of a weight, by precision."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
     """Low-rank adapters through ``peft``; the frozen base then serves as the reference."""
@@ -95,6 +99,14 @@ class PolicySettings:
             return warmup
         done = min(1.0, step / steps)
         return warmup * (1 - done if self.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
+
+    def checkpoint_bytes(self, trained: int, frozen: int, whole: int) -> int:
+        """What all processes write of their networks' parameters and, once more, of an actor of ``whole`` weights.
+
+        AdamW has two moments in float32; ZeRO and bfloat16 add a copy of the weights in float32.
+        """
+        moments = 8 if self.dtype == "float32" and self.zero_stage == 0 else 12
+        return BYTES[self.dtype] * (trained + frozen + whole) + moments * trained
 
     def optimiser(self, module: torch.nn.Module, *, is_critic: bool) -> torch.optim.AdamW:
         """For all that is trained in a network; the head of an actor learns as a critic does."""

@@ -13,6 +13,7 @@ from rrl.contracts import border
 from rrl.errors import DivergenceError
 from rrl.processes.distributed import agree
 from rrl.ranges import at_least_one, not_negative
+from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate, Loop, RunStart
 from rrl.training.metrics import batch_metrics
 from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
@@ -85,6 +86,33 @@ class TrainerSettings:
     def make(self, origin: RunStart, **parts: Any) -> "Trainer":
         """The trainer, which works with these parts."""
         return Trainer(settings=self, **parts)
+
+    def course(self, problems: int, longest: int, likely: float | None) -> Course:
+        """Steps until the lower limit; one in tokens ends training with the step that reaches it.
+
+        Every response has at least one token.
+        """
+        steps = Between(self._steps(longest), self._steps(min(likely, longest)) if likely else None, self._steps(1))
+        if steps.least == steps.most:
+            steps = steps._replace(likely=steps.most)
+        tokens, passes = self.sequences * longest, self.sequences // self.mini_batch
+        limit = self.total_tokens - 1 + tokens if self.total_tokens else math.inf
+        return Course(
+            steps=steps,
+            optimised=steps.over(lambda count: count * passes * self.ppo_epochs),
+            tokens=int(min(steps.most * tokens, limit)),
+            milestones=0,
+            of_a_step=[
+                f"{self.train_batch_size:,} starts x {self.n} = {some(self.sequences, 'sequence')} -> "
+                f"{some(passes, 'mini-batch')} x {some(self.ppo_epochs, 'epoch')} = "
+                f"{some(passes * self.ppo_epochs, 'optimiser step')}"
+            ],
+        )
+
+    def _steps(self, tokens: float) -> int:
+        """How many steps training takes, when every response has so many tokens."""
+        reached = math.ceil(self.total_tokens / (self.sequences * tokens)) if self.total_tokens else math.inf
+        return int(min(reached, self.total_training_steps or math.inf))
 
 
 @dataclass(kw_only=True)

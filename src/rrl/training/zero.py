@@ -1,4 +1,4 @@
-"""DeepSpeed: networks in its hands, weights that ZeRO has spread out, its estimates. No other file imports it."""
+"""DeepSpeed: networks in its hands, weights that ZeRO has spread out. No other file imports it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -46,17 +46,3 @@ def gathered_weights(parameters: Sequence[Tensor]) -> AbstractContextManager[Non
 
     context: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(parameters))
     return context
-
-
-def model_states(trained: int, largest: int, stage: int, processes: int) -> int:
-    """DeepSpeed's own estimate, in bytes, of what a process of one machine holds at stage 2 or 3.
-
-    Of so many numbers in training, of which the largest layer has ``largest``.
-    """
-    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
-    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
-
-    placed = {"num_gpus_per_node": processes, "num_nodes": 1, "cpu_offload": False}
-    if stage == 2:
-        return int(estimate_zero2_model_states_mem_needs(trained, **placed)[1])
-    return int(estimate_zero3_model_states_mem_needs(trained, largest, cpu_offload_params=False, **placed)[1])

@@ -1,0 +1,205 @@
+"""How much memory each phase of a step needs on one process, part by part, in bytes.
+
+docs/before-the-start.md explains the formulas.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from rrl.preflight import passes
+from rrl.training.policy_settings import BUCKET, BYTES, PolicySettings
+
+LIVE = 1_000_000_000
+"""Parameters that stage 3 keeps gathered at most (its ``stage3_max_live_parameters``)."""
+PERSISTENT = 100_000
+"""Elements up to which it keeps a tensor whole (its ``stage3_param_persistence_threshold``)."""
+PREFETCH = 50_000_000
+"""Parameters that it gathers ahead at most (its ``stage3_prefetch_bucket_size``)."""
+Bytes = dict[str, int]
+
+
+class Network(NamedTuple):
+    """A network in training: its trained and frozen parameters, those in tensors that stage 3 does not split (small).
+
+    ``largest`` is the size of the largest tensor.
+    """
+
+    name: str
+    trained: int
+    frozen: int
+    small: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """Everything that memory depends on; lengths are in tokens.
+
+    ``whole`` counts the language model's own parameters; ``engine`` is the precision of the engine's copy of it (None:
+    it writes with the policy's weights), ``reference`` whether a frozen copy is kept. ``rows`` go through the networks
+    at once on each process, by phase; those of phases that do not come are left out.
+    """
+
+    settings: PolicySettings
+    networks: Sequence[Network]
+    shape: passes.Shape
+    whole: int
+    engine: str | None
+    reference: bool
+    processes: int
+    on_cpu: bool
+    shortest_prompt: int
+    longest_prompt: int
+    longest_reference: int
+    longest_response: int
+    rows: Mapping[str, int]
+
+    @property
+    def width(self) -> int:
+        """The longest row: prompt and response."""
+        return self.longest_prompt + self.longest_response
+
+    @property
+    def columns(self) -> int:
+        """The most columns of a batch that need logits: from the first new token of any row on."""
+        return self.width - self.shortest_prompt + 1
+
+    @property
+    def weight(self) -> int:
+        """Bytes of a weight."""
+        return BYTES[self.settings.dtype]
+
+
+def by_stage(need: Need) -> list[Need]:
+    """The same at each ZeRO stage."""
+    stages: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
+    return [replace(need, settings=replace(need.settings, zero_stage=stage)) for stage in stages]
+
+
+def by_phase(need: Need) -> dict[str, Bytes]:
+    """Each phase that comes, in order, with its parts."""
+    return {"loading": loading(need), **{name: parts(need) for name, parts in PHASES.items() if name in need.rows}}
+
+
+def loading(need: Need) -> Bytes:
+    """Every network is made in main memory first, whole and in float32."""
+    critic = sum(one.trained + one.frozen for one in need.networks[1:])
+    return {"weights": 4 * need.whole, "reference": 4 * need.whole * need.reference, "critic": 4 * critic}
+
+
+def warm_start(need: Need) -> Bytes:
+    """Supervised training, whole and in float32."""
+    rows, width = need.rows["warm start"], need.longest_prompt + max(need.longest_reference, 1)
+    temporary = max(one.largest for one in need.networks) if need.on_cpu else need.whole
+    return {
+        "weights, gradients, moments": 4 * (4 * need.whole + temporary),
+        "activations": need.shape.layers * passes.saved_by_layer(need.shape, rows, width, "float32"),
+        "logits": passes.logits(need.shape, rows, width, passes.SUPERVISED),
+    }
+
+
+def gen(need: Need) -> Bytes:
+    """Writing: the engine's weights, and the prompts' pass or, later, all keys and values and the next token."""
+    rows, prompt, dtype, shape = need.rows["gen"], need.longest_prompt, need.engine or need.settings.dtype, need.shape
+    gathered = need.weight if need.settings.zero_stage == 3 and need.processes > 1 else 0
+    copied = max(BYTES[dtype], need.weight) if need.engine else 0
+    first = {
+        "keys and values": passes.key_value_cache(shape, rows, prompt, dtype),
+        "activations": passes.passing(shape, rows, prompt, dtype),
+    }
+    later = {
+        "keys and values": passes.key_value_cache(shape, rows, need.width, dtype),
+        "logits": passes.logits(shape, rows, 1, passes.DRAWN),
+    }
+    return {**_resting(need), "weights to write with": need.whole * (gathered + copied), **_larger(first, later)}
+
+
+def old_log_prob(need: Need) -> Bytes:
+    """Log-probabilities and values without gradient: a layer at a time, then the logits.
+
+    A head on the actor's trunk asks for the hidden states of all layers.
+    """
+    rows, shared = need.rows["old_log_prob"], need.settings.critic == "shared"
+    return {
+        **_resting(need),
+        "weights to read with": sum(states(one, need).forward for one in need.networks),
+        "hidden states": need.weight * need.shape.layers * rows * need.width * need.shape.hidden if shared else 0,
+        **_larger(
+            {"activations": passes.passing(need.shape, rows, need.width, need.settings.dtype)},
+            {"logits": passes.logits(need.shape, rows, need.columns, passes.LOGITS)},
+        ),
+    }
+
+
+def update_actor(need: Need) -> Bytes:
+    """The larger of the last backward pass and the optimiser steps after it, one network after another."""
+    rows, every = need.rows["update_actor"], [states(one, need) for one in need.networks]
+    gradients = sum(one.gradients for one in every)
+    learning = {
+        "gradients and buffers": gradients + sum(one.backward for one in every),
+        "activations": passes.activations(need.shape, rows, need.width, need.settings) * len(every),
+        "logits": passes.logits(need.shape, rows, need.columns, passes.LOGITS),
+    }
+    step = {"gradients and optimiser step": gradients + max(one.step for one in every)}
+    return {**_resting(need), **_larger(learning, step)}
+
+
+PHASES: dict[str, Callable[[Need], Bytes]] = {
+    "warm start": warm_start, "gen": gen, "old_log_prob": old_log_prob, "update_actor": update_actor,
+}  # fmt: skip
+"""By the clock's names."""
+
+
+def _resting(need: Need) -> Bytes:
+    reference = need.weight * need.whole * need.reference
+    return {"weights and optimiser states": at_rest(need), "reference": reference}
+
+
+def _larger(one: Bytes, other: Bytes) -> Bytes:
+    """Of two things that come one after the other, the one that takes more."""
+    return max(one, other, key=lambda parts: sum(parts.values()))
+
+
+# --- model states -----------------------------------------------------------------------------------------------------
+
+
+class States(NamedTuple):
+    """Bytes of one network: at rest, and what a forward pass, a backward pass or an optimiser step adds to that.
+
+    ``gradients`` are there in backward passes and steps alike.
+    """
+
+    rest: int
+    forward: int
+    gradients: int
+    backward: int
+    step: int
+
+
+def states(network: Network, need: Need) -> States:
+    """What DeepSpeed keeps of a network, by stage."""
+    b, trained, whole = need.weight, network.trained, network.trained + network.frozen
+    bucket, stage, mine = b * min(BUCKET, trained), need.settings.zero_stage, trained // need.processes
+    if stage == 0:
+        temporary = 4 * (network.largest if need.on_cpu else trained)
+        copies = 4 * trained if need.settings.dtype == "bfloat16" else 0
+        return States(b * whole + 8 * trained + copies, 0, b * trained, bucket, copies + temporary)
+    if stage == 3:
+        gathered = 0 if need.processes == 1 else b * (min(whole - network.small, LIVE) + min(whole, PREFETCH))
+        split = (b * (whole + trained) + 12 * trained) // need.processes
+        return States(split + bucket + b * network.small, gathered, 0, gathered, 12 * mine)
+    full = trained if stage == 1 else mine
+    return States(b * whole + 12 * mine, 0, b * mine, b * full + bucket, (12 - b) * mine)
+
+
+def at_rest(need: Need) -> int:
+    """Weights and optimiser states between steps."""
+    return sum(states(one, need).rest for one in need.networks)
+
+
+def count(name: str, module: Any) -> Network:
+    """The parameters of a module, which may be on the meta device."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    trained, small = sum(size for size, on in sizes if on), sum(size for size, _ in sizes if size <= PERSISTENT)
+    return Network(name, trained, sum(size for size, on in sizes if not on), small, max(size for size, _ in sizes))

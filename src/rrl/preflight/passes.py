@@ -1,0 +1,82 @@
+"""What passes through a Llama-like model hold, in bytes, for rows of full length: activations, logits, keys, values."""
+
+from typing import Any, NamedTuple
+
+from rrl.training.policy_settings import BYTES, PolicySettings
+
+LOGITS = 6.3
+"""Float32 copies of the logits that live at once in log-probabilities and entropy, forward or backward; measured."""
+DRAWN = 6.0
+"""The same for drawing a token."""
+SUPERVISED = 4.1
+"""The same for the loss of a warm start."""
+
+
+class Shape(NamedTuple):
+    """The sizes of a language model that its activations depend on."""
+
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    eager: bool
+
+
+def shape(config: Any) -> Shape:
+    """The sizes in a transformers configuration, under the names that its families share.
+
+    A model without attention counts as one of one head; where layers differ in width, the widest counts.
+    """
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", None) or 1
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    return Shape(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        inner=max(inner) if isinstance(inner, list | tuple) else inner,
+        heads=heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        vocabulary=text.vocab_size,
+        eager=config._attn_implementation == "eager",
+    )
+
+
+def saved_by_layer(model: Shape, rows: int, width: int, dtype: str) -> int:
+    """What one layer saves for its backward pass over [rows, width] tokens.
+
+    Two norms, the four tensors of attention (keys and values for every head), four of the gated block; the padding mask
+    or, with eager attention, the matrix of weights of every head.
+    """
+    b = BYTES[dtype]
+    norms = (24 if dtype == "float32" else 16) * model.hidden
+    linear = norms + 4 * b * model.heads * model.head_size + 4 * b * model.inner
+    square = model.heads * (4 if dtype == "float32" else 6) if model.eager else b
+    return rows * width * (linear + width * square)
+
+
+def activations(model: Shape, rows: int, width: int, settings: PolicySettings) -> int:
+    """What a forward pass saves: every layer or, with checkpoints, every layer's input and one layer at a time."""
+    layer = saved_by_layer(model, rows, width, settings.dtype)
+    if not settings.gradient_checkpointing:
+        return model.layers * layer
+    return model.layers * rows * width * model.hidden * BYTES[settings.dtype] + layer
+
+
+def passing(model: Shape, rows: int, width: int, dtype: str) -> int:
+    """What a forward pass over [rows, width] tokens holds at once when nothing is saved: the inside of one layer."""
+    square = model.heads * (BYTES[dtype] + 4) if model.eager else BYTES[dtype]
+    return rows * width * (BYTES[dtype] * (4 * model.hidden + 3 * model.inner) + width * square)
+
+
+def key_value_cache(model: Shape, rows: int, width: int, dtype: str) -> int:
+    """Keys and values of every layer, and one layer's once more, for it grows by being copied."""
+    return (model.layers + 1) * 2 * rows * width * model.kv_heads * model.head_size * BYTES[dtype]
+
+
+def logits(model: Shape, rows: int, columns: int, copies: float) -> int:
+    """``copies`` of float32 logits [rows, columns, vocabulary]."""
+    return int(copies * 4 * rows * columns * model.vocabulary)

@@ -1,0 +1,123 @@
+"""The sizes of guided self-improvement, and what they make of a run."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from rrl.interfaces import Guidance
+from rrl.ranges import at_least_one, between, not_negative
+from rrl.training.course import Between, Course, some
+from rrl.training.loop import Aggregate
+
+
+@dataclass(frozen=True, kw_only=True)
+class GSISizes:
+    """The sizes of guided self-improvement (Ding et al., arXiv 2411.00750).
+
+    Each of ``iterations`` writes ``n`` responses at ``temperature`` to each of ``problems_per_iteration`` problems
+    that the sampler draws (null: to every problem), ``train_batch_size`` problems a step. Problems with fewer than
+    ``enough`` right ones get up to ``guided_tries`` more, one at a time, each helped by ``guidance`` (null: none).
+    Right responses are kept: of each problem the first ``keep_per_problem`` (null: all), each once if ``distinct``,
+    and none that the length limit cut off unless ``train_on_truncated``. Then the model that the run began with is
+    fine-tuned afresh on them, ``epochs`` times in mini-batches of ``mini_batch_size``, with ``aggregate`` as a token's
+    weight, and writes in the next iteration. ``first: references`` makes the first iteration a fine-tuning on
+    references instead. When ``total_tokens`` have been generated (null: no limit), what was kept is learnt, and
+    training ends.
+    """
+
+    iterations: int
+    problems_per_iteration: int | None
+    train_batch_size: int
+    n: int
+    temperature: float
+    enough: int
+    guided_tries: int
+    guidance: Guidance | None
+    keep_per_problem: int | None
+    distinct: bool
+    train_on_truncated: bool
+    first: Literal["sample", "references"]
+    epochs: int
+    mini_batch_size: int
+    aggregate: Aggregate
+    total_tokens: int | None
+
+    annotates = False
+    knows_length = True
+    optimiser_steps = None
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "iterations", "problems_per_iteration", "train_batch_size", "n", "keep_per_problem")
+        at_least_one(self, "epochs", "mini_batch_size", "total_tokens")
+        not_negative(self, "enough", "guided_tries")
+        between(self, 1e-9, 100, "temperature")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """References, as far as they are used."""
+        own = frozenset({"references"} if self.first == "references" else ())
+        return own if self.guidance is None else own | self.guidance.needs
+
+    @property
+    def helps(self) -> int:
+        """Guided tries that a problem can get."""
+        return 0 if self.guidance is None else self.guided_tries
+
+    @property
+    def sequences(self) -> int:
+        """Responses that a step writes, or learns from."""
+        return self.train_batch_size * self.n
+
+    @property
+    def mini_batch(self) -> int:
+        """Responses of an optimiser step."""
+        return self.mini_batch_size
+
+    @property
+    def tuned_at_once(self) -> int:
+        """Mini-batches that a step of fine-tuning learns."""
+        return max(1, self.sequences // self.mini_batch_size)
+
+    def course(self, problems: int, longest: int, likely: float | None) -> Course:
+        """All iterations, or as many as a limit in tokens allows, which is passed in one step."""
+        drawn = min(self.problems_per_iteration or problems, problems)
+        steps, optimised = self._between(drawn)
+        tokens = self.iterations * drawn * (self.n + self.helps) * longest
+        if self.total_tokens:
+            a_step = self.sequences * longest
+            steps = steps._replace(least=min(steps.least, math.ceil(self.total_tokens / a_step) + 1))
+            optimised = optimised._replace(least=self.epochs)
+            tokens = min(tokens, self.total_tokens - 1 + a_step)
+        return Course(steps, optimised, tokens, self.iterations, self._in_words(drawn))
+
+    def _between(self, drawn: int) -> tuple[Between, Between]:
+        """Steps and optimiser steps of all iterations of so many problems.
+
+        A problem gives at most ``n`` right answers, or ``enough`` of them where help is needed.
+        """
+        right = max(self.n, min(self.enough, self.n + self.helps))
+        few, many = self._tuning(1), self._tuning(drawn * min(right, self.keep_per_problem or right))
+        given = self._tuning(drawn) if self.first == "references" else (0, 0)
+        times = self.iterations - (self.first == "references")
+        sampling = math.ceil(drawn / self.train_batch_size)
+        helping = self.helps * math.ceil(drawn / self.sequences)
+        steps = (times * (sampling + few[0]), times * (sampling + helping + many[0]))
+        return (
+            Between(given[0] + steps[0], None, given[0] + steps[1]),
+            Between(given[1] + times * few[1], None, given[1] + times * many[1]),
+        )
+
+    def _tuning(self, answers: int) -> tuple[int, int]:
+        """Steps and optimiser steps of a fine-tuning on so many answers."""
+        optimised = self.epochs * math.ceil(answers / self.mini_batch_size)
+        return math.ceil(optimised / self.tuned_at_once), optimised
+
+    def _in_words(self, drawn: int) -> list[str]:
+        return [
+            f"{some(self.iterations, 'iteration')} of {drawn:,} problems x {some(self.n, 'response')}, "
+            f"{self.train_batch_size:,} problems a step",
+            f"with help: up to {self.helps} more to each problem with fewer than {self.enough} right ones, "
+            f"{self.sequences:,} a step",
+            f"then from the starting model {some(self.epochs, 'epoch')} over the right ones in mini-batches of "
+            f"{self.mini_batch_size:,}, {self.tuned_at_once:,} a step",
+        ]
