@@ -146,6 +146,22 @@ def test_adapters_are_merged_for_the_rehearsal_without_their_weights(
         start(base, tmp_path / "run", policy__critic="own", policy__lora=LORA)
 
 
+def test_no_weight_is_copied_for_the_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model, tokenizer = TinyLlama(**SIZES).load(None)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    places: list[set[str]] = []
+
+    def save(self: Any, folder: Any, **_: Any) -> None:
+        places.append({weight.device.type for weight in self.parameters()})
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", save)
+    rehearse(adapted, tokenizer, tmp_path)
+    assert places == [{"meta"}]
+    assert {weight.device.type for weight in adapted.parameters()} == {"cpu"}
+
+
 def test_too_small_a_disk_is_told_before_training(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
@@ -204,6 +220,28 @@ def test_a_tokenizer_that_cannot_be_written_at_the_end_leaves_the_weights(
         "the tokenizer cannot be saved as transformers does (TypeError: no)"
     ]
     assert sorted(path.name for path in tmp_path.glob("*.*t*")) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed: file write failed"),
+        RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OSError(errno.EACCES, "Permission denied"),
+    ],
+    ids=str,
+)
+def test_a_disk_that_does_not_take_the_model_is_given_no_plain_weights(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", raising(error))
+    with pytest.raises(type(error)) as caught:
+        write_model(*TinyLlama(**SIZES).load(None), tmp_path)
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

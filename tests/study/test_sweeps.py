@@ -204,8 +204,10 @@ def test_a_search_that_cannot_work_is_refused(nowhere: Path, arguments: list[str
 
 def test_a_directory_that_holds_anything_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old").touch()
-    (told,) = faults(f"hydra.sweep.dir={tmp_path}", "seed=0,1")
-    assert told == f"hydra.sweep.dir: {str(tmp_path)!r} exists and is not an empty folder; expected a new one"
+    assert faults(f"hydra.sweep.dir={tmp_path}", "seed=0,1", "run.dir=x") == [
+        "run.dir=x: names one run; jobs lie below the sweep's directory: give hydra.sweep.dir=...",
+        f"hydra.sweep.dir: {str(tmp_path)!r} exists and is not an empty folder; expected a new one",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
