@@ -139,6 +139,15 @@ def test_nothing_that_changes_is_left_out(policy: dict[str, Any], tmp_path: Path
     assert networks(fresh) == networks(trained)
 
 
+def test_what_a_reward_remembers_is_restored(tmp_path: Path) -> None:
+    trained, checkpoints = rltf_trainer(), Checkpoints(tmp_path, keep_last=1, keep_best=0)
+    trained.reward.load_state_dict({"baselines": {"a": 0.5}})
+    checkpoints.save(trained, None)
+    trained.reward.load_state_dict({"baselines": {}})
+    assert checkpoints.restore(trained) == 0
+    assert trained.reward.state_dict() == {"baselines": {"a": 0.5}}
+
+
 @pytest.mark.parametrize("steps", [2, 5, 7, 8])
 def test_nothing_of_guided_self_improvement_is_left_out(steps: int, tmp_path: Path) -> None:
     trained, fresh = make_gsi(), make_gsi()

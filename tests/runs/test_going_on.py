@@ -1,15 +1,18 @@
 """What a run must find again when it goes on: its configuration, its data, its model; and what is told of the rest."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rrl.config.check import load
+from rrl.config.saved import write_config
 from rrl.errors import ConfigError, DataError
 from rrl.runs.manifest import write_manifest
-from rrl.runs.resume import refuse_changes
+from rrl.runs.resume import refuse_changes, resume
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 ABOUT: dict[str, Any] = {
@@ -101,3 +104,31 @@ def test_a_change_is_refused_unless_it_is_of_a_harmless_key(before: Any, after: 
         faults = refused.faults
     assert len(faults) == len(told)
     assert all(fault.startswith(text) for fault, text in zip(faults, told, strict=True))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as far as its configuration tells."""
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    write_config(folder, load("train", [f"run.dir={folder}", "seed=3"])[0])
+    return folder
+
+
+def test_a_run_stays_in_its_folder(begun: Path) -> None:
+    assert resume(begun, [])[0]["run"]["dir"] == str(begun)
+    assert resume(begun, [f"run.dir={begun}", "run.keep_last=7"])[0]["run"]["keep_last"] == 7
+    for other, told in ((begun.parent / "other", repr(str(begun.parent / "other"))), ("null", "null")):
+        with pytest.raises(ConfigError) as refused:
+            resume(begun, [f"run.dir={other}"])
+        assert refused.value.faults == (
+            f"run.dir: {told}, but a run that is resumed stays in its folder {str(begun)!r}; leave run.dir out, or "
+            "begin a new run without resume",
+        )
+
+
+def test_a_folder_that_was_moved_is_the_run_that_it_was(begun: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(begun, tmp_path / "moved"))
+    config, _ = resume(moved, ["trainer.total_tokens=5000", f"run.dir={moved}"])
+    assert config["trainer"]["total_tokens"] == 5000
+    with pytest.raises(ConfigError, match=r"run.seed: 3 in the run '.*moved', now 4"):
+        resume(moved, ["seed=4"])

@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
 from fixtures.sandbox import LIMITS, family, other, run, told, working
+from rrl.sandbox.inside import child
 from rrl.sandbox.inside.request import packed
+from rrl.sandbox.inside.watch import Watch
 from rrl.sandbox.isolation import LEVELS
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.outcome import run_of
@@ -134,6 +137,22 @@ def test_who_ends_well_beyond_the_limit_is_out_of_time_even_when_nobody_looked()
 def test_reading_a_long_request_takes_nothing_of_the_programs_time() -> None:
     with closing(Sandbox(limits=other(cpu_seconds=0.05), workers=1, isolation="auto")) as made:
         assert run(made, "print(len(input()))", "x" * 10**7).value == "10000000\n"
+
+
+def test_what_a_process_computed_before_it_was_ready_is_not_the_programs_time() -> None:
+    """It was ready after 4.5 of its 5 seconds."""
+    end, told_by = os.pipe()
+    os.write(told_by, child.READY + child.SECONDS.pack(4.5) + child.COMPILED)
+    os.close(told_by)
+    ended, line = os.eventfd(1), os.eventfd(0)
+    zygote = SimpleNamespace(fileno=lambda: ended, collect=lambda: (0, 5.0))
+    limits = {"output_kb": 1, "wall_seconds": 9.0, "cpu_seconds": 1.0}
+    watched = Watch(0, {end: "report"}, limits, zygote, line)  # type: ignore[arg-type]
+    watched.follow()
+    header = watched.finish()
+    assert (header["cpu"], header["crossed"], header["compiled"]) == (0.5, "", True)
+    os.close(ended)
+    os.close(line)
 
 
 @pytest.mark.parametrize("level", LEVELS)
