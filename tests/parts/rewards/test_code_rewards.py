@@ -94,6 +94,16 @@ def test_the_responsible_region_of_every_class(outcome: Outcome, facts: dict[str
     assert (region and CODE[region.start : region.stop]) == blamed
 
 
+@pytest.mark.parametrize(
+    ("line", "blamed"),
+    [(1, "if a:"), (2, "if a:\n  b = ("), (3, "if a:\n  b = ("), (4, "if a:\n  b = ("), (5, "if a:\n  b = (")],
+)
+def test_the_last_line_of_a_program_is_the_last_that_is_written(line: int, blamed: str) -> None:
+    source = "if a:\n  b = (\n\n  \n"
+    region = responsible(evidence(COMPILE, source, line=line, error="SyntaxError"), source)
+    assert region is not None and source[region.start : region.stop] == blamed
+
+
 def test_a_response_without_a_program_has_no_region() -> None:
     assert responsible(evidence(NONE, None), "  \n") is None
 
@@ -334,6 +344,7 @@ def test_no_token_pays_where_nothing_is_to_blame(outcome: Outcome) -> None:
 
 def test_a_line_in_the_replayed_prefix_pays_nothing() -> None:
     assert penalties(prefix=CODE[:27], **DIVISION) == [0.0] * 9
+    assert penalties(prefix=CODE[:5], line=1, error="ValueError") == [-0.3] * 11 + [0.0] * 20
 
 
 def test_of_a_line_that_the_prefix_began_the_new_tokens_pay() -> None:

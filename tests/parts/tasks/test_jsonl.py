@@ -10,6 +10,7 @@ import pytest
 from rrl.cli import train
 from rrl.config.check import load
 from rrl.errors import ConfigError, DataError
+from rrl.parts.tasks import jsonl
 from rrl.parts.tasks.jsonl import JSONLines
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 
@@ -168,9 +169,17 @@ def test_a_regular_expression_is_searched_in_the_conclusion() -> None:
     assert found == ["right", "right", "wrong", "right", "wrong"]
 
 
-def test_a_response_that_a_search_does_not_end_in_is_unparseable() -> None:
+def test_a_response_that_a_search_does_not_end_in_is_unparseable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To its end a search in 24 letters takes some hundredths of a second, and one in 200 more than anybody has."""
+    assert verdicts("regex", r"^(a|aa)+$", "a" * 24, "a" * 24 + "!") == ["right", "wrong"]
+    monkeypatch.setattr(jsonl, "PATIENCE", 0.001)
+    (found,) = judged("regex", r"^(a|aa)+$", "a" * 24 + "!")
+    assert (found.verdict, found.score) == (Verdict.UNPARSEABLE, 0.0)
+
+
+def test_a_search_that_would_not_end_is_given_up_soon() -> None:
     begin = time.perf_counter()
-    found = judged("regex", r"^(a|aa)+$", "a" * 200 + "!")[0]
+    (found,) = judged("regex", r"^(a|aa)+$", "a" * 200 + "!")
     assert (found.verdict, found.score) == (Verdict.UNPARSEABLE, 0.0)
     assert time.perf_counter() - begin < 20
 
