@@ -134,6 +134,12 @@ def test_who_ends_well_beyond_the_limit_is_out_of_time_even_when_nobody_looked()
     assert told(run_of(within, b"", b'{"status": "ended"}', LIMITS, prints=True)) == ("ended", None)
 
 
+def test_the_time_that_a_program_computed_is_told() -> None:
+    with closing(Server("rlimits", other(cpu_seconds=9.0, wall_seconds=60.0))) as server:
+        header, _, _ = server.ask(_request("import time\nwhile time.process_time() < 0.3: pass"))
+    assert 0.2 < header["cpu"] < 9
+
+
 def test_reading_a_long_request_takes_nothing_of_the_programs_time() -> None:
     with closing(Sandbox(limits=other(cpu_seconds=0.05), workers=1, isolation="auto")) as made:
         assert run(made, "print(len(input()))", "x" * 10**7).value == "10000000\n"

@@ -104,6 +104,12 @@ def test_the_last_line_of_a_program_is_the_last_that_is_written(line: int, blame
     assert region is not None and source[region.start : region.stop] == blamed
 
 
+@pytest.mark.parametrize(("program", "start"), [("a = 2\nb", 0), ("a = 1\nb", 1), ("", 0)])
+def test_evidence_of_another_program_blames_nothing(program: str, start: int) -> None:
+    assert responsible(evidence(RUNTIME, program, start, line=1), "a = 1\nb") is None
+    assert responsible(evidence(TIMED_OUT, program, start), "a = 1\nb") is None
+
+
 def test_a_response_without_a_program_has_no_region() -> None:
     assert responsible(evidence(NONE, None), "  \n") is None
 
