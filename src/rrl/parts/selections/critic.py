@@ -9,49 +9,53 @@ from rrl.ranges import at_least_one
 from rrl.types import TokenScores
 
 
-@dataclass(frozen=True, kw_only=True)
-class CriticThreshold(Selection):
-    """The state of highest value, if that is at least ``tau`` (in units of the return)."""
-
-    tau: float
+class _HighestValue(Selection):
+    """At most one cut, in the state of highest value, and the value as its score; rules add when that suffices."""
 
     needs_critic = True
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
-        """One cut, or none when no state is valued enough."""
+        """One cut, or none when the state of highest value does not suffice."""
         best = max(legal, key=lambda cut: response.values[cut], default=None)
-        return [best] if best is not None and response.values[best] >= self.tau else []
+        return [best] if best is not None and self._suffices(response, best) else []
 
     def score(self, response: TokenScores, cut: int) -> float:
         """The critic's value."""
         return response.values[cut]
 
+    def _suffices(self, response: TokenScores, cut: int) -> bool:
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
-class CriticRise(Selection):
+class CriticThreshold(_HighestValue):
+    """The state of highest value, if that is at least ``tau`` (in units of the return)."""
+
+    tau: float
+
+    def _suffices(self, response: TokenScores, cut: int) -> bool:
+        return response.values[cut] >= self.tau
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticRise(_HighestValue):
     """The state whose value rose most over the bare prompt's, V(s) - V(s0), if that is at least ``delta``."""
 
     delta: float
-
-    needs_critic = True
-
-    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
-        """One cut, or none when the value did not rise enough."""
-        best = max(legal, key=lambda cut: response.values[cut], default=None)
-        return [best] if best is not None and self.score(response, best) >= self.delta else []
 
     def score(self, response: TokenScores, cut: int) -> float:
         """The rise."""
         return response.values[cut] - response.values[0]
 
+    def _suffices(self, response: TokenScores, cut: int) -> bool:
+        return self.score(response, cut) >= self.delta
+
 
 @dataclass(frozen=True, kw_only=True)
-class CriticTopK(Selection):
+class CriticTopK(_HighestValue):
     """The ``k`` states of highest value along the response; the buffer's cap per problem keeps the best of them."""
 
     k: int
-
-    needs_critic = True
 
     def __post_init__(self) -> None:
         at_least_one(self, "k")
@@ -60,27 +64,13 @@ class CriticTopK(Selection):
         """At most ``k`` cuts."""
         return sorted(sorted(legal, key=lambda cut: response.values[cut], reverse=True)[: self.k])
 
-    def score(self, response: TokenScores, cut: int) -> float:
-        """The critic's value."""
-        return response.values[cut]
-
 
 @dataclass(frozen=True, kw_only=True)
-class CriticPeak(Selection):
+class CriticPeak(_HighestValue):
     """The last good moment: the state of highest value, if the value later falls by at least ``fall``."""
 
     fall: float
 
-    needs_critic = True
-
-    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
-        """One cut, or none when the value never fell that far."""
-        best = max(legal, key=lambda cut: response.values[cut], default=None)
+    def _suffices(self, response: TokenScores, cut: int) -> bool:
         states = response.values[: len(response.logprobs)]  # after the end token is none: its value was never learnt
-        if best is None or states[best] - min(states[best:]) < self.fall:
-            return []
-        return [best]
-
-    def score(self, response: TokenScores, cut: int) -> float:
-        """The critic's value."""
-        return response.values[cut]
+        return states[cut] - min(states[cut:]) >= self.fall
