@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from rrl.preflight.plan import as_text, plan
 from rrl.runs.checkpoint import Checkpoints
 from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_batch
 from rrl.training.gsi import GSI
+from rrl.training.gsi_position import Position
 from rrl.training.models import TinyLlama
 from rrl.types import Example, Feedback, PolicyOutput, Problem, Rollout, State, Verdict
 
@@ -188,12 +189,40 @@ def test_the_loss_is_the_negative_log_likelihood_weighed_by_pay():
     assert logprobs.grad.tolist() == [[0.0, -0.25, -0.25, 0.0], [0.0, 0.0, -0.125, -0.125]]
 
 
+@pytest.mark.parametrize(
+    ("iteration", "phase", "queue", "pieces", "done"),
+    [
+        (1, "sample", [[0], [1]], 2, 0.0), (2, "sample", [[0]], 4, 1.375), (2, "guide", [[0]], 4, 1.725),
+        (1, "guide", [], 3, 0.8), (3, "tune", [[0], [1]], 4, 2.9), (3, "tune", [], 4, 3.0),
+    ],
+)  # fmt: skip
+def test_phases_share_an_iteration(iteration, phase, queue, pieces, done):
+    """Half of it is sampling, three tenths are guiding, two are fine-tuning."""
+    at = Position(iteration=iteration, phase=phase, queue=queue, pieces=pieces)
+    assert at.done == pytest.approx(done, abs=1e-12)
+    assert at.tuned == (done == 3.0)
+
+
+def test_a_position_is_read_from_what_was_saved_and_shares_nothing_with_it():
+    at = Position(iteration=2, drawn=[5, 3, 4], tried=2)
+    at.fill("guide", [5, 3, 4], 2)
+    saved = {
+        "iteration": 2, "phase": "guide", "round": 0, "drawn": [5, 3, 4], "tried": 2, "queue": [[5, 3], [4]],
+        "pieces": 2,
+    }  # fmt: skip
+    assert asdict(at) == saved
+    again = Position.read({**saved, "global_step": 7})
+    again.queue[0].pop()
+    again.drawn.clear()
+    assert (Position.read(saved), at.queue) == (at, [[5, 3], [4]])
+
+
 def phases(loop: GSI, steps: int) -> list[str]:
     """The phase of each of the next steps."""
     told = []
     for _ in range(steps):
         loop.step()
-        told.append(loop._phase)
+        told.append(loop.position.phase)
     return told
 
 
@@ -203,7 +232,7 @@ def test_a_hint_does_not_stand_in_the_training_row():
             return replace(asked, prompt=(*asked.prompt, 33, 34))
 
     loop = make_gsi(guidance=Longer(name="answer", text="{question}{answer}"), distinct=False, enough=9)
-    while loop._phase != "guide":
+    while loop.position.phase != "guide":
         loop.step()
     assert all(r.state.problem.prompt[-2:] == (33, 34) for r, _ in loop.last_rollouts)
     guided = [answer for answer in loop._harvest.answers if answer.guided]
@@ -269,18 +298,20 @@ def test_every_problem_is_written_on_n_times_at_the_temperature():
 def test_the_sampler_draws_when_not_all_problems_are_asked_for():
     loop = make_gsi(engine=noting())
     loop.step()
-    levels = Counter(loop.origin.problems[number].level for number in loop._drawn)
-    assert len(set(loop._drawn)) == 10
+    levels = Counter(loop.origin.problems[number].level for number in loop.position.drawn)
+    assert len(set(loop.position.drawn)) == 10
     assert len(levels) == 2
 
 
 def test_help_goes_to_problems_with_too_few_right_answers_a_try_at_a_time():
     loop, right, rounds = make_gsi(guided_tries=2, n=2, train_batch_size=5), Counter[str](), []
-    while loop._phase != "tune" or not loop._iteration:
+    while loop.position.phase != "tune" or not loop.position.iteration:
         loop.step()
-        if loop._phase == "guide":
-            wanting = {loop.origin.problems[i].id for i in loop._drawn} - {name for name in right if right[name] >= 2}
-            rounds.append((loop._round, {r.state.origin for r, _ in loop.last_rollouts}))
+        if loop.position.phase == "guide":
+            wanting = {loop.origin.problems[i].id for i in loop.position.drawn} - {
+                name for name in right if right[name] >= 2
+            }
+            rounds.append((loop.position.round, {r.state.origin for r, _ in loop.last_rollouts}))
             assert Counter(r.state.problem.id for r, _ in loop.last_rollouts) == Counter(wanting)
         for rollout, judged in loop.last_rollouts:
             right[rollout.state.problem.id] += judged.solved
@@ -290,9 +321,9 @@ def test_help_goes_to_problems_with_too_few_right_answers_a_try_at_a_time():
 
 def test_a_given_prefix_stays_in_the_answer():
     loop, wrote = make_gsi(enough=9), set()
-    while loop._phase != "tune" or not loop._iteration:
+    while loop.position.phase != "tune" or not loop.position.iteration:
         loop.step()
-        if loop._phase == "guide":
+        if loop.position.phase == "guide":
             wrote |= {(*r.state.prefix, *r.actions) for r, judged in loop.last_rollouts if judged.solved}
     guided = [answer for answer in loop._harvest.answers if answer.guided]
     given = [loop.origin.problems[answer.problem].reference[:1] for answer in guided]
@@ -321,7 +352,7 @@ def test_each_iteration_learns_from_the_starting_weights_and_writes_with_the_las
     for metrics in loop.run():
         if "actor/lr" in metrics:
             rates.append(metrics["actor/lr"])
-        elif loop._phase == "sample":
+        elif loop.position.phase == "sample":
             written_with.append(weights(policy))
     assert len(reset_to) == 2
     for begun, moments, taken, _ in reset_to:
@@ -378,7 +409,7 @@ def test_metrics_keep_help_and_no_help_apart():
 def whole() -> tuple[list[Any], list[str], dict[str, torch.Tensor]]:
     """Every step's metrics and phase, never interrupted, and the weights at the end."""
     loop = make_gsi()
-    told = [(metrics, loop._phase) for metrics in loop.run()]
+    told = [(metrics, loop.position.phase) for metrics in loop.run()]
     return [metrics for metrics, _ in told], [phase for _, phase in told], weights(loop.policy)
 
 
@@ -402,7 +433,7 @@ def test_it_goes_on_bit_for_bit_from_every_step(whole, tmp_path):
 @pytest.mark.parametrize("policy", [{"zero_stage": 3, "lr_schedule": "cosine"}, {"dtype": "bfloat16", "zero_stage": 1}])
 def test_other_ways_of_training_go_on_too(policy, tmp_path):
     loop, again = make_gsi(policy=policy), make_gsi(policy=policy)
-    while not (loop._phase == "tune" and loop._iteration == 2):
+    while not (loop.position.phase == "tune" and loop.position.iteration == 2):
         loop.step()
     Checkpoints(tmp_path, 1, 0).save(loop, None)
     Checkpoints(tmp_path, 1, 0).restore(again)
