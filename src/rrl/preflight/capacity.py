@@ -3,7 +3,6 @@
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +28,7 @@ class Here(NamedTuple):
     program: int
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(NamedTuple):
     """What one process needs in a phase, part by part, and what it has; the name is the clock's, or loading's."""
 
     name: str

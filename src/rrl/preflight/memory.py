@@ -10,12 +10,10 @@ from typing import Any, Literal, NamedTuple
 from rrl.preflight import passes
 from rrl.training.policy_settings import BUCKET, BYTES, PolicySettings
 
-LIVE = 1_000_000_000
-"""Parameters that stage 3 keeps gathered at most (its ``stage3_max_live_parameters``)."""
-PERSISTENT = 100_000
-"""Elements up to which it keeps a tensor whole (its ``stage3_param_persistence_threshold``)."""
-PREFETCH = 50_000_000
-"""Parameters that it gathers ahead at most (its ``stage3_prefetch_bucket_size``)."""
+LIVE = 1_000_000_000  # stage3_max_live_parameters: parameters that stage 3 keeps gathered at most
+PERSISTENT = 100_000  # stage3_param_persistence_threshold: elements up to which it keeps a tensor whole
+PREFETCH = 50_000_000  # stage3_prefetch_bucket_size: parameters that it gathers ahead at most
+
 Bytes = dict[str, int]
 
 

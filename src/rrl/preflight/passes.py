@@ -4,12 +4,9 @@ from typing import Any, NamedTuple
 
 from rrl.training.policy_settings import BYTES, PolicySettings
 
-LOGITS = 6.3
-"""Float32 copies of the logits that live at once in log-probabilities and entropy, forward or backward; measured."""
-DRAWN = 6.0
-"""The same for drawing a token."""
-SUPERVISED = 4.1
-"""The same for the loss of a warm start."""
+LOGITS, DRAWN, SUPERVISED = 6.3, 6.0, 4.1
+"""Float32 copies of the logits that live at once in log-probabilities and entropy, forward or backward; in drawing a
+token; in the loss of a warm start. Measured."""
 
 
 class Shape(NamedTuple):

@@ -79,33 +79,23 @@ class GSISizes:
         return max(1, self.sequences // self.mini_batch_size)
 
     def course(self, problems: int, longest: int, likely: float | None) -> Course:
-        """All iterations, or as many as a limit in tokens allows, which is passed in one step."""
-        drawn = min(self.problems_per_iteration or problems, problems)
-        steps, optimised = self._between(drawn)
-        tokens = self.iterations * drawn * (self.n + self.helps) * longest
-        if self.total_tokens:
-            a_step = self.sequences * longest
-            steps = steps._replace(least=min(steps.least, math.ceil(self.total_tokens / a_step) + 1))
-            optimised = optimised._replace(least=self.epochs)
-            tokens = min(tokens, self.total_tokens - 1 + a_step)
-        return Course(steps, optimised, tokens, self.iterations, self._in_words(drawn))
-
-    def _between(self, drawn: int) -> tuple[Between, Between]:
-        """Steps and optimiser steps of all iterations of so many problems.
+        """All iterations, or as many as a limit in tokens allows, which is passed in one step.
 
         A problem gives at most ``n`` right answers, or ``enough`` of them where help is needed.
         """
+        drawn, a_step = min(self.problems_per_iteration or problems, problems), self.sequences * longest
         right = max(self.n, min(self.enough, self.n + self.helps))
         few, many = self._tuning(1), self._tuning(drawn * min(right, self.keep_per_problem or right))
         given = self._tuning(drawn) if self.first == "references" else (0, 0)
         times = self.iterations - (self.first == "references")
-        sampling = math.ceil(drawn / self.train_batch_size)
-        helping = self.helps * math.ceil(drawn / self.sequences)
-        steps = (times * (sampling + few[0]), times * (sampling + helping + many[0]))
-        return (
-            Between(given[0] + steps[0], None, given[0] + steps[1]),
-            Between(given[1] + times * few[1], None, given[1] + times * many[1]),
-        )
+        sampling, helping = math.ceil(drawn / self.train_batch_size), self.helps * math.ceil(drawn / self.sequences)
+        least, most = given[0] + times * (sampling + few[0]), given[0] + times * (sampling + helping + many[0])
+        fewest, tokens = given[1] + times * few[1], self.iterations * drawn * (self.n + self.helps) * longest
+        if self.total_tokens:
+            least, fewest = min(least, math.ceil(self.total_tokens / a_step) + 1), self.epochs
+            tokens = min(tokens, self.total_tokens - 1 + a_step)
+        optimised = Between(fewest, None, given[1] + times * many[1])
+        return Course(Between(least, None, most), optimised, tokens, self.iterations, self._in_words(drawn))
 
     def _tuning(self, answers: int) -> tuple[int, int]:
         """Steps and optimiser steps of a fine-tuning on so many answers."""
