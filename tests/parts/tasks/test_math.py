@@ -249,6 +249,9 @@ PAIRS = [
     ("x < 3", r"(-\infty, 3)", RIGHT),
     ("x < 3", r"(-\infty, 3]", WRONG),
     ("3 > x", "x < 3", RIGHT),
+    ("x > 3, x < 2", r"(-\infty, 2) \cup (3, \infty)", RIGHT),
+    ("x < 3, x > 2", r"(-\infty, 3) \cup (2, \infty)", WRONG),  # which may mean both at once
+    (r"x \ne 2, x \ne -1", r"(-\infty, -1) \cup (-1, 2) \cup (2, \infty)", RIGHT),
     # matrices
     (r"\begin{bmatrix} 1 \\ 0.5 \end{bmatrix}", r"\begin{pmatrix} 1 \\ 1/2 \end{pmatrix}", RIGHT),
     (r"\begin{pmatrix} 0.5 \\ 1 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 1/2 \end{pmatrix}", WRONG),
