@@ -1,8 +1,9 @@
 """Tries the tests on mistakes made on purpose: ``python tests/project/mutants.py [TEXT] [-j N]``, or ``make mutants``.
 
 ``mutants.yaml`` has them: by file, an old text, the new one, and a test that must then fail. Each is made in a copy of
-the tree. The tests are run on the unchanged copy first, for one that fails anyway tells nothing. With TEXT only those
-mutants are tried whose file, texts or test have it. The exit code is 1 when one survives or cannot be made.
+the tree. The tests are run on the unchanged copy first, for one that fails anyway tells nothing; slow cases are left
+out. With TEXT only those mutants are tried whose file, texts or test have it. The exit code is 1 when one survives or
+cannot be made.
 """
 
 import argparse
@@ -88,7 +89,8 @@ def started(tests: Sequence[str], copy: Path) -> int:
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy / "src")
     sys.path[:1] = [str(copy / "src")]
-    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={copy / 'tmp'}", *tests]))
+    options = ("-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", f"--basetemp={copy / 'tmp'}")
+    os._exit(pytest.main([*options, *tests]))
 
 
 def said(copy: Path) -> str:
