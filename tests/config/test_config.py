@@ -214,6 +214,7 @@ OTHER_NAMES = {
     "trainer.train_batch_size": "batch_size data.train_batch_size trainer.batchsize rollout_batch_size",
     "trainer.n": "num_generations actor_rollout_ref.rollout.n trianer.n n group_size",
     "policy.actor_lr": "lr learning_rate policy.lr optim.lr polcy.actor_lr",
+    "policy.critic_lr": "critic.optim.lr critic_learning_rate",
     "policy.micro_batch_size": "per_device_train_batch_size gradient_accumulation_steps",
     "policy.dtype": "bf16 torch_dtype",
     "objective.kl_coef": "beta kl_coef objective.beta actor_rollout_ref.actor.kl_loss_coef",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from fixtures.runs import arguments
 from fixtures.training import EvenTokens, limits, make_engine, make_trainer, ppo, problems
@@ -24,7 +25,7 @@ from rrl.parts.objectives.ppo import PPO
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
 from rrl.processes.out_of_memory import explain
-from rrl.records.texts import as_json
+from rrl.records.texts import as_json, shortened
 from rrl.runs.checkpoint import Checkpoints
 from rrl.training.models import HuggingFace
 from rrl.types import Example, Judgement, Preference, Problem, State
@@ -141,14 +142,24 @@ def test_a_method_of_another_signature_is_told_where_it_begins() -> None:
     assert "takes 1 positional argument but 2 were given" in caught.value.faults[0]
 
 
-def test_the_line_is_the_users_where_a_library_or_we_raise() -> None:
+@pytest.mark.parametrize(
+    ("deep", "told"),
+    [
+        (lambda: json.loads("{"), "JSONDecodeError"),
+        (lambda: yaml.safe_load("{"), "ParserError"),
+        (lambda: shortened(None, 4), "TypeError"),  # type: ignore[arg-type]
+        (lambda: State(*range(9)), "TypeError"),  # type: ignore[arg-type]
+    ],
+    ids=["the library", "a package", "ours", "a call of ours"],
+)
+def test_the_line_is_the_users_where_a_library_a_package_or_we_raise(deep: Callable[[], Any], told: str) -> None:
     class Deep(Problems):
         def sample(self, count: int, progress: float) -> Any:
-            json.loads("{")  # deep
+            return deep()
 
     with pytest.raises(PartError) as caught:
         border.starts(Deep(level_weights=None), 1, 0.0, LIMITS)
-    assert f"({HERE}, line {line_of('# deep')}: JSONDecodeError: " in caught.value.faults[0]
+    assert f"({HERE}, line {deep.__code__.co_firstlineno}: {told}: " in caught.value.faults[0]
 
 
 def test_memory_that_a_part_has_run_out_of_is_told_with_the_part() -> None:

@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-OURS = str(Path(__file__).parent)
+OURS = str(Path(__file__).parents[1])
 LIBRARY, *PLACES = (sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 PACKAGES = tuple(PLACES)
 MOST = 300
