@@ -13,6 +13,7 @@ from rrl.config.spelling import ALIASES
 from rrl.errors import ConfigError, closest, nearest
 from rrl.interfaces import Selection
 from rrl.parts.samplers.problems import Problems
+from rrl.ranges import check_ranges, not_negative, refuse
 
 PROGRAMS = "task={_target_: fixtures.programs.FakePrograms}"
 NEEDS = {
@@ -350,8 +351,8 @@ OUT_OF_RANGE = {
     "run.save_freq=0": "run.save_freq: expected at least 1 or null, got 0",
     "trainer.n=0": "trainer.n: expected at least 1, got 0",
     "trainer.critic_warmup=-1": "trainer.critic_warmup: expected a number >= 0, got -1",
-    "trainer.total_training_steps=-5": "trainer.total_training_steps: expected a number >= 0, got -5",
-    "trainer.total_tokens=-5": "trainer.total_tokens: expected a number >= 0, got -5",
+    "trainer.total_training_steps=-5": "trainer.total_training_steps: expected a number >= 0 or null, got -5",
+    "trainer.total_tokens=-5": "trainer.total_tokens: expected a number >= 0 or null, got -5",
     "policy.head_size=-1": "policy.head_size: expected a number >= 0, got -1",
     "policy.adam_epsilon=-1": "policy.adam_epsilon: expected a number >= 0, got -1",
     "policy.adam_betas=[2, 3]": "policy.adam_betas: expected numbers from 0 to below 1, got [2, 3]",
@@ -373,7 +374,7 @@ OUT_OF_RANGE = {
     "model.num_hidden_layers=0": "model.num_hidden_layers: expected at least 1, got 0",
     "model.initializer_range=0": "model.initializer_range: expected a number > 0, got 0",
     "warmstart.steps=0": "warmstart.steps: expected at least 1, got 0",
-    "warmstart.demonstrations=0": "warmstart.demonstrations: expected at least 1, got 0",
+    "warmstart.demonstrations=0": "warmstart.demonstrations: expected at least 1 or null, got 0",
     "warmstart.grad_clip=-1": "warmstart.grad_clip: expected a number >= 0, got -1",
     "task.test_per_level=0": "task.test_per_level: expected a number from 1 to 20000, got 0",
     "template.text=hello": "template.text: expected {question} exactly once, got 'hello'",
@@ -520,9 +521,10 @@ class Toy:
     rule: Selection
 
     def __post_init__(self) -> None:
-        for field in ("amount", "count"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: expected a number >= 0, got {getattr(self, field)}")
+        check_ranges(self, not_negative("amount", "count"))
+        refuse({"weights: expected a weight": not self.weights, "several: expected at most 1": len(self.several) > 1})
+        if self.amount > self.count:
+            raise ValueError(f"amount: expected at most count = {self.count}, got {self.amount}")
 
 
 GOOD: dict[str, Any] = {
@@ -532,9 +534,9 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def told(sound: dict[str, Any] | None = None, **changes: Any) -> list[str]:
+def told(**changes: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        check({"run": {**GOOD, **changes}}, sound={"run": sound} if sound else None)
+        check({"run": {**GOOD, **changes}})
     return list(caught.value.faults)
 
 
@@ -591,14 +593,51 @@ def test_a_part_within_a_part_is_told_once() -> None:
     ]
 
 
-def test_ranges_after_the_first_are_found_with_sound_values_in_the_place_of_faulty_ones() -> None:
-    bad = {"amount": -1, "count": -2, "name": 5}
-    assert told(**bad) == ["run.name: expected str or null, got 5"]
-    assert told(GOOD, **bad) == [
-        "run.name: expected str or null, got 5",
-        "run.amount: expected a number >= 0, got -1",
-        "run.count: expected a number >= 0, got -2",
-    ]
+NAME, AMOUNT = "run.name: expected str or null, got 5", "run.amount: expected a number >= 0, got -1"
+COUNT, WEIGHTS = "run.count: expected a number >= 0, got -2", "run.weights: expected a weight"
+SEVERAL = "run.several: expected at most 1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"amount": -1, "count": -2}, [AMOUNT, COUNT]),
+        ({"amount": -1, "count": -2, "name": 5}, [NAME, AMOUNT, COUNT]),
+        ({"amount": -1, "count": -2, "name": 5, "weights": {}, "several": ["a", "b"]},
+         [NAME, AMOUNT, COUNT, WEIGHTS, SEVERAL]),
+        ({"amount": -1, "weights": {}}, [AMOUNT, WEIGHTS]),
+        ({"amount": 9, "count": -2}, [COUNT]),
+        ({"amount": 9, "count": "x"}, ["run.count: expected int, got 'x'"]),
+        ({"amount": 9, "weights": {}}, [WEIGHTS]),
+        ({"amount": 9, "name": 5}, [NAME, "run.amount: expected at most count = 2, got 9"]),
+        ({"amount": -1, "more": 1}, ["run.more: Toy takes no such argument; valid: amount, anything, count, kind, "
+                                     "name, on, pair, rule, several, weights", AMOUNT]),
+        ({"amount": -1, "rule": {"_target_": "rrl.parts.selections.critic.CriticTopK", "k": 0}},
+         ["run.rule.k: expected at least 1, got 0", AMOUNT]),
+    ],
+)  # fmt: skip
+def test_all_faults_of_a_part_are_told_but_none_that_hangs_on_a_faulty_argument(
+    changes: dict[str, Any], expected: list[str]
+) -> None:
+    assert told(**changes) == expected
+
+
+class Plain:
+    """A class that is no dataclass, and refuses with an error of its own."""
+
+    def __init__(self, *, boldness: int, name: str) -> None:
+        if boldness < 1:
+            raise ValueError(f"boldness: expected at least 1, got {boldness}")
+
+
+def test_a_class_that_is_no_dataclass_refuses_once_its_arguments_bind() -> None:
+    plain = {"_target_": f"{__name__}.Plain", "boldness": 0, "name": "x"}
+    with pytest.raises(ConfigError) as caught:
+        check({"run": plain})
+    assert caught.value.faults == ("run.boldness: expected at least 1, got 0",)
+    with pytest.raises(ConfigError) as caught:
+        check({"run": plain | {"name": 5}})
+    assert caught.value.faults == ("run.name: expected str, got 5",)
 
 
 def test_the_message_has_a_heading_and_a_line_for_each_fault() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
 from rrl.parts.engines.hf import end_tokens
+from rrl.ranges import at_least_one, between, check_ranges, not_negative
 from rrl.types import Rollout, Sampling, State
 
 
@@ -30,10 +31,12 @@ class Generate(RolloutEngine):
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError("temperature, top_p, top_k: expected >= 0, a probability > 0, and >= 0")
-        if min(self.max_new_tokens, self.batch_size) < 1:
-            raise ValueError("max_new_tokens, batch_size: expected at least 1 of each")
+        check_ranges(
+            self,
+            not_negative("temperature", "top_k"),
+            between(1e-9, 1, "top_p"),
+            at_least_one("max_new_tokens", "batch_size"),
+        )
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rrl.interfaces import Reward
-from rrl.ranges import not_negative
+from rrl.ranges import check_ranges, not_negative
 from rrl.types import Feedback, Rollout
 
 
@@ -21,7 +21,7 @@ class LengthDiscount(Reward):
     def __post_init__(self) -> None:
         if not 0 < self.discount <= 1:
             raise ValueError(f"discount: expected a number above 0 and up to 1, got {self.discount}")
-        not_negative(self, "free_tokens")
+        check_ranges(self, not_negative("free_tokens"))
 
     def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
         """Zero on every new token but the last."""

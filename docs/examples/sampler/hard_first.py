@@ -7,7 +7,7 @@ from typing import Any
 
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
-from rrl.ranges import at_least_one, between
+from rrl.ranges import at_least_one, between, check_ranges
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
 
 
@@ -27,8 +27,7 @@ class HardFirst(StateSampler):
 
     def __post_init__(self) -> None:
         self._fresh = Problems(level_weights=self.level_weights)
-        at_least_one(self, "candidates")
-        between(self, 0, 1, "momentum", "unknown")
+        check_ranges(self, at_least_one("candidates"), between(0, 1, "momentum", "unknown"))
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin on these problems."""

@@ -7,6 +7,7 @@ from string import ascii_lowercase
 
 from rrl.interfaces import Task
 from rrl.parts.tasks.rows import shuffled_epochs
+from rrl.ranges import at_least_one, check_ranges
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 
@@ -24,10 +25,9 @@ class Reverse(Task):
     data_seed: int
 
     def __post_init__(self) -> None:
+        check_ranges(self, at_least_one("train_per_length", "test_per_length"))
         if not self.lengths or min(self.lengths) < 1 or max(self.lengths) > 10:
             raise ValueError(f"lengths: expected lengths from 1 to 10, got {list(self.lengths)}")
-        if min(self.train_per_length, self.test_per_length) < 1:
-            raise ValueError("train_per_length, test_per_length: expected at least 1 of each")
         if self.train_per_length + self.test_per_length > len(ascii_lowercase) ** min(self.lengths):
             raise ValueError(f"train_per_length, test_per_length: more than all words of length {min(self.lengths)}")
 

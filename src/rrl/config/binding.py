@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -12,93 +11,83 @@ from typing import Any, Literal, Union, get_args, get_origin
 from rrl.config.importing import load_class
 from rrl.contracts.tracebacks import raised
 from rrl.errors import nearest, shown
+from rrl.ranges import OutOfRange
 
 BROKEN = object()
 """Stands for a part that could not be constructed: told already, so it fits everywhere."""
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
-def make(value: Any, path: str, faults: list[str], sound: Any = None) -> Any:
-    """The value with every ``_target_`` mapping in it turned into its object; ``sound`` is its counterpart."""
+def make(value: Any, path: str, faults: list[str]) -> Any:
+    """The value with every ``_target_`` mapping in it turned into its object."""
     if isinstance(value, Mapping):
-        spare = sound if isinstance(sound, Mapping) else {}
         if "_target_" in value:
-            return _construct(value, path, faults, spare)
-        return {key: make(item, f"{path}.{key}", faults, spare.get(key)) for key, item in value.items()}
+            return _construct(value, path, faults)
+        return {key: make(item, f"{path}.{key}", faults) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return tuple(make(item, f"{path}[{i}]", faults) for i, item in enumerate(value))
     return value
 
 
-def _construct(node: Mapping[str, Any], path: str, faults: list[str], sound: Mapping[str, Any]) -> Any:
+def _construct(node: Mapping[str, Any], path: str, faults: list[str]) -> Any:
     target = load_class(str(node["_target_"]), path, faults)
     known = len(faults)
-    arguments = {k: make(v, f"{path}.{k}", faults, sound.get(k)) for k, v in node.items() if k != "_target_"}
+    arguments = {k: make(v, f"{path}.{k}", faults) for k, v in node.items() if k != "_target_"}
     if target is None:
         return BROKEN
     hints = typing.get_type_hints(target.__init__)
     arguments = {key: _whole(value, hints.get(key, Any)) for key, value in arguments.items()}
     if isinstance(node, dict):  # who reads the configuration itself sees the same whole numbers
         node.update((key, value) for key, value in arguments.items() if isinstance(node[key], float))
-    faults += _binding_faults(target, arguments, path)
-    spare = {k: make(v, path, []) for k, v in sound.items() if sound.get("_target_") == node["_target_"]}
-    whole = _build(target, arguments, spare, path, faults)
-    return whole if len(faults) == known else BROKEN
-
-
-def _build(
-    target: Any, arguments: Mapping[str, Any], spare: Mapping[str, Any], path: str, faults: list[str]
-) -> Any:  # fmt: skip
-    """The object. Arguments out of range are told and, to find the next, replaced by the spare ones."""
-    arguments, replaced = _mended(target, arguments, spare)
-    while arguments.keys() == inspect.signature(target).parameters.keys():
-        try:
-            return target(**arguments)
-        except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
-            faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); mend this class")
-            break
-        except ValueError as error:
-            if replaced & _words(str(error)):  # what was replaced may be what it complains about
-                break
-            faults.append(f"{path}.{error}")
-            named = _words(str(error).partition(":")[0]) & spare.keys()
-            if not named:
-                break
-            replaced |= named
-            arguments |= {key: spare[key] for key in named}
+    unbound = _binding_faults(target, arguments, path)
+    faults += unbound.values()
+    if len(faults) > known:
+        good = {key: value for key, value in arguments.items() if value is not BROKEN and key not in unbound}
+        faults += [f"{path}.{fault}" for fault in _looked(target, good)]
+        return BROKEN
+    try:
+        return target(**arguments)
+    except ValueError as error:
+        faults += [f"{path}.{fault}" for fault in _refused(target, arguments, error)]
+    except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
+        faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); mend this class")
     return BROKEN
 
 
-def _mended(target: Any, arguments: Mapping[str, Any], spare: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The arguments that bind, with spare ones for the others as far as there are any, and the names of those."""
-    hints = typing.get_type_hints(target.__init__)
-    names = list(inspect.signature(target).parameters)
-    good = {
-        key: arguments[key]
-        for key in names
-        if key in arguments and arguments[key] is not BROKEN and _fits(arguments[key], hints.get(key, Any))
-    }
-    other = {key: spare[key] for key in names if key not in good and key in spare}
-    return {**good, **other}, set(other)
+def _refused(target: Any, arguments: Mapping[str, Any], error: ValueError) -> list[str]:
+    """What a part has against its arguments: the ``error``, and what is wrong with those that are in their range."""
+    if not isinstance(error, OutOfRange):
+        return [str(error)]
+    others = {key: value for key, value in arguments.items() if key not in error.names}
+    return [*error.faults, *(_looked(target, others) if len(others) < len(arguments) else [])]
 
 
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text))
+def _looked(target: Any, arguments: Mapping[str, Any]) -> list[str]:
+    """What a part has against these arguments, as far as it asks for no other."""
+    try:
+        part = object.__new__(target)
+        vars(part).update(arguments)
+        part.__post_init__()
+    except ValueError as error:
+        return _refused(target, arguments, error)
+    except Exception:  # it asked for another
+        return []
+    return []
 
 
-def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> list[str]:
-    """Arguments that are missing, unknown or of another type than the signature says."""
+def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Arguments that are missing, unknown or of another type than the signature says, and how that is told."""
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)
-    faults = [f"{path}.{key}: missing; {target.__name__} needs it" for key in parameters if key not in arguments]
+    faults = {key: f"{path}.{key}: missing; {target.__name__} needs it" for key in parameters if key not in arguments}
     for key, value in arguments.items():
         if key not in parameters:
             hint = nearest(key, list(parameters))
-            faults.append(f"{path}.{key}: {target.__name__} takes no such argument{hint}")
+            faults[key] = f"{path}.{key}: {target.__name__} takes no such argument{hint}"
         elif value is not BROKEN and not _fits(value, hints.get(key, Any)):
             finite = "a finite " if isinstance(value, float) and not math.isfinite(value) else ""
             wanted = f"{finite}{_spell(hints[key])}"
-            faults.append(f"{path}.{key}: expected {wanted}, got {shown(value)}{_remedy(value, hints[key])}")
+            faults[key] = f"{path}.{key}: expected {wanted}, got {shown(value)}{_remedy(value, hints[key])}"
     return faults
 
 

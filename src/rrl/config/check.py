@@ -103,7 +103,7 @@ def checked(
     """The configuration and its parts, of which some are ``used``. Raises one ConfigError with all faults."""
     try:
         faults = [*composed.faults, *typed(dict(walk(composed.config)))]
-        parts = check(composed.config, faults, composed.sound, kind, judging=judging)
+        parts = check(composed.config, faults, kind, judging=judging)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys(map(composed.at_source, error.faults))) from None
     for text in idle(composed, parts, used):
@@ -137,21 +137,19 @@ def _warn(text: str) -> None:
 def check(
     config: Mapping[str, Any],
     faults: Sequence[str] = (),
-    sound: Mapping[str, Any] | None = None,
     kind: type[Any] = Parts,
     *,
     judging: bool = True,
 ) -> Any:
     """Build every component that a resolved configuration has; raise one ConfigError with all faults.
 
-    ``faults`` are those found before. ``sound`` is a configuration whose values stand in for faulty ones, so that the
-    next fault of the same component is found too.
+    ``faults`` are those found before.
     """
     faults = list(faults)
     slots = [field.name for field in fields(kind)]
     hints = get_type_hints(kind)
     made: dict[str, Any] = dict.fromkeys(slots)
-    made |= {slot: _slot(config[slot], slot, hints[slot], faults, sound or {}) for slot in slots if slot in config}
+    made |= {slot: _slot(config[slot], slot, hints[slot], faults) for slot in slots if slot in config}
     parts = kind(**made)
     if kind is Parts:
         faults += _misfits(parts)
@@ -163,14 +161,14 @@ def check(
     return parts
 
 
-def _slot(value: Any, slot: str, hint: Any, faults: list[str], sound: Mapping[str, Any]) -> Any:
+def _slot(value: Any, slot: str, hint: Any, faults: list[str]) -> Any:
     """The part, or None where there is none."""
     if value is None and slot in OPTIONAL:
         return None
     if not isinstance(value, Mapping) or "_target_" not in value:
         faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
         return None
-    made = make(value, slot, faults, sound.get(slot))
+    made = make(value, slot, faults)
     lacking = [] if made is BROKEN else [name for name in _asked(hint) if getattr_static(made, name, BROKEN) is BROKEN]
     if lacking:
         faults.append(

@@ -38,7 +38,7 @@ class Composed(NamedTuple):
 
     config: dict[str, Any]
     faults: list[str]
-    sound: dict[str, Any]
+    before: dict[str, Any]
     sources: dict[str, str]
     given: list[str]
     values: dict[str, Any]
@@ -201,13 +201,13 @@ def _settle(
     from omegaconf import OmegaConf
 
     keys = [key for key, _ in walk(_plain(config, resolve=False))]
-    sound = _plain(config)
+    before = _plain(config)
     OmegaConf.set_struct(config, False)
     for o in values:
         key, value = o.key_or_group, o.value()
         if key not in keys and not o.is_add() and not o.is_force_add():
             faults.append(f"{key}: no such key{_suggest(key, keys, only)}")
-        elif isinstance(sound.get(key), Mapping) and not isinstance(value, Mapping):
+        elif isinstance(before.get(key), Mapping) and not isinstance(value, Mapping):
             example = next(k for k in keys if k.startswith(f"{key}.") and not k.endswith("_target_"))
             run = f"; to go on with a run give resume={value}" if key == "run" and isinstance(value, str) else ""
             faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...{run}")
@@ -216,7 +216,7 @@ def _settle(
     tree = dict(walk(_plain(config, resolve=False)))
     taken = {key: source[1] for key, value in tree.items() if (source := REFERENCE.fullmatch(str(value)))}
     given = [o.key_or_group for o in values] + [choice.partition("=")[0] for choice in chosen]
-    return Composed(_plain(config), faults, sound, taken, [key for key in given if tree.get(key) is not None], tree)
+    return Composed(_plain(config), faults, before, taken, [key for key in given if tree.get(key) is not None], tree)
 
 
 def readers(key: str) -> list[str]:

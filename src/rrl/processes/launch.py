@@ -18,7 +18,7 @@ from rrl.processes.devices import visible
 from rrl.processes.environment import DEVICES, OWN, PARENT
 from rrl.processes.machine import cpus
 from rrl.processes.stopping import SIGNALS, Signals, ask_to_stop, say_that_it_stops, withdraw
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.records.files import read_object
 from rrl.records.status import hold, read_state, write_state
 
@@ -39,7 +39,7 @@ class Launcher:
     hostfile: str | None
 
     def __post_init__(self) -> None:
-        at_least_one(self, "num_processes")
+        check_ranges(self, at_least_one("num_processes"))
         slots = self._slots()
         if slots and min(slots) < self.num_processes:
             raise ValueError(

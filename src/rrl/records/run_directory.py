@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.errors import ConfigError
-from rrl.ranges import at_least_one, not_negative
+from rrl.ranges import Range, at_least_one, check_ranges, not_negative, positive
 from rrl.records.files import nearest_there, write_whole
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
@@ -24,10 +24,8 @@ class Place:
     threads: int | None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads: expected at least 1 or null, got {self.threads}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: expected a number from 0 to below 2**63, got {self.seed}")
+        seeds = Range(("seed",), 0, 2**63 - 1, "a number from 0 to below 2**63")
+        check_ranges(self, at_least_one("threads"), seeds)
 
     def choose(self, name: str) -> Path:
         """The directory, not yet made; ``name`` goes into the one that is made up. Refuses one that holds anything."""
@@ -78,14 +76,12 @@ class RunSettings(Place):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("save_freq", "test_freq", "rollout_freq"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1 or null, got {value}")
-        at_least_one(self, "keep_last")
-        not_negative(self, "keep_best", "log_seconds")
-        if self.phase_limit is not None and self.phase_limit <= 0:
-            raise ValueError(f"phase_limit: expected a number > 0 or null, got {self.phase_limit}")
+        check_ranges(
+            self,
+            at_least_one("save_freq", "test_freq", "rollout_freq", "keep_last"),
+            not_negative("keep_best", "log_seconds"),
+            positive("phase_limit"),
+        )
 
     def cache(self) -> Path:
         """The folder of warm starts, not yet made; refuses one that cannot be written to."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from rrl.ranges import Range, check_ranges
 from rrl.records.files import write_whole
 from rrl.records.secrecy import hidden, redacted
 from rrl.records.sidecar import Sidecar, SidecarError
@@ -125,10 +126,9 @@ class WandB(Sink):
     _process: Sidecar = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_ranges(self, Range(("patience",), 1, 86400, "1 to 86400 seconds"))
         if not self.project or len(self.project) > 128 or set(self.project) & set("/\\#?%:"):
             raise ValueError(f"project: expected 1 to 128 characters without / \\ # ? % :, got {self.project!r}")
-        if not 1 <= self.patience <= 86400:
-            raise ValueError(f"patience: expected 1 to 86400 seconds, got {self.patience}")
 
     def check(self) -> list[str]:
         """A key that cannot be one."""

@@ -21,16 +21,16 @@ def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Part
     Raises ConfigError naming every key that would change what was trained.
     """
     composed = compose_saved(_config_of(folder), overrides)
-    if "trainer" not in composed.sound:
+    if "trainer" not in composed.before:
         raise ConfigError(f"resume: {str(folder)!r} holds no run of rrl-train; expected one; rrl-status lists them")
     _refuse_other_folder(composed, folder)
-    composed.config["run"]["dir"] = composed.sound["run"]["dir"]  # the run is where it is
-    refuse_changes(composed.sound, composed.config, folder)
+    composed.config["run"]["dir"] = composed.before["run"]["dir"]  # the run is where it is
+    refuse_changes(composed.before, composed.config, folder)
     return checked(composed)
 
 
 def _refuse_other_folder(composed: Composed, folder: Path) -> None:
-    wanted, before = composed.config["run"]["dir"], composed.sound["run"]["dir"]
+    wanted, before = composed.config["run"]["dir"], composed.before["run"]["dir"]
     if wanted != before and (wanted is None or Path(wanted).expanduser().absolute() != folder.absolute()):
         raise ConfigError(
             f"run.dir: {shown(wanted)}, but a run that is resumed stays in its folder {str(folder)!r}; leave run.dir "

@@ -3,7 +3,7 @@
 import resource
 from dataclasses import dataclass
 
-from rrl.ranges import at_least_one, between
+from rrl.ranges import at_least_one, between, check_ranges
 
 LEAST_SECONDS, MOST_SECONDS = 0.01, 3600.0
 OURS = {
@@ -34,10 +34,13 @@ class Limits:
     output_kb: int
 
     def __post_init__(self) -> None:
-        between(self, LEAST_SECONDS, MOST_SECONDS, "wall_seconds", "cpu_seconds")
-        at_least_one(self, "processes", "file_mb", "output_kb")
-        between(self, 64, 2**20, "memory_mb")  # the interpreter itself has about 30
-        between(self, 16, 2**16, "open_files")
+        check_ranges(
+            self,
+            between(LEAST_SECONDS, MOST_SECONDS, "wall_seconds", "cpu_seconds"),
+            at_least_one("processes", "file_mb", "output_kb"),
+            between(64, 2**20, "memory_mb"),
+            between(16, 2**16, "open_files"),
+        )
 
     def beyond(self) -> list[str]:
         """What this process may not have itself, and so may have no right to give to programs."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rrl.errors import DataError
 from rrl.processes.machine import cpus_of_a_rank
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.records.pulse import beat
 from rrl.sandbox.inside.request import packed
 from rrl.sandbox.isolation import CANARY, NO_MORE, Isolation, choose, described, reached
@@ -134,7 +134,7 @@ class Sandbox:
     isolation: Isolation
 
     def __post_init__(self) -> None:
-        at_least_one(self, "workers")
+        check_ranges(self, at_least_one("workers"))
         self._chosen: tuple[Level, Mapping[str, str]] | None = None
         self._lock = threading.Lock()
         self._reset()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rrl.config.multirun import parsed
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.records.files import accuracy_of, last_rows
 
 STUDY = "study.journal"
@@ -31,7 +31,7 @@ class Optuna:
     params: dict[str, Any]
 
     def __post_init__(self) -> None:
-        at_least_one(self, "n_trials", "startup_trials")
+        check_ranges(self, at_least_one("n_trials", "startup_trials"))
         if self.seed < 0:
             raise ValueError(f"seed: expected 0 or more, got {self.seed}")
 

@@ -13,7 +13,7 @@ import torch
 from rrl.contracts import border
 from rrl.interfaces import RolloutEngine, Task
 from rrl.processes.distributed import spread
-from rrl.ranges import between
+from rrl.ranges import at_least_one, between, check_ranges
 from rrl.training.intervals import normal, wilson
 from rrl.types import Feedback, Metrics, Problem, Rollout, Sampling, State, Verdict
 
@@ -39,13 +39,15 @@ class Evaluation:
     seed: int
 
     def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            at_least_one("limit"),
+            between(0, 100, "temperature"),
+            between(1e-9, 1, "top_p"),
+            between(0, 10**9, "top_k"),
+        )
         if self.n < 0 or (self.n == 0 and not self.greedy):
             raise ValueError(f"n, greedy: expected n >= 1 or greedy=true, got {self.n} and {self.greedy}")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: expected at least 1 or null, got {self.limit}")
-        between(self, 0, 100, "temperature")
-        between(self, 1e-9, 1, "top_p")
-        between(self, 0, 10**9, "top_k")
 
     def idle(self) -> dict[str, str]:
         """Keys without effect, and why."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rrl.interfaces import Guidance
-from rrl.ranges import at_least_one, between, not_negative
+from rrl.ranges import at_least_one, between, check_ranges, not_negative
 from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate
 
@@ -47,10 +47,13 @@ class GSISizes:
     optimiser_steps = None
 
     def __post_init__(self) -> None:
-        at_least_one(self, "iterations", "problems_per_iteration", "train_batch_size", "n", "keep_per_problem")
-        at_least_one(self, "epochs", "mini_batch_size", "total_tokens")
-        not_negative(self, "enough", "guided_tries")
-        between(self, 1e-9, 100, "temperature")
+        check_ranges(
+            self,
+            at_least_one("iterations", "problems_per_iteration", "train_batch_size", "n", "keep_per_problem"),
+            at_least_one("epochs", "mini_batch_size", "total_tokens"),
+            not_negative("enough", "guided_tries"),
+            between(1e-9, 100, "temperature"),
+        )
 
     @property
     def needs(self) -> frozenset[str]:

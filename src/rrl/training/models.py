@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rrl.errors import DataError
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges, positive
 from rrl.records.files import by_step
 from rrl.training.adapters import adapter_of
 from rrl.training.tokens import agree_on_padding, embedded
@@ -52,15 +52,17 @@ class TinyLlama(Model):
     init_seed: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        at_least_one(self, "max_position_embeddings")
+        check_ranges(
+            self,
+            at_least_one("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+            at_least_one("max_position_embeddings"),
+            positive("initializer_range"),
+        )
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"num_attention_heads: expected hidden_size={self.hidden_size} to be so many heads of an even width, "
                 f"got {self.num_attention_heads}"
             )
-        if self.initializer_range <= 0:
-            raise ValueError(f"initializer_range: expected a number > 0, got {self.initializer_range}")
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Build both."""

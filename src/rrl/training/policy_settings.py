@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from rrl.ranges import at_least_one, between, not_negative
+from rrl.ranges import at_least_one, between, check_ranges, not_negative
 
 BUCKET = 500_000_000
 """Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
@@ -26,9 +26,7 @@ class LoRA:
     target_modules: tuple[str, ...] | None
 
     def __post_init__(self) -> None:
-        at_least_one(self, "rank")
-        between(self, 0, 1, "dropout")
-        not_negative(self, "alpha")
+        check_ranges(self, at_least_one("rank"), between(0, 1, "dropout"), not_negative("alpha"))
 
     def wrap(self, model: Any) -> Any:
         """The model with adapters; only they are trained."""
@@ -73,9 +71,12 @@ class PolicySettings:
     lora: LoRA | None
 
     def __post_init__(self) -> None:
-        not_negative(self, "actor_lr", "critic_lr", "trunk_gradient", "weight_decay", "grad_clip", "lr_warmup_steps")
-        not_negative(self, "head_size", "adam_epsilon")
-        at_least_one(self, "micro_batch_size")
+        check_ranges(
+            self,
+            not_negative("actor_lr", "critic_lr", "trunk_gradient", "weight_decay", "grad_clip", "lr_warmup_steps"),
+            not_negative("head_size", "adam_epsilon"),
+            at_least_one("micro_batch_size"),
+        )
         if not all(0 <= beta < 1 for beta in self.adam_betas):
             raise ValueError(f"adam_betas: expected numbers from 0 to below 1, got {list(self.adam_betas)}")
 

@@ -7,7 +7,7 @@ from random import Random
 from rrl.contracts import border
 from rrl.errors import DataError
 from rrl.interfaces import Task
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.types import Pair
 
 
@@ -25,7 +25,7 @@ class PairChoice:
     seed: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "train_limit", "test_limit")
+        check_ranges(self, at_least_one("train_limit", "test_limit"))
 
     def choose(self, task: Task) -> tuple[list[Pair], list[Pair], int]:
         """Training pairs, test pairs, and how many of the former were left out. Raises DataError for none."""

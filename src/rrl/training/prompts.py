@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from rrl.errors import DataError
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.training.templates import rendered, this_moment
 from rrl.types import Example, Problem
 
@@ -118,7 +118,7 @@ class Prompts:
     overlong: Literal["drop", "refuse"]
 
     def __post_init__(self) -> None:
-        at_least_one(self, "max_prompt_length")
+        check_ranges(self, at_least_one("max_prompt_length"))
 
     def encode(self, examples: Sequence[Example], tokenizer: Any, *, context: int, response: int) -> list[Problem]:
         """Problems whose prompt fits in ``max_prompt_length`` and, with ``response`` new tokens, in ``context``."""

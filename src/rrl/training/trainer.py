@@ -12,7 +12,7 @@ from rrl.collate import collate, engine_logprobs
 from rrl.contracts import border
 from rrl.errors import DivergenceError
 from rrl.processes.distributed import agree
-from rrl.ranges import at_least_one, not_negative
+from rrl.ranges import at_least_one, check_ranges, not_negative, refuse
 from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate, Loop, RunStart
 from rrl.training.metrics import batch_metrics
@@ -52,15 +52,20 @@ class TrainerSettings:
     annotates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        at_least_one(self, "train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size")
-        not_negative(self, "mismatch_limit", "critic_warmup", "total_training_steps", "total_tokens")
-        if not self.total_training_steps and not self.total_tokens:
-            raise ValueError("total_training_steps, total_tokens: expected at least one of them, got neither")
-        if self.train_batch_size * self.n % self.ppo_mini_batch_size:
-            raise ValueError(
-                f"ppo_mini_batch_size: expected a divisor of train_batch_size * n = {self.train_batch_size * self.n}, "
-                f"got {self.ppo_mini_batch_size}"
-            )
+        check_ranges(
+            self,
+            at_least_one("train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size"),
+            not_negative("mismatch_limit", "critic_warmup", "total_training_steps", "total_tokens"),
+        )
+        rollouts, rows = self.train_batch_size * self.n, self.ppo_mini_batch_size
+        endless = not self.total_training_steps and not self.total_tokens
+        divisor = f"a divisor of train_batch_size * n = {rollouts}"
+        refuse(
+            {
+                "total_training_steps, total_tokens: expected at least one of them, got neither": endless,
+                f"ppo_mini_batch_size: expected {divisor}, got {rows}": rollouts % rows != 0,
+            }
+        )
 
     @property
     def sequences(self) -> int:

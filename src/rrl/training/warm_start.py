@@ -11,7 +11,7 @@ from rrl.collate import padded
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
 from rrl.processes.distributed import device
-from rrl.ranges import at_least_one, not_negative
+from rrl.ranges import at_least_one, check_ranges, not_negative, positive
 from rrl.records.pulse import beat
 from rrl.training.networks import accepted
 from rrl.types import Problem, Show
@@ -38,10 +38,12 @@ class WarmStart:
     seed: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "steps", "batch_size", "micro_batch_size", "demonstrations")
-        not_negative(self, "lr_warmup_steps", "grad_clip")
-        if self.lr <= 0:
-            raise ValueError(f"lr: expected a number > 0, got {self.lr}")
+        check_ranges(
+            self,
+            at_least_one("steps", "batch_size", "micro_batch_size", "demonstrations"),
+            not_negative("lr_warmup_steps", "grad_clip"),
+            positive("lr"),
+        )
 
     @property
     def count(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rrl.processes.machine import cpus_of_a_rank
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.types import Feedback, Verdict
 from rrl.verifiers.final_answers import same_text
 from rrl.verifiers.workers import Reply, WorkerLimits, Workers
@@ -48,7 +48,7 @@ class MathVerifier:
     _known: "OrderedDict[Pair, Future[Reply]]" = field(init=False, default_factory=OrderedDict, repr=False)
 
     def __post_init__(self) -> None:
-        at_least_one(self, "workers", "max_characters")
+        check_ranges(self, at_least_one("workers", "max_characters"))
         limits = WorkerLimits(seconds=self.seconds, patience=self.patience, memory_mb=self.memory_mb)
         self._pool = Workers(self.module, self.workers or cpus_of_a_rank(), limits)
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from rrl.ranges import not_negative
+from rrl.ranges import check_ranges, not_negative
 from rrl.sandbox.runs import Job, ProgramRun
 from rrl.sandbox.sandbox import Sandbox
 from rrl.types import Feedback, Rollout, Verdict
@@ -99,7 +99,7 @@ class ProgramVerifier:
     _pending: dict[tuple[str, str], tuple[Suite, Future[list[ProgramRun]]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        not_negative(self, "tolerance")
+        check_ranges(self, not_negative("tolerance"))
 
     def start(self) -> None:
         """Find out whether programs can be run. Raises DataError."""

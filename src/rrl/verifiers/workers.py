@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.records.pulse import beat
 
 End = Literal["done", "raised", "memory", "time_out", "crashed", "killed", "stalled", "unavailable"]
@@ -48,7 +48,7 @@ class WorkerLimits:
             raise ValueError(
                 f"seconds, patience: expected 0 < seconds <= patience, got {self.seconds} and {self.patience}"
             )
-        at_least_one(self, "memory_mb")
+        check_ranges(self, at_least_one("memory_mb"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -590,7 +590,7 @@ def test_demonstrations_are_shuffled_training_problems(tmp_path: Path, judge: Ma
     ("key", "told"),
     [
         ("task.answer_format=loose", "task.answer_format: expected 'boxed' | 'flexible', got 'loose'"),
-        ("task.judge.workers=0", "task.judge.workers: expected at least 1, got 0"),
+        ("task.judge.workers=0", "task.judge.workers: expected at least 1 or null, got 0"),
         ("task.judge.seconds=0", "task.judge.seconds, patience: expected 0 < seconds <= patience, got 0"),
         ("task.judge.max_characters=0", "task.judge.max_characters: expected at least 1, got 0"),
     ],

@@ -14,7 +14,7 @@ from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
 from rrl.parts.engines.decoding import Decoding
 from rrl.processes.distributed import spread
-from rrl.ranges import at_least_one, between
+from rrl.ranges import at_least_one, between, check_ranges
 from rrl.records.pulse import beat
 from rrl.training.networks import in_precision
 from rrl.types import Rollout, Sampling, State
@@ -45,10 +45,13 @@ class HFEngine(RolloutEngine):
     _copied_version: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
-        between(self, 0, 100, "temperature")
-        between(self, 1e-9, 1, "top_p")
-        between(self, 0, 10**9, "top_k")
-        at_least_one(self, "max_new_tokens", "batch_size")
+        check_ranges(
+            self,
+            between(0, 100, "temperature"),
+            between(1e-9, 1, "top_p"),
+            between(0, 10**9, "top_k"),
+            at_least_one("max_new_tokens", "batch_size"),
+        )
         if "" in self.stop:
             raise ValueError(f"stop: an empty text ends every response at once; expected texts, got {list(self.stop)}")
 

@@ -21,7 +21,7 @@ from rrl.parts.judges.ledger import Ledger, Prices
 from rrl.parts.judges.pace import Pace, Stopped
 from rrl.parts.judges.replies import Reply, ReplyCache
 from rrl.parts.judges.wording import check_template, fill, read_verdict
-from rrl.ranges import at_least_one, between, not_negative
+from rrl.ranges import at_least_one, between, check_ranges, not_negative, refuse
 from rrl.records.fingerprints import fingerprint
 from rrl.records.run_directory import writable
 from rrl.types import Comparison, Judgement, Preference, Show
@@ -68,23 +68,29 @@ class OpenAIJudge(Judge):
     _ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        check_template(self.template)
-        at_least_one(self, "parallel", "max_tokens", "stop_after")
-        not_negative(self, "temperature", "retries", "backoff", "longest_wait", "price_prompt", "price_completion")
-        between(self, 1e-3, 1e6, "requests_per_minute", "timeout")
-        if not self.model:
-            raise ValueError("model: missing; give a name that the endpoint knows, as in judge.model=NAME")
-        if (self.price_prompt is None) != (self.price_completion is None):
-            raise ValueError("price_prompt, price_completion: expected both or none")
-        # What is wrong with these two is told without showing them: a secret may have got there.
-        if not re.fullmatch(r"https?://[^\s/?#@]+[^\s?#@]*", self.base_url):
-            raise ValueError("base_url: expected http(s)://host/path without user, password or query")
+        check_ranges(
+            self,
+            at_least_one("parallel", "max_tokens", "stop_after"),
+            not_negative("temperature", "retries", "backoff", "longest_wait", "price_prompt", "price_completion"),
+            between(1e-3, 1e6, "requests_per_minute", "timeout"),
+        )
+        # What is wrong with the address and the key is told without showing them: a secret may have got there.
+        one_price = (self.price_prompt is None) != (self.price_completion is None)
+        variable = re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env)
+        address = re.fullmatch(r"https?://[^\s/?#@]+[^\s?#@]*", self.base_url)
+        refuse(
+            {
+                "model: missing; give a name that the endpoint knows, as in judge.model=NAME": not self.model,
+                "price_prompt, price_completion: expected both or none": one_price,
+                "base_url: expected http(s)://host/path without user, password or query": not address,
+                "api_key_env: expected an environment variable's name in capitals, never the key itself": not variable,
+            }
+        )
         try:
             urlsplit(self.base_url).port  # noqa: B018  # reads the address
         except ValueError as error:
             raise ValueError(f"base_url: expected http(s)://host/path, got {self.base_url!r} ({error})") from error
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
-            raise ValueError("api_key_env: expected an environment variable's name in capitals, never the key itself")
+        check_template(self.template)
         self._ledger = Ledger(Prices(prompt=self.price_prompt, completion=self.price_completion))
 
     def start(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rrl.contracts import border
 from rrl.interfaces import Judge, Scorer
-from rrl.ranges import not_negative
+from rrl.ranges import check_ranges, not_negative
 from rrl.types import Comparison, Judgement, Preference, Show
 
 
@@ -24,7 +24,7 @@ class RewardModelJudge(Judge):
     def __post_init__(self) -> None:
         if self.scorer is None:
             raise ValueError("scorer: missing; choose a reward model, as in scorer=sequence scorer.path=FOLDER_OR_ID")
-        not_negative(self, "tie_margin")
+        check_ranges(self, not_negative("tie_margin"))
 
     def start(self) -> None:
         """Nothing yet: the scorer loads its model when the writing ones are gone."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from rrl.functional import KLEstimator, clipped_policy_loss, group_advantages, kl_estimate, weighted_sum
 from rrl.interfaces import Objective
 from rrl.parts.objectives.importance import corrected
+from rrl.ranges import check_ranges, not_negative, positive
 from rrl.types import Batch, Metrics, PolicyOutput
 
 
@@ -28,10 +29,7 @@ class GRPO(Objective):
     needs_siblings = True
 
     def __post_init__(self) -> None:
-        if self.clip_ratio <= 0 or self.kl_coef < 0:
-            raise ValueError(f"clip_ratio, kl_coef: expected > 0 and >= 0, got {self.clip_ratio} and {self.kl_coef}")
-        if self.importance_cap is not None and not self.importance_cap > 0:
-            raise ValueError(f"importance_cap: expected a number > 0 or null, got {self.importance_cap}")
+        check_ranges(self, positive("clip_ratio", "importance_cap"), not_negative("kl_coef"))
         if self.kl_coef > 0 and self.kl_estimator == "k1":
             raise ValueError("kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3")
 

@@ -19,7 +19,7 @@ from rrl.functional import (
 )
 from rrl.interfaces import Objective, StateDict
 from rrl.parts.objectives.importance import corrected
-from rrl.ranges import between, not_negative
+from rrl.ranges import between, check_ranges, not_negative, positive, refuse
 from rrl.types import Batch, Metrics, PolicyOutput
 
 
@@ -55,15 +55,21 @@ class PPO(Objective):
     needs_critic = True
 
     def __post_init__(self) -> None:
-        between(self, 0, 1, "gamma", "lam")
-        for name in ("clip_ratio", "cliprange_value", "importance_cap"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
-        not_negative(self, "vf_coef", "entropy_coef", "kl_coef", "kl_horizon")
-        if self.kl_target is not None and (self.kl_target <= 0 or self.kl_coef == 0 or self.kl_horizon == 0):
-            raise ValueError(f"kl_target: {self.kl_target} needs to be > 0, with kl_coef > 0 and kl_horizon > 0")
-        if self.kl_coef > 0 and self.kl_in == "loss" and self.kl_estimator == "k1":
-            raise ValueError("kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3")
+        check_ranges(
+            self,
+            between(0, 1, "gamma", "lam"),
+            positive("clip_ratio", "cliprange_value", "importance_cap"),
+            not_negative("vf_coef", "entropy_coef", "kl_coef", "kl_horizon"),
+        )
+        target = self.kl_target
+        still = target is not None and (target <= 0 or self.kl_coef == 0 or self.kl_horizon == 0)
+        k1 = self.kl_coef > 0 and self.kl_in == "loss" and self.kl_estimator == "k1"
+        refuse(
+            {
+                f"kl_target: {target} needs to be > 0, with kl_coef > 0 and kl_horizon > 0": still,
+                "kl_estimator: 'k1' in the loss has an expected gradient of zero; use k2 or k3": k1,
+            }
+        )
         self._kl_coef = self.kl_coef
 
     def cautions(self) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from rrl.collate import collate
 from rrl.functional import policy_gradient_loss, weighted_sum
 from rrl.interfaces import Objective, StateDict
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.types import Batch, Example, Metrics, PolicyOutput, Problem, Rollout, State
 
 _SUPERVISED = -1
@@ -48,7 +48,7 @@ class RLTF(Objective):
     needs = frozenset({"references"})
 
     def __post_init__(self) -> None:
-        at_least_one(self, "capacity", "max_reference_length")
+        check_ranges(self, at_least_one("capacity", "max_reference_length"))
         self._generator.manual_seed(self.seed)
 
     def assign_credit(self, batch: Batch) -> Batch:

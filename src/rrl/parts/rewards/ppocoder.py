@@ -7,7 +7,7 @@ from typing import Literal
 from rrl.interfaces import Reward
 from rrl.parts.rewards.code_match import Match, Structure, match, structure
 from rrl.parts.rewards.outcomes import Pay, gravest
-from rrl.ranges import not_negative
+from rrl.ranges import check_ranges, not_negative
 from rrl.types import Feedback, Metrics, Rollout
 from rrl.verifiers.programs import Outcome, ProgramEvidence, find_program
 
@@ -34,7 +34,7 @@ class PPOCoder(Reward):
     needs = frozenset({"programs", "references"})
 
     def __post_init__(self) -> None:
-        not_negative(self, "signal_weight", "syntax_weight", "semantics_weight")
+        check_ranges(self, not_negative("signal_weight", "syntax_weight", "semantics_weight"))
 
     def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
         """The parts of the pay, and how many programs and references could not be compared."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rrl.interfaces import Reward, StateDict
-from rrl.ranges import not_negative
+from rrl.ranges import check_ranges, not_negative, positive
 from rrl.types import Feedback, Metrics, Rollout, Verdict
 
 
@@ -29,9 +29,7 @@ class RewardModelReward(Reward):
     needs = frozenset({"preferences"})
 
     def __post_init__(self) -> None:
-        not_negative(self, "truncation_penalty")
-        if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"clip: expected a number > 0 or null, got {self.clip}")
+        check_ranges(self, not_negative("truncation_penalty"), positive("clip"))
 
     def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
         """Take this step's rewards into the moments; tells them as they are."""

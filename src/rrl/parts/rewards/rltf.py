@@ -8,7 +8,7 @@ from rrl.interfaces import Decode, Reward, StateDict
 from rrl.parts.rewards.outcomes import Pay, gravest
 from rrl.parts.rewards.regions import Region, responsible
 from rrl.parts.rewards.token_spans import token_spans, tokens_over
-from rrl.ranges import not_negative
+from rrl.ranges import check_ranges, not_negative
 from rrl.types import Feedback, Metrics, Rollout, State, Verdict
 from rrl.verifiers.programs import Outcome, ProgramEvidence
 
@@ -38,7 +38,7 @@ class RLTF(Reward):
     needs = frozenset({"programs"})
 
     def __post_init__(self) -> None:
-        not_negative(self, "penalty")
+        check_ranges(self, not_negative("penalty"))
 
     def start(self, tokenizer: Any, decode: Decode) -> None:
         """Begin with this tokenizer and a way to have greedy responses judged."""

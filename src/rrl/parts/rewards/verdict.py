@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rrl.interfaces import Reward
-from rrl.ranges import not_negative
+from rrl.ranges import check_ranges, not_negative
 from rrl.types import Feedback, Rollout
 
 
@@ -14,7 +14,7 @@ class OutcomeReward(Reward):
     truncation_penalty: float
 
     def __post_init__(self) -> None:
-        not_negative(self, "truncation_penalty")
+        check_ranges(self, not_negative("truncation_penalty"))
 
     def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
         """Zero on every token but the last."""

@@ -7,7 +7,7 @@ from random import Random
 from typing import Literal
 
 from rrl.interfaces import StateDict
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, between, check_ranges, not_negative
 
 
 @dataclass(kw_only=True)
@@ -55,12 +55,12 @@ class StateBuffer:
     _born: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        at_least_one(self, "capacity", "states_per_problem", "evict_min_visits")
-        if self.evict_after_failures < 0 or not 0 <= self.evict_above <= 1:
-            raise ValueError(
-                "evict_after_failures, evict_above: expected >= 0 and a share from 0 to 1, "
-                f"got {self.evict_after_failures} and {self.evict_above}"
-            )
+        check_ranges(
+            self,
+            at_least_one("capacity", "states_per_problem", "evict_min_visits"),
+            not_negative("evict_after_failures"),
+            between(0, 1, "evict_above"),
+        )
 
     def __len__(self) -> int:
         return len(self._by_key)

@@ -12,7 +12,7 @@ from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
 from rrl.parts.samplers.buffer import StateBuffer, StoredState
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.schedule import Schedule
-from rrl.ranges import not_negative
+from rrl.ranges import below_one, check_ranges, not_negative, positive
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State, TokenScores
 
 NOTHING = TokenScores((), ())
@@ -58,12 +58,10 @@ class Retrospective(StateSampler):
     _step: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        check_ranges(
+            self, below_one("success_momentum"), not_negative("rescore_every"), positive("max_problem_success")
+        )
         self._fresh = Problems(level_weights=self.level_weights)
-        if not 0 <= self.success_momentum < 1:
-            raise ValueError(f"success_momentum: expected a number from 0 to below 1, got {self.success_momentum}")
-        not_negative(self, "rescore_every")
-        if self.max_problem_success <= 0:
-            raise ValueError(f"max_problem_success: expected a number > 0, got {self.max_problem_success}")
 
     @property
     def needs_critic(self) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rrl.ranges import between
+from rrl.ranges import between, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         times = [self.ramp_from, self.ramp_until, self.decay_from, self.decay_until]
-        between(self, 0, 1, *self.__dataclass_fields__)
+        check_ranges(self, between(0, 1, *self.__dataclass_fields__))
         if times != sorted(times) or self.collect_from > self.collect_until:
             raise ValueError(
                 "ramp_from <= ramp_until <= decay_from <= decay_until and collect_from <= collect_until: expected, "

@@ -14,7 +14,7 @@ from rrl.errors import DataError
 from rrl.interfaces import Scorer
 from rrl.parts.scorers.embedder import Embedder
 from rrl.parts.scorers.reading import Reading, unreadable
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.records.run_directory import write_json
 
 ABOUT, HEAD = "reward_model.json", "head.safetensors"
@@ -51,7 +51,7 @@ class EmbeddingsScorer(Scorer):
     batch_size: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "batch_size")
+        check_ranges(self, at_least_one("batch_size"))
         if not self.path:
             raise ValueError("path: missing; give the folder of a reward model, as in scorer.path=runs/reward-model")
 

@@ -16,7 +16,7 @@ from rrl.functional import bradley_terry_loss
 from rrl.interfaces import Fit
 from rrl.parts.scorers.embedder import Embedder
 from rrl.parts.scorers.embeddings import EmbeddingsScorer, Head, save_head
-from rrl.ranges import at_least_one, between, not_negative
+from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive
 from rrl.types import Pair, Show
 
 CHUNK = 64
@@ -45,12 +45,14 @@ class EmbeddingsFit(Fit):
     embed_batch_size: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "epochs", "batch_size", "patience", "embed_batch_size")
-        not_negative(self, "weight_decay")
-        between(self, 0, 0.99, "dropout")
-        between(self, 0.01, 0.5, "validation")
-        if self.lr <= 0:
-            raise ValueError(f"lr: expected a number > 0, got {self.lr}")
+        check_ranges(
+            self,
+            at_least_one("epochs", "batch_size", "patience", "embed_batch_size"),
+            not_negative("weight_decay"),
+            between(0, 0.99, "dropout"),
+            between(0.01, 0.5, "validation"),
+            positive("lr"),
+        )
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden: expected widths of at least 1, got {list(self.hidden)}")
 

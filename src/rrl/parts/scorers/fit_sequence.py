@@ -18,7 +18,7 @@ from rrl.interfaces import Fit
 from rrl.parts.scorers.reading import Count, Reading, Rows, context_of, padded
 from rrl.parts.scorers.sequence import ABOUT, SequenceScorer
 from rrl.processes.distributed import device
-from rrl.ranges import at_least_one, between, not_negative
+from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive
 from rrl.records.run_directory import write_json
 from rrl.records.saving import rehearse, rescued, write_model
 from rrl.types import Pair, Show
@@ -46,11 +46,13 @@ class SequenceFit(Fit):
     needs_model = True
 
     def __post_init__(self) -> None:
-        at_least_one(self, "epochs", "batch_size", "micro_batch_size")
-        not_negative(self, "weight_decay", "grad_clip")
-        between(self, 0, 1, "warmup")
-        if self.lr <= 0:
-            raise ValueError(f"lr: expected a number > 0, got {self.lr}")
+        check_ranges(
+            self,
+            at_least_one("epochs", "batch_size", "micro_batch_size"),
+            not_negative("weight_decay", "grad_clip"),
+            between(0, 1, "warmup"),
+            positive("lr"),
+        )
 
     def fit(
         self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rrl.errors import DataError
 from rrl.processes.distributed import device
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.records.pulse import beat
 from rrl.training.templates import rendered
 from rrl.verifiers.dialogues import turns
@@ -35,7 +35,7 @@ class Reading:
     max_length: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "max_length")
+        check_ranges(self, at_least_one("max_length"))
 
     def tokens(self, pairs: Sequence[tuple[str, str]], tokenizer: Any, context: int, count: "Count") -> Rows:
         """The token ids of each pair, at most ``context``, cut on the left; ``count`` learns how many were."""

@@ -14,7 +14,7 @@ from rrl.errors import DataError
 from rrl.interfaces import Scorer
 from rrl.parts.scorers.reading import Count, Reading, batches, context_of, unreadable
 from rrl.processes.distributed import device
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.training.adapters import ALONE, holds_adapter
 from rrl.training.tokens import agree_on_padding, embedded, known
 
@@ -40,7 +40,7 @@ class SequenceScorer(Scorer):
     _count: Count = field(init=False, default_factory=Count)
 
     def __post_init__(self) -> None:
-        at_least_one(self, "batch_size")
+        check_ranges(self, at_least_one("batch_size"))
         if not self.path:
             raise ValueError("path: missing; give a folder or hub id, as in scorer.path=runs/reward-model")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from rrl.interfaces import Selection
-from rrl.ranges import at_least_one
+from rrl.ranges import at_least_one, check_ranges
 from rrl.types import TokenScores
 
 
@@ -58,7 +58,7 @@ class CriticTopK(_HighestValue):
     k: int
 
     def __post_init__(self) -> None:
-        at_least_one(self, "k")
+        check_ranges(self, at_least_one("k"))
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """At most ``k`` cuts."""

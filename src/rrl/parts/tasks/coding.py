@@ -11,7 +11,7 @@ from typing import Literal
 
 from rrl.interfaces import Task
 from rrl.parts.tasks.rows import Row, held_out, refuse, shuffled_epochs, unwritable
-from rrl.ranges import at_least_one, between
+from rrl.ranges import at_least_one, between, check_ranges
 from rrl.types import Example, Feedback, Rollout
 from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
@@ -57,8 +57,7 @@ class CodingTask(Task):
     gives = frozenset({"references", "programs"})
 
     def __post_init__(self) -> None:
-        between(self, 0, 1, "holdout")
-        at_least_one(self, "max_tests", "max_test_bytes")
+        check_ranges(self, between(0, 1, "holdout"), at_least_one("max_tests", "max_test_bytes"))
 
     @abstractmethod
     def rows(self, split: str) -> tuple[list[Row], bool]:

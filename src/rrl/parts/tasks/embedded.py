@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from rrl.errors import ConfigError
 from rrl.interfaces import Task
-from rrl.ranges import between
+from rrl.ranges import between, check_ranges
 from rrl.types import Example
 
 SPLITS = ("train", "test")
@@ -32,7 +32,7 @@ class Embedded(Task):
     most: ClassVar[int]
 
     def __post_init__(self) -> None:
-        between(self, 1, self.most, "train_per_level", "test_per_level")
+        check_ranges(self, between(1, self.most, "train_per_level", "test_per_level"))
 
     @abstractmethod
     def draw(self, rng: random.Random, level: str, id: str) -> Example:

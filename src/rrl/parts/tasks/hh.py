@@ -15,6 +15,7 @@ from rrl.contracts import border
 from rrl.errors import ConfigError, DataError
 from rrl.interfaces import Scorer, Task
 from rrl.parts.tasks.rows import Row, load_split, refuse, shuffled_epochs, split_file
+from rrl.ranges import Range, check_ranges
 from rrl.training.calibration import preference
 from rrl.types import Example, Feedback, Pair, Rollout, Verdict
 from rrl.verifiers.dialogues import ASSISTANT, HUMAN, first_answer, split_answer, turns
@@ -53,11 +54,10 @@ class HH(Task):
     gives = frozenset({"references", "preferences"})
 
     def __post_init__(self) -> None:
+        check_ranges(self, Range(("split_rows",), 1, 9, "1 to 9 of every ten rows,"))
         wrong = [subset for subset in self.subsets if subset not in SUBSETS]
         if wrong or not self.subsets or len(set(self.subsets)) < len(self.subsets):
             raise ValueError(f"subsets: expected some of {list(SUBSETS)}, each once, got {list(self.subsets)}")
-        if self.split_rows is not None and not 1 <= self.split_rows <= 9:
-            raise ValueError(f"split_rows: expected 1 to 9 of every ten rows, or null, got {self.split_rows}")
 
     def examples(self, split: str) -> list[Example]:
         """The prompts of ``train`` or ``test``, subset by subset, each with its chosen answer as the reference."""

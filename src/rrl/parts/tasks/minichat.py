@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rrl.parts.tasks.embedded import Embedded
-from rrl.ranges import between
+from rrl.ranges import between, check_ranges
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 LEVELS = {"helpful1": 1, "helpful3": 3, "harmless": 0}
@@ -57,7 +57,7 @@ class MiniChat(Embedded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        between(self, 0, 1, "demonstration_quality")
+        check_ranges(self, between(0, 1, "demonstration_quality"))
 
     def draw(self, rng: random.Random, level: str, id: str) -> Example:
         """A dialogue of the level with the reference that keeps every rule."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rrl.parts.tasks.embedded import Embedded, check_lengths
-from rrl.ranges import between
+from rrl.ranges import between, check_ranges
 from rrl.types import Example, Feedback, Rollout
 from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
@@ -68,8 +68,7 @@ class MiniCode(Embedded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        between(self, 1, len(ARGUMENTS), "tests")
-        between(self, 0, 1, "demonstration_weak")
+        check_ranges(self, between(1, len(ARGUMENTS), "tests"), between(0, 1, "demonstration_weak"))
         check_lengths(self.demonstration_lengths, LONGEST)
 
     def draw(self, rng: random.Random, level: str, id: str) -> Example:

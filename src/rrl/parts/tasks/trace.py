@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rrl.parts.tasks.embedded import Embedded, check_lengths
-from rrl.ranges import between
+from rrl.ranges import between, check_ranges
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 STRONG: dict[str, Callable[[int, int], int]] = {
@@ -47,7 +47,7 @@ class Trace(Embedded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        between(self, 0, 1, "demonstration_weak")
+        check_ranges(self, between(0, 1, "demonstration_weak"))
         check_lengths(self.demonstration_lengths, LONGEST)
 
     def draw(self, rng: random.Random, level: str, id: str) -> Example:
