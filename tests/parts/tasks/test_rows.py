@@ -144,9 +144,13 @@ def test_an_empty_file_is_a_fault(content: str, tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("train.jsonl", b'{"question": "\xff"}', "FILE: expected UTF-8 text, received UnicodeDecodeError"),
-        ("train.jsonl", gzip.compress(b"{}"), "FILE: expected UTF-8 text, received UnicodeDecodeError"),
+        ("train.jsonl", gzip.compress(b"{}", mtime=0), "FILE: expected UTF-8 text, received UnicodeDecodeError"),
         ("train.jsonl.gz", b"{}", "FILE: expected gzip-packed UTF-8 text, received BadGzipFile"),
-        ("train.jsonl.gz", gzip.compress(TEXT.encode())[:-12], "FILE: expected gzip-packed UTF-8 text, received EOF"),
+        (
+            "train.jsonl.gz",
+            gzip.compress(TEXT.encode(), mtime=0)[:-12],
+            "FILE: expected gzip-packed UTF-8 text, received EOF",
+        ),
     ],
 )
 def test_an_unreadable_file_is_a_fault(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
