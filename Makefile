@@ -66,7 +66,7 @@ bench-sandbox: install ## programs a second: the sandbox against one fresh pytho
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
 
 test-slow: install ## run the slow tests (half an hour or more)
-	$(RUN) pytest -m slow
+	$(TESTS) -m slow
 
 mutants: install ## try the tests on mistakes made on purpose (TEXT=<text> for some of them)
 	$(VENV)/bin/python tests/project/mutants.py -j $(JOBS) '$(TEXT)'

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 
 from rrl.cli import evaluate, sft, train
 from rrl.errors import ContractError, DataError, StorageError
+from rrl.processes.logs import open_log
 from rrl.records import saving
 from rrl.records.saving import rehearse, rescued, write_model
 from rrl.training.models import TinyLlama
@@ -226,6 +228,7 @@ def test_a_tokenizer_that_cannot_be_written_at_the_end_leaves_the_weights(
     "error",
     [
         RuntimeError("[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed: file write failed"),
+        RuntimeError("basic_ios::clear: iostream error"),
         RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
@@ -334,3 +337,13 @@ def test_a_run_goes_on_another_day_with_the_prompts_it_began_with(
     year, month, day = about["started"][:10].split("-")
     assert templates.pop().startswith(f"{day} ") and (year, month) != ("", "")
     assert len(about["resumed"]) == 1 and not [line for line in caplog.messages if "prompts: " in line]
+
+
+@pytest.mark.parametrize("words", [1, 100_000])
+def test_a_log_on_a_full_disk_hides_no_fault(words: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "rank-0.log").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match="the fault itself"), open_log(tmp_path, 0):
+        logging.getLogger("rrl.x").warning("said " * words)
+        raise ValueError("the fault itself")
+    assert "Logging error" not in capfd.readouterr().err

@@ -79,7 +79,7 @@ FAULTS = {
         1,
         "step 1: mini-batch 2: loss: actor nan",  # the second epoch's first
     ),
-    "rank": ("fail:1", [], 1, "rank 1: RuntimeError: this reward always fails"),
+    "rank": ("fail:1", [], 2, "RuntimeError: this reward always fails); mend this class"),
 }
 
 

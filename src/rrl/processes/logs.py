@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +23,13 @@ class _Visible(Redacting):
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
+
+
+class _File(logging.StreamHandler[IO[str]]):
+    """Writes what the disk takes: that it is full is said by what is saved, not by its log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Pass over the record."""
 
 
 def set_up_logging() -> None:
@@ -65,21 +72,23 @@ def open_log(folder: Path, rank: int) -> Iterator[IO[str]]:
     """
     path = folder / "logs" / f"rank-{rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        handler = logging.StreamHandler(file)
-        handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s", STAMP))
-        if rank > 0:
+    file = path.open("a", encoding="utf-8", errors="backslashreplace")
+    handler = _File(file)
+    handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s", STAMP))
+    if rank > 0:
+        _print_to(file)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield file
+    except BaseException:
+        if has_parent():
             _print_to(file)
-        root = logging.getLogger()
-        root.addHandler(handler)
-        try:
-            yield file
-        except BaseException:
-            if has_parent():
-                _print_to(file)
-            raise
-        finally:
-            root.removeHandler(handler)
+        raise
+    finally:
+        root.removeHandler(handler)
+        with suppress(OSError):
+            file.close()
 
 
 def _print_to(file: IO[str]) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from rrl.errors import DataError, StorageError, UsageError
 log = logging.getLogger(__name__)
 PLAIN = "weights.pt"
 """What is written where ``save_pretrained`` fails: the weights by name, for ``torch.load``."""
-FULL = ("No space left", "Disk quota exceeded", "File too large", "file write failed", "unexpected pos")
-"""What the system, safetensors and torch say when a disk is full; the last is torch's, and may mean something else."""
+FULL = ("No space left", "quota exceeded", "File too large", "file write failed", "unexpected pos", "iostream error")
+"""What the system, safetensors and torch say when a disk is full; the last two may mean another fault as well."""
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -109,6 +110,7 @@ def _rescue(save: Callable[[Path], list[str]], places: Sequence[Path]) -> str | 
             faults = save(place)
         except Exception as error:  # there may be another place
             log.warning("the weights cannot be written in %s (%s)", place, _line(error))
+            clear_frames(error.__traceback__)  # a file that they hold open keeps its room
             shutil.rmtree(place, ignore_errors=True)
         else:
             return f"{place} ({'; '.join(faults)})" if faults else str(place)

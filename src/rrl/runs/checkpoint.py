@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -156,6 +157,7 @@ def guard_disk(run: Path, aside: Path | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each library has its own kind for a write that fails
+        clear_frames(error.__traceback__)  # a file that they hold open keeps its room
         if aside is not None and rank() == 0:
             shutil.rmtree(aside, ignore_errors=True)
         if isinstance(error, StorageError) or not is_full(error):
