@@ -10,6 +10,8 @@ import pytest
 from rrl.sandbox.inside import clearing
 from rrl.sandbox.server import _remove
 
+pytestmark = pytest.mark.process
+
 
 def fill(folder: Path) -> None:
     """Deep and wide, odd names, without permissions, links out and in circles, pipes."""
