@@ -125,15 +125,12 @@ def test_a_warm_start_holds_what_is_estimated() -> None:
 
 def _warm_start() -> tuple[int, int]:
     model, rows = tiny(layers=3), 256
-    warm = WarmStart(
-        steps=2, batch_size=rows, micro_batch_size=rows, lr=1e-3, lr_warmup_steps=0, weight_decay=0.0, grad_clip=1.0,
-        demonstrations=None, seed=0,
-    )  # fmt: skip
+    warm = WarmStart(steps=2, batch_size=rows, lr=1e-3, lr_warmup_steps=0, seed=0)
     hard = [problem for problem in problems() if problem.level == "L10"]
 
     def work(mark: Any) -> None:
         mark("warm start")
-        warm.train(model, tokenizer(), hard, lambda progress, metrics: None)
+        warm.train(model, tokenizer(), hard, rows, lambda progress, metrics: None)
 
     whole = sum(p.numel() for p in model.parameters())
     need = replace(

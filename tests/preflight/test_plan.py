@@ -229,7 +229,7 @@ def test_a_phase_that_does_not_fit_names_the_keys_to_lower(tmp_path: Path) -> No
     [told] = shortages([Phase("update_actor", parts, room), Phase("gen", {"logits": 1}, room)], EMPTY, config, 1)
     assert "update_actor needs about 4 GiB" in told
     assert "3 GiB of main memory" in told
-    assert "policy.micro_batch_size=64" in told
+    assert "policy.micro_batch_size=160" in told
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_told() -> None:

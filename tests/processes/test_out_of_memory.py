@@ -39,7 +39,7 @@ def real_error() -> RuntimeError:
 def test_the_real_error_of_the_allocator_is_explained(config: dict[str, Any]) -> None:
     told = str(explain(real_error(), "update_actor", config, 1))
     assert told.startswith(f"update_actor: {in_words(2**50)} could not be had")
-    assert "policy.micro_batch_size: 128; try policy.micro_batch_size=64" in told
+    assert "policy.micro_batch_size: 320; try policy.micro_batch_size=160" in told
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_without_a_phase_it_happened_before_the_first_step(config: dict[str, Any
     for phase in (None, ""):
         told = str(explain(MemoryError(), phase, config, 1))
         assert told.startswith("before the first step: memory could not be had")
-        assert "warmstart.micro_batch_size=160" in told
+        assert "policy.micro_batch_size=160" in told
 
 
 def test_the_peak_is_that_of_this_process(config: dict[str, Any]) -> None:
@@ -108,8 +108,8 @@ def test_the_peak_is_that_of_this_process(config: dict[str, Any]) -> None:
             "update_actor",
             ["policy.micro_batch_size", "policy.gradient_checkpointing", "data.max_response_length", "policy.dtype"],
         ),
-        ("loading", ["warmstart.micro_batch_size", "policy.dtype"]),
-        ("warm start", ["warmstart.micro_batch_size", "data.max_prompt_length"]),
+        ("loading", ["policy.dtype"]),
+        ("warm start", ["policy.micro_batch_size", "data.max_prompt_length"]),
     ],
 )
 def test_each_phase_has_its_keys(phase: str, keys: list[str], config: dict[str, Any]) -> None:
@@ -140,10 +140,9 @@ def test_more_processes_are_named_when_there_are_accelerators_for_them(
     assert "launcher.num_processes" not in lower("gen", config, 1)
 
 
-def test_a_configuration_without_a_warm_start_names_none_of_its_keys(config: dict[str, Any]) -> None:
-    assert lower("warm start", {**config, "warmstart": None}, 1) == {
-        "data.max_prompt_length": "data.max_prompt_length=16"
-    }
+def test_an_engine_without_a_batch_size_is_given_none(config: dict[str, Any]) -> None:
+    own = {**config, "engine": {"_target_": "mine.Engine"}}
+    assert [key for key in lower("gen", own, 1) if key.startswith("engine")] == []
 
 
 # --- around a run -----------------------------------------------------------------------------------------------------

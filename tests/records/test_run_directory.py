@@ -20,7 +20,7 @@ RUN = {
     "run.threads": 1, "run.test_freq": 2, "run.save_freq": 3, "run.rollout_freq": 1, "algo": "rrl", "logger": "wandb",
     "task.train_per_level": 40, "task.test_per_level": 3, "data.level_weights": "{L3: 1, L10: 1}", "seed": 3,
     "model.hidden_size": 32, "model.intermediate_size": 64, "model.num_hidden_layers": 1,
-    "model.num_attention_heads": 2, "warmstart.steps": 2, "warmstart.batch_size": 8, "warmstart.micro_batch_size": 8,
+    "model.num_attention_heads": 2, "warmstart.steps": 2, "warmstart.batch_size": 8,
     "trainer.train_batch_size": 12, "trainer.ppo_mini_batch_size": 6, "trainer.ppo_epochs": 2,
     "trainer.critic_warmup": 1, "trainer.total_tokens": "null", "trainer.total_training_steps": STEPS,
     "policy.critic": "own", "selection": "random_cut", "sampler.schedule.share": 0.5,

@@ -97,7 +97,7 @@ def test_a_run_saves_in_spite_of_an_invalid_generation_config_and_keeps_its_end_
 
 
 def test_supervised_training_saves_likewise(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = {"warmstart.steps": 1, "warmstart.batch_size": 2, "warmstart.micro_batch_size": 2}
+    small = {"warmstart.steps": 1, "warmstart.batch_size": 2}
     sft._sft([word for word in words(base, tmp_path / "sft", **small) if not word.startswith("warmstart=")])
     folder = Path(capsys.readouterr().out.split("\n")[-2])
     assert folder == tmp_path / "sft"
@@ -108,7 +108,7 @@ def test_a_copy_that_fails_is_told_with_where_the_model_is(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "copytree", raising(shutil.Error("no space")))
-    small = {"warmstart.steps": 1, "warmstart.batch_size": 2, "warmstart.micro_batch_size": 2}
+    small = {"warmstart.steps": 1, "warmstart.batch_size": 2}
     with pytest.raises(StorageError, match=r"takes no copy \(no space\); the model is in '.*/cache/sft-"):
         sft._sft([word for word in words(base, tmp_path / "sft", **small) if not word.startswith("warmstart=")])
 

@@ -15,7 +15,7 @@ ALIASES = {
     "policy.adam_epsilon": "adam_eps",
     "policy.micro_batch_size": (
         "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size_per_gpu ppo_micro_batch_size "
-        "gradient_accumulation_steps"
+        "gradient_accumulation_steps warmstart.micro_batch_size"
     ),
     "policy.dtype": "bf16 torch_dtype precision mixed_precision model_dtype",
     "policy.gradient_checkpointing": "enable_gradient_checkpointing",
@@ -73,6 +73,7 @@ CHOICES = {
     "template=chat": "chat_template apply_chat_template use_chat_template",
     "algo": "algorithm algorithm.name adv_estimator advantage_estimator",
     "dry_run=true": "dryrun plan",
+    "warmstart.steps or warmstart.batch_size, whose product is drawn": "warmstart.demonstrations",
     "model=hf with model.path": "model.name",
 }
 """The same of what is no key: options and choices."""

@@ -78,7 +78,7 @@ def _rows(config: Mapping[str, Any], parts: Parts, processes: int, responses: in
     """How many rows each phase passes at once, on each process."""
     trainer, warm, most = parts.trainer, parts.warmstart, parts.policy.micro_batch_size
     writing = math.ceil(max(trainer.sequences, responses) / processes)
-    rows = {"warm start": min(warm.micro_batch_size, warm.batch_size)} if warm is not None else {}
+    rows = {"warm start": min(most, warm.batch_size)} if warm is not None else {}
     rows |= {"gen": min(writing, config["engine"].get("batch_size") or writing)}  # not every engine has one
     rows |= {"old_log_prob": min(most, math.ceil(trainer.sequences / processes))} if trainer.annotates else {}
     return rows | {"update_actor": min(most, math.ceil(trainer.mini_batch / processes))}

@@ -20,8 +20,8 @@ WRITING = ("engine.batch_size", "data.max_response_length", "data.max_prompt_len
 STATES = ("policy.dtype", "policy.zero_stage", "launcher.num_processes", "policy.critic")
 LEARNING = ("policy.micro_batch_size", "data.max_response_length")
 KEYS = {
-    "loading": ("warmstart.micro_batch_size", *STATES),
-    "warm start": ("warmstart.micro_batch_size", "data.max_prompt_length"),
+    "loading": STATES,
+    "warm start": ("policy.micro_batch_size", "data.max_prompt_length"),
     "gen": (*WRITING, *STATES),
     "testing": (*WRITING, *STATES),
     "old_log_prob": (*LEARNING, *STATES),
@@ -30,7 +30,7 @@ KEYS = {
     "save_checkpoint": STATES,
 }
 """The keys that lower what a phase needs, what costs least first."""
-ELSEWHERE = ("warmstart.micro_batch_size", "engine.batch_size", *LEARNING, "policy.gradient_checkpointing", *STATES)
+ELSEWHERE = ("engine.batch_size", *LEARNING, "policy.gradient_checkpointing", *STATES)
 
 
 class OutOfMemory(UsageError):

@@ -1,7 +1,6 @@
 """From checked parts to a running experiment: data, model, warm start, policy, trainer."""
 
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from rrl.config.check import Parts
 from rrl.contracts import border
 from rrl.contracts.breaches import Limits
 from rrl.contracts.calling import calling
-from rrl.errors import DivergenceError, StorageError
+from rrl.errors import StorageError
 from rrl.interfaces import RolloutEngine
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, first_on_each_machine
@@ -103,9 +102,7 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
         return _from_folder(folder, loaded), folder
     problems = _encode(demonstrations, loaded, parts)
     rehearse(model, tokenizer, folder.parent)
-    loss = settings.train(model, tokenizer, problems, show)
-    if not math.isfinite(loss):
-        raise DivergenceError(f"warm start: loss {loss}; expected a finite number; lower warmstart.lr")
+    settings.train(model, tokenizer, problems, parts.policy.micro_batch_size, show)
     _keep(loaded, folder)
     return model.cpu(), folder
 
@@ -233,7 +230,7 @@ def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settin
             [(example.question, example.reference) for example in demonstrations],
             parts.prompts.template.describe(loaded.tokenizer),
             [parts.prompts.max_prompt_length, parts.engine.sampling.max_new_tokens],
-            asdict(settings),
+            {**asdict(settings), "micro_batch_size": parts.policy.micro_batch_size},
         ]
     )
     return parts.run.cache() / f"sft-{content[:16]}"

@@ -12,68 +12,61 @@ from rrl.errors import DataError
 from rrl.functional import token_logprobs
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, check_ranges, not_negative, positive
-from rrl.records.pulse import beat
+from rrl.training.descent import descend
 from rrl.training.networks import accepted
 from rrl.types import Problem, Show
+
+WEIGHT_DECAY, GRAD_CLIP = 0.01, 1.0
+"""AdamW's weight decay, and the largest norm of a step's gradient: common values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
     """Supervised training on a task's demonstrations.
 
-    ``steps`` optimiser steps of ``batch_size`` demonstrations in micro-batches of ``micro_batch_size`` rows; AdamW with
-    learning rate ``lr``, rising linearly over ``lr_warmup_steps``, and ``weight_decay``; ``demonstrations`` is how many
-    are drawn (null: as many as are used, each seen once); gradients are clipped to norm ``grad_clip`` (0: not at all).
-    ``seed`` fixes the demonstrations and their order.
+    ``steps`` optimiser steps of ``batch_size`` demonstrations; AdamW with learning rate ``lr``, rising linearly over
+    ``lr_warmup_steps``, weight decay ``WEIGHT_DECAY`` and gradients clipped to norm ``GRAD_CLIP``. ``seed`` fixes the
+    demonstrations and their order.
     """
 
     steps: int
     batch_size: int
-    micro_batch_size: int
     lr: float
     lr_warmup_steps: int
-    weight_decay: float
-    grad_clip: float
-    demonstrations: int | None
     seed: int
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            at_least_one("steps", "batch_size", "micro_batch_size", "demonstrations"),
-            not_negative("lr_warmup_steps", "grad_clip"),
-            positive("lr"),
-        )
+        check_ranges(self, at_least_one("steps", "batch_size"), not_negative("lr_warmup_steps"), positive("lr"))
 
     @property
     def count(self) -> int:
-        """How many demonstrations are drawn."""
-        return self.demonstrations or self.steps * self.batch_size
+        """How many demonstrations are drawn: as many as are used."""
+        return self.steps * self.batch_size
 
-    def train(self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Show) -> float:
-        """Train ``model`` in place; ``show`` is told progress and loss (nats a token) each step. Returns the last."""
+    def train(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], micro_batch_size: int, show: Show
+    ) -> None:  # fmt: skip
+        """Train ``model`` in place, with ``micro_batch_size`` rows in one forward pass.
+
+        ``show`` receives progress and loss (nats a token) after each step. Raises DivergenceError (see ``descend``).
+        """
         problems = [problem for problem in problems if problem.reference]
         if not problems:
             raise DataError("warmstart: the task has no references to learn from; use warmstart=none")
         model.to(device()).train()
+        order = self._order(len(problems))
+        batches = (
+            _losses(model, tokenizer, [problems[next(order)] for _ in range(self.batch_size)], micro_batch_size)
+            for _ in range(self.steps)
+        )
         with torch.random.fork_rng():  # dropout draws from the global state
             torch.manual_seed(self.seed)
-            return self._descend(model, tokenizer, problems, show)
-
-    def _descend(self, model: Any, tokenizer: Any, problems: Sequence[Problem], show: Show) -> float:
-        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        order = self._order(len(problems))
-        loss = float("nan")
-        for step in range(self.steps):
-            optimiser.param_groups[0]["lr"] = self.lr * min(1.0, (step + 1) / (self.lr_warmup_steps + 1))
-            rows = [problems[next(order)] for _ in range(self.batch_size)]
-            loss = self._accumulate(model, tokenizer, rows)
-            if self.grad_clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), self.grad_clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            show((step + 1) / self.steps, {"loss": loss})
-        return loss
+            losses = descend(
+                model, batches, lr=self.lr, full_at=self.lr_warmup_steps + 1, weight_decay=WEIGHT_DECAY,
+                grad_clip=GRAD_CLIP, key="warmstart",
+            )  # fmt: skip
+            for step, loss in enumerate(losses, 1):
+                show(step / self.steps, {"loss": loss})
 
     def _order(self, count: int) -> Iterator[int]:
         rng = random.Random(f"sft/{self.seed}")
@@ -82,16 +75,12 @@ class WarmStart:
             rng.shuffle(epoch)
             yield from epoch
 
-    def _accumulate(self, model: Any, tokenizer: Any, rows: Sequence[Problem]) -> float:
-        """Gradient of the mean loss per reference token; the prompt is context only."""
-        total = sum(len(problem.reference) for problem in rows)
-        loss = 0.0
-        for begin in range(0, len(rows), self.micro_batch_size):
-            part = reference_loss(model, tokenizer, rows[begin : begin + self.micro_batch_size]) / total
-            part.backward()
-            loss += float(part.detach())
-            beat()
-        return loss
+
+def _losses(model: Any, tokenizer: Any, rows: Sequence[Problem], size: int) -> Iterator[torch.Tensor]:
+    """The mean loss per reference token, as a sum over micro-batches."""
+    total = sum(len(problem.reference) for problem in rows)
+    for begin in range(0, len(rows), size):
+        yield reference_loss(model, tokenizer, rows[begin : begin + size]) / total
 
 
 def reference_loss(model: Any, tokenizer: Any, rows: Sequence[Problem]) -> torch.Tensor:

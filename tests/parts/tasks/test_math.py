@@ -626,7 +626,7 @@ def test_the_documented_defaults_are_those_of_the_yaml() -> None:
 RUN = {
     "task": "math", "algo": "rrl", "model": "tiny", "run.test_freq": "null", "run.rollout_freq": 1,
     "model.hidden_size": 16, "model.intermediate_size": 32, "model.num_hidden_layers": 1,
-    "warmstart.steps": 1, "warmstart.batch_size": 4, "warmstart.micro_batch_size": 4,
+    "warmstart.steps": 1, "warmstart.batch_size": 4,
     "data.max_prompt_length": 160, "data.max_response_length": 40, "data.level_weights": "{Level 4: 1, Level 5: 2}",
     "trainer.train_batch_size": 6, "trainer.ppo_mini_batch_size": 6, "trainer.critic_warmup": 0,
     "trainer.total_tokens": "null", "trainer.total_training_steps": 1, "evaluation.limit": 7, "evaluation.n": 0,

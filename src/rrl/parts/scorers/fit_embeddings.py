@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from rrl.interfaces import Fit
 from rrl.parts.scorers.embedder import Embedder
 from rrl.parts.scorers.embeddings import EmbeddingsScorer, Head, save_head
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive
+from rrl.training.descent import descend
 from rrl.types import Pair, Show
 
 CHUNK = 64
@@ -69,7 +71,7 @@ class EmbeddingsFit(Fit):
             torch.manual_seed(seed)
             head = Head(chosen.shape[1], self.hidden, self.dropout)
             head.standardise(torch.cat([chosen[order[held:]], rejected[order[held:]]]))
-            self._descend(head, (chosen, rejected), order[held:], order[:held], show)
+            self._train(head, (chosen, rejected), order[held:], order[:held], show)
         save_head(folder, self.embedder, head.eval(), self.hidden)
         return EmbeddingsScorer(path=str(folder), batch_size=self.embed_batch_size)
 
@@ -83,28 +85,32 @@ class EmbeddingsFit(Fit):
             show(0.9 * (begin + len(part)) / len(pairs), {})
         return torch.cat([c for c, _ in parts]), torch.cat([r for _, r in parts])
 
-    def _descend(
-        self, head: Head, sides: tuple[Tensor, Tensor], train: Tensor, held: Tensor, show: Show
-    ) -> None:  # fmt: skip
+    def _train(self, head: Head, sides: tuple[Tensor, Tensor], train: Tensor, held: Tensor, show: Show) -> None:
         """Leave the head as it was in its best epoch."""
-        optimiser = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         best, kept, waited = math.inf, copy.deepcopy(head.state_dict()), 0
-        for epoch in range(self.epochs):
-            head.train()
-            for index in train[torch.randperm(len(train))].split(self.batch_size):
-                optimiser.zero_grad()
-                _loss(head, sides, index).backward()
-                optimiser.step()
+        per_epoch = math.ceil(len(train) / self.batch_size)
+        losses = descend(
+            head, self._batches(head, sides, train), lr=self.lr, full_at=1, weight_decay=self.weight_decay,
+            grad_clip=0.0, key="kind",
+        )  # fmt: skip
+        for epoch, _ in enumerate(islice(losses, per_epoch - 1, None, per_epoch), 1):
             head.eval()
             with torch.no_grad():
                 loss = float(_loss(head, sides, held))
             waited = 0 if loss < best else waited + 1
             if loss < best:
                 best, kept = loss, copy.deepcopy(head.state_dict())
-            show(0.9 + 0.1 * (epoch + 1) / self.epochs, {"loss": loss})
+            show(0.9 + 0.1 * epoch / self.epochs, {"loss": loss})
             if waited == self.patience:
                 break
         head.load_state_dict(kept)
+
+    def _batches(self, head: Head, sides: tuple[Tensor, Tensor], train: Tensor) -> Iterator[list[Tensor]]:
+        """The loss of each batch; every epoch has an order of its own."""
+        for _ in range(self.epochs):
+            head.train()
+            for index in train[torch.randperm(len(train))].split(self.batch_size):
+                yield [_loss(head, sides, index)]
 
 
 def _loss(head: Head, sides: tuple[Tensor, Tensor], index: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rrl.errors import DataError, DivergenceError, StorageError
+from rrl.errors import DataError, StorageError
 from rrl.functional import bradley_terry_loss
 from rrl.interfaces import Fit
 from rrl.parts.scorers.reading import Count, Reading, Rows, context_of, padded
@@ -21,7 +21,11 @@ from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive
 from rrl.records.run_directory import write_json
 from rrl.records.saving import rehearse, rescued, write_model
+from rrl.training.descent import descend
 from rrl.types import Pair, Show
+
+Tokens = tuple[list[int], list[int]]
+"""The token ids of a pair's two texts, the chosen one first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ class SequenceFit(Fit):
             scoring = with_head(model, tokenizer).to(device()).train()
             rehearse(scoring, tokenizer, folder)
             rows = self._rows(scoring, tokenizer, pairs)
-            self._descend(scoring, rows, tokenizer.pad_token_id, Random(f"reward model/{seed}"), show)
+            self._train(scoring, rows, tokenizer.pad_token_id, Random(f"reward model/{seed}"), show)
         with rescued(partial(write_model, scoring, tokenizer), "reward-model", folder):
             faults = write_model(scoring.eval(), tokenizer, folder)
         if faults:
@@ -74,42 +78,34 @@ class SequenceFit(Fit):
             dtype="float32", trust_remote_code=False,
         )  # fmt: skip
 
-    def _rows(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
+    def _rows(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[Tokens]:
         """The token ids of each pair's two texts."""
         texts = [(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
         rows = self.reading.tokens(texts, tokenizer, context_of(model, tokenizer), Count())
         return list(zip(rows[::2], rows[1::2], strict=True))
 
-    def _descend(
-        self, model: Any, rows: Sequence[tuple[list[int], list[int]]], pad: int, rng: Random, show: Show
-    ) -> None:
-        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        per_epoch = math.ceil(len(rows) / self.batch_size)
-        steps = self.epochs * per_epoch
-        for step in range(steps):
-            if step % per_epoch == 0:
-                order = rng.sample(range(len(rows)), len(rows))
-            begin = step % per_epoch * self.batch_size
-            optimiser.param_groups[0]["lr"] = self.lr * min(1.0, (step + 1) / max(1.0, self.warmup * steps))
-            loss = self._accumulate(model, [rows[i] for i in order[begin : begin + self.batch_size]], pad)
-            if not math.isfinite(loss):
-                raise DivergenceError(f"reward model, step {step + 1}: loss {loss}; lower kind.lr")
-            if self.grad_clip:
-                nn.utils.clip_grad_norm_(model.parameters(), self.grad_clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            show((step + 1) / steps, {"loss": loss})
+    def _train(self, model: Any, rows: Sequence[Tokens], pad: int, rng: Random, show: Show) -> None:
+        steps = self.epochs * math.ceil(len(rows) / self.batch_size)
+        losses = descend(
+            model, self._batches(model, rows, pad, rng), lr=self.lr, full_at=max(1.0, self.warmup * steps),
+            weight_decay=self.weight_decay, grad_clip=self.grad_clip, key="kind",
+        )  # fmt: skip
+        for step, loss in enumerate(losses, 1):
+            show(step / steps, {"loss": loss})
 
-    def _accumulate(self, model: Any, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> float:
-        """Gradient of the mean loss per pair."""
-        total = 0.0
+    def _batches(self, model: Any, rows: Sequence[Tokens], pad: int, rng: Random) -> Iterator[Iterator[Tensor]]:
+        """The losses of each batch's micro-batches; every epoch has an order of its own."""
+        for _ in range(self.epochs):
+            order = rng.sample(rows, len(rows))
+            for begin in range(0, len(rows), self.batch_size):
+                yield self._losses(model, order[begin : begin + self.batch_size], pad)
+
+    def _losses(self, model: Any, rows: Sequence[Tokens], pad: int) -> Iterator[Tensor]:
+        """The mean loss per pair, as a sum over micro-batches."""
         for begin in range(0, len(rows), self.micro_batch_size):
             part = rows[begin : begin + self.micro_batch_size]
             chosen, rejected = self._rewards(model, [*(c for c, _ in part), *(r for _, r in part)], pad).chunk(2)
-            loss = bradley_terry_loss(chosen, rejected) * len(part) / len(rows)
-            loss.backward()
-            total += float(loss.detach())
-        return total
+            yield bradley_terry_loss(chosen, rejected) * len(part) / len(rows)
 
     def _rewards(self, model: Any, rows: Rows, pad: int) -> Tensor:
         tokens, attention = padded(rows, pad)
