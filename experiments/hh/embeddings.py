@@ -17,10 +17,10 @@ from statistics import fmean, stdev
 
 import torch
 
-from rrl.parts.scorers.embedder import Embedder
-from rrl.parts.scorers.embeddings import EmbeddingsScorer
-from rrl.parts.scorers.fit_embeddings import EmbeddingsFit
-from rrl.parts.scorers.reading import Reading
+from rrl.parts.reward_models.embedder import Embedder
+from rrl.parts.reward_models.embeddings import EmbeddingsRewardModel
+from rrl.parts.reward_models.fit_embeddings import EmbeddingsTrainer
+from rrl.parts.reward_models.reading import Reading
 from rrl.parts.tasks.hh import HH
 from rrl.records.display import Silent
 from rrl.runs.reward_model import measure
@@ -54,7 +54,7 @@ class Remembering(Embedder):
 
 def study(data: str, model: str, out: Path, kinds: list[str]) -> dict:
     """Every arm over the seeds; the means and deviations of its accuracies, and each report."""
-    task = HH(path=data, hub_id="", subsets=SUBSETS, split_rows=8, scorer=None)
+    task = HH(path=data, hub_id="", subsets=SUBSETS, split_rows=8, reward_model=None)
     choice = PairChoice(train="train", test="test", train_limit=None, test_limit=None, seed=0)
     train, test, _ = choice.choose(task)
     arms = {}
@@ -74,15 +74,15 @@ def study(data: str, model: str, out: Path, kinds: list[str]) -> dict:
 
 def fit(embedder: Remembering, hidden, train, test, seed: int, folder: Path) -> dict:
     """One head, measured from its folder but with the embeddings that are there."""
-    kind = EmbeddingsFit(
+    trainer = EmbeddingsTrainer(
         embedder=embedder, hidden=hidden, dropout=0.1, lr=1e-3, weight_decay=1e-2, epochs=50, batch_size=64,
         validation=0.1, patience=5, embed_batch_size=16,
     )  # fmt: skip
-    scorer: EmbeddingsScorer = kind.fit(None, None, train, folder, seed, tell)
-    scorer.start()
-    assert scorer._loaded is not None
-    scorer._loaded = (embedder, scorer._loaded[1])
-    return {"seed": seed, **measure(scorer, test, Silent())}
+    reward_model: EmbeddingsRewardModel = trainer.train(None, None, train, folder, seed, tell)
+    reward_model.start()
+    assert reward_model._loaded is not None
+    reward_model._loaded = (embedder, reward_model._loaded[1])
+    return {"seed": seed, **measure(reward_model, test, Silent())}
 
 
 def tell(progress: float, metrics) -> None:

@@ -1,9 +1,8 @@
 """What each kind of part must do: signatures only.
 
-A part's constructor takes its hyper-parameters and nothing else, keyword-only and without defaults; it
-checks their ranges and loads nothing, so that a whole configuration is checked by building it. What a part
-works with at run time (problems, a policy, a seed) comes through ``start``. What a part needs of others is
-nothing, unless it says so: by a class attribute, or by a property where that depends on its hyper-parameters.
+A part's constructor takes its hyper-parameters and nothing else, keyword-only and without defaults; it checks their
+ranges and loads nothing, so that a configuration is checked by building it. What it works with at run time (problems, a
+policy, a seed) comes through ``start``. What it needs of others is stated by a class attribute or a property.
 """
 
 from collections.abc import Callable, Sequence
@@ -261,7 +260,7 @@ class Policy(WeightSource, Stateful, Protocol):
         """Go back to what ``save_state`` wrote."""
 
 
-class Scorer(Protocol):
+class RewardModel(Protocol):
     """A reward model: one number for each response, of which the higher is the better."""
 
     def start(self) -> None:
@@ -274,7 +273,7 @@ class Scorer(Protocol):
         """What goes into a report: where it is from, how many texts it has read and how many of them it had to cut."""
 
 
-class Fit(Protocol):
+class RewardModelTrainer(Protocol):
     """Trains a reward model on pairs."""
 
     @property
@@ -282,7 +281,9 @@ class Fit(Protocol):
         """True when it begins with the language model of the run."""
         return False
 
-    def fit(self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show) -> Scorer:
+    def train(
+        self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show
+    ) -> RewardModel:
         """Train, write the reward model to ``folder``, and return it as it is read from there."""
 
 

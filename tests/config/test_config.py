@@ -21,18 +21,18 @@ NEEDS = {
     "objective=rltf": ["policy.critic=none"],
     **{f"algo={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
     **{f"reward={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
-    "task=hh": ["scorer=sequence", "scorer.path=somewhere"],
-    "reward=preference": ["task=hh", "scorer=sequence", "scorer.path=somewhere"],
-    "scorer=sequence": ["scorer.path=somewhere"],
-    "scorer=embeddings": ["scorer.path=somewhere"],
-    "kind=embeddings": ["kind.embedder.path=somewhere"],
+    "task=hh": ["reward_model=sequence", "reward_model.path=somewhere"],
+    "reward=preference": ["task=hh", "reward_model=sequence", "reward_model.path=somewhere"],
+    "reward_model=sequence": ["reward_model.path=somewhere"],
+    "reward_model=embeddings": ["reward_model.path=somewhere"],
+    "fit=embeddings": ["fit.embedder.path=somewhere"],
     "objective=supervised": ["policy.critic=none"],
     "trainer=gsi": ["algo=gsi"],
     "judge=openai": ["judge.model=some-model"],
-    "judge=reward_model": ["scorer=sequence", "scorer.path=somewhere"],
+    "judge=reward_model": ["reward_model=sequence", "reward_model.path=somewhere"],
 }  # fmt: skip
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
-OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("kind=")]
+OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("fit=")]
 
 
 def faults(*overrides: str, run: Path | None = None) -> list[str]:
@@ -53,29 +53,31 @@ def test_every_choice_of_every_group_binds(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", OF_REWARD_MODELS)
 def test_every_kind_of_reward_model_binds(choice: str) -> None:
-    _, parts = load("reward_model", [choice, *NEEDS.get(choice, [])], judging=False)
+    _, parts = load("train_reward_model", [choice, *NEEDS.get(choice, [])], judging=False)
     assert isinstance(parts, RewardModelParts)
-    assert parts.kind.needs_model == ("sequence" in choice)
+    assert parts.fit.needs_model == ("sequence" in choice)
 
 
-@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith(("task=", "model=", "scorer="))])
-def test_a_reward_model_composes_with_every_task_model_and_scorer(choice: str) -> None:
+@pytest.mark.parametrize(
+    "choice", [choice for choice in CHOICES if choice.startswith(("task=", "model=", "reward_model="))]
+)
+def test_a_reward_model_composes_with_every_task_and_model(choice: str) -> None:
     only = (*(field.name for field in fields(RewardModelParts)), *SHARED)
-    assert not compose("reward_model", [choice], only).faults
+    assert not compose("train_reward_model", [choice], only).faults
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("policy.actor_lr=1", "policy.actor_lr: no such key; --cfg prints all keys"),
-        ("algo=ppo", "algo: no such key; valid: seed, pairs, run, sandbox, scorer, kind, task, data, model"),
-        ("kind.lrr=1", "kind.lrr: no such key; did you mean 'kind.lr'?"),
-        ("kind.hidden=[1]", "kind.hidden: no such key; it comes with kind=embeddings"),
+        ("algo=ppo", "algo: no such key; valid: seed, pairs, run, sandbox, reward_model, fit, task, data, model"),
+        ("fit.lrr=1", "fit.lrr: no such key; did you mean 'fit.lr'?"),
+        ("fit.hidden=[1]", "fit.hidden: no such key; it comes with fit=embeddings"),
     ],
 )
 def test_a_reward_model_has_no_keys_of_reinforcement_learning(override: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load("reward_model", [override], judging=False)
+        load("train_reward_model", [override], judging=False)
     assert caught.value.faults == (expected,)
 
 
@@ -110,7 +112,7 @@ def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, 
 def test_every_file_is_a_choice() -> None:
     files = {str(file.relative_to(conf_dir()).with_suffix("")) for file in conf_dir().rglob("*.yaml")}
     assert files - {choice.replace("=", "/", 1) for choice in CHOICES if "experiment=" not in choice} == {
-        "train", "evaluate", "reward_model",
+        "train", "evaluate", "train_reward_model",
     }  # fmt: skip
 
 
@@ -182,6 +184,9 @@ UNKNOWN_KEYS = {
     "num_generations=4": "did you mean 'trainer.n'?",
     "warmstart.micro_batch_size=4": "did you mean 'policy.micro_batch_size'?",
     "warmstart.demonstrations=4": "did you mean warmstart.steps or warmstart.batch_size, whose product is drawn?",
+    "scorer=sequence": "did you mean reward_model?",
+    "scorer.path=x": "did you mean 'reward_model.path' (with reward_model=embeddings)?",
+    "kind.lr=1": "did you mean 'policy.actor_lr'?",
     "beta=0.1": "did you mean 'objective.kl_coef'?",
     "max_completion_length=64": "did you mean 'data.max_response_length'?",
     "rollout_batch_size=64": "did you mean 'trainer.train_batch_size'?",

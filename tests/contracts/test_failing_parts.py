@@ -73,7 +73,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "selection cuts": lambda part: border.cuts(part, None, [], None),  # type: ignore[arg-type]
     "selection score": lambda part: border.promise(part, None, 0),  # type: ignore[arg-type]
     "guidance state": lambda part: border.helped(part, FIRST, 0, LIMITS),
-    "scorer score": lambda part: border.scores(part, []),
+    "reward model score": lambda part: border.scores(part, []),
     "judge judge": lambda part: border.judgements(part, [], None),  # type: ignore[arg-type]
     "reward state_dict": lambda part: border.state("reward", part),
 }
@@ -84,7 +84,7 @@ def test_what_a_part_raises_is_told_by_kind_class_method_and_line_with_its_cause
     part = Raises()
     with pytest.raises(PartError) as caught:
         CALLS[name](part)
-    kind, _, method = name.partition(" ")
+    kind, _, method = name.rpartition(" ")
     where = f"{HERE}, line {line_of('raise self.error  # here')}"
     told = f"{kind}: test_failing_parts.Raises.{method} failed ({where}: KeyError: 'x'){MEND}"
     assert list(caught.value.faults) == [told]

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from rrl.interfaces import Fit, Guidance, Objective, Policy, Reward, RolloutEngine, Selection, StateSampler
+from rrl.interfaces import (
+    Guidance,
+    Objective,
+    Policy,
+    Reward,
+    RewardModelTrainer,
+    RolloutEngine,
+    Selection,
+    StateSampler,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "examples").rglob("*.py")]
@@ -27,7 +36,7 @@ FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "exa
                 "needs_siblings": False,
             },
         ),
-        (Fit, {"needs_model": False}),
+        (RewardModelTrainer, {"needs_model": False}),
     ],
 )
 def test_a_part_needs_nothing_unless_it_says_so(kind: Any, flags: dict[str, Any]) -> None:

@@ -28,8 +28,9 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
         (["sampler=random_cut", "selection=peak"], ["selection: nothing in use reads it; sampler=retrospective would"]),
         (["+foo=1"], ["foo: nothing in use reads it"]),
         (["+data.note=1", "+foo={a: 1}"], ["data.note: nothing in use reads it", "foo: nothing in use reads it"]),
-        (["scorer=sequence", "scorer.path=x"], [
-            "scorer.path: nothing in use reads it; task=hh would", "scorer: nothing in use reads it; task=hh would",
+        (["reward_model=sequence", "reward_model.path=x"], [
+            "reward_model.path: nothing in use reads it; task=hh would",
+            "reward_model: nothing in use reads it; task=hh would",
         ]),
         (["guidance=rationale"], ["guidance: nothing in use reads it; trainer=gsi would"]),
         (["sandbox.workers=2"], [
@@ -66,7 +67,7 @@ def test_a_key_without_effect_is_told_with_what_would_read_it(overrides: list[st
         ["algo=gsi", "guidance.shares=[0.5]"],
         ["algo=ppo", "sampler=retrospective", "selection=peak", "policy.trunk_gradient=0.5"],
         ["task=minichat", "data.warmstart.steps=3", "data.name=mine"],
-        ["scorer=none", "logger=none", "run.threads=null"],
+        ["reward_model=none", "logger=none", "run.threads=null"],
         ["objective.kl_coef=0.1", "objective.kl_estimator=k2", "evaluation.n=2", "evaluation.top_p=0.5"],
         ["+other={a: 3}", "trainer.critic_warmup='${other.a}'"],
     ],

@@ -239,7 +239,7 @@ def _told(*names: str) -> str:
 @cache
 def _flat(*overrides: str) -> dict[str, Any]:
     """The leaves of a composed configuration, by dotted name; with a kind, that of rrl-reward-model."""
-    name = "reward_model" if any(override.startswith("kind=") for override in overrides) else "evaluate"
+    name = "train_reward_model" if any(override.startswith("fit=") for override in overrides) else "evaluate"
     return dict(_leaves(compose(name, overrides)[0], ""))
 
 
@@ -266,7 +266,7 @@ def _every_key() -> dict[str, list[Any]]:
 def test_every_key_is_explained() -> None:
     told = {row.key for row in key_rows()} | {"warmstart", "judge"}
     # in the tasks themselves; under their own names
-    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.scorer", "trainer.guidance")
+    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.reward_model", "trainer.guidance")
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
     assert not missing, f"explain these keys in one of {PAGES} in docs/: {missing}"
 
@@ -282,7 +282,7 @@ def test_documented_defaults_are_those_of_the_configurations() -> None:
         for column, allowed in (
             ("tiny", [_flat(*TINY).get(key)]), ("hf", [_flat(*HF).get(key)]), ("sft", [_flat(*SFT).get(key)]),
             ("default", _every_key().get(key, [])),
-            *((kind, [_flat(f"{group}={kind}").get(key) for group in ("kind", "scorer")]) for kind in KINDS),
+            *((kind, [_flat(f"{group}={kind}").get(key) for group in ("fit", "reward_model")]) for kind in KINDS),
             *((column, [_flat(*choices).get(key)]) for column, choices in GSI.items()),
         ):  # fmt: skip
             if row.get(column, "-") != "-" and _value(row[column]) not in allowed:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "pictures"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGURATIONS = {
-    "rrl-train": "train", "rrl-sft": "train", "rrl-evaluate": "evaluate", "rrl-reward-model": "reward_model",
+    "rrl-train": "train", "rrl-sft": "train", "rrl-evaluate": "evaluate", "rrl-reward-model": "train_reward_model",
 }  # fmt: skip
 OF_COMMANDS = ("resume", "from_run", "dry_run", "output", "judgements", "against", "hydra")
 """What a command takes for itself, with ``=`` as keys have it."""

@@ -12,20 +12,20 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from fixtures.scorers import (
-    embeddings_fit,
+from fixtures.reward_models import (
+    embeddings_trainer,
     planted_pairs,
     reading,
     saved_encoder,
-    sequence_fit,
+    sequence_trainer,
     silent,
     tiny,
 )
 from rrl.cli.reward_model import main
 from rrl.errors import DataError, DivergenceError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import Scorer, Task
-from rrl.parts.scorers.fit_sequence import with_head
+from rrl.interfaces import RewardModel, Task
+from rrl.parts.reward_models.fit_sequence import with_head
 from rrl.records.display import Silent
 from rrl.runs.reward_model import measure
 from rrl.training.calibration import expected_calibration_error, log_loss, preference, reliability, share_chosen
@@ -103,13 +103,13 @@ TRAIN, TEST = planted_pairs(256, seed=0), planted_pairs(100, seed=1)
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+def taught(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
     """A sequence model of the planted preference, in the folder that its ``described`` tells."""
     folder = tmp_path_factory.mktemp("taught")
-    return sequence_fit().fit(*tiny(), TRAIN, folder, 0, silent)
+    return sequence_trainer().train(*tiny(), TRAIN, folder, 0, silent)
 
 
-def test_a_sequence_model_learns_a_planted_preference(taught: Scorer) -> None:
+def test_a_sequence_model_learns_a_planted_preference(taught: RewardModel) -> None:
     report = measure(taught, TEST, Silent())
     assert report["accuracy"] > 0.9
     assert report["log_loss"] < 0.4
@@ -118,7 +118,7 @@ def test_a_sequence_model_learns_a_planted_preference(taught: Scorer) -> None:
     assert report["rewards"]["chosen"]["mean"] > report["rewards"]["rejected"]["mean"]
 
 
-def test_the_saved_model_says_the_same_through_transformers_alone(taught: Scorer) -> None:
+def test_the_saved_model_says_the_same_through_transformers_alone(taught: RewardModel) -> None:
     folder = Path(taught.described()["path"])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
@@ -132,9 +132,9 @@ def test_the_saved_model_says_the_same_through_transformers_alone(taught: Scorer
 
 @pytest.mark.parametrize("features", ["joint", "apart"])
 def test_a_head_on_frozen_embeddings_learns_a_planted_preference(features: str, tmp_path: Path) -> None:
-    fit = embeddings_fit(saved_encoder(tmp_path / "encoder"), features)
-    scorer = fit.fit(None, None, TRAIN, tmp_path / "head", 0, silent)
-    assert measure(scorer, TEST, Silent())["accuracy"] > 0.9
+    trainer = embeddings_trainer(saved_encoder(tmp_path / "encoder"), features)
+    reward_model = trainer.train(None, None, TRAIN, tmp_path / "head", 0, silent)
+    assert measure(reward_model, TEST, Silent())["accuracy"] > 0.9
 
 
 def test_a_new_head_begins_at_zero_on_the_language_models_own_trunk() -> None:
@@ -149,7 +149,7 @@ def test_a_new_head_begins_at_zero_on_the_language_models_own_trunk() -> None:
 def test_the_same_seed_gives_the_same_model_and_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     scores = [
-        sequence_fit(epochs=1).fit(*tiny(), TRAIN[:48], tmp_path / str(i), seed, silent).score([("a", "b")])
+        sequence_trainer(epochs=1).train(*tiny(), TRAIN[:48], tmp_path / str(i), seed, silent).score([("a", "b")])
         for i, seed in enumerate((3, 3, 4))
     ]
     assert scores[0] == scores[1] != scores[2]
@@ -163,14 +163,16 @@ def test_dropout_draws_by_the_seed_and_not_from_the_global_generator(tmp_path: P
         torch.manual_seed(0)
         model = GPT2LMHeadModel(shape)
         torch.manual_seed(number)
-        scorer = sequence_fit(epochs=1).fit(model, tokenizer, TRAIN[:32], tmp_path / str(number), seed, silent)
-        scores += scorer.score([("a", "b")])
+        reward_model = sequence_trainer(epochs=1).train(
+            model, tokenizer, TRAIN[:32], tmp_path / str(number), seed, silent
+        )
+        scores += reward_model.score([("a", "b")])
     assert scores[0] == scores[1] != scores[2]
 
 
 def test_micro_batches_change_no_gradient(tmp_path: Path) -> None:
     scores = [
-        sequence_fit(epochs=1, micro_batch_size=size).fit(*tiny(), TRAIN[:48], tmp_path / str(size), 0, silent)
+        sequence_trainer(epochs=1, micro_batch_size=size).train(*tiny(), TRAIN[:48], tmp_path / str(size), 0, silent)
         .score([(pair.prompt, pair.chosen) for pair in TEST[:4]])
         for size in (3, 16)
     ]  # fmt: skip
@@ -180,19 +182,21 @@ def test_micro_batches_change_no_gradient(tmp_path: Path) -> None:
 def test_embeddings_keep_the_epoch_with_the_lowest_held_out_loss(tmp_path: Path) -> None:
     encoder, losses = saved_encoder(tmp_path / "encoder"), list[float]()
     noise = [replace(p, chosen=p.rejected, rejected=p.chosen) if i % 2 else p for i, p in enumerate(TRAIN[:60])]
-    fit = embeddings_fit(encoder, lr=0.05, epochs=9, patience=9)
-    scorer = fit.fit(None, None, noise, tmp_path / "head", 0, lambda _, metrics: losses.extend(metrics.values()))
+    trainer = embeddings_trainer(encoder, lr=0.05, epochs=9, patience=9)
+    reward_model = trainer.train(
+        None, None, noise, tmp_path / "head", 0, lambda _, metrics: losses.extend(metrics.values())
+    )
     assert losses.index(min(losses)) < len(losses) - 1
     held = [noise[i] for i in Random("reward model/0").sample(range(60), 60)[:6]]
-    rewards = [scorer.score([(pair.prompt, pair.chosen), (pair.prompt, pair.rejected)]) for pair in held]
+    rewards = [reward_model.score([(pair.prompt, pair.chosen), (pair.prompt, pair.rejected)]) for pair in held]
     assert log_loss([chosen - rejected for chosen, rejected in rewards]) == pytest.approx(min(losses), abs=1e-4)
 
 
 def test_training_on_embeddings_ends_when_patience_does(tmp_path: Path) -> None:
     encoder, losses = saved_encoder(tmp_path / "encoder"), list[float]()
     noise = [replace(p, chosen=p.rejected, rejected=p.chosen) if i % 2 else p for i, p in enumerate(TRAIN[:60])]
-    fit = embeddings_fit(encoder, lr=0.05, epochs=50, patience=2)
-    fit.fit(None, None, noise, tmp_path / "head", 0, lambda _, metrics: losses.extend(metrics.values()))
+    trainer = embeddings_trainer(encoder, lr=0.05, epochs=50, patience=2)
+    trainer.train(None, None, noise, tmp_path / "head", 0, lambda _, metrics: losses.extend(metrics.values()))
     assert len(losses) == losses.index(min(losses)) + 1 + 2 < 50
 
 
@@ -200,8 +204,8 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     loaded = tiny()
     with torch.no_grad():
         loaded.model.model.norm.weight.fill_(math.nan)
-    with pytest.raises(DivergenceError, match=r"kind\.lr: 0\.002, but the loss of step 1 is nan; expected a"):
-        sequence_fit().fit(*loaded, TRAIN, tmp_path, 0, silent)
+    with pytest.raises(DivergenceError, match=r"fit\.lr: 0\.002, but the loss of step 1 is nan; expected a"):
+        sequence_trainer().train(*loaded, TRAIN, tmp_path, 0, silent)
 
 
 def test_warm_up_and_clipping_are_as_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +217,7 @@ def test_warm_up_and_clipping_are_as_stated(tmp_path: Path, monkeypatch: pytest.
         return step(self, *given)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    sequence_fit(lr=1.0, warmup=0.5, epochs=2, batch_size=8).fit(*tiny(), TRAIN[:32], tmp_path, 0, silent)
+    sequence_trainer(lr=1.0, warmup=0.5, epochs=2, batch_size=8).train(*tiny(), TRAIN[:32], tmp_path, 0, silent)
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
@@ -286,7 +290,7 @@ SMALL = ("model.hidden_size=32", "model.num_hidden_layers=1", "model.max_positio
 def test_the_command_writes_a_model_a_report_and_a_picture(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, *given(data, *SMALL, "kind.epochs=2")) == 0
+    assert command(monkeypatch, *given(data, *SMALL, "fit.epochs=2")) == 0
     out = data.parent / "out"
     result = json.loads((out / "result.json").read_text())
     assert result["pairs"] == {"train": 64, "test": 20, "left_out_prompt_in_test": 0}
@@ -304,18 +308,18 @@ def test_the_command_trains_on_embeddings_without_loading_the_model(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = saved_encoder(data.parent / "encoder")
-    more = ("kind=embeddings", f"kind.embedder.path={encoder}", "kind.epochs=2", "model=hf", "model.path=nowhere")
+    more = ("fit=embeddings", f"fit.embedder.path={encoder}", "fit.epochs=2", "model=hf", "model.path=nowhere")
     assert command(monkeypatch, *given(data, *more)) == 0
-    assert json.loads((data.parent / "out" / "result.json").read_text())["scorer"]["kind"] == "embeddings"
+    assert json.loads((data.parent / "out" / "result.json").read_text())["reward_model"]["kind"] == "embeddings"
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
         (["task=trace"], "pairs.train: the task Trace has no pairs in its split 'train'"),
-        (["kind.lr=0", "pairs.test_limit=0"], "kind.lr: expected a number > 0, got 0"),
-        (["kind=embeddings"], "kind.embedder.path: missing"),
-        (["kind=embeddings", "kind.embedder.path=/nowhere"], "embedder.path: '/nowhere' cannot be used"),
+        (["fit.lr=0", "pairs.test_limit=0"], "fit.lr: expected a number > 0, got 0"),
+        (["fit=embeddings"], "fit.embedder.path: missing"),
+        (["fit=embeddings", "fit.embedder.path=/nowhere"], "embedder.path: '/nowhere' cannot be used"),
         (["model=hf", "model.path=/nowhere"], "model.path: '/nowhere' is no local folder"),
     ],
 )

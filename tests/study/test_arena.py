@@ -174,7 +174,7 @@ def test_any_model_is_a_side(run: Path, server: ChatServer, tmp_path: Path, caps
     assert (one["win"], one["lose"]) == (other["lose"], other["win"])
 
 
-SCORER = """
+LARGEST = """
 class Largest:
     def start(self):
         pass
@@ -190,18 +190,18 @@ class Largest:
 def test_a_run_is_judged_by_a_reward_model_that_it_was_not_trained_with(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "scorer").mkdir()
-    (tmp_path / "scorer" / "largest.yaml").write_text("_target_: own_largest.Largest\n")
-    (tmp_path / "own_largest.py").write_text(SCORER)
+    (tmp_path / "reward_model").mkdir()
+    (tmp_path / "reward_model" / "largest.yaml").write_text("_target_: own_largest.Largest\n")
+    (tmp_path / "own_largest.py").write_text(LARGEST)
     monkeypatch.setenv("RRL_PARTS", str(tmp_path))
     monkeypatch.setattr(sys, "path", [*sys.path])
     lines = tmp_path / "lines.jsonl"
-    given = (f"from_run={run}", "against=sft", "judge=reward_model", "scorer=largest", f"judgements={lines}")
+    given = (f"from_run={run}", "against=sft", "judge=reward_model", "reward_model=largest", f"judgements={lines}")
     result = compared(capsys, *given, "judge.tie_margin=1.5")
     for row in rows(lines):
         difference = digits(row["ours"]) - digits(row["theirs"])
         assert row["outcome"] == ("tie" if abs(difference) <= 1.5 else "win" if difference > 0 else "lose")
-    assert result["judge"] == {"judge": "reward_model", "scorer": {"path": "largest"}, "tie_margin": 1.5}
+    assert result["judge"] == {"judge": "reward_model", "reward_model": {"path": "largest"}, "tie_margin": 1.5}
     assert result["position_bias"]["count"] == 0
 
 

@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
 
-from fixtures.scorers import saved_model
+from fixtures.reward_models import saved_model
 from rrl.errors import DataError
-from rrl.parts.scorers.embedder import Embedder
-from rrl.parts.scorers.reading import Reading
-from rrl.parts.scorers.sequence import SequenceScorer
+from rrl.parts.reward_models.embedder import Embedder
+from rrl.parts.reward_models.reading import Reading
+from rrl.parts.reward_models.sequence import SequenceRewardModel
 from rrl.training.models import HuggingFace, TinyLlama
 
 SIZES: dict[str, Any] = {
@@ -150,17 +150,17 @@ def test_reward_models_and_embedders_are_whole_models(place: Path) -> None:
     reading = Reading(layout="plain", max_length=8)
     common = {"path": str(place / "adapter"), "revision": None, "reading": reading, "trust_remote_code": False}
     for part in (
-        SequenceScorer(**common, batch_size=1, dtype="float32"),
+        SequenceRewardModel(**common, batch_size=1, dtype="float32"),
         Embedder(**common, pooling="mean", features="joint"),
     ):
         with pytest.raises(DataError, match=r"it holds an adapter \(adapter_config.json\), which has to be merged"):
             part.start()
 
 
-def test_a_scorer_reads_past_tokens_it_does_not_know(tmp_path: Path) -> None:
-    folder = saved_model(tmp_path / "scorer")
+def test_a_reward_model_reads_past_tokens_it_does_not_know(tmp_path: Path) -> None:
+    folder = saved_model(tmp_path / "reward_model")
     keys = {"revision": None, "batch_size": 2, "dtype": "float32", "trust_remote_code": False}
-    plain = SequenceScorer(path=str(folder), reading=Reading(layout="plain", max_length=64), **keys)
+    plain = SequenceRewardModel(path=str(folder), reading=Reading(layout="plain", max_length=64), **keys)
     expected = plain.score([("p", "a b")])
     _, tokenizer = plain._loaded
     tokenizer.add_special_tokens({"additional_special_tokens": ["<soft>"]})

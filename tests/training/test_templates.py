@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rrl.parts.scorers.reading import Count, Reading
+from rrl.parts.reward_models.reading import Count, Reading
 from rrl.runs.manifest import moment
 from rrl.training.models import TinyLlama
 from rrl.training.prompts import Chat

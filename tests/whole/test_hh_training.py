@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures.scorers import embedder, planted_pairs, saved_encoder, saved_model, sequence_fit, silent, tiny
+from fixtures.reward_models import embedder, planted_pairs, saved_encoder, saved_model, sequence_trainer, silent, tiny
 from rrl.cli import sft, train
 from rrl.errors import ConfigError, DataError
-from rrl.parts.scorers.embeddings import Head, save_head
+from rrl.parts.reward_models.embeddings import Head, save_head
 
 BASE = {
     "task": "hh", "model": "tiny", "warmstart": "none", "seed": 1, "run.test_freq": "null", "run.rollout_freq": 1,
@@ -39,9 +39,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scorers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def reward_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder of each kind."""
-    folder = tmp_path_factory.mktemp("scorers")
+    folder = tmp_path_factory.mktemp("reward_models")
     encoder = saved_encoder(folder / "encoder")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -50,13 +50,13 @@ def scorers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, data: Path, scorers: dict[str, Path]) -> Callable[..., Path]:
-    """Trains with this kind of scorer and returns the run's directory."""
+def start(tmp_path: Path, data: Path, reward_models: dict[str, Path]) -> Callable[..., Path]:
+    """Trains with this kind of reward model and returns the run's directory."""
 
     def train_it(kind: str, **changes: Any) -> Path:
         folder = tmp_path / changes.pop("name", "run")
         places = {"data.path": data, "run.dir": folder, "run.cache_dir": tmp_path / "cache"}
-        judge = {"scorer": kind, "scorer.path": scorers[kind]}
+        judge = {"reward_model": kind, "reward_model.path": reward_models[kind]}
         train._train([f"{key}={value}" for key, value in {**BASE, **places, **judge, **changes}.items()])
         return folder
 
@@ -97,14 +97,14 @@ def test_the_running_moments_survive_a_resume(start: Callable[..., Path]) -> Non
 def test_training_without_a_reward_model_is_refused_with_the_other_faults(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         train._train(["task=hh", "trainer.n=0", f"data.path={data}", f"run.dir={tmp_path / 'run'}"])
-    assert {fault.split(":")[0] for fault in caught.value.faults} == {"scorer", "trainer.n"}
+    assert {fault.split(":")[0] for fault in caught.value.faults} == {"reward_model", "trainer.n"}
 
 
 def test_a_model_that_is_no_reward_model_is_refused_before_the_first_step_and_leaves_nothing(
-    start: Callable[..., Path], scorers: dict[str, Path], tmp_path: Path
+    start: Callable[..., Path], reward_models: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="a model without a reward head"):
-        start("sequence", **{"scorer.path": scorers["sequence"].parent / "encoder"})
+        start("sequence", **{"reward_model.path": reward_models["sequence"].parent / "encoder"})
     assert not (tmp_path / "run").exists()
 
 
@@ -129,12 +129,13 @@ def test_training_climbs_a_reward_model_that_was_itself_trained(algo: str, tmp_p
     for split, part in (("train", pairs[:256]), ("test", pairs[256:])):
         rows_ = [{"chosen": f"{p.prompt} {p.chosen}", "rejected": f"{p.prompt} {p.rejected}"} for p in part]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
-    sequence_fit().fit(*tiny(), pairs[:256], tmp_path / "scorer", 0, silent)
+    sequence_trainer().train(*tiny(), pairs[:256], tmp_path / "reward_model", 0, silent)
     changes = {
-        "data.path": folder.parent, "task.subsets": "[helpful-base]", "scorer": "sequence", "algo": algo,
-        "scorer.path": tmp_path / "scorer", "run.dir": tmp_path / "run", "run.cache_dir": tmp_path / "cache",
-        "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3, "trainer.train_batch_size": 64,
-        "trainer.ppo_mini_batch_size": 32, "run.save_freq": "null", "run.rollout_freq": "null",
+        "data.path": folder.parent, "task.subsets": "[helpful-base]", "reward_model": "sequence", "algo": algo,
+        "reward_model.path": tmp_path / "reward_model", "run.dir": tmp_path / "run",
+        "run.cache_dir": tmp_path / "cache", "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3,
+        "trainer.train_batch_size": 64, "trainer.ppo_mini_batch_size": 32, "run.save_freq": "null",
+        "run.rollout_freq": "null",
     }  # fmt: skip
     train._train([f"{key}={value}" for key, value in {**BASE, **changes}.items()])
     raw = [row["reward/raw/mean"] for row in rows(tmp_path / "run" / "metrics.jsonl")[1:]]

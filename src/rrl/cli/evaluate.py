@@ -25,7 +25,7 @@ often the first side wins, ties and loses, by level. Judges: a reward model, or 
 OpenAI-compatible endpoint, whose replies are kept, so that the same command goes on where it was interrupted.
 
   rrl-evaluate from_run=RUN against=OTHER_RUN judge=openai judge.model=NAME
-  rrl-evaluate from_run=RUN against=sft judge=reward_model scorer=sequence scorer.path=FOLDER_OR_ID
+  rrl-evaluate from_run=RUN against=sft judge=reward_model reward_model=sequence reward_model.path=FOLDER_OR_ID
   against=OTHER_RUN | sft (the run's own warm start) | reference (the data set's answers) | a model's folder or id
   ... judgements=judgements.jsonl               writes every question, both answers and both verdicts to a new file
 """

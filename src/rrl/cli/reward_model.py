@@ -10,10 +10,10 @@ rrl-reward-model trains a Bradley-Terry reward model on pairs of which one respo
 held-out pairs: accuracy with interval, by level and subset, log-loss, calibration. The folder that it prints holds the
 model, result.json, calibration.png and config.yaml.
 
-  rrl-reward-model data.path=DIR model=hf model.path=Qwen/Qwen2.5-0.5B kind=sequence
-  rrl-reward-model data.path=DIR kind=embeddings kind.embedder.path=FOLDER_OR_ID    frozen embeddings, on the CPU
+  rrl-reward-model data.path=DIR model=hf model.path=Qwen/Qwen2.5-0.5B fit=sequence
+  rrl-reward-model data.path=DIR fit=embeddings fit.embedder.path=FOLDER_OR_ID    frozen embeddings, on the CPU
   rrl-reward-model data.path=DIR                                                    a tiny model from scratch
-  rrl-train task=hh scorer=sequence scorer.path=FOLDER ...                          then use it
+  rrl-train task=hh reward_model=sequence reward_model.path=FOLDER ...                          then use it
 """
 
 
@@ -25,7 +25,7 @@ def main() -> None:
 def _reward_model(arguments: Sequence[str]) -> None:
     from rrl.config.check import load
 
-    config, parts = load("reward_model", [text for text in arguments if text != "--cfg"], judging=False)
+    config, parts = load("train_reward_model", [text for text in arguments if text != "--cfg"], judging=False)
     if "--cfg" in arguments:
         from rrl.config.saved import as_yaml
 

@@ -21,7 +21,7 @@ from rrl.contracts.breaches import shown as said
 from rrl.contracts.calling import calling
 from rrl.contracts.tracebacks import named
 from rrl.errors import ConfigError, ContractError, shown
-from rrl.interfaces import Fit, Judge, Objective, Reward, RolloutEngine, StateSampler, Task
+from rrl.interfaces import Judge, Objective, Reward, RewardModelTrainer, RolloutEngine, StateSampler, Task
 from rrl.processes.launch import Launcher
 from rrl.records.run_directory import Place, RunSettings
 from rrl.records.secrecy import typed
@@ -65,15 +65,15 @@ class RewardModelParts:
 
     task: Task
     model: Model
-    kind: Fit
+    fit: RewardModelTrainer
     pairs: PairChoice
     run: Place
 
 
-PARTS: dict[str, type[Any]] = {"train": Parts, "evaluate": Parts, "reward_model": RewardModelParts}
+PARTS: dict[str, type[Any]] = {"train": Parts, "evaluate": Parts, "train_reward_model": RewardModelParts}
 """By the name of the configuration."""
 SLOTS = tuple(field.name for field in fields(Parts))
-SHARED = ("data", "scorer", "sandbox", "seed")
+SHARED = ("data", "reward_model", "sandbox", "seed")
 """Keys of a configuration that are no part of their own but go into parts."""
 UNUSED = {
     "train": ("judge",),

@@ -19,7 +19,7 @@ from rrl.errors import ConfigError, closest, shown
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Written = tuple[tuple[str, int, int, int], ...]
-ANEW = ("judge", "scorer")
+ANEW = ("judge", "reward_model")
 """Groups that are chosen when a run is evaluated, whatever it was trained with."""
 WHOLE = (
     "run", "prompts", "template", "policy", "engine", "trainer", "evaluation", "sampler", "reward", "objective", "task",
@@ -155,7 +155,7 @@ def _refuse_torn(values: Mapping[str, Any], file: Path) -> None:
     """Raise ConfigError for a file of a run, of which less is there than was written; one of other things passes."""
     missing = [name for name in WHOLE if name not in values]
     begun = any((file.parent / name).exists() for name in ("status.json", "manifest.json", "metrics.jsonl"))
-    if missing and begun and "kind" not in values:
+    if missing and begun and "fit" not in values:
         raise ConfigError(f"{file}: cut off or changed (it has no {', '.join(missing)}); {TORN}")
 
 

@@ -73,6 +73,8 @@ CHOICES = {
     "template=chat": "chat_template apply_chat_template use_chat_template",
     "algo": "algorithm algorithm.name adv_estimator advantage_estimator",
     "dry_run=true": "dryrun plan",
+    "reward_model": "scorer",
+    "fit (of rrl-reward-model)": "kind",
     "warmstart.steps or warmstart.batch_size, whose product is drawn": "warmstart.demonstrations",
     "model=hf with model.path": "model.name",
 }

@@ -35,8 +35,8 @@ from rrl.interfaces import (
     Judge,
     Objective,
     Reward,
+    RewardModel,
     RolloutEngine,
-    Scorer,
     Selection,
     StateDict,
     Stateful,
@@ -249,10 +249,10 @@ def helped(guidance: Guidance, problem: Problem, attempt: int, limits: Limits) -
     return found
 
 
-def scores(scorer: Scorer, asked: Sequence[tuple[str, str]]) -> list[float]:
+def scores(model: RewardModel, asked: Sequence[tuple[str, str]]) -> list[float]:
     """A reward model's number for each (prompt, response); whether it is finite is for those to say who read it."""
-    with calling("scorer", scorer, "score"):
-        return items(scorer, "score", scorer.score(list(asked)), float, len(asked), "pair")
+    with calling("reward model", model, "score"):
+        return items(model, "score", model.score(list(asked)), float, len(asked), "pair")
 
 
 def judgements(judge: Judge, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:

@@ -12,7 +12,7 @@ from rrl.config.saved import write_config
 from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.errors import DivergenceError
-from rrl.interfaces import Scorer
+from rrl.interfaces import RewardModel
 from rrl.records.display import Display
 from rrl.records.plots import reliability_diagram
 from rrl.records.run_directory import write_json
@@ -33,10 +33,10 @@ def train_reward_model(
     train, test, left_out = parts.pairs.choose(parts.task)
     log.info("pairs: %d to train on, %d held out", len(train), len(test))
     begun = time.monotonic()
-    model, tokenizer = parts.model.load(border.vocabulary(parts.task)) if parts.kind.needs_model else (None, None)
+    model, tokenizer = parts.model.load(border.vocabulary(parts.task)) if parts.fit.needs_model else (None, None)
     display.begin("training")
-    with calling("reward model", parts.kind, "fit"):
-        scorer = parts.kind.fit(model, tokenizer, train, folder, parts.run.seed, display.advance)
+    with calling("fit", parts.fit, "train"):
+        reward_model = parts.fit.train(model, tokenizer, train, folder, parts.run.seed, display.advance)
     write_config(folder, config)
     seconds = time.monotonic() - begun
     display.begin("measuring")
@@ -45,8 +45,8 @@ def train_reward_model(
         "seed": parts.run.seed,
         "pairs": {"train": len(train), "test": len(test), "left_out_prompt_in_test": left_out},
         "seconds": {"training": round(seconds, 1)},
-        "test": measure(scorer, test, display),
-        "scorer": scorer.described(),
+        "test": measure(reward_model, test, display),
+        "reward_model": reward_model.described(),
     }
     display.close()
     reliability_diagram(result["test"]["reliability"], f"{len(test)} held-out pairs", folder / "calibration.png")
@@ -54,9 +54,9 @@ def train_reward_model(
     return result
 
 
-def measure(scorer: Scorer, pairs: Sequence[Pair], display: Display) -> dict[str, Any]:
+def measure(model: RewardModel, pairs: Sequence[Pair], display: Display) -> dict[str, Any]:
     """Accuracy with interval overall, by level and by subset; log-loss and calibration; rewards."""
-    chosen, rejected = _score(scorer, pairs, display)
+    chosen, rejected = _score(model, pairs, display)
     differences = [c - r for c, r in zip(chosen, rejected, strict=True)]
     table = reliability(differences, BINS)
     return {
@@ -73,17 +73,17 @@ def measure(scorer: Scorer, pairs: Sequence[Pair], display: Display) -> dict[str
     }
 
 
-def _score(scorer: Scorer, pairs: Sequence[Pair], display: Display) -> tuple[list[float], list[float]]:
+def _score(model: RewardModel, pairs: Sequence[Pair], display: Display) -> tuple[list[float], list[float]]:
     """Rewards of the chosen and of the rejected responses. Raises DivergenceError unless all are finite."""
     scores: list[float] = []
     for begin in range(0, len(pairs), CHUNK):
         part = pairs[begin : begin + CHUNK]
         asked = [(pair.prompt, text) for pair in part for text in (pair.chosen, pair.rejected)]
-        scores += border.scores(scorer, asked)
+        scores += border.scores(model, asked)
         display.advance((begin + len(part)) / len(pairs), {})
     wrong = [score for score in scores if not abs(score) < float("inf")]
     if wrong:
-        raise DivergenceError(f"reward model: {len(wrong)} of {len(scores)} rewards are {wrong[0]}; lower kind.lr")
+        raise DivergenceError(f"reward model: {len(wrong)} of {len(scores)} rewards are {wrong[0]}; lower fit.lr")
     return scores[::2], scores[1::2]
 
 

@@ -12,7 +12,7 @@ from fixtures.judge_server import (
     judge_of,
 )
 from rrl.errors import UsageError
-from rrl.interfaces import Scorer
+from rrl.interfaces import RewardModel
 from rrl.parts.judges.endpoint import Patience, seconds_asked
 from rrl.parts.judges.pace import Pace, Stopped
 from rrl.parts.judges.replies import Reply, read_reply
@@ -26,7 +26,7 @@ FIRST, SECOND, TIE, ERROR = Preference
 # --- a reward model ---------------------------------------------------------------------------------------------------
 
 
-class Lengths(Scorer):
+class Lengths(RewardModel):
     """Scores an answer by its length, and remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -56,24 +56,24 @@ class Lengths(Scorer):
 def test_a_reward_model_prefers_the_higher_score_beyond_the_margin(
     first: str, second: str, margin: float, expected: Preference
 ) -> None:
-    judge = RewardModelJudge(scorer=Lengths(), tie_margin=margin)
+    judge = RewardModelJudge(reward_model=Lengths(), tie_margin=margin)
     (judgement,) = judge.judge([Comparison("q", first, second)], lambda progress, metrics: None)
     assert judgement.preference is expected
 
 
 def test_a_reward_model_scores_an_answer_once_whatever_the_order() -> None:
-    scorer = Lengths()
+    reward_model = Lengths()
     both = [Comparison("q", "aa", "b"), Comparison("q", "b", "aa"), Comparison("r", "aa", "b")]
-    found = RewardModelJudge(scorer=scorer, tie_margin=0.0).judge(both, lambda progress, metrics: None)
-    assert scorer.asked == [("q", "aa"), ("q", "b"), ("r", "aa"), ("r", "b")]
+    found = RewardModelJudge(reward_model=reward_model, tie_margin=0.0).judge(both, lambda progress, metrics: None)
+    assert reward_model.asked == [("q", "aa"), ("q", "b"), ("r", "aa"), ("r", "b")]
     assert found == [Judgement(FIRST, "scores 2 and 1"), Judgement(SECOND, "scores 1 and 2"), found[0]]
 
 
 def test_a_reward_judge_without_a_reward_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^scorer: missing; choose a reward model, as in scorer=sequence"):
-        RewardModelJudge(scorer=None, tie_margin=0.0)
+    with pytest.raises(ValueError, match=r"^reward_model: missing; choose one, as in reward_model=sequence"):
+        RewardModelJudge(reward_model=None, tie_margin=0.0)
     with pytest.raises(ValueError, match=r"^tie_margin: .*-1"):
-        RewardModelJudge(scorer=Lengths(), tie_margin=-1)
+        RewardModelJudge(reward_model=Lengths(), tie_margin=-1)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

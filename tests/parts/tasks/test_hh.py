@@ -12,7 +12,7 @@ import datasets
 import pytest
 import yaml
 
-from fixtures.scorers import Table
+from fixtures.reward_models import Table
 from rrl.errors import ConfigError, DataError
 from rrl.parts.tasks.hh import HH, SUBSETS
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
@@ -22,7 +22,7 @@ PROMPT = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: 1+1?\n\nAssistant:"
 
 
 def task(path: Path | None = None, **changes: Any) -> HH:
-    shape = {"hub_id": "Anthropic/hh-rlhf", "subsets": ("helpful-base",), "split_rows": None, "scorer": None}
+    shape = {"hub_id": "Anthropic/hh-rlhf", "subsets": ("helpful-base",), "split_rows": None, "reward_model": None}
     return HH(path=None if path is None else str(path), **shape | changes)
 
 
@@ -236,7 +236,7 @@ def rollout(response: str, answer: str = "ref", question: str = PROMPT) -> Rollo
 
 
 def judged(rewards: dict[str, float], *responses: str) -> list[Feedback]:
-    return task(scorer=Table(rewards)).verify([rollout(response) for response in responses])
+    return task(reward_model=Table(rewards)).verify([rollout(response) for response in responses])
 
 
 def test_the_score_is_the_probability_of_being_preferred_to_the_reference() -> None:
@@ -249,12 +249,12 @@ def test_the_score_is_the_probability_of_being_preferred_to_the_reference() -> N
 
 
 def test_an_empty_answer_is_unparseable_and_the_reward_model_is_not_asked() -> None:
-    scorer = Table({"ref": 1.0, "a": 0.0})
-    feedback = task(scorer=scorer).verify([rollout(text) for text in (" ", "\n\nHuman: I?", " a")])
+    reward_model = Table({"ref": 1.0, "a": 0.0})
+    feedback = task(reward_model=reward_model).verify([rollout(text) for text in (" ", "\n\nHuman: I?", " a")])
     assert [f.verdict for f in feedback] == [Verdict.UNPARSEABLE, Verdict.UNPARSEABLE, Verdict.WRONG]
     assert feedback[0].score == 0.0
     assert feedback[0].evidence == {"reward": None, "reference_reward": None}
-    assert scorer.asked == [(PROMPT, "ref"), (PROMPT, "a")]
+    assert reward_model.asked == [(PROMPT, "ref"), (PROMPT, "a")]
 
 
 @pytest.mark.parametrize(("answer", "reference"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (-math.inf, 0.0)])
@@ -265,29 +265,29 @@ def test_a_number_that_is_not_finite_is_the_reward_models_error(answer: float, r
 
 
 def test_references_are_scored_once() -> None:
-    scorer = Table({"ref": 1.0, "other": 5.0, "a": 0.0})
-    hh = task(scorer=scorer)
+    reward_model = Table({"ref": 1.0, "other": 5.0, "a": 0.0})
+    hh = task(reward_model=reward_model)
     hh.verify([rollout("a"), rollout("a"), rollout("a", answer="other")])
-    assert scorer.asked == [(PROMPT, text) for text in ("ref", "other", "a", "a", "a")]
+    assert reward_model.asked == [(PROMPT, text) for text in ("ref", "other", "a", "a", "a")]
     (again,) = hh.verify([rollout("a", answer="other")])
     assert again.evidence["reference_reward"] == 5.0
-    assert len(scorer.asked) == 6
+    assert len(reward_model.asked) == 6
 
 
 def test_only_the_answer_is_judged_when_the_response_goes_on() -> None:
-    scorer = Table({"ref": 1.0, "a": 2.0})
-    task(scorer=scorer).verify([rollout(" a\n\nHuman: And?\n\nAssistant: b")])
-    assert scorer.asked[-1] == (PROMPT, "a")
+    reward_model = Table({"ref": 1.0, "a": 2.0})
+    task(reward_model=reward_model).verify([rollout(" a\n\nHuman: And?\n\nAssistant: b")])
+    assert reward_model.asked[-1] == (PROMPT, "a")
 
 
 def test_without_a_reward_model_nothing_can_be_judged_and_the_way_out_is_told() -> None:
-    assert task(scorer=Table({})).faults() == []
+    assert task(reward_model=Table({})).faults() == []
     assert len(task().faults()) == 1
-    with pytest.raises(ConfigError, match="scorer: none, but task=hh judges by a reward model"):
+    with pytest.raises(ConfigError, match="reward_model: none, but task=hh judges by one"):
         task().start()
 
 
 def test_a_reward_model_is_loaded_before_the_start() -> None:
-    scorer = Table({})
-    task(scorer=scorer).start()
-    assert scorer.started
+    reward_model = Table({})
+    task(reward_model=reward_model).start()
+    assert reward_model.started

@@ -6,42 +6,44 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrl.contracts import border
-from rrl.interfaces import Judge, Scorer
+from rrl.interfaces import Judge, RewardModel
 from rrl.ranges import check_ranges, not_negative
 from rrl.types import Comparison, Judgement, Preference, Show
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelJudge(Judge):
-    """Scores both answers with ``scorer``; scores at most ``tie_margin`` apart are a tie.
+    """Scores both answers with ``reward_model``; scores at most ``tie_margin`` apart are a tie.
 
     The order cannot matter: each answer to a question is scored once.
     """
 
-    scorer: Scorer | None
+    reward_model: RewardModel | None
     tie_margin: float
 
     def __post_init__(self) -> None:
-        if self.scorer is None:
-            raise ValueError("scorer: missing; choose a reward model, as in scorer=sequence scorer.path=FOLDER_OR_ID")
+        if self.reward_model is None:
+            raise ValueError(
+                "reward_model: missing; choose one, as in reward_model=sequence reward_model.path=FOLDER_OR_ID"
+            )
         check_ranges(self, not_negative("tie_margin"))
 
     def start(self) -> None:
-        """Nothing yet: the scorer loads its model when the writing ones are gone."""
+        """Nothing yet: the reward model is loaded when the writing ones are gone."""
 
     def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
         """By the difference of two scores; a score that is no number is the judge's own failure."""
-        assert self.scorer is not None, "the constructor refuses that"
+        assert self.reward_model is not None, "the constructor refuses that"
         both = [pair for c in comparisons for pair in ((c.question, c.first), (c.question, c.second))]
         pairs = list(dict.fromkeys(both))
-        scores = dict(zip(pairs, border.scores(self.scorer, pairs), strict=True))
+        scores = dict(zip(pairs, border.scores(self.reward_model, pairs), strict=True))
         show(1.0, {})
         return [self._compare(scores[c.question, c.first], scores[c.question, c.second]) for c in comparisons]
 
     def account(self) -> dict[str, Any]:
-        """The scorer and the margin; it costs nothing but time."""
-        about = None if self.scorer is None else self.scorer.described()
-        return {"judge": "reward_model", "scorer": about, "tie_margin": self.tie_margin}
+        """The reward model and the margin; it costs nothing but time."""
+        about = None if self.reward_model is None else self.reward_model.described()
+        return {"judge": "reward_model", "reward_model": about, "tie_margin": self.tie_margin}
 
     def _compare(self, first: float, second: float) -> Judgement:
         reason = f"scores {first:.6g} and {second:.6g}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rrl.contracts import border
 from rrl.errors import ConfigError, DataError
-from rrl.interfaces import Scorer, Task
+from rrl.interfaces import RewardModel, Task
 from rrl.parts.tasks.rows import Row, load_split, refuse, shuffled_epochs, split_file
 from rrl.ranges import Range, check_ranges
 from rrl.training.calibration import preference
@@ -37,7 +37,7 @@ class HH(Task):
 
     ``path`` is a folder with ``<subset>/train.jsonl`` and ``<subset>/test.jsonl`` (or ``.jsonl.gz``) for each of
     ``subsets``; None loads ``hub_id`` from the hub. ``split_rows`` makes both splits out of the test file, for want of
-    a train file: of every ten rows the first so many are ``train``, the others ``test``. ``scorer`` is the reward
+    a train file: of every ten rows the first so many are ``train``, the others ``test``. ``reward_model`` is the reward
     model; without one nothing can be judged.
 
     A row with any of ``ODDITIES`` is no pair; it is a prompt all the same where its chosen dialogue is whole, that is,
@@ -48,7 +48,7 @@ class HH(Task):
     hub_id: str
     subsets: tuple[str, ...]
     split_rows: int | None
-    scorer: Scorer | None
+    reward_model: RewardModel | None
     _reference_rewards: dict[tuple[str, str], float] = field(init=False, default_factory=dict)
 
     gives = frozenset({"references", "preferences"})
@@ -91,16 +91,16 @@ class HH(Task):
 
     def faults(self) -> list[str]:
         """A missing reward model."""
-        if self.scorer is not None:
+        if self.reward_model is not None:
             return []
         return [
-            "scorer: none, but task=hh judges by a reward model; expected scorer=sequence or scorer=embeddings with "
-            "scorer.path=<what rrl-reward-model has written>"
+            "reward_model: none, but task=hh judges by one; expected reward_model=sequence or reward_model=embeddings, "
+            "with reward_model.path=<what rrl-reward-model has written>"
         ]
 
     def start(self) -> None:
         """Load the reward model."""
-        self._scorer().start()
+        self._required().start()
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """Score: the Bradley-Terry probability that the answer is preferred to the reference; right above 1/2.
@@ -114,7 +114,7 @@ class HH(Task):
         asked = [(e.question, a) for e, a in zip(examples, answers, strict=True) if a]
         wanted = [(e.question, e.answer) for e, a in zip(examples, answers, strict=True) if a]
         new = [pair for pair in dict.fromkeys(wanted) if pair not in self._reference_rewards]
-        rewards = border.scores(self._scorer(), [*new, *asked])
+        rewards = border.scores(self._required(), [*new, *asked])
         self._reference_rewards |= zip(new, rewards[: len(new)], strict=True)
         left = iter(rewards[len(new) :])
         return [
@@ -122,10 +122,10 @@ class HH(Task):
             for e, a in zip(examples, answers, strict=True)
         ]
 
-    def _scorer(self) -> Scorer:
-        if self.scorer is None:
+    def _required(self) -> RewardModel:
+        if self.reward_model is None:
             raise ConfigError(*self.faults())
-        return self.scorer
+        return self.reward_model
 
     def _count(self, rows: Sequence[tuple[str, int, Row]]) -> dict[str, dict[str, int]]:
         counts = {subset: Counter(dict.fromkeys(("rows", *ODDITIES), 0)) for subset in self.subsets}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rrl.parts.scorers.reading import Count, Reading, batches, context_of, unreadable
+from rrl.parts.reward_models.reading import Count, Reading, batches, context_of, unreadable
 from rrl.processes.distributed import device
 from rrl.records.fingerprints import weights_fingerprint
 from rrl.training.adapters import ALONE, holds_adapter

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rrl.errors import DataError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import Fit
-from rrl.parts.scorers.embedder import Embedder
-from rrl.parts.scorers.embeddings import EmbeddingsScorer, Head, save_head
+from rrl.interfaces import RewardModelTrainer
+from rrl.parts.reward_models.embedder import Embedder
+from rrl.parts.reward_models.embeddings import EmbeddingsRewardModel, Head, save_head
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive
 from rrl.training.descent import descend
 from rrl.types import Pair, Show
@@ -26,7 +26,7 @@ CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingsFit(Fit):
+class EmbeddingsTrainer(RewardModelTrainer):
     """AdamW on the head alone; every text is embedded once.
 
     ``hidden`` are the widths of its layers (none: a linear head) and ``dropout`` its share of units left out;
@@ -58,22 +58,22 @@ class EmbeddingsFit(Fit):
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden: expected widths of at least 1, got {list(self.hidden)}")
 
-    def fit(
+    def train(
         self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show
-    ) -> EmbeddingsScorer:
+    ) -> EmbeddingsRewardModel:
         """Embed, train the head, and save it."""
         chosen, rejected = self._embed(pairs, show)
         order = torch.tensor(Random(f"reward model/{seed}").sample(range(len(pairs)), len(pairs)))
         held = max(1, round(self.validation * len(pairs)))
         if held == len(pairs):
-            raise DataError(f"pairs: {len(pairs)}, of which kind.validation holds {held} out; expected 2 or more")
+            raise DataError(f"pairs: {len(pairs)}, of which fit.validation holds {held} out; expected 2 or more")
         with torch.random.fork_rng():  # weights and dropout draw from the global state
             torch.manual_seed(seed)
             head = Head(chosen.shape[1], self.hidden, self.dropout)
             head.standardise(torch.cat([chosen[order[held:]], rejected[order[held:]]]))
-            self._train(head, (chosen, rejected), order[held:], order[:held], show)
+            self._optimise(head, (chosen, rejected), order[held:], order[:held], show)
         save_head(folder, self.embedder, head.eval(), self.hidden)
-        return EmbeddingsScorer(path=str(folder), batch_size=self.embed_batch_size)
+        return EmbeddingsRewardModel(path=str(folder), batch_size=self.embed_batch_size)
 
     def _embed(self, pairs: Sequence[Pair], show: Show) -> tuple[Tensor, Tensor]:
         """The embeddings [pairs, size] of chosen and of rejected responses: nine tenths of the work."""
@@ -85,13 +85,13 @@ class EmbeddingsFit(Fit):
             show(0.9 * (begin + len(part)) / len(pairs), {})
         return torch.cat([c for c, _ in parts]), torch.cat([r for _, r in parts])
 
-    def _train(self, head: Head, sides: tuple[Tensor, Tensor], train: Tensor, held: Tensor, show: Show) -> None:
+    def _optimise(self, head: Head, sides: tuple[Tensor, Tensor], train: Tensor, held: Tensor, show: Show) -> None:
         """Leave the head as it was in its best epoch."""
         best, kept, waited = math.inf, copy.deepcopy(head.state_dict()), 0
         per_epoch = math.ceil(len(train) / self.batch_size)
         losses = descend(
             head, self._batches(head, sides, train), lr=self.lr, full_at=1, weight_decay=self.weight_decay,
-            grad_clip=0.0, key="kind",
+            grad_clip=0.0, key="fit",
         )  # fmt: skip
         for epoch, _ in enumerate(islice(losses, per_epoch - 1, None, per_epoch), 1):
             head.eval()

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 
 from rrl.errors import DataError
-from rrl.interfaces import Scorer
-from rrl.parts.scorers.reading import Count, Reading, batches, context_of, unreadable
+from rrl.interfaces import RewardModel
+from rrl.parts.reward_models.reading import Count, Reading, batches, context_of, unreadable
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, check_ranges
 from rrl.training.adapters import ALONE, holds_adapter
@@ -24,7 +24,7 @@ EXPECTED = "a folder or hub id of a sequence-classification model with one outpu
 
 
 @dataclass(kw_only=True)
-class SequenceScorer(Scorer):
+class SequenceRewardModel(RewardModel):
     """Any such model, by local folder or hub id ``path`` (and ``revision``).
 
     ``reading`` says how prompt and response become one text; ``batch_size`` texts go through the model together, in
@@ -42,7 +42,7 @@ class SequenceScorer(Scorer):
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("batch_size"))
         if not self.path:
-            raise ValueError("path: missing; give a folder or hub id, as in scorer.path=runs/reward-model")
+            raise ValueError("path: missing; give a folder or hub id, as in reward_model.path=runs/reward-model")
 
     def start(self) -> None:
         """Load model and tokenizer."""
@@ -79,19 +79,19 @@ def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     if holds_adapter(path):
-        raise unreadable("scorer.path", path, ALONE, EXPECTED)
+        raise unreadable("reward_model.path", path, ALONE, EXPECTED)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             path, dtype=dtype, output_loading_info=True, **common
         )
     except Exception as error:  # a broken folder can raise nearly anything
-        raise unreadable("scorer.path", path, error, EXPECTED) from error
+        raise unreadable("reward_model.path", path, error, EXPECTED) from error
     if missing := sorted(report["missing_keys"]):
         fault = f"it has no weights for {', '.join(missing[:3])}: a model without a reward head"
-        raise unreadable("scorer.path", path, fault, EXPECTED)
+        raise unreadable("reward_model.path", path, fault, EXPECTED)
     if model.config.num_labels != 1:
-        raise unreadable("scorer.path", path, f"its head has {model.config.num_labels} outputs, not 1", EXPECTED)
+        raise unreadable("reward_model.path", path, f"its head has {model.config.num_labels} outputs, not 1", EXPECTED)
     _agree_on_padding(model, tokenizer, path)
     return model, tokenizer
 
@@ -99,7 +99,7 @@ def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -
 def _agree_on_padding(model: Any, tokenizer: Any, path: str) -> None:
     """Let the model know the token that we pad with, by which it finds where a text ends."""
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
-        raise unreadable("scorer.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
+        raise unreadable("reward_model.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
     agree_on_padding(tokenizer, embedded(model))
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
 
@@ -112,11 +112,13 @@ def _refuse_other_layout(folder: Path, reading: Reading) -> None:
         taught = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         layout = taught["reading"]["layout"] if taught["kind"] == "sequence" else None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unreadable("scorer.path", folder, f"{ABOUT}: {type(error).__name__}: {error}", EXPECTED) from error
+        raise unreadable("reward_model.path", folder, f"{ABOUT}: {type(error).__name__}: {error}", EXPECTED) from error
     if taught.get("kind") != "sequence":
-        raise unreadable("scorer.path", folder, f"it is of kind {taught.get('kind')}", f"scorer={taught.get('kind')}")
+        raise unreadable(
+            "reward_model.path", folder, f"it is of kind {taught.get('kind')}", f"reward_model={taught.get('kind')}"
+        )
     if layout != reading.layout:
         raise DataError(
-            f"scorer.reading.layout: {reading.layout!r}, but the reward model in {str(folder)!r} was trained on "
+            f"reward_model.reading.layout: {reading.layout!r}, but the reward model in {str(folder)!r} was trained on "
             f"{layout!r}; expected the same"
         )

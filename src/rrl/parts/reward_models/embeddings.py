@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from rrl.errors import DataError
-from rrl.interfaces import Scorer
-from rrl.parts.scorers.embedder import Embedder
-from rrl.parts.scorers.reading import Reading, unreadable
+from rrl.interfaces import RewardModel
+from rrl.parts.reward_models.embedder import Embedder
+from rrl.parts.reward_models.reading import Reading, unreadable
 from rrl.ranges import at_least_one, check_ranges
 from rrl.records.run_directory import write_json
 
 ABOUT, HEAD = "reward_model.json", "head.safetensors"
-EXPECTED = "a folder that rrl-reward-model kind=embeddings has written"
+EXPECTED = "a folder that rrl-reward-model fit=embeddings has written"
 
 
 class Head(nn.Module):
@@ -44,7 +44,7 @@ class Head(nn.Module):
 
 
 @dataclass(kw_only=True)
-class EmbeddingsScorer(Scorer):
+class EmbeddingsRewardModel(RewardModel):
     """A head on embeddings, from the folder ``path``; ``batch_size`` texts are embedded together."""
 
     path: str | None
@@ -53,7 +53,9 @@ class EmbeddingsScorer(Scorer):
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("batch_size"))
         if not self.path:
-            raise ValueError("path: missing; give the folder of a reward model, as in scorer.path=runs/reward-model")
+            raise ValueError(
+                "path: missing; give the folder of a reward model, as in reward_model.path=runs/reward-model"
+            )
 
     def start(self) -> None:
         """Load the head, and the frozen model that it stands on."""
@@ -94,17 +96,17 @@ def load_head(folder: Path) -> tuple[Embedder, Head]:
     from safetensors.torch import load_file
 
     if not (folder / ABOUT).is_file() or not (folder / HEAD).is_file():
-        raise unreadable("scorer.path", folder, f"it has no {ABOUT} with {HEAD}", EXPECTED)
+        raise unreadable("reward_model.path", folder, f"it has no {ABOUT} with {HEAD}", EXPECTED)
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         embedder = Embedder(**{**about["embedder"], "reading": Reading(**about["embedder"]["reading"])})
         head = Head(about["size"], about["hidden"], 0.0)
         head.load_state_dict(load_file(folder / HEAD))
     except Exception as error:  # a damaged file can raise nearly anything
-        raise unreadable("scorer.path", folder, f"{type(error).__name__}: {error}", EXPECTED) from error
+        raise unreadable("reward_model.path", folder, f"{type(error).__name__}: {error}", EXPECTED) from error
     if embedder.fingerprint() != about["sha256"]:
         raise DataError(
-            f"scorer.path: the weights of {embedder.path!r} are not those that the head in {str(folder)!r} was trained "
-            "on; expected the same; bring them back, or train the head anew"
+            f"reward_model.path: the weights of {embedder.path!r} are not those that the head in {str(folder)!r} was "
+            "trained on; expected the same; bring them back, or train the head anew"
         )
     return embedder, head.eval()

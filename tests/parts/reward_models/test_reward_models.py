@@ -1,4 +1,4 @@
-"""Reward models as scorers: transformers' own numbers, whatever stands beside a text; wrong models are refused."""
+"""Reward models: transformers' own numbers, whatever stands beside a text; wrong models are refused."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
-from transformers import LlamaForSequenceClassification as LlamaScorer
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
-from fixtures.scorers import embedder, reading, saved_encoder, saved_model, sequence_scorer, tiny
+from fixtures.reward_models import embedder, reading, saved_encoder, saved_model, sequence_reward_model, tiny
 from rrl.errors import DataError
-from rrl.parts.scorers.embedder import pooled
-from rrl.parts.scorers.embeddings import EmbeddingsScorer, Head, save_head
-from rrl.parts.scorers.reading import Count
+from rrl.parts.reward_models.embedder import pooled
+from rrl.parts.reward_models.embeddings import EmbeddingsRewardModel, Head, save_head
+from rrl.parts.reward_models.reading import Count
 
 PROMPT = "\n\nHuman: Hi\n\nAssistant:"
 PAIRS = [(PROMPT, "Hello."), (PROMPT, "Go away!"), ("\n\nHuman: " + "x" * 60 + "\n\nAssistant:", "y"), ("", "alone")]
@@ -45,34 +50,34 @@ def by_transformers(folder: Path, text: str) -> float:
 def test_scores_are_those_of_transformers_itself(folder: Path) -> None:
     texts = [f"{PROMPT} Hello.", f"{PROMPT} Go away!", f"\n\nHuman: {'x' * 60}\n\nAssistant: y", "alone"]
     expected = [by_transformers(folder, text) for text in texts]
-    assert sequence_scorer(folder).score(PAIRS) == pytest.approx(expected, abs=1e-5)
+    assert sequence_reward_model(folder).score(PAIRS) == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.1
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
 def test_neither_batching_nor_order_nor_padding_changes_a_score(folder: Path, batch_size: int) -> None:
-    scorer = sequence_scorer(folder, batch_size=batch_size)
-    alone = [scorer.score([pair])[0] for pair in PAIRS]
-    assert scorer.score(PAIRS) == pytest.approx(alone, abs=1e-5)
-    assert scorer.score(PAIRS[::-1]) == pytest.approx(alone[::-1], abs=1e-5)
-    assert scorer.score([]) == []
+    reward_model = sequence_reward_model(folder, batch_size=batch_size)
+    alone = [reward_model.score([pair])[0] for pair in PAIRS]
+    assert reward_model.score(PAIRS) == pytest.approx(alone, abs=1e-5)
+    assert reward_model.score(PAIRS[::-1]) == pytest.approx(alone[::-1], abs=1e-5)
+    assert reward_model.score([]) == []
 
 
 def test_a_long_text_loses_its_beginning_and_is_counted(folder: Path) -> None:
-    scorer, tokenizer = sequence_scorer(folder, reading=reading(max_length=12)), tiny().tokenizer
-    first, second = scorer.score([("b" * 30 + "aaaaa", "12345"), ("c" * 40 + "aaaaa", "12345")])
+    reward_model, tokenizer = sequence_reward_model(folder, reading=reading(max_length=12)), tiny().tokenizer
+    first, second = reward_model.score([("b" * 30 + "aaaaa", "12345"), ("c" * 40 + "aaaaa", "12345")])
     assert first == pytest.approx(second, abs=1e-6)
     count = Count()
-    rows = scorer.reading.tokens([("b" * 30 + "aaaaa", "12345"), ("", "short")], tokenizer, 256, count)
+    rows = reward_model.reading.tokens([("b" * 30 + "aaaaa", "12345"), ("", "short")], tokenizer, 256, count)
     assert [tokenizer.decode(row) for row in rows] == ["<bos>aaaaa 12345", "<bos>short"]
-    assert (count.cut, scorer.described()["texts"], scorer.described()["cut"]) == (1, 2, 2)
+    assert (count.cut, reward_model.described()["texts"], reward_model.described()["cut"]) == (1, 2, 2)
 
 
 def test_the_models_context_limits_a_text_too(folder: Path) -> None:
-    scorer = sequence_scorer(folder)
-    (score,) = scorer.score([("a" * 1000, "end")])
+    reward_model = sequence_reward_model(folder)
+    (score,) = reward_model.score([("a" * 1000, "end")])
     assert score == pytest.approx(by_transformers(folder, "a" * 251 + " end"), abs=1e-5)  # BOS and 255 bytes of 256
-    assert scorer.described()["cut"] == 1
+    assert reward_model.described()["cut"] == 1
 
 
 def test_a_chat_layout_puts_the_response_into_the_models_own_template() -> None:
@@ -90,7 +95,9 @@ def test_a_pad_token_that_is_eos_does_not_move_the_score(folder: Path, tmp_path:
     tokenizer.pad_token, model.config.pad_token_id = tokenizer.eos_token, tokenizer.eos_token_id
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    assert sequence_scorer(tmp_path).score(PAIRS) == pytest.approx(sequence_scorer(folder).score(PAIRS), abs=1e-5)
+    assert sequence_reward_model(tmp_path).score(PAIRS) == pytest.approx(
+        sequence_reward_model(folder).score(PAIRS), abs=1e-5
+    )
 
 
 def test_a_pad_token_that_only_the_tokenizer_knows_ends_texts_all_the_same(folder: Path, tmp_path: Path) -> None:
@@ -98,7 +105,9 @@ def test_a_pad_token_that_only_the_tokenizer_knows_ends_texts_all_the_same(folde
     model.config.pad_token_id = None
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    assert sequence_scorer(tmp_path).score(PAIRS) == pytest.approx(sequence_scorer(folder).score(PAIRS), abs=1e-5)
+    assert sequence_reward_model(tmp_path).score(PAIRS) == pytest.approx(
+        sequence_reward_model(folder).score(PAIRS), abs=1e-5
+    )
 
 
 # --- models that are none ---------------------------------------------------------------------------------------------
@@ -106,13 +115,15 @@ def test_a_pad_token_that_only_the_tokenizer_knows_ends_texts_all_the_same(folde
 
 def refusal(path: Path, **changes: Any) -> str:
     with pytest.raises(DataError) as caught:
-        sequence_scorer(path, **changes).start()
+        sequence_reward_model(path, **changes).start()
     return str(caught.value.faults[0])
 
 
 def test_a_language_model_without_a_reward_head_is_refused(encoder: Path) -> None:
     told = refusal(encoder)
-    assert told.startswith(f"scorer.path: '{encoder}' cannot be used (it has no weights for score.weight: a model")
+    assert told.startswith(
+        f"reward_model.path: '{encoder}' cannot be used (it has no weights for score.weight: a model"
+    )
     assert told.endswith("expected a folder or hub id of a sequence-classification model with one output, as "
                          "rrl-reward-model makes")  # fmt: skip
 
@@ -120,27 +131,29 @@ def test_a_language_model_without_a_reward_head_is_refused(encoder: Path) -> Non
 def test_a_classifier_of_two_classes_is_refused(tmp_path: Path) -> None:
     tokenizer = tiny().tokenizer
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaScorer(LlamaConfig(vocab_size=len(tokenizer), num_labels=2, **sizes)).save_pretrained(tmp_path)
+    LlamaForSequenceClassification(LlamaConfig(vocab_size=len(tokenizer), num_labels=2, **sizes)).save_pretrained(
+        tmp_path
+    )
     tokenizer.save_pretrained(tmp_path)
     assert "(its head has 2 outputs, not 1)" in refusal(tmp_path)
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "nowhere").startswith(f"scorer.path: '{tmp_path / 'nowhere'}' cannot be used (")
+    assert refusal(tmp_path / "nowhere").startswith(f"reward_model.path: '{tmp_path / 'nowhere'}' cannot be used (")
 
 
 def test_a_model_that_was_taught_another_layout_is_refused(folder: Path, tmp_path: Path) -> None:
     saved_model(tmp_path)
     (tmp_path / "reward_model.json").write_text(json.dumps({"kind": "sequence", "reading": {"layout": "chat"}}))
-    assert "scorer.reading.layout: 'plain', but the reward model in" in refusal(tmp_path)
+    assert "reward_model.reading.layout: 'plain', but the reward model in" in refusal(tmp_path)
     (tmp_path / "reward_model.json").write_text(json.dumps({"kind": "embeddings"}))
-    assert "expected scorer=embeddings" in refusal(tmp_path)
+    assert "expected reward_model=embeddings" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("path", [None, ""])
 def test_a_path_has_to_be_given(path: str | None) -> None:
     with pytest.raises(ValueError, match=r"^path: missing; give a folder or hub id"):
-        sequence_scorer(path)
+        sequence_reward_model(path)
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------
@@ -179,31 +192,31 @@ def test_a_head_standardises_and_adds_up() -> None:
     assert head(torch.tensor([[4.0, 20.0]])).item() == pytest.approx(2 / 2**0.5 + 0.5)
 
 
-def head_in(folder: Path, encoder: Path) -> EmbeddingsScorer:
+def head_in(folder: Path, encoder: Path) -> EmbeddingsRewardModel:
     torch.manual_seed(3)
     save_head(folder, embedder(encoder), Head(32, (8,), 0.1), (8,))
-    return EmbeddingsScorer(path=str(folder), batch_size=3)
+    return EmbeddingsRewardModel(path=str(folder), batch_size=3)
 
 
 def test_a_saved_head_comes_back_with_what_it_stands_on(encoder: Path, tmp_path: Path) -> None:
-    scorer = head_in(tmp_path, encoder)
+    reward_model = head_in(tmp_path, encoder)
     torch.manual_seed(3)
     with torch.no_grad():
         expected = Head(32, (8,), 0.1).eval()(embedder(encoder).embed(PAIRS, 1))
-    assert scorer.score(PAIRS) == pytest.approx(expected.tolist(), abs=1e-5)
-    assert scorer.described()["embedder"]["path"] == str(encoder)
+    assert reward_model.score(PAIRS) == pytest.approx(expected.tolist(), abs=1e-5)
+    assert reward_model.described()["embedder"]["path"] == str(encoder)
 
 
 def test_an_encoder_whose_weights_have_changed_is_refused(tmp_path: Path) -> None:
     encoder = saved_encoder(tmp_path / "encoder")
-    scorer = head_in(tmp_path / "head", encoder)
+    reward_model = head_in(tmp_path / "head", encoder)
     weights = load_file(encoder / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, encoder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"are not those that the head in .* was trained on"):
-        scorer.start()
+        reward_model.start()
 
 
 def test_a_folder_without_a_head_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"it has no reward_model\.json with head\.safetensors"):
-        EmbeddingsScorer(path=str(folder), batch_size=3).start()
+        EmbeddingsRewardModel(path=str(folder), batch_size=3).start()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from rrl.errors import DataError, StorageError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import Fit
-from rrl.parts.scorers.reading import Count, Reading, Rows, context_of, padded
-from rrl.parts.scorers.sequence import ABOUT, SequenceScorer
+from rrl.interfaces import RewardModelTrainer
+from rrl.parts.reward_models.reading import Count, Reading, Rows, context_of, padded
+from rrl.parts.reward_models.sequence import ABOUT, SequenceRewardModel
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive
 from rrl.records.run_directory import write_json
@@ -29,7 +29,7 @@ Tokens = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceFit(Fit):
+class SequenceTrainer(RewardModelTrainer):
     """AdamW on a new head, which begins at zero, and all weights of the language model below it.
 
     ``epochs`` passes over the pairs in batches of ``batch_size``, in micro-batches of ``micro_batch_size`` pairs;
@@ -58,22 +58,22 @@ class SequenceFit(Fit):
             positive("lr"),
         )
 
-    def fit(
+    def train(
         self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show
-    ) -> SequenceScorer:
+    ) -> SequenceRewardModel:
         """Train, and save model and tokenizer."""
         with torch.random.fork_rng():  # dropout draws from the global state, and so does transformers for a new model
             torch.manual_seed(seed)
             scoring = with_head(model, tokenizer).to(device()).train()
             rehearse(scoring, tokenizer, folder)
             rows = self._rows(scoring, tokenizer, pairs)
-            self._train(scoring, rows, tokenizer.pad_token_id, Random(f"reward model/{seed}"), show)
+            self._optimise(scoring, rows, tokenizer.pad_token_id, Random(f"reward model/{seed}"), show)
         with rescued(partial(write_model, scoring, tokenizer), "reward-model", folder):
             faults = write_model(scoring.eval(), tokenizer, folder)
         if faults:
             raise StorageError(*(f"reward model: {fault}; what could be written is in {folder}" for fault in faults))
         write_json(folder / ABOUT, {"kind": "sequence", "reading": asdict(self.reading)})
-        return SequenceScorer(
+        return SequenceRewardModel(
             path=str(folder), revision=None, reading=self.reading, batch_size=2 * self.micro_batch_size,
             dtype="float32", trust_remote_code=False,
         )  # fmt: skip
@@ -84,11 +84,11 @@ class SequenceFit(Fit):
         rows = self.reading.tokens(texts, tokenizer, context_of(model, tokenizer), Count())
         return list(zip(rows[::2], rows[1::2], strict=True))
 
-    def _train(self, model: Any, rows: Sequence[Tokens], pad: int, rng: Random, show: Show) -> None:
+    def _optimise(self, model: Any, rows: Sequence[Tokens], pad: int, rng: Random, show: Show) -> None:
         steps = self.epochs * math.ceil(len(rows) / self.batch_size)
         losses = descend(
             model, self._batches(model, rows, pad, rng), lr=self.lr, full_at=max(1.0, self.warmup * steps),
-            weight_decay=self.weight_decay, grad_clip=self.grad_clip, key="kind",
+            weight_decay=self.weight_decay, grad_clip=self.grad_clip, key="fit",
         )  # fmt: skip
         for step, loss in enumerate(losses, 1):
             show(step / steps, {"loss": loss})
@@ -132,7 +132,7 @@ def with_head(model: Any, tokenizer: Any) -> Any:
     except (ValueError, RuntimeError) as error:
         raise DataError(
             f"model: {config.model_type!r} has no form with a head for sequences in transformers ({error}); expected "
-            "an architecture that has one, such as llama, qwen2, mistral or gpt2; or use kind=embeddings"
+            "an architecture that has one, such as llama, qwen2, mistral or gpt2; or use fit=embeddings"
         ) from error
     trunk = {id(parameter) for parameter in scoring.base_model.parameters()}
     for parameter in scoring.parameters():

@@ -93,7 +93,9 @@ class Count:
     def add(self, texts: int, cut: int, limit: int) -> None:
         """So many more."""
         if cut and not self.cut:
-            log.warning("scorer: %d of %d texts are longer than %d tokens; their beginning is cut", cut, texts, limit)
+            log.warning(
+                "reward model: %d of %d texts are longer than %d tokens; their beginning is cut", cut, texts, limit
+            )
         self.texts, self.cut = self.texts + texts, self.cut + cut
 
 
