@@ -22,7 +22,7 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: install ## train the embedded task by PPO and by RRL, side by side (minutes on 2 cores)
+demo: install ## train the built-in task by PPO and by RRL, side by side (minutes on 2 cores)
 	$(RUN) rrl.cli.demo
 
 test: install ## run the default tests, in JOBS processes (2)
@@ -31,7 +31,7 @@ test: install ## run the default tests, in JOBS processes (2)
 test-fast: install ## run the tests of modules that start no process (about a minute)
 	$(TESTS) -m 'not slow and not gpu and not process'
 
-study-trace: install ## PPO, replay and re-draw on the embedded task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
+study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
 	$(RUN) rrl.cli.sft > /dev/null
 	for critic in shared own; do \
 	  $(SWEEP) experiment=trace/$${critic}_critic $(REPLAY) hydra.sweep.dir=runs/study-trace/$$critic || exit; \
@@ -47,7 +47,7 @@ study-mini: install ## learning curves of minichat and minicode: 3 and 6 arms x 
 	for level in helpful3 helpful1 harmless; do $(REPORT) runs/study-mini/minichat level=$$level || exit; done
 	for level in hard5 hard3 easy3; do $(REPORT) runs/study-mini/minicode level=$$level || exit; done
 
-study-gsi: install ## guided self-improvement on the embedded task, with state reset and without help: 2 arms x 3 seeds
+study-gsi: install ## guided self-improvement on the built-in task, with state reset and without help: 2 arms x 3 seeds
 	$(RUN) rrl.cli.sft > /dev/null
 	$(SWEEP) experiment=gsi/trace guidance=none,state_reset hydra.sweep.dir=runs/study-gsi
 	for level in L10 L6 L3; do $(REPORT) runs/study-gsi level=$$level || exit; done

@@ -22,8 +22,8 @@ from rrl.parts.reward_models.embeddings import EmbeddingsRewardModel
 from rrl.parts.reward_models.fit_embeddings import EmbeddingsTrainer
 from rrl.parts.reward_models.reading import Reading
 from rrl.parts.tasks.hh import HH
-from rrl.records.display import Silent
-from rrl.runs.reward_model import measure
+from rrl.records.display import Display
+from rrl.runs.reward_model import measure_reward_model
 from rrl.training.preference_pairs import PairChoice
 
 SEEDS = (0, 1, 2)
@@ -82,7 +82,7 @@ def fit(embedder: Remembering, hidden, train, test, seed: int, folder: Path) -> 
     reward_model.start()
     assert reward_model._loaded is not None
     reward_model._loaded = (embedder, reward_model._loaded[1])
-    return {"seed": seed, **measure(reward_model, test, Silent())}
+    return {"seed": seed, **measure_reward_model(reward_model, test, Display())}
 
 
 def tell(progress: float, metrics) -> None:

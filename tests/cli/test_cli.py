@@ -176,7 +176,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(key: str, tmp_path: Pat
     (told,) = refused(tmp_path, **{key.replace(".", "__"): tmp_path / "file" / "x"})
     assert told == (
         f"{key}: nothing can be written in '{tmp_path}/file/x' (Not a directory: '{tmp_path}/file'); expected a folder "
-        f"that this user may make and write to; give another {key}"
+        f"that this user may create and write to; give another {key}"
     )
 
 
@@ -435,7 +435,7 @@ def test_a_result_says_how_it_came_about(finished: Path, tmp_path: Path, capsys:
         (
             "output={0}/config.yaml/x",
             "output: nothing can be written in '{0}/config.yaml' (Not a directory: '{0}/config.yaml'); expected a "
-            "folder that this user may make and write to; give another output",
+            "folder that this user may create and write to; give another output",
         ),
         ("from_run=elsewhere", "from_run: given twice, as '{0}' and 'elsewhere'; keep one"),
         ("evaluation.n=x", "evaluation.n: expected int, got 'x'"),
@@ -474,7 +474,9 @@ def test_the_table_of_the_demonstration_has_a_row_for_each_level() -> None:
         "ppo": {"before": before, "after": after, "tokens_generated": 1234},
         "rrl": {"before": before, "after": before, "tokens_generated": 56},
     }
-    assert [line.split("  ") and " ".join(line.split()) for line in demo._table(results, "mean@4").splitlines()] == [
+    assert [
+        line.split("  ") and " ".join(line.split()) for line in demo._accuracy_table(results, "mean@4").splitlines()
+    ] == [
         "",
         "Held-out accuracy (mean@4, with 95 % interval over problems)",
         "before ppo after rrl after",
@@ -487,7 +489,7 @@ def test_the_table_of_the_demonstration_has_a_row_for_each_level() -> None:
 def test_the_columns_of_the_table_are_aligned() -> None:
     side = {"greedy": {"levels": {"L3": part(0.5, 0.25, 0.75)}}}
     results = {arm: {"before": side, "after": side, "tokens_generated": 10} for arm in ("ppo", "rrl")}
-    assert len({len(line) for line in demo._table(results, "greedy").splitlines()[2:]}) == 1
+    assert len({len(line) for line in demo._accuracy_table(results, "greedy").splitlines()[2:]}) == 1
 
 
 def test_a_fault_ends_the_demonstration_before_it_makes_anything(

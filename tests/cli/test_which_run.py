@@ -9,7 +9,7 @@ import pytest
 from rrl.cli import evaluate, rescore, reward_model, sft, train
 from rrl.cli.shell import with_run
 from rrl.errors import ConfigError
-from rrl.records.status import finished_run, instead, write_state
+from rrl.records.status import finished_run, suggestion, write_state
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_another_commands_name_for_a_run_is_refused_with_the_right_one(
     key: str, command: Callable[[list[str]], None], purpose: str
 ) -> None:
     assert faults(command, f"{key}=runs/x", "evaluation.n=2") == [
-        f"{key}: 'runs/x', but this command writes no run and goes on with none; to {purpose} the run in it give "
+        f"{key}: 'runs/x', but this command neither writes nor resumes a run; to {purpose} the run in it give "
         "from_run=runs/x"
     ]
 
@@ -64,13 +64,13 @@ def test_a_folder_alone_and_from_run_are_refused_by_commands_that_take_none(
     ("name", "remedy"),
     [
         ("", "it holds runs; give one of them, as in from_run={0}/broken"),
-        ("done/actor", "it lies in a run; give from_run={0}/done"),
-        ("broken/checkpoints/step-000005", "it lies in a run; give from_run={0}/broken"),
-        ("broken/checkpoints/step-000005/actor", "it lies in a run; give from_run={0}/broken"),
+        ("done/actor", "it is inside a run; give from_run={0}/done"),
+        ("broken/checkpoints/step-000005", "it is inside a run; give from_run={0}/broken"),
+        ("broken/checkpoints/step-000005/actor", "it is inside a run; give from_run={0}/broken"),
         ("dome", "there is no such folder; did you mean from_run={0}/done?; rrl-status lists the runs"),
         ("zzz", "there is no such folder; rrl-status lists the runs"),
-        ("done/config.yaml", "it lies in a run; give from_run={0}/done"),
-        ("done/actor/config.json", "it lies in a run; give from_run={0}/done"),
+        ("done/config.yaml", "it is inside a run; give from_run={0}/done"),
+        ("done/actor/config.json", "it is inside a run; give from_run={0}/done"),
     ],
 )
 def test_a_folder_that_is_no_finished_run_is_refused_with_what_to_give(name: str, remedy: str, runs: Path) -> None:
@@ -86,25 +86,25 @@ def test_a_run_that_has_not_come_to_its_end_is_told_with_its_state_and_checkpoin
     folder = runs / "broken"
     write_state(folder, "interrupted")
     saved = f"measure its last checkpoint: model=hf model.path={folder}/checkpoints/step-000005/actor"
-    told = f"the run in it is interrupted; go on with it: rrl-train resume={folder}, or {saved}"
-    assert instead("from_run", folder) == told
+    told = f"the run in it is interrupted; continue it: rrl-train resume={folder}, or {saved}"
+    assert suggestion("from_run", folder) == told
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "running"}))
-    assert str(instead("from_run", folder)).startswith("the run in it is killed; go on with it: ")
+    assert str(suggestion("from_run", folder)).startswith("the run in it is killed; continue it: ")
 
 
 def test_a_folder_with_a_model_is_told_as_one(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert instead("from_run", tmp_path) == f"it holds a model, no run; give model=hf model.path={tmp_path}"
+    assert suggestion("from_run", tmp_path) == f"it holds a model, not a run; give model=hf model.path={tmp_path}"
 
 
 def test_a_run_that_is_resumed_is_named_rightly_and_stays_where_it_is(runs: Path) -> None:
     (told,) = faults(train._train, f"resume={runs}")
     assert told.endswith(f"it holds runs; give one of them, as in resume={runs}/broken")
     (told,) = faults(train._train, f"resume={runs}/done/checkpoints")
-    assert told.endswith(f"it lies in a run; give resume={runs}/done")
+    assert told.endswith(f"it is inside a run; give resume={runs}/done")
     assert faults(train._train, "resume=") == [
-        "resume: empty; expected a value, as in resume=...; or leave it out"
+        "resume: empty; expected a value, as in resume=...; or omit it"
     ]  # fmt: skip
     (told,) = faults(train._train, f"run={runs}/done")
     assert told.endswith(f"; to go on with a run give resume={runs}/done")

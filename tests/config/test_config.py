@@ -704,7 +704,7 @@ def test_values_that_a_run_took_from_other_keys_follow_those_keys_still(tmp_path
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
     assert faults(run=tmp_path) == [
         f"from_run: '{tmp_path}' holds no finished run; expected a folder with config.yaml and actor/; give the "
-        "run.dir of a run that came to its end"
+        "run.dir of a finished run"
     ]
 
 

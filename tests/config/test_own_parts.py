@@ -355,8 +355,8 @@ class Types(Reward):
             "rrl.parts.samplers.problems.Problems\nlevel_weights: null",
             "reward: Problems has no __call__, needs; expected a",
         ),
-        ("own_bad.Raises", "line 9: KeyError: 'none'); mend this class"),
-        ("own_bad.Types", "line 13: TypeError: object of type 'int' has no len()); mend this class"),
+        ("own_bad.Raises", "line 9: KeyError: 'none'); fix this class"),
+        ("own_bad.Types", "line 13: TypeError: object of type 'int' has no len()); fix this class"),
     ],
 )
 def test_a_class_of_another_kind_or_that_cannot_be_made_is_told(parts: Path, target: str, told: str) -> None:

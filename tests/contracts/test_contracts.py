@@ -42,8 +42,8 @@ def refusal(call: Any) -> str:
         call()
     (fault,) = caught.value.faults
     assert fault.startswith("test_contracts.Returns.")
-    assert fault.endswith("; mend this class (docs/adding-a-part.md)")
-    return str(fault.removeprefix("test_contracts.Returns.").removesuffix("; mend this class (docs/adding-a-part.md)"))
+    assert fault.endswith("; fix this class (docs/adding-a-part.md)")
+    return str(fault.removeprefix("test_contracts.Returns.").removesuffix("; fix this class (docs/adding-a-part.md)"))
 
 
 LIMITS = limits()
@@ -98,8 +98,8 @@ def test_any_number_from_0_to_1_is_a_score(score: Any) -> None:
     assert border.feedback(Returns(tuple(judged)), ROLLOUTS) == judged
 
 
-TEXT = "expected a list of Example whose texts are strings that UTF-8 can hold"
-OWN = "expected an id of its own for each example"
+TEXT = "expected a list of Example with texts that are strings that UTF-8 can encode"
+OWN = "expected a different id for each example"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_pairs_are_pairs_of_text() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ([State(MINE)], "1 items; expected a list of 2 State, one for each start that was asked for"),
+        ([State(MINE)], "1 items; expected a list of 2 State, one for each requested start"),
         ([MINE] * 2, "Problem("),
         ([State(None), State(None)], "problem None (NoneType) of item 0; problem None (NoneType) of item 1; expected a "
                                      "Problem that start gave, token ids below 76, fewer than 6, as prefix, "
@@ -155,10 +155,10 @@ def test_a_sampler_gives_as_many_states_as_were_asked_for(value: Any, told: str)
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"actions": ()}, "rollout 0: actions () (tuple); expected what was written"),
+        ({"actions": ()}, "rollout 0: actions () (tuple); expected a rollout"),
         ({"logprobs": (0.0,)}, "rollout 0: logprobs (0.0,) (tuple) of "),
         ({"kept": (float("-inf"),) * len(ROLLOUTS[0].actions)}, "rollout 0: kept (-inf, "),
-        ({"response": b""}, "rollout 0: response b'' (bytes); expected what was written from each state"),
+        ({"response": b""}, "rollout 0: response b'' (bytes); expected a rollout from each state"),
         ({"state": ROLLOUTS[1].state}, "rollout 0: of another state, State("),
     ],
 )
@@ -180,12 +180,12 @@ def test_an_engine_writes_from_each_state_with_a_number_a_token(change: dict[str
 )
 def test_a_reward_pays_every_action_a_finite_number(value: Any, told: str) -> None:
     rollout = replace(ROLLOUTS[0], actions=(4,) * 6)
-    assert refusal(lambda: border.pay(Returns(value), rollout, RIGHT)) == f"__call__: returned {told}"
+    assert refusal(lambda: border.token_rewards(Returns(value), rollout, RIGHT)) == f"__call__: returned {told}"
 
 
 @pytest.mark.parametrize("value", [[0, 0, 1], [False, False, True], (0.0, 0, True)])
 def test_whole_numbers_and_truths_pay_as_floats(value: Any) -> None:
-    paid = border.pay(Returns(value), replace(ROLLOUTS[0], actions=(4,) * 3), RIGHT)
+    paid = border.token_rewards(Returns(value), replace(ROLLOUTS[0], actions=(4,) * 3), RIGHT)
     assert paid == [0.0, 0.0, 1.0] and all(type(number) is float for number in paid)
 
 
@@ -206,16 +206,16 @@ def test_cuts_are_legal_and_rise(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None, torch.tensor(0.5)])
 def test_a_selections_score_is_a_finite_number(value: Any) -> None:
-    told = refusal(lambda: border.promise(Returns(value), TokenScores((), ()), 0))
+    told = refusal(lambda: border.cut_score(Returns(value), TokenScores((), ()), 0))
     assert told.startswith("score: returned ") and told.endswith("; expected a finite number")
 
 
 def test_help_is_a_state_of_the_problem_with_an_origin() -> None:
     for wrong in (State(MINE), State(OTHER, (), "gsi/x"), MINE, State(MINE, [1], "gsi/x")):
-        told = refusal(lambda wrong=wrong: border.helped(Returns(wrong), MINE, 0, LIMITS))
+        told = refusal(lambda wrong=wrong: border.guided_state(Returns(wrong), MINE, 0, LIMITS))
         assert told.endswith(f"; expected a State of problem {MINE.id!r} with an origin, or None")
-    assert border.helped(Returns(None), MINE, 0, LIMITS) is None
-    assert border.helped(Returns(State(MINE, (4,), "gsi/x")), MINE, 0, LIMITS) == State(MINE, (4,), "gsi/x")
+    assert border.guided_state(Returns(None), MINE, 0, LIMITS) is None
+    assert border.guided_state(Returns(State(MINE, (4,), "gsi/x")), MINE, 0, LIMITS) == State(MINE, (4,), "gsi/x")
 
 
 @pytest.mark.parametrize("value", [[0.5], torch.zeros(2), [0.5, "1"], {"a": 1}])
@@ -254,7 +254,7 @@ def test_two_problems_of_a_file_with_one_id_are_refused(tmp_path: Path) -> None:
     math = task_of("math", tmp_path, row, row | {"unique_id": "a/2"}, row | {"problem": "q"})
     with pytest.raises(ContractError) as caught:
         border.examples(math, "train")
-    told = "MATH.examples('train'): returned examples 0 and 2 have the same id 'math/a/1'; expected an id of its own"
+    told = "MATH.examples('train'): returned examples 0 and 2 have the same id 'math/a/1'; expected a different id"
     assert told in caught.value.faults[0]
 
 

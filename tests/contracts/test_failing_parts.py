@@ -24,7 +24,7 @@ from rrl.parts.engines.hf import HFEngine
 from rrl.parts.objectives.ppo import PPO
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
-from rrl.processes.out_of_memory import explain
+from rrl.processes.out_of_memory import out_of_memory_message
 from rrl.records.texts import as_json, shortened
 from rrl.runs.checkpoint import Checkpoints
 from rrl.training.models import HuggingFace
@@ -32,7 +32,7 @@ from rrl.types import Example, Judgement, Preference, Problem, State
 
 LIMITS = limits()
 FIRST = problems()[0]
-MEND = "; mend this class (docs/adding-a-part.md)"
+MEND = "; fix this class (docs/adding-a-part.md)"
 HERE = Path(__file__).resolve()
 
 
@@ -64,15 +64,15 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "task verify": lambda part: border.feedback(part, []),
     "sampler sample": lambda part: border.starts(part, 1, 0.0, LIMITS),
     "engine generate": lambda part: border.rollouts(part, []),
-    "reward __call__": lambda part: border.pay(part, None, None),  # type: ignore[arg-type]
+    "reward __call__": lambda part: border.token_rewards(part, None, None),  # type: ignore[arg-type]
     "reward observe": lambda part: border.observed("reward", part, (), []),
     "sampler observe": lambda part: border.observed("sampler", part, (), []),
     "objective assign_credit": lambda part: border.credit(part, None),  # type: ignore[arg-type]
     "objective experience": lambda part: border.experience(part, [], None),  # type: ignore[arg-type]
     "objective loss": lambda part: border.losses(part, None, None),  # type: ignore[arg-type]
     "selection cuts": lambda part: border.cuts(part, None, [], None),  # type: ignore[arg-type]
-    "selection score": lambda part: border.promise(part, None, 0),  # type: ignore[arg-type]
-    "guidance state": lambda part: border.helped(part, FIRST, 0, LIMITS),
+    "selection score": lambda part: border.cut_score(part, None, 0),  # type: ignore[arg-type]
+    "guidance state": lambda part: border.guided_state(part, FIRST, 0, LIMITS),
     "reward model score": lambda part: border.scores(part, []),
     "judge judge": lambda part: border.judgements(part, [], None),  # type: ignore[arg-type]
     "reward state_dict": lambda part: border.state("reward", part),
@@ -165,7 +165,7 @@ def test_the_line_is_the_users_where_a_library_a_package_or_we_raise(deep: Calla
 def test_memory_that_a_part_has_run_out_of_is_told_with_the_part() -> None:
     error = PartError("sampler: own.Mine.sample failed (MemoryError)")
     error.__cause__ = MemoryError()
-    told = explain(error, "gen", {"policy": {"zero_stage": 0}}, 1)
+    told = out_of_memory_message(error, "gen", {"policy": {"zero_stage": 0}}, 1)
     assert told is not None and told.startswith("sampler: own.Mine.sample failed (MemoryError)\ngen: memory could not")
 
 
@@ -218,9 +218,9 @@ def test_help_may_change_the_prompt_but_keeps_to_the_limits() -> None:
         def state(self, problem: Problem, attempt: int) -> State:
             return State(replace(problem, prompt=(attempt,)), (), "gsi/mine")
 
-    assert border.helped(Help(), FIRST, 75, LIMITS) is not None  # type: ignore[arg-type]
+    assert border.guided_state(Help(), FIRST, 75, LIMITS) is not None  # type: ignore[arg-type]
     with pytest.raises(ContractError, match=r"Help\.state: returned token 76 in the prompt"):
-        border.helped(Help(), FIRST, 76, LIMITS)  # type: ignore[arg-type]
+        border.guided_state(Help(), FIRST, 76, LIMITS)  # type: ignore[arg-type]
 
 
 class Wild(HFEngine):
@@ -263,7 +263,7 @@ class Tells(EvenTokens):
         return self.metrics
 
 
-OURS = "names that the run has not itself, and that do not begin with "
+OURS = "names that the run does not use itself, and that do not begin with "
 BEGIN = OURS + "training/, budget/, timing_s/, perf/, val/, val-core/, actor/, critic/"
 
 
@@ -325,8 +325,8 @@ def test_a_metric_that_a_loss_tells_now_and_then_counts_as_nothing_elsewhere() -
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("actor/lr", "names that the run has not itself"),
-        ("critic/score/mean", "names that the run has not itself"),
+        ("actor/lr", "names that the run does not use itself"),
+        ("critic/score/mean", "names that the run does not use itself"),
         ("perf/x", OURS + "training/, budget/, timing_s/, perf/, val/, val-core/"),
     ],
 )
@@ -468,7 +468,7 @@ def test_a_task_without_examples_is_told_with_its_split() -> None:
     with pytest.raises(DataError) as caught:
         border.examples(returns(examples=[]), "train")
     assert caught.value.faults == (
-        "data: no problem at all in the split 'train' (test_failing_parts.Own.examples('train')); expected at least "
+        "data: no problem in the split 'train' (test_failing_parts.Own.examples('train')); expected at least "
         "one; give another data set or split",
     )
 
@@ -546,10 +546,10 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **lines: str) -> Path:
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ({"needs": "['programs']"}, "needs is ['programs'] (list); expected a set of names; mend this class"),
-        ({"needs": "'programs'"}, "needs is 'programs' (str); expected a set of names; mend this class"),
-        ({"needs": "{1}"}, "needs is {1} (set); expected a set of names; mend this class"),
-        ({"more": "return 'yes'"}, "needs_more is 'yes' (str); expected true or false; mend this class"),
+        ({"needs": "['programs']"}, "needs is ['programs'] (list); expected a set of names; fix this class"),
+        ({"needs": "'programs'"}, "needs is 'programs' (str); expected a set of names; fix this class"),
+        ({"needs": "{1}"}, "needs is {1} (set); expected a set of names; fix this class"),
+        ({"more": "return 'yes'"}, "needs_more is 'yes' (str); expected true or false; fix this class"),
         ({"more": "return {}['a']"}, "needs_more failed ({0}/own_failing.py, line 10: KeyError: 'a')" + MEND),
     ],
 )

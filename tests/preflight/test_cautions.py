@@ -8,7 +8,7 @@ import pytest
 from rrl.config.check import Parts, _warn, idle, load
 from rrl.config.compose import compose
 from rrl.preflight.cautions import cautions
-from rrl.preflight.plan import as_text, in_short, plan
+from rrl.preflight.plan import in_short, plan, plan_text
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
 HF = ("task=gsm8k", "model=hf", "model.path=x")
@@ -147,5 +147,5 @@ def test_the_plan_and_the_start_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     given: list[Any] = ["trainer.critic_warmup=3", "trainer.total_tokens=null", "trainer.total_training_steps=3"]
     made = plan(*load("train", given))
-    for text in (as_text(made), "\n".join(in_short(made))):
+    for text in (plan_text(made), "\n".join(in_short(made))):
         assert "\nwarning: trainer.critic_warmup: 3, and the run has 3 steps: the actor never moves; " in text

@@ -15,8 +15,18 @@ import pytest
 from rrl.cli import doctor as command
 from rrl.errors import ConfigError
 from rrl.preflight.doctor import libraries, other_programs, surroundings
-from rrl.preflight.doctor.other_programs import ask, probe
-from rrl.preflight.doctor.report import Finding, as_json, as_text, examine, fine, lacking, limited, missing, usable
+from rrl.preflight.doctor.other_programs import output_of, probe
+from rrl.preflight.doctor.report import (
+    Finding,
+    examine,
+    fine,
+    lacking,
+    limited,
+    missing,
+    report_json,
+    report_text,
+    usable,
+)
 from rrl.processes.machine import MemoryInfo, cpus, in_words, main_memory
 
 GOOD, POOR = fine("one", "there", needed=True), limited("two", "half", "slow", "buy more")
@@ -34,7 +44,7 @@ def test_only_what_is_needed_and_missing_makes_a_machine_unusable() -> None:
 
 
 def test_the_text_is_a_table_the_remedies_and_a_verdict() -> None:
-    lines = as_text([GOOD, POOR, LACK]).splitlines()
+    lines = report_text([GOOD, POOR, LACK]).splitlines()
     assert lines[:3] == ["one    ok       there", "two    limited  half", "three  missing  absent"]
     assert lines[4:8] == [
         "two is limited: slow",
@@ -43,15 +53,15 @@ def test_the_text_is_a_table_the_remedies_and_a_verdict() -> None:
         "  pip install three",
     ]
     assert lines[-1] == "rrl cannot run here yet: three"
-    assert as_text([GOOD, SPARE]).splitlines()[-1].startswith("rrl can run here")
+    assert report_text([GOOD, SPARE]).splitlines()[-1].startswith("rrl can run here")
 
 
 def test_the_same_is_there_for_programs() -> None:
-    report = json.loads(as_json([GOOD, LACK]))
+    report = json.loads(report_json([GOOD, LACK]))
     assert report["usable"] is False
     assert report["findings"][1] == {
         "what": "three", "state": "missing", "detail": "absent", "needed": True, "why": "nothing works",
-        "mend": "pip install three",
+        "remedy": "pip install three",
     }  # fmt: skip
 
 
@@ -69,14 +79,14 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on() -> None:
 
 
 def test_a_program_that_fails_says_why_in_its_last_line() -> None:
-    assert ask([sys.executable, "-c", "import sys; sys.exit('one\\nlast\\n')"]) == (None, "last")
-    assert ask([sys.executable, "-c", "import os; os._exit(7)"])[1].endswith("code 7")
-    assert ask(["no-such-program"])[0] is None
+    assert output_of([sys.executable, "-c", "import sys; sys.exit('one\\nlast\\n')"]) == (None, "last")
+    assert output_of([sys.executable, "-c", "import os; os._exit(7)"])[1].endswith("code 7")
+    assert output_of(["no-such-program"])[0] is None
 
 
 def test_a_program_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_programs, "PATIENCE", 0.2)
-    found, why = ask([sys.executable, "-c", "import time; time.sleep(60)"])
+    found, why = output_of([sys.executable, "-c", "import time; time.sleep(60)"])
     assert found is None
     assert "longer than 0.2 s" in why
 
@@ -104,11 +114,11 @@ def test_a_library_that_is_not_installed_names_the_extra(monkeypatch: pytest.Mon
     monkeypatch.setattr(libraries, "_version", lambda name: None)
     monkeypatch.setattr(libraries, "probe", lambda name, *modules: ({}, ""))
     found = {finding.what: finding for finding in libraries.libraries()}
-    assert found["peft"].mend == "pip install 'rrl[lora]'"
+    assert found["peft"].remedy == "pip install 'rrl[lora]'"
     assert "policy.lora" in found["peft"].why
     assert not found["peft"].needed
     assert found["transformers"].needed
-    assert found["transformers"].mend.startswith("pip install 'transformers")
+    assert found["transformers"].remedy.startswith("pip install 'transformers")
 
 
 def test_a_library_that_breaks_when_imported_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +144,7 @@ def test_a_version_out_of_range_is_told_with_the_range(monkeypatch: pytest.Monke
     monkeypatch.setattr(libraries, "_version", lambda name: "4.0.0" if name == "transformers" else real(name))
     finding = libraries._library("transformers", "")
     assert (finding.state, finding.detail) == ("limited", "4.0.0")
-    assert "transformers<" in finding.mend
+    assert "transformers<" in finding.remedy
 
 
 def test_vllm_is_compared_with_what_it_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +230,7 @@ def test_a_sandbox_is_told_by_what_works_and_what_programs_reach(
     [told] = surroundings.sandbox()
     assert (told.state, told.detail) == (state, detail)
     assert why in told.why
-    assert told.mend == {"ok": "", "limited": "apt-get install bubblewrap"}.get(state, told.mend)
+    assert told.remedy == {"ok": "", "limited": "apt-get install bubblewrap"}.get(state, told.remedy)
 
 
 def test_the_sandbox_is_really_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +323,7 @@ def test_the_command_reports_a_broken_library_and_ends_with_1(tmp_path: Path) ->
     assert done.returncode == 1
     assert found["deepspeed"]["why"] == "OSError: libaio.so.1: cannot open"
     assert found["torch"]["state"] == found["hydra-core"]["state"] == "ok"
-    assert all(finding["why"] and finding["mend"] for finding in found.values() if finding["state"] == "missing")
+    assert all(finding["why"] and finding["remedy"] for finding in found.values() if finding["state"] == "missing")
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 

@@ -137,7 +137,7 @@ def _warm_start() -> tuple[int, int]:
         need_of(settings(), Network("actor", whole, 0, whole, 1536)), whole=whole, shape=passes.shape(model.config),
         longest_prompt=13, longest_reference=11, rows={"warm start": rows},
     )  # fmt: skip
-    return phases(work)["warm start"] + 4 * whole, sum(memory.warm_start(need).values())
+    return phases(work)["warm start"] + 4 * whole, sum(memory.supervised(need).values())
 
 
 # --- DeepSpeed's numbers ----------------------------------------------------------------------------------------------

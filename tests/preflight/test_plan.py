@@ -22,7 +22,7 @@ from rrl.config.check import Parts, load
 from rrl.errors import ConfigError, DataError, UsageError
 from rrl.preflight import capacity
 from rrl.preflight.capacity import Disk, Phase, shortages
-from rrl.preflight.plan import Plan, _passed, as_text, at_start, plan
+from rrl.preflight.plan import Plan, _passed, at_start, plan, plan_text
 from rrl.processes.machine import MemoryInfo
 from rrl.runs.assemble import prepare
 from rrl.training.course import Between, Course
@@ -139,7 +139,7 @@ class OwnLoop(NoLoop):
 
 def test_a_loop_of_ones_own_forecasts_itself(tmp_path: Path) -> None:
     config, parts = configured(tmp_path, "run.save_freq=null", "run.test_freq=40")
-    text = as_text(plan(config, replace(parts, trainer=OwnLoop())))
+    text = plan_text(plan(config, replace(parts, trainer=OwnLoop())))
     assert "a step       7.5 tokens are likely\n             mini-batch: 3 sequences = 1 process x 1 " in text
     assert "training     40 to 80 steps -> 120 to 240 optimiser steps\n             640 new tokens at most; " in text
     assert "6 to 7 evaluations" in text
@@ -171,7 +171,7 @@ def test_a_course_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_problems_are_counted_by_level(tmp_path: Path) -> None:
-    text = as_text(planned(tmp_path))
+    text = plan_text(planned(tmp_path))
     # Prompts: a digit, ten instructions, "=" and the begin token; references: 3 or 10 digits and the end token.
     assert "train: 40 (L3 20, L10 20); tokens: prompts 13 to 13, references 7.5 on average\n" in text
     assert "test: 15 (L3 5, L6 5, L10 5); tokens: prompts 13 to 13, references 7.3 on average\n" in text
@@ -292,7 +292,7 @@ def test_a_dry_run_refuses_the_directory_of_a_run(tmp_path: Path) -> None:
 
 
 def test_the_text_names_every_phase_and_every_stage(tmp_path: Path) -> None:
-    text = as_text(planned(tmp_path, "policy.zero_stage=1"))
+    text = plan_text(planned(tmp_path, "policy.zero_stage=1"))
     for phase in ("loading", "warm start", "gen", "old_log_prob", "update_actor"):
         assert f"\n             {phase}" in text
     assert [line.split()[0] for line in text.splitlines()[-4:]] == ["0", "1", "2", "3"]
@@ -318,7 +318,7 @@ def test_a_start_tells_its_plan_in_a_few_lines(tmp_path: Path) -> None:
     ]  # 10 x 256 x 16 tokens; 15 problems, each one greedy response and 4 samples
     # The same estimates as the whole plan's: the program's 256 MiB and what the tiny model takes.
     assert re.fullmatch(
-        r"plan: memory of each process, estimated, of what is free: loading 2\d\d MiB of 8 GiB, "
+        r"plan: memory of each process, estimated, of the free memory: loading 2\d\d MiB of 8 GiB, "
         r"gen 2\d\d MiB of 8 GiB, old_log_prob 2\d\d MiB of 8 GiB, update_actor 3\d\d MiB of 8 GiB",
         lines[3],
     )
@@ -347,4 +347,4 @@ def test_what_cannot_be_planned_is_trained_all_the_same(tmp_path: Path) -> None:
 
 def test_bounds_are_told_with_what_is_likely(tmp_path: Path) -> None:
     limited = planned(tmp_path, "trainer.total_tokens=300000", "trainer.total_training_steps=null")
-    assert "74 to 1,172 (157) steps -> 296 to 4,688 (628) optimiser steps" in as_text(limited)
+    assert "74 to 1,172 (157) steps -> 296 to 4,688 (628) optimiser steps" in plan_text(limited)

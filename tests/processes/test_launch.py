@@ -28,13 +28,13 @@ from rrl.processes.stopping import (
     STOP,
     Signals,
     StopRequest,
-    ask_to_stop,
-    asked_to_stop,
     obeying,
-    withdraw,
+    remove_requests,
+    request_stop,
+    stop_requested,
 )
 from rrl.processes.watchdog import Watchdog
-from rrl.records.status import hold, write_state
+from rrl.records.status import RunLock, write_state
 
 pytestmark = pytest.mark.clock
 
@@ -254,11 +254,11 @@ def test_the_exit_code_follows_what_ranks_tell(
 def test_what_ranks_cannot_tell_is_told_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_state(tmp_path, "interrupted", None, 2)  # by an earlier process
     assert ending(tmp_path, monkeypatch, 0) == 1  # DeepSpeed's runner returns 0 when its launcher was killed
-    assert why(tmp_path) == f"failed: the processes ended with code 0 and told nothing; see {tmp_path}"
+    assert why(tmp_path) == f"failed: the processes ended with code 0 without a report; see {tmp_path}"
 
 
 def test_what_another_run_tells_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hold(tmp_path):
+    with RunLock(tmp_path):
         write_state(tmp_path, "running", None, 2)
         assert ending(tmp_path, monkeypatch, 2) == 2
         assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
@@ -278,7 +278,7 @@ def test_ranks_are_asked_by_a_signal_where_no_file_can_be_written(
     def refused(folder: Path, *, now: bool) -> None:
         raise OSError
 
-    monkeypatch.setattr("rrl.processes.launch.ask_to_stop", refused)
+    monkeypatch.setattr("rrl.processes.launch.request_stop", refused)
     tell = "import os, time; from rrl.processes.launch import take_signals; take_signals(); os.kill(os.getppid(), 15)"
     assert ending(tmp_path, monkeypatch, 0, f"{tell}; time.sleep(600)") == 130
 
@@ -289,7 +289,7 @@ def test_launchers_hold_signals_back_and_ranks_take_them(tmp_path: Path, monkeyp
         "import os; os.kill(os.getpid(), 15); from rrl.processes.launch import take_signals; "
         "print('held back', flush=True); {}"
     )
-    monkeypatch.setattr(Launcher, "_tell", lambda self, folder, code, signals: codes.append(code))
+    monkeypatch.setattr(Launcher, "_report", lambda self, folder, code, signals: codes.append(code))
     codes: list[int] = []
     ending(tmp_path, monkeypatch, 0, tell.format("pass"))
     ending(tmp_path, monkeypatch, 0, tell.format("take_signals()"))
@@ -298,17 +298,17 @@ def test_launchers_hold_signals_back_and_ranks_take_them(tmp_path: Path, monkeyp
 
 
 def test_what_was_asked_of_earlier_processes_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask_to_stop(tmp_path)
-    ask_to_stop(tmp_path, now=True)
+    request_stop(tmp_path)
+    request_stop(tmp_path, now=True)
     ending(tmp_path, monkeypatch, 0)
     assert not (tmp_path / STOP).exists() and not (tmp_path / NOW).exists()
 
 
 def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path) -> None:
     write_state(tmp_path, "interrupted", None, 2)
-    assert why(tmp_path) == f"interrupted; nothing is saved yet; go on: rrl-train resume={tmp_path}"
+    assert why(tmp_path) == f"interrupted; nothing is saved yet; continue: rrl-train resume={tmp_path}"
     (tmp_path / "checkpoints" / "step-000012").mkdir(parents=True)
-    assert why(tmp_path) == f"interrupted; saved as step-000012; go on: rrl-train resume={tmp_path}"
+    assert why(tmp_path) == f"interrupted; saved as step-000012; continue: rrl-train resume={tmp_path}"
 
 
 # --- asked to stop ----------------------------------------------------------------------------------------------------
@@ -395,12 +395,12 @@ def test_a_reader_that_ctrl_c_has_ended_too_costs_nothing() -> None:
 
 
 def test_requests_are_files_that_can_be_withdrawn(tmp_path: Path) -> None:
-    ask_to_stop(tmp_path)
+    request_stop(tmp_path)
     assert (tmp_path / "stop").exists() and not (tmp_path / "stop-now").exists()
-    ask_to_stop(tmp_path, now=True)
+    request_stop(tmp_path, now=True)
     assert (tmp_path / "stop-now").exists()
-    withdraw(tmp_path)
-    withdraw(tmp_path)
+    remove_requests(tmp_path)
+    remove_requests(tmp_path)
     assert not [*tmp_path.iterdir()]
 
 
@@ -408,7 +408,7 @@ def test_requests_are_files_that_can_be_withdrawn(tmp_path: Path) -> None:
 def test_how_urgently_a_run_is_asked(tmp_path: Path, names: str, asked: int) -> None:
     for name in names.split():
         (tmp_path / name).touch()
-    assert asked_to_stop(tmp_path) == asked
+    assert stop_requested(tmp_path) == asked
 
 
 @pytest.mark.parametrize(("name", "code"), [("stop", 11), ("stop-now", 130)])
@@ -436,7 +436,7 @@ def test_what_is_asked_after_the_work_is_not_done(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(stopping, "EVERY", 0.05)
     with obeying(tmp_path):
         pass
-    ask_to_stop(tmp_path, now=True)
+    request_stop(tmp_path, now=True)
     time.sleep(0.2)
 
 

@@ -13,7 +13,7 @@ import torch
 from rrl.config.check import load
 from rrl.errors import ConfigError, DataError
 from rrl.processes.machine import in_words
-from rrl.processes.out_of_memory import OutOfMemory, explain, explained, lower
+from rrl.processes.out_of_memory import OutOfMemory, lower, out_of_memory_message, report_out_of_memory
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 37.25 GiB. GPU 0 has a total capacity of 79.20 GiB of which 2.1 GiB is free."
@@ -37,8 +37,8 @@ def real_error() -> RuntimeError:
 
 
 def test_the_real_error_of_the_allocator_is_explained(config: dict[str, Any]) -> None:
-    told = str(explain(real_error(), "update_actor", config, 1))
-    assert told.startswith(f"update_actor: {in_words(2**50)} could not be had")
+    told = str(out_of_memory_message(real_error(), "update_actor", config, 1))
+    assert told.startswith(f"update_actor: {in_words(2**50)} could not be allocated")
     assert "policy.micro_batch_size: 320; try policy.micro_batch_size=160" in told
 
 
@@ -57,7 +57,7 @@ def test_the_real_error_of_the_allocator_is_explained(config: dict[str, Any]) ->
     ids=lambda error: f"{type(error).__name__} {error}"[:40],
 )  # fmt: skip
 def test_every_library_has_its_own_words_for_it(error: Exception, config: dict[str, Any]) -> None:
-    assert explain(error, "gen", config, 1) is not None
+    assert out_of_memory_message(error, "gen", config, 1) is not None
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_every_library_has_its_own_words_for_it(error: Exception, config: dict[s
     ],
 )
 def test_other_errors_are_left_alone(error: BaseException, config: dict[str, Any]) -> None:
-    assert explain(error, "gen", config, 1) is None
+    assert out_of_memory_message(error, "gen", config, 1) is None
 
 
 def test_an_error_that_was_wrapped_is_found(config: dict[str, Any]) -> None:
     wrapped = DataError("model.path: 'x' cannot be read")
     wrapped.__cause__ = torch.OutOfMemoryError(CUDA)
-    assert "37.2 GiB could not be had" in str(explain(wrapped, None, config, 1))
+    assert "37.2 GiB could not be allocated" in str(out_of_memory_message(wrapped, None, config, 1))
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
@@ -85,14 +85,14 @@ def test_an_error_that_was_wrapped_is_found(config: dict[str, Any]) -> None:
 
 def test_without_a_phase_it_happened_before_the_first_step(config: dict[str, Any]) -> None:
     for phase in (None, ""):
-        told = str(explain(MemoryError(), phase, config, 1))
-        assert told.startswith("before the first step: memory could not be had")
+        told = str(out_of_memory_message(MemoryError(), phase, config, 1))
+        assert told.startswith("before the first step: memory could not be allocated")
         assert "policy.micro_batch_size=160" in told
 
 
 def test_the_peak_is_that_of_this_process(config: dict[str, Any]) -> None:
     held = torch.ones(2**26, dtype=torch.float32)  # 256 MiB
-    [line, *_] = str(explain(MemoryError(), "gen", config, 1)).splitlines()
+    [line, *_] = str(out_of_memory_message(MemoryError(), "gen", config, 1)).splitlines()
     size, unit = line.rpartition("peak was ")[2].split()[:2]
     assert float(size) * {"MiB": 2**20, "GiB": 2**30}[unit] > held.nbytes
     assert line.endswith("of main memory")
@@ -150,7 +150,7 @@ def test_an_engine_without_a_batch_size_is_given_none(config: dict[str, Any]) ->
 
 def test_a_run_that_lacks_memory_ends_with_the_explanation(config: dict[str, Any]) -> None:
     phase = ["gen"]
-    with pytest.raises(OutOfMemory, match="old_log_prob: ") as error, explained(config, lambda: phase[0], 1):
+    with pytest.raises(OutOfMemory, match="old_log_prob: ") as error, report_out_of_memory(config, lambda: phase[0], 1):
         phase[0] = "old_log_prob"
         raise real_error()
     assert isinstance(error.value.__cause__, RuntimeError)
@@ -158,7 +158,7 @@ def test_a_run_that_lacks_memory_ends_with_the_explanation(config: dict[str, Any
 
 
 def test_a_run_that_fails_otherwise_fails_as_it_does(config: dict[str, Any]) -> None:
-    with pytest.raises(ZeroDivisionError), explained(config, lambda: "gen", 1):
+    with pytest.raises(ZeroDivisionError), report_out_of_memory(config, lambda: "gen", 1):
         raise ZeroDivisionError
 
 
@@ -169,7 +169,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from fixtures.training import make_engine, make_trainer, tiny
 from rrl.config.check import load
-from rrl.processes.out_of_memory import OutOfMemory, explained
+from rrl.processes.out_of_memory import OutOfMemory, report_out_of_memory
 
 config = load("train", [sys.argv[2]])[0]
 group, name, value = *sys.argv[2].partition("=")[0].split("."), int(sys.argv[2].partition("=")[2])
@@ -181,7 +181,7 @@ pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[3]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    with explained(config, lambda: trainer.clock.current()[0], 1):
+    with report_out_of_memory(config, lambda: trainer.clock.current()[0], 1):
         trainer.step()
 except OutOfMemory as error:
     print(error)
@@ -205,4 +205,4 @@ def test_a_real_lack_of_memory_names_phase_and_key(setting: str, spare: int, pha
 def test_an_error_that_comes_from_itself_has_an_end() -> None:
     one, other = OSError(28, "No space left on device"), ValueError("x")
     one.__cause__, other.__cause__ = other, one
-    assert explain(other, "gen", {}, 1) is None
+    assert out_of_memory_message(other, "gen", {}, 1) is None

@@ -22,7 +22,7 @@ from rrl.records.console import cleaned
 from rrl.records.display import Bar, Lines
 from rrl.records.progress import Stretch, bar_text
 from rrl.records.pulse import beat
-from rrl.records.summary import closing
+from rrl.records.summary import closing_lines
 
 STEP = {
     "training/global_step": 31.0, "budget/tokens_generated": 126_000.0, "critic/score/fresh/mean": 0.4118,
@@ -312,7 +312,7 @@ def test_a_phase_that_lasts_is_told_of_within_one_and_a_half_intervals(caplog: p
         time.sleep(0.02)
     lines.close()
     assert caplog.messages[0] == "rrl: loading begins"
-    assert all("loading goes on for 0 s; nothing done" in message for message in caplog.messages[1:3])
+    assert all("loading continues for 0 s; nothing done" in message for message in caplog.messages[1:3])
 
 
 def test_lines_have_local_time_with_its_distance_from_utc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ LIMITS = {"trainer": {"total_tokens": 300_000, "total_training_steps": None}}
 
 def test_a_finished_run_ends_with_what_came_of_it_and_what_to_type(tmp_path: Path) -> None:
     run = a_run(tmp_path / "my run", measured(0, 0.25, 0.125), measured(2, 0.5, 0.25), last=2)
-    assert closing(run, "finished", LIMITS) == [
+    assert closing_lines(run, "finished", LIMITS) == [
         "finished after 2 steps, 2,048 tokens generated, 4 min 2 s",
         "accuracy (greedy): 0.250 [0.125, 0.375] before, 0.500 [0.375, 0.625] at step 2",
         "  by level: L3 0.875 -> 0.875, L10 0.125 -> 0.250",
@@ -384,15 +384,15 @@ def test_a_finished_run_ends_with_what_came_of_it_and_what_to_type(tmp_path: Pat
 
 def test_a_run_that_was_interrupted_or_failed_ends_with_how_to_go_on(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", measured(0, 0.25, 0.125))
-    assert closing(run, "interrupted", LIMITS)[1:] == [
+    assert closing_lines(run, "interrupted", LIMITS)[1:] == [
         "accuracy (greedy): 0.250 [0.125, 0.375] before training",
         "memory of a process: at most 1.25 GiB, in update_actor",
-        f"run: {run}", "model: none is saved yet", f"go on: rrl-train resume={run}",
+        f"run: {run}", "model: none is saved yet", f"continue: rrl-train resume={run}",
     ]  # fmt: skip
     (run / "checkpoints" / "step-000001" / "actor").mkdir(parents=True)
-    assert closing(run, "failed", LIMITS)[-3:] == [
-        f"model: {run / 'checkpoints' / 'step-000001' / 'actor'}", f"what it said: {run / 'logs'}",
-        f"go on: rrl-train resume={run}",
+    assert closing_lines(run, "failed", LIMITS)[-3:] == [
+        f"model: {run / 'checkpoints' / 'step-000001' / 'actor'}", f"logs: {run / 'logs'}",
+        f"continue: rrl-train resume={run}",
     ]  # fmt: skip
 
 
@@ -402,14 +402,14 @@ def test_steps_in_which_engine_and_policy_differed_are_counted_at_the_end(tmp_pa
     text = "".join(json.dumps({"step": step, **row}) + "\n" for step, row in enumerate(rows))
     (run / "metrics.jsonl").write_text(text)
     told = {"trainer": {**LIMITS["trainer"], "mismatch_limit": 0.01}}
-    assert "engine and policy differed by more than 0.01 in 2 steps" in closing(run, "finished", told)
-    assert not any("differed" in line for line in closing(run, "finished", LIMITS))
+    assert "engine and policy differed by more than 0.01 in 2 steps" in closing_lines(run, "finished", told)
+    assert not any("differed" in line for line in closing_lines(run, "finished", LIMITS))
 
 
 def test_the_last_words_of_a_failed_run_stand_below_the_traceback_too() -> None:
     program = (
-        "import logging; from rrl.cli import shell; shell.quieten(); from rrl.processes.logs import tell_twice\n"
-        "tell_twice(['go on: so'])\nraise ValueError('x')"
+        "import logging; from rrl.cli import shell; shell.quieten(); from rrl.processes.logs import log_lines_twice\n"
+        "log_lines_twice(['go on: so'])\nraise ValueError('x')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     said = [line.split(" ", 1)[-1] for line in done.stderr.splitlines()]
@@ -417,7 +417,7 @@ def test_the_last_words_of_a_failed_run_stand_below_the_traceback_too() -> None:
 
 
 def test_a_run_that_never_began_has_no_last_words(tmp_path: Path) -> None:
-    assert closing(tmp_path, "failed", LIMITS) == []
+    assert closing_lines(tmp_path, "failed", LIMITS) == []
 
 
 # --- peaks of memory --------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_a_copy_that_fails_is_told_with_where_the_model_is(
 ) -> None:
     monkeypatch.setattr(shutil, "copytree", raising(shutil.Error("no space")))
     small = {"warmstart.steps": 1, "warmstart.batch_size": 2}
-    with pytest.raises(StorageError, match=r"takes no copy \(no space\); the model is in '.*/cache/sft-"):
+    with pytest.raises(StorageError, match=r"cannot be written \(no space\); the model is in '.*/cache/sft-"):
         sft._sft([word for word in words(base, tmp_path / "sft", **small) if not word.startswith("warmstart=")])
 
 
@@ -123,8 +123,8 @@ def test_what_cannot_be_saved_is_told_before_training(
     with pytest.raises(DataError) as caught:
         start(base, tmp_path / "run")
     assert list(caught.value.faults) == [
-        f"{what} cannot be saved as transformers does (ValueError: not this one); every save of a run would fail so; "
-        "mend its files"
+        f"{what} cannot be saved as transformers does (ValueError: not this one); every save of the run would fail; "
+        "fix its files"
     ]
     assert not (tmp_path / "run").exists()
 
@@ -167,7 +167,7 @@ def test_no_weight_is_copied_for_the_rehearsal(tmp_path: Path, monkeypatch: pyte
 def test_too_small_a_disk_is_told_before_training(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
-    with pytest.raises(StorageError, match=r"0.0 MB are free .* MB for a checkpoint of the first step; make room"):
+    with pytest.raises(StorageError, match=r"0.0 MB are free .* MB for a checkpoint of the first step; free space"):
         start(base, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -201,7 +201,7 @@ def test_weights_that_transformers_does_not_write_are_written_plainly(
         start(base, run, run__save_freq=1)
     told = "the model cannot be saved as transformers does (RuntimeError: shared tensors)"
     assert list(caught.value.faults) == [f"{told}; its weights are in {run / 'actor' / 'weights.pt'}"]
-    assert f"checkpoint of step 1, actor: {told}; training can go on from it" in caplog.messages
+    assert f"checkpoint of step 1, actor: {told}; training can continue from it" in caplog.messages
     weights = torch.load(run / "actor" / "weights.pt")
     assert weights["lm_head.weight"].shape == (260, 16)
     assert AutoTokenizer.from_pretrained(run / "actor").eos_token_id == 2
@@ -274,7 +274,7 @@ def test_weights_that_the_disk_does_not_take_go_elsewhere(
 
 def test_what_can_be_written_nowhere_is_said_to_be_nowhere(tmp_path: Path) -> None:
     fail = raising(OSError(errno.ENOSPC, "No space left on device"))
-    told = pytest.raises(StorageError, match="ValueError: x; the weights could be written nowhere")
+    told = pytest.raises(StorageError, match="ValueError: x; the weights could not be written anywhere")
     with told, rescued(fail, "x", tmp_path):
         raise ValueError("x")
     with pytest.raises(ValueError, match=r"^x$"), rescued(None, "x", tmp_path):

@@ -91,7 +91,7 @@ def test_records_logs_and_messages_show_the_name(tmp_path: Path, capsys: pytest.
         load("train", [f'seed="{VALUE}"'])
 
     assert shell.guarded(refuse) == 2
-    shell._tell_bug(ValueError, ValueError(VALUE), None)
+    shell._print_traceback(ValueError, ValueError(VALUE), None)
     said = capsys.readouterr().err
     assert "seed: expected int, got '<SERVICE_API_KEY>'" in said.replace('"', "'")
     assert "ValueError: <SERVICE_API_KEY>" in said

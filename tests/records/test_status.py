@@ -16,7 +16,7 @@ import pytest
 
 from rrl.cli import shell, status
 from rrl.errors import ConfigError
-from rrl.records.status import hold, last_checkpoint, read_state, write_state
+from rrl.records.status import RunLock, last_checkpoint, read_state, write_state
 
 pytestmark = pytest.mark.clock
 
@@ -46,8 +46,8 @@ def run(tmp_path: Path) -> Path:
 TRAINING = """
 import os, sys, time
 from pathlib import Path
-from rrl.records.status import hold, write_state
-lock = hold(Path(sys.argv[1]))
+from rrl.records.status import RunLock, write_state
+lock = RunLock(Path(sys.argv[1]))
 write_state(Path(sys.argv[1]), "running", processes=2)
 if os.fork() == 0:
     print(os.getpid(), flush=True)  # the helper itself, for by now it has let go of the lock
@@ -73,7 +73,7 @@ def training(run: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_directory_in_which_a_living_process_trains_is_refused(run: Path, training: subprocess.Popen[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        hold(run)
+        RunLock(run)
     assert caught.value.faults == (
         f"run.dir: {str(run)!r} is being trained by pid {training.pid} on host {HOST}; expected a directory that no "
         "process trains in; wait for its end, stop it, or give another run.dir",
@@ -85,14 +85,14 @@ def test_a_directory_whose_process_was_killed_is_free_though_its_helper_lives(
 ) -> None:
     training.kill()
     training.wait()
-    with hold(run):
+    with RunLock(run):
         assert json.loads((run / ".lock").read_text()) == {"pid": os.getpid(), "host": HOST}
 
 
 def test_a_lock_can_be_given_back(tmp_path: Path) -> None:
-    with hold(tmp_path / "new" / "run"), pytest.raises(ConfigError):
-        hold(tmp_path / "new" / "run")
-    hold(tmp_path / "new" / "run").release()
+    with RunLock(tmp_path / "new" / "run"), pytest.raises(ConfigError):
+        RunLock(tmp_path / "new" / "run")
+    RunLock(tmp_path / "new" / "run").release()
 
 
 def test_looking_at_a_run_does_not_keep_another_process_from_it(run: Path) -> None:
@@ -104,7 +104,7 @@ def test_looking_at_a_run_does_not_keep_another_process_from_it(run: Path) -> No
     try:
         time.sleep(0.5)
         for _ in range(200):
-            hold(run).release()
+            RunLock(run).release()
         assert looking.poll() is None, "it looked all the while"
     finally:
         looking.kill()
@@ -118,8 +118,8 @@ def test_a_file_system_without_locks_is_told_of_and_no_hindrance(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    hold(run)
-    assert "cannot be locked (Operation not supported); take care that nothing else trains in it" in caplog.text
+    RunLock(run)
+    assert "cannot be locked (Operation not supported); make sure that nothing else trains in it" in caplog.text
     write_state(run, "running")
     assert read_state(run).state == "running"
     dead = {**json.loads((run / "status.json").read_text()), "pid": 2**22 + 1}
@@ -176,7 +176,7 @@ def test_a_run_whose_process_is_gone_without_a_word_was_killed(run: Path, traini
     training.wait()
     state = read_state(run)
     assert state.state == "killed"
-    assert state.reason == f"its process {training.pid} on {HOST} is gone and told nothing"
+    assert state.reason == f"its process {training.pid} on {HOST} ended without a report"
 
 
 @pytest.mark.parametrize("told", ["finished", "interrupted", "failed"])
@@ -247,9 +247,11 @@ DAMAGE = {
     "status.json": {
         "": "status.json cannot be read (",
         "[]": "status.json is no JSON object",
-        '{"state": "running"}': "status.json is none of rrl's",
-        '{"state": "x", "pid": 1, "host": "h", "started": "s", "processes": 1}': "status.json is none of rrl's",
-        '{"state": "failed", "pid": "1", "host": "h", "started": "s", "processes": 1}': "status.json is none of rrl's",
+        '{"state": "running"}': "status.json was not written by rrl",
+        '{"state": "x", "pid": 1, "host": "h", "started": "s", "processes": 1}': "status.json was not written by rrl",
+        '{"state": "failed", "pid": "1", "host": "h", "started": "s", "processes": 1}': (
+            "status.json was not written by rrl"
+        ),
     },
 }
 

@@ -124,7 +124,7 @@ def test_a_sink_that_fails_is_told_of_once_and_costs_no_row(
     tracker.finish()
     assert [row["step"] for row in rows(folder)] == [0, 1, 2]
     assert warnings(caplog) == [
-        f"logger: Notes fails (RuntimeError: no {broken}); the run goes on with metrics.jsonl alone"
+        f"logger: Notes fails (RuntimeError: no {broken}); the run continues with metrics.jsonl alone"
     ]
     before = {"start": 0, "log": 1, "samples": 2, "summary": 7, "finish": 8}
     assert len(notes.told) == before[broken]
@@ -150,7 +150,9 @@ def test_numbers_that_are_not_finite_are_null_in_the_file_and_themselves_in_a_si
 @pytest.mark.parametrize(("after", "step"), [(None, 1), (None, -1), (4, 4), (4, 6), (0, 0)])
 def test_a_row_that_would_make_a_hole_or_a_double_is_refused(after: int | None, step: int, folder: Path) -> None:
     tracker = Tracker(folder, None, CONFIG, after)
-    with pytest.raises(AssertionError, match=f"a row of step {step} where that of {0 if after is None else after + 1}"):
+    with pytest.raises(
+        AssertionError, match=f"got a row of step {step}, expected step {0 if after is None else after + 1}"
+    ):
         tracker.log(step, {})
     assert rows(folder) == []
 
@@ -295,7 +297,7 @@ def test_when_weights_and_biases_breaks_in_the_middle_the_run_goes_on_and_says_s
     (told,) = warnings(caplog)
     assert told.startswith("logger: WandB fails (")
     assert re.search(why, told)
-    assert told.endswith("); the run goes on with metrics.jsonl alone")
+    assert told.endswith("); the run continues with metrics.jsonl alone")
 
 
 def test_weights_and_biases_that_cannot_even_be_imported_stops_nothing(
@@ -308,7 +310,7 @@ def test_weights_and_biases_that_cannot_even_be_imported_stops_nothing(
     tracker.finish()
     assert rows(folder) == [{"step": 0, "x": 0.0}]
     assert warnings(caplog) == [
-        "logger: WandB fails (OSError: half installed); the run goes on with metrics.jsonl alone"
+        "logger: WandB fails (OSError: half installed); the run continues with metrics.jsonl alone"
     ]
 
 
@@ -322,7 +324,7 @@ def test_what_weights_and_biases_does_not_take_waits_up_to_a_bound(
     for step in range(100):
         tracker.samples(step, [{"response": "x" * 2**19}])
     assert warnings(caplog) == [
-        "logger: WandB fails (it has not taken 1 MiB); the run goes on with metrics.jsonl alone"
+        "logger: WandB fails (it has not taken 1 MiB); the run continues with metrics.jsonl alone"
     ]
 
 

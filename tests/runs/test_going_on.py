@@ -121,7 +121,7 @@ def test_a_run_stays_in_its_folder(begun: Path) -> None:
         with pytest.raises(ConfigError) as refused:
             resume(begun, [f"run.dir={other}"])
         assert refused.value.faults == (
-            f"run.dir: {told}, but a run that is resumed stays in its folder {str(begun)!r}; leave run.dir out, or "
+            f"run.dir: {told}, but a resumed run stays in its folder {str(begun)!r}; omit run.dir, or "
             "begin a new run without resume",
         )
 

@@ -185,7 +185,7 @@ def test_resume_auto_begins_a_run_and_then_goes_on_with_it(whole: Path, tmp_path
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         _train(f"resume={tmp_path}")
-    with pytest.raises(ConfigError, match="'auto' needs to know where the run is"):
+    with pytest.raises(ConfigError, match="'auto' needs the run's directory"):
         _train("resume=auto")
 
 

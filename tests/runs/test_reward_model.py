@@ -26,8 +26,8 @@ from rrl.errors import DataError, DivergenceError
 from rrl.functional import bradley_terry_loss
 from rrl.interfaces import RewardModel, Task
 from rrl.parts.reward_models.fit_sequence import with_head
-from rrl.records.display import Silent
-from rrl.runs.reward_model import measure
+from rrl.records.display import Display
+from rrl.runs.reward_model import measure_reward_model
 from rrl.training.calibration import expected_calibration_error, log_loss, preference, reliability, share_chosen
 from rrl.training.preference_pairs import PairChoice
 from rrl.types import Pair
@@ -110,7 +110,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
 
 
 def test_a_sequence_model_learns_a_planted_preference(taught: RewardModel) -> None:
-    report = measure(taught, TEST, Silent())
+    report = measure_reward_model(taught, TEST, Display())
     assert report["accuracy"] > 0.9
     assert report["log_loss"] < 0.4
     assert {level: part["pairs"] for level, part in report["levels"].items()} == {"harmless": 50, "helpful": 50}
@@ -134,7 +134,7 @@ def test_the_saved_model_says_the_same_through_transformers_alone(taught: Reward
 def test_a_head_on_frozen_embeddings_learns_a_planted_preference(features: str, tmp_path: Path) -> None:
     trainer = embeddings_trainer(saved_encoder(tmp_path / "encoder"), features)
     reward_model = trainer.train(None, None, TRAIN, tmp_path / "head", 0, silent)
-    assert measure(reward_model, TEST, Silent())["accuracy"] > 0.9
+    assert measure_reward_model(reward_model, TEST, Display())["accuracy"] > 0.9
 
 
 def test_a_new_head_begins_at_zero_on_the_language_models_own_trunk() -> None:

@@ -293,8 +293,8 @@ def test_the_key_is_in_no_file_and_in_nothing_that_is_printed(
 
 def test_a_judge_needs_two_sides_and_two_sides_need_a_judge(run: Path, server: ChatServer, tmp_path: Path) -> None:
     assert faults(f"from_run={run}", "against=sft", "judgements=x") == [
-        "against: nobody judges; expected a judge, as in judge=openai, with it",
-        "judgements: nobody judges; expected a judge, as in judge=openai, with it",
+        "against: needs a judge, as in judge=openai, and there is none; give one",
+        "judgements: needs a judge, as in judge=openai, and there is none; give one",
     ]
     (told,) = faults(*asked(server, tmp_path, f"from_run={run}"))
     assert told.startswith("against: missing; a judge compares two sides; expected another run's directory, sft ")
@@ -307,10 +307,12 @@ def test_a_warm_start_is_that_of_a_run_that_had_one(run: Path, server: ChatServe
     (bare / "actor").mkdir(parents=True)
     (bare / "config.yaml").write_text((run / "config.yaml").read_text())
     (told,) = faults(*asked(server, tmp_path, f"from_run={bare}", "against=sft"))
-    assert told.startswith(f"against: sft, but '{bare}/start' is not there: the run had no warm start; expected one; ")
+    assert told.startswith(
+        f"against: sft, but '{bare}/start' does not exist: the run has no warm start; expected one; "
+    )
     (bare / "actor").rmdir()
     (told,) = faults(*asked(server, tmp_path, f"from_run={run}", f"against={bare}"))
-    assert told == f"against: '{bare}' is a run without actor/; expected one that came to its end"
+    assert told == f"against: '{bare}' is a run without actor/; expected a finished run"
 
 
 def test_a_side_that_is_not_there_is_told_before_the_other_one_writes(
@@ -324,7 +326,7 @@ def test_a_side_that_is_not_there_is_told_before_the_other_one_writes(
 def test_data_without_answers_are_no_side(run: Path, server: ChatServer, tmp_path: Path) -> None:
     _, parts = load("evaluate", asked(server, tmp_path), run=str(run))
     task = type("Bare", (), {"examples": lambda self, split: [], "vocabulary": lambda self: None})()
-    with pytest.raises(DataError, match="no problem at all"):
+    with pytest.raises(DataError, match="no problem in the split"):
         arena._in_common(arena.replace(parts, task=task), arena.Side(name="reference", parts=None))
 
 

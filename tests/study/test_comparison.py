@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rrl.cli.report import _numbers, _read
+from rrl.cli.report import _budgets, _parse_arguments
 from rrl.errors import ConfigError, DataError
+from rrl.records.status import write_state
 from rrl.study.arms import find_arms
-from rrl.study.comparison import Measure, as_markdown, at, compare, count, marks, summary, t975, tokens_to
+from rrl.study.comparison import Measure, as_markdown, at, compare_arms, marks, summary, t975, token_count, tokens_to
 
 LEVEL = Measure("accuracy", "greedy", "L")
 
@@ -38,29 +39,29 @@ def test_differences_are_paired_by_seed_whatever_the_folders_are_called(tmp_path
     """By name s10 stands before s2, and here an arm's folders are named in another order than its seeds."""
     first = runs(tmp_path / "first", {2: 0.1, 10: 0.5})
     second = [run(tmp_path / name, seed, [(0, 0.0), (100, end)]) for name, seed, end in (("a", 2, 0.2), ("b", 10, 0.7))]
-    result = compare({"first": first, "second": second}, LEVEL, [100])
+    result = compare_arms({"first": first, "second": second}, LEVEL, [100])
     assert differences(result, "second") == pytest.approx([0.1, 0.2])
 
 
 def test_other_seeds_are_not_paired(tmp_path):
     arms = {"first": runs(tmp_path / "first", {0: 0.1, 1: 0.2}), "second": runs(tmp_path / "second", {0: 0.1, 2: 0.2})}
-    result = compare(arms, LEVEL, [100])
+    result = compare_arms(arms, LEVEL, [100])
     assert "minus_first" in result["arms"]["first"] and "minus_first" not in result["arms"]["second"]
     assert "| second | 2 | 0.150 ± 0.071 |  |" in as_markdown(result)
 
 
 def test_accuracies_between_evaluations_are_interpolated(tmp_path):
-    result = compare({"one": runs(tmp_path, {0: 0.8})}, LEVEL, [25, 100])
+    result = compare_arms({"one": runs(tmp_path, {0: 0.8})}, LEVEL, [25, 100])
     assert [cell["mean"] for cell in result["arms"]["one"]["values"]] == pytest.approx([0.2, 0.8])
     assert at([(0, 0.0), (10, 1.0), (20, 0.5)], 15) == pytest.approx(0.75)
 
 
 def test_a_run_that_ended_early_is_no_evidence_at_a_larger_budget(tmp_path):
     arms = {"whole": runs(tmp_path / "whole", {0: 0.8}), "cut": runs(tmp_path / "cut", {0: 0.8})}
-    assert compare(arms, LEVEL, [50, 100])["tokens"] == [50, 100]
+    assert compare_arms(arms, LEVEL, [50, 100])["tokens"] == [50, 100]
     broken = run(tmp_path / "broken", 1, [(0, 0.0), (99, 0.9)])
     with pytest.raises(DataError, match=r"broken: its last evaluation is at 99 tokens; expected 100"):
-        compare(arms | {"cut": [broken]}, LEVEL, [50, 100])
+        compare_arms(arms | {"cut": [broken]}, LEVEL, [50, 100])
 
 
 def test_the_budget_to_reach_a_height():
@@ -147,7 +148,7 @@ def test_budgets_are_thirds_of_what_all_runs_have_spent(tmp_path):
     arms = {"a": [evaluated(tmp_path / "a")], "b": [run(tmp_path / "b", 0, [(0, 0.0), (301_234, 0.5)])]}
     assert marks({"b": arms["b"]}, LEVEL) == [100_000, 200_000, 300_000]
     assert marks({"a": arms["a"]}, Measure("accuracy", None, None)) == [213, 426, 640]
-    table = as_markdown(compare({"a": arms["a"]}, Measure("accuracy", None, None), [213, 640]))
+    table = as_markdown(compare_arms({"a": arms["a"]}, Measure("accuracy", None, None), [213, 640]))
     assert "| arm | seeds | 213 | 640 | minus first arm at 640 (95 %) |" in table
 
 
@@ -156,7 +157,7 @@ def test_budgets_are_thirds_of_what_all_runs_have_spent(tmp_path):
     [(300_000, "300 k"), (1_500, "1.5 k"), (640, "640"), (1_733, "1,733"), (2_000_000, "2,000 k")],
 )
 def test_small_budgets_are_told_in_full(tokens, expected):
-    assert count(tokens) == expected
+    assert token_count(tokens) == expected
 
 
 # --- arms that are found ----------------------------------------------------------------------------------------------
@@ -204,6 +205,16 @@ def test_a_run_that_did_not_come_to_its_end_is_left_out_and_told(tmp_path):
         find_arms([cut])
 
 
+@pytest.mark.parametrize("job", ["pruned", "interrupted"])
+def test_a_run_that_a_search_pruned_is_left_out_as_such(tmp_path, job):
+    trained(tmp_path / "0", 0, [])
+    cut = trained(tmp_path / "1", 1, [], finished=False)
+    write_state(cut, "interrupted")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "1.json").write_text(json.dumps({"state": job}))
+    assert find_arms([tmp_path])[1] == [f"left out: {cut} ({job})"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -222,9 +233,9 @@ def test_a_run_that_did_not_come_to_its_end_is_left_out_and_told(tmp_path):
 )
 def test_arguments_that_do_not_fit_are_told(arguments, told):
     with pytest.raises(ConfigError, match=re.escape(told)):
-        _read(arguments)
+        _parse_arguments(arguments)
 
 
 @pytest.mark.parametrize("text", ["100000,200000", "1e5,2e5", "100_000, 2E5", "100000.0,200_000"])
 def test_budgets_may_be_written_as_the_configuration_takes_numbers(text):
-    assert _numbers(text) == [100000, 200000]
+    assert _budgets(text) == [100000, 200000]

@@ -257,9 +257,9 @@ def test_a_run_without_dumps_is_told_how_to_get_some(tmp_path: Path) -> None:
 
 def test_it_ends_with_0_whatever_changed(dumped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["rrl-rescore", "task=trace", f"dump={dumped}"])
-    assert shell.run(command._rescore, command.HELP) == 0
+    assert shell.run_command(command._rescore, command.HELP) == 0
     monkeypatch.setattr("sys.argv", ["rrl-rescore", "task=trace"])
-    assert shell.run(command._rescore, command.HELP) == 2
+    assert shell.run_command(command._rescore, command.HELP) == 2
 
 
 @pytest.mark.parametrize(

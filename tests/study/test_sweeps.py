@@ -17,11 +17,11 @@ import pytest
 
 from rrl.config.compose import compose
 from rrl.errors import ConfigError
-from rrl.processes.devices import take, visible
-from rrl.records.status import hold
+from rrl.processes.devices import take, visible_devices
+from rrl.records.status import RunLock
 from rrl.study import sweeps
 from rrl.study.search import Optuna, Trial, distribution
-from rrl.study.sweep_files import Job, Sweep, last_accuracy, last_line, name, read_jobs, report, write_best
+from rrl.study.sweep_files import Sweep, SweepJob, job_name, last_accuracy, last_line, read_jobs, report, write_best
 from rrl.study.sweep_jobs import devices_needed, quoted
 from rrl.study.sweeps import sweep
 
@@ -100,7 +100,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def run(folder: Path, *arguments: str) -> tuple[int, str, dict[str, Job]]:
+def run(folder: Path, *arguments: str) -> tuple[int, str, dict[str, SweepJob]]:
     """A sweep in ``folder/sweep``: exit code, what was told, and its jobs by name."""
     told: list[str] = []
     code = sweep(["-m", f"hydra.sweep.dir={folder / 'sweep'}", *arguments], told.append)
@@ -127,7 +127,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_every_value_is_checked_and_all_faults_are_told_at_once(nowhere: Path) -> None:
     assert faults("algo=ppo,rll", "sead=0,1", "trainer.n=1,0,2", "run.dir=x", "--cfg") == [
-        "run.dir=x: names one run; jobs lie below the sweep's directory: give hydra.sweep.dir=...",
+        "run.dir=x: names one run; the directories of jobs are below that of the sweep: give hydra.sweep.dir=...",
         "--cfg: no such option; expected key=value, or --help",
         "sead: no such key; did you mean 'seed'?",
         "algo: no such choice 'rll'; did you mean 'rrl'? valid: gsi, ppo, ppocoder, rltf, rltf_original, rrl",
@@ -136,7 +136,7 @@ def test_every_value_is_checked_and_all_faults_are_told_at_once(nowhere: Path) -
 
 
 def test_what_belongs_to_one_run_is_refused(nowhere: Path) -> None:
-    assert faults("dry_run=x", "seed=0,1") == ["dry_run=x: is for one run; leave --multirun away"]
+    assert faults("dry_run=x", "seed=0,1") == ["dry_run=x: is for one run; omit --multirun"]
 
 
 def test_a_key_that_is_given_twice_is_told(nowhere: Path) -> None:
@@ -163,7 +163,7 @@ def test_both_ends_of_a_range_are_checked(nowhere: Path, text: str, told: list[s
 
 def test_an_interval_needs_a_search(nowhere: Path) -> None:
     (told,) = faults("objective.clip_ratio=interval(0.1,0.3)")
-    assert told.endswith("an interval needs something that chooses; list values, or use search=optuna")
+    assert told.endswith("an interval needs a search; list values, or use search=optuna")
 
 
 def test_a_pattern_of_choices_is_refused(nowhere: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_value_that_does_not_fit_the_launcher_is_told_with_what_it_should_be(n
         (["objective.clip_ratio=interval(0.1,-0.3)", "run.test_freq=5"], "objective.clip_ratio: expected a number"),
         (["trainer.n=interval(1,3)", "run.test_freq=5"], "trainer.n: expected int, got "),
         (["seed=1"], "search: no key takes more than one value; expected some, as in policy.actor_lr="),
-        (["seed=1,2", "run.test_freq=null"], "search.pruner: 'median' looks at evaluations in training; set run.test"),
+        (["seed=1,2", "run.test_freq=null"], "search.pruner: 'median' needs evaluations in training; set run.test"),
         (["seed=1,2", "search.n_trials=0"], "search.n_trials: expected at least 1, got 0"),
         (["seed=1,2", "hydra/sweeper=optuna"], "hydra/sweeper=optuna: no such choice; expected none; to have values"),
     ],
@@ -205,7 +205,7 @@ def test_a_search_that_cannot_work_is_refused(nowhere: Path, arguments: list[str
 def test_a_directory_that_holds_anything_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old").touch()
     assert faults(f"hydra.sweep.dir={tmp_path}", "seed=0,1", "run.dir=x") == [
-        "run.dir=x: names one run; jobs lie below the sweep's directory: give hydra.sweep.dir=...",
+        "run.dir=x: names one run; the directories of jobs are below that of the sweep: give hydra.sweep.dir=...",
         f"hydra.sweep.dir: {str(tmp_path)!r} exists and is not an empty folder; expected a new one",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
@@ -237,7 +237,7 @@ def test_a_job_borrows_a_device_for_each_of_its_processes_on_this_machine() -> N
     ],
 )
 def test_a_job_is_named_by_what_differs_in_plain_characters(overrides: list[str], expected: str) -> None:
-    assert name(7, overrides) == expected
+    assert job_name(7, overrides) == expected
 
 
 @pytest.mark.parametrize("path", ["/a/b", "a b", "it's", "x=1,y", "back\\slash", "end\\", "\\'"])
@@ -278,7 +278,7 @@ def test_a_launcher_that_fails_is_told(tmp_path: Path, fake: None, monkeypatch: 
 
 
 def test_a_job_whose_launcher_died_counts_as_not_finished() -> None:
-    lost = Job(name="0_seed-0", overrides=["seed=0"], state="running", pid=5, host="here")
+    lost = SweepJob(name="0_seed-0", overrides=["seed=0"], state="running", pid=5, host="here")
     told = report([lost], Path("x"))
     assert "0_seed-0: running: its launcher ended before it; process 5 on here may still run" in told
 
@@ -308,7 +308,7 @@ def test_a_stop_reaches_the_running_job_once_and_no_other_starts(
     assert code == 130
     assert (seen.parent / "told").read_text() == "1"
     assert {name: job.state for name, job in jobs.items()} == {"0_seed-7": "interrupted", "1_seed-1": "not started"}
-    assert f"0_seed-7: interrupted: goes on by rrl-train resume={seen.parent}" in told
+    assert f"0_seed-7: interrupted: continue: rrl-train resume={seen.parent}" in told
     assert told.endswith("\n  1_seed-1: not started: the sweep was stopped before")
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
@@ -336,7 +336,7 @@ def test_the_result_of_a_run_is_its_sampled_accuracy_else_the_greedy_one(tmp_pat
 def test_the_best_job_is_a_finished_one(tmp_path: Path) -> None:
     sweep = Sweep(folder=str(tmp_path), command=(), program=(), fixed=(), devices=None, search=None)
     ends = [("finished", 0.25), ("finished", 0.5), ("pruned", 0.75), ("failed", None)]
-    jobs = [Job(name=str(n), overrides=[f"a={n}"], state=state, accuracy=x) for n, (state, x) in enumerate(ends)]
+    jobs = [SweepJob(name=str(n), overrides=[f"a={n}"], state=state, accuracy=x) for n, (state, x) in enumerate(ends)]
     write_best(sweep, jobs[2:])
     assert not (tmp_path / "best.json").exists()
     write_best(sweep, jobs)
@@ -359,7 +359,7 @@ def test_the_environment_says_which_devices_there_are(
     given: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert visible() == expected
+    assert visible_devices() == expected
 
 
 def test_devices_are_lent_to_one_at_a_time(locks: Path) -> None:
@@ -476,9 +476,9 @@ def test_a_sweep_goes_on_only_with_what_it_was_started_with_and_not_twice_at_onc
         f"resume: {str(tmp_path)!r} holds no sweep; expected a folder with"
     )
     assert faults("resume=auto", "seed=1,2") == [
-        "resume: 'auto' needs to know where the sweep is; give hydra.sweep.dir, or resume=SWEEP"
+        "resume: 'auto' needs the sweep's directory; give hydra.sweep.dir, or resume=SWEEP"
     ]
-    with hold(tmp_path / "sweep"):
+    with RunLock(tmp_path / "sweep"):
         assert "is being trained by pid" in faults(f"resume={tmp_path / 'sweep'}")[0]
 
 

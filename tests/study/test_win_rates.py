@@ -4,16 +4,16 @@ from itertools import product
 
 import pytest
 
-from rrl.study.win_rates import Answered, Match, MatchResult, matches, table, tally
+from rrl.study.win_rates import Answered, JudgedQuestion, MatchResult, matches, table, tally
 from rrl.training.intervals import wilson
 from rrl.types import Comparison, Judgement, Preference
 
 FIRST, SECOND, TIE, ERROR = Preference
 
 
-def match(forward: Preference, backward: Preference, level: str = "helpful", ours: str = "x") -> Match:
+def match(forward: Preference, backward: Preference, level: str = "helpful", ours: str = "x") -> JudgedQuestion:
     """A question judged with ours first, then with ours second."""
-    return Match(Answered("id", level, "q", ours, "y"), Judgement(forward, ""), Judgement(backward, ""))
+    return JudgedQuestion(Answered("id", level, "q", ours, "y"), Judgement(forward, ""), Judgement(backward, ""))
 
 
 WIN, LOSE = match(FIRST, SECOND), match(SECOND, FIRST)
@@ -68,7 +68,7 @@ def test_equal_answers_are_a_tie_without_a_judge() -> None:
 
 
 def test_a_row_tells_question_answers_and_both_verdicts() -> None:
-    played = Match(Answered("id", "a", "q", "x", "y"), Judgement(FIRST, "why"), Judgement(TIE, "hm"))
+    played = JudgedQuestion(Answered("id", "a", "q", "x", "y"), Judgement(FIRST, "why"), Judgement(TIE, "hm"))
     assert played.row() == {
         "id": "id", "level": "a", "question": "q", "ours": "x", "theirs": "y", "outcome": "tie",
         "ours_first": {"preference": "first", "reason": "why"}, "theirs_first": {"preference": "tie", "reason": "hm"},

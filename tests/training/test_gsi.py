@@ -21,7 +21,7 @@ from rrl.errors import ConfigError, DivergenceError
 from rrl.parts.engines.hf import HFEngine
 from rrl.parts.guidance.hint import Hint
 from rrl.parts.objectives.supervised import Supervised
-from rrl.preflight.plan import as_text, plan
+from rrl.preflight.plan import plan, plan_text
 from rrl.runs.checkpoint import Checkpoints
 from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_batch
 from rrl.training.gsi import GSI
@@ -555,7 +555,7 @@ def test_schedules_need_no_length_given_beforehand() -> None:
 
 def test_the_plan_tells_iterations(tmp_path: Path) -> None:
     sizes = ["trainer.problems_per_iteration=650", "task.test_per_level=5", f"run.dir={tmp_path / 'run'}"]
-    text = as_text(plan(*load("train", ["algo=gsi", *sizes, f"run.cache_dir={tmp_path / 'cache'}"])))
+    text = plan_text(plan(*load("train", ["algo=gsi", *sizes, f"run.cache_dir={tmp_path / 'cache'}"])))
     assert "4 iterations of 650 problems x 8 responses, 64 problems a step" in text
     assert "with help: up to 8 more to each problem with fewer than 4 right ones, 512 a step" in text
     # 11 steps of sampling, at most 8 x 2 of help, and for 1 to 650 x 8 answers 1 to 11 of 8 optimiser steps.

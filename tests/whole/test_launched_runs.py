@@ -79,7 +79,7 @@ FAULTS = {
         1,
         "step 1: mini-batch 2: loss: actor nan",  # the second epoch's first
     ),
-    "rank": ("fail:1", [], 2, "RuntimeError: this reward always fails); mend this class"),
+    "rank": ("fail:1", [], 2, "RuntimeError: this reward always fails); fix this class"),
 }
 
 
@@ -103,12 +103,12 @@ def test_sigterm_saves_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
     last = rows(tmp_path)[-1]["step"]
     assert saved(tmp_path, last) and status(tmp_path)["state"] == "interrupted"
     assert said(tmp_path).count("finishing the step, then saving") == 1
-    assert said(tmp_path).endswith(f"saved as step-{last:06d}; go on: rrl-train resume={tmp_path / 'run'}\n")
+    assert said(tmp_path).endswith(f"saved as step-{last:06d}; continue: rrl-train resume={tmp_path / 'run'}\n")
     assert not left(tmp_path)
 
     more = ["trainer.total_training_steps=" + str(last + 1)]
     assert complete(tmp_path, f"resume={tmp_path / 'run'}", *more) == 0, said(tmp_path)
-    assert f"goes on from step {last}" in said(tmp_path)
+    assert f"continues from step {last}" in said(tmp_path)
     assert [row["step"] for row in rows(tmp_path)] == [*range(last + 2)]
 
 
@@ -130,7 +130,7 @@ def test_sigterm_while_the_processes_start_is_not_lost(tmp_path: Path) -> None:
         parent.terminate()
         assert parent.wait(PATIENCE) == 130, said(tmp_path)
     assert status(tmp_path)["state"] == "interrupted"
-    assert said(tmp_path).endswith(f"nothing is saved yet; go on: rrl-train resume={tmp_path / 'run'}\n")
+    assert said(tmp_path).endswith(f"nothing is saved yet; continue: rrl-train resume={tmp_path / 'run'}\n")
     assert not left(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Completion of command lines by the shell: the script that a shell reads, and the words that may come next."""
+"""Shell completion of command lines: the script that a shell reads, and the next words."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,7 @@ WORDS = {
     "rrl-evaluate": ("--help", "from_run=", "against=", "output=", "judgements="),
     "rrl-demo": ("--help",),
 }
-"""The commands that are completed, and what each takes beside the keys of the configuration."""
-
+"""The commands with completion, and the words that each accepts beside the keys of the configuration."""
 BASH = """\
 _rrl() {
     local line=${COMP_LINE:0:$COMP_POINT} IFS=$'\\n' word head=
@@ -52,7 +51,7 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def answer(option: str, argument: str = "") -> str:
-    """What ``--completion SHELL`` prints (the shell's script) and ``--complete LINE`` (the words, a line each)."""
+    """The output of ``--completion SHELL`` (the shell's script) and ``--complete LINE`` (the words, a line each)."""
     if option == "--complete":
         return "".join(f"{word}\n" for word in candidates(argument))
     if argument not in SCRIPTS:
@@ -61,7 +60,7 @@ def answer(option: str, argument: str = "") -> str:
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of a command line may become; nothing where a path or a free value is expected."""
+    """The completions of the last word of a command line; none for a path or a free value."""
     try:
         command, *given = shlex.split(line)
     except ValueError:  # within a quotation
@@ -77,14 +76,14 @@ def candidates(line: str) -> list[str]:
 
 
 def _assignments(key: str, overrides: Sequence[str]) -> list[str]:
-    """The key with each value that it can have, where these are few."""
+    """The key with each of its values, for groups and booleans."""
     if key in groups():
         return [f"{key}={choice}" for choice in groups()[key]]
     return [f"{key}=true", f"{key}=false"] if isinstance(_find(key, _composed(overrides)), bool) else []
 
 
 def _keys(parent: str, overrides: Sequence[str]) -> Iterator[str]:
-    """The keys right below a dotted one, ``=`` after those that take a value, ``.`` after those with keys below."""
+    """The keys directly below a dotted one, with ``=`` if they take a value, with ``.`` if there are keys below."""
     if not parent:
         yield from (f"{group}=" for group in groups())
     config = _composed(overrides)
@@ -95,17 +94,17 @@ def _keys(parent: str, overrides: Sequence[str]) -> Iterator[str]:
 
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration under the words so far, or without them where they cannot be composed."""
+    """The configuration with these overrides, or without them where they cannot be composed."""
     from rrl.config.compose import compose
 
     try:
-        return compose("evaluate", overrides).config  # which has all that training has
-    except ConfigError:  # somebody is still typing, and is told when the command runs
+        return compose("evaluate", overrides).config  # which includes all keys of training
+    except ConfigError:  # still being typed; the command itself reports faults
         return compose("evaluate", []).config
 
 
 def _find(key: str, config: Mapping[str, Any]) -> Any:
-    """The value of a dotted key, None where there is none."""
+    """The value of a dotted key, None without one."""
     node: Any = config
     for name in key.split("."):
         node = node.get(name) if isinstance(node, Mapping) else None

@@ -1,28 +1,27 @@
-"""rrl-demo: PPO and RRL side by side on the embedded task, with a table and a picture at the end."""
+"""rrl-demo: PPO and RRL side by side on the built-in task, with a table and a picture at the end."""
 
 import json
 import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rrl.cli import shell
 
 HELP = """
-rrl-demo warms a tiny model up and trains it by PPO and by RRL at an equal budget of generated tokens.
+rrl-demo warms up a tiny model, and trains it by PPO and by RRL with an equal budget of generated tokens.
 
   rrl-demo                                     300,000 tokens an arm: some minutes on two cores
-  rrl-demo trainer.total_tokens=100000 seed=1  any key of rrl-train but algo and run.dir
+  rrl-demo trainer.total_tokens=100000 seed=1  any key of rrl-train except algo and run.dir
 """
 ARMS = ("ppo", "rrl")
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_demo, HELP))
+    sys.exit(shell.run_command(_demo, HELP))
 
 
 def _demo(arguments: Sequence[str]) -> None:
@@ -36,12 +35,12 @@ def _demo(arguments: Sequence[str]) -> None:
     _train_arms(folder, arguments)
     results = {arm: json.loads((folder / arm / "result.json").read_text()) for arm in ARMS}
     mode = f"mean@{parts.evaluation.n}" if parts.evaluation.n else "greedy"
-    print(_table(results, mode))
-    print(_closing(folder, results, mode))
+    print(_accuracy_table(results, mode))
+    print(_next_steps(folder, results, mode))
 
 
 def _warm_up(overrides: Sequence[str]) -> None:
-    """Fill the cache with the warm start, so that both arms find it."""
+    """Cache the warm start for both arms."""
     from rrl.config.check import load
     from rrl.contracts import border
     from rrl.records.display import display
@@ -58,35 +57,36 @@ def _warm_up(overrides: Sequence[str]) -> None:
 
 
 def _train_arms(folder: Path, overrides: Sequence[str]) -> None:
-    """One process an arm; their bars are drawn here."""
+    """Train each arm in a process, and draw their bars here."""
     from rrl.records.display import display
 
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     bars = {arm: display(arm, position) for position, arm in enumerate(ARMS)}
     for bar in bars.values():
-        bar.begin("training")  # before the arms, so that what they print does not get into the bars
+        bar.begin("training")  # before the arms, so that their output does not disturb the bars
     running = {}
     for arm in ARMS:
         options = [*overrides, f"algo={arm}", f"run.dir={folder / arm}"]
         running[arm] = context.Process(target=_train_arm, args=(arm, options, events), daemon=True)
         running[arm].start()
     while running:
-        _show(events, bars)
+        _draw_bars(events, bars)
         for arm in [arm for arm, process in running.items() if not process.is_alive()]:
             if running.pop(arm).exitcode:
                 raise SystemExit(f"arm {arm} failed; see the message above")
-    _show(events, bars)
+    _draw_bars(events, bars)
     for bar in bars.values():
         bar.close()
 
 
-def _show(events: Any, bars: Mapping[str, Any]) -> None:
-    """Draw what the arms have told since the last call."""
+def _draw_bars(events: Any, bars: Mapping[str, Any]) -> None:
+    """Draw the arms' progress since the last call."""
     time.sleep(0.1)
     while not events.empty():
         arm, method, values = events.get()
-        getattr(bars[arm], method)(*values)
+        if method != "begin" or values == ("training",):  # the warm start was shown before
+            getattr(bars[arm], method)(*values)
 
 
 def _train_arm(arm: str, overrides: Sequence[str], events: Any) -> None:
@@ -98,50 +98,37 @@ def _train_arm(arm: str, overrides: Sequence[str], events: Any) -> None:
 
     def work() -> None:
         config, parts = load("train", overrides)
-        train(config, parts, parts.run.choose(arm), _Teller(arm, events))
+        display: Any = _RemoteDisplay(arm, events)
+        train(config, parts, parts.run.choose(arm), display)
 
     sys.exit(shell.guarded(work))
 
 
-class _Teller:
-    """A display in another process: passes on what it is told."""
+class _RemoteDisplay:
+    """A display in another process: sends each call there."""
 
     def __init__(self, arm: str, events: Any) -> None:
         self._arm, self._events = arm, events
 
-    def begin(self, what: str) -> None:
-        if what == "training":  # the warm start is done, and was shown, before the arms begin
-            self._tell("begin", what)
-
-    def phase(self, name: str) -> None:
-        self._tell("phase", name)
-
-    def advance(self, progress: float, metrics: dict[str, float]) -> None:
-        self._tell("advance", progress, metrics)
-
-    def close(self) -> None:
-        self._tell("close")
-
-    def _tell(self, method: str, *values: Any) -> None:
-        self._events.put((self._arm, method, values))
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        return lambda *values: self._events.put((self._arm, method, values))
 
 
-def _table(results: Mapping[str, Any], mode: str) -> str:
+def _accuracy_table(results: Mapping[str, Any], mode: str) -> str:
+    from rrl.records.texts import with_interval
+
     rows = [f"\nHeld-out accuracy ({mode}, with 95 % interval over problems)", f"{'':10}{'before':>24}" + "".join(
         f"{arm + ' after':>24}" for arm in ARMS)]  # fmt: skip
     for level in results["ppo"]["before"][mode]["levels"]:
-        cells = [results["ppo"]["before"], *(results[arm]["after"] for arm in ARMS)]
-        rows.append(f"{level:10}" + "".join(f"{_cell(cell[mode]['levels'][level]):>24}" for cell in cells))
+        evaluations = [results["ppo"]["before"], *(results[arm]["after"] for arm in ARMS)]
+        cells = [evaluation[mode]["levels"][level] for evaluation in evaluations]
+        texts = (with_interval(cell["accuracy"], cell["interval95"]) for cell in cells)
+        rows.append(f"{level:10}" + "".join(f"{text:>24}" for text in texts))
     spent = "".join(f"{results[arm]['tokens_generated']:>24,}" for arm in ARMS)
     return "\n".join([*rows, f"{'tokens':10}{0:>24}{spent}"])
 
 
-def _cell(part: Mapping[str, Any]) -> str:
-    low, high = part["interval95"]
-    return f"{part['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _closing(folder: Path, results: Mapping[str, Any], mode: str) -> str:
+def _next_steps(folder: Path, results: Mapping[str, Any], mode: str) -> str:
     from rrl.records.plots import learning_curves
     from rrl.study.comparison import Measure
 

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 HELP = """
 rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n, seed, interval, template, sampling).
 
-  rrl-evaluate runs/trace-rrl-s0-...            the actor of a run, by the run's own configuration
+  rrl-evaluate runs/trace-rrl-s0-...            the actor of a run, with the run's configuration
   rrl-evaluate from_run=runs/trace-rrl-s0-...   the same
   rrl-evaluate from_run=DIR evaluation.n=8      with other settings
   rrl-evaluate task=gsm8k data.path=DIR model=hf model.path=FOLDER_OR_ID
   ... output=result.json                        writes the result to a new file
 
-With a judge it compares two sides instead: one answer of each to every problem, judged in both orders, and prints how
+With a judge it compares two sides instead: it judges one answer of each to every problem in both orders, and prints how
 often the first side wins, ties and loses, by level. Judges: a reward model, or a language model behind an
-OpenAI-compatible endpoint, whose replies are kept, so that the same command goes on where it was interrupted.
+OpenAI-compatible endpoint; its replies are stored, so that the same command continues after an interruption.
 
   rrl-evaluate from_run=RUN against=OTHER_RUN judge=openai judge.model=NAME
   rrl-evaluate from_run=RUN against=sft judge=reward_model reward_model=sequence reward_model.path=FOLDER_OR_ID
@@ -33,8 +33,7 @@ OPTIONS = ("from_run", "against", "output", "judgements")
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_evaluate, HELP))
+    sys.exit(shell.run_command(_evaluate, HELP))
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
@@ -70,11 +69,12 @@ def _refuse_without_judge(given: dict[str, str | None]) -> None:
 
     names = [name for name in ("against", "judgements") if given[name] is not None]
     if names:
-        raise ConfigError(*(f"{name}: nobody judges; expected a judge, as in judge=openai, with it" for name in names))
+        raise ConfigError(
+            *(f"{name}: needs a judge, as in judge=openai, and there is none; give one" for name in names)
+        )
 
 
 def _measured(parts: "Parts") -> dict[str, Any]:
-    """Accuracy."""
     from rrl.runs.assemble import measure, prepare_evaluation, start_frozen, start_task
     from rrl.training.models import LoadedModel
 
@@ -85,16 +85,16 @@ def _measured(parts: "Parts") -> dict[str, Any]:
 
 
 def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | None") -> dict[str, Any]:
-    """Wins, ties and losses; the table for people goes to standard error, where it leaves the JSON alone."""
+    """Wins, ties and losses; prints a table to standard error, so that standard output is JSON alone."""
     from rrl.records.display import display
     from rrl.records.run_directory import dump_rollouts
-    from rrl.study.arena import compare, opponent
+    from rrl.study.arena import compare_answers, opponent
     from rrl.study.win_rates import table
 
     theirs = opponent(parts, given["against"], given["from_run"])
     bar = display("judge")
     bar.begin(f"against {theirs.name}")
-    result, played = compare(parts, theirs, bar.advance)
+    result, played = compare_answers(parts, theirs, bar.advance)
     bar.close()
     if judgements is not None:
         dump_rollouts(judgements, [match.row() for match in played])

@@ -11,12 +11,12 @@ from rrl.cli import shell
 HELP = """
 rrl-report compares arms (groups of runs, one per seed) at equal budgets of generated tokens.
 
-  rrl-report runs/sweep-<time>                 the runs in or below a folder; arms and seeds are found
+  rrl-report runs/sweep-<time>                 the runs in or below a folder, grouped by arm and seed
   rrl-report ppo='runs/ppo-s*' rrl='runs/rrl-s*'     arms by name and pattern
-  ... baseline=ARM                             the arm that the others are compared with (the first)
+  ... baseline=ARM                             the arm to compare the others with (the first)
   ... level=L10 mode=mean@4                    accuracy of one level, or of kind:stratum (all problems; sampled)
   ... metric=actor/entropy                     any other number of metrics.jsonl
-  ... tokens=1e5,2e5,3e5                         where (thirds of what all runs have spent)
+  ... tokens=1e5,2e5,3e5                       budgets (thirds of what all runs have generated)
   ... out=DIR                                  report.json, report.md and curves.png, into a new folder
 
 It prints the table.
@@ -24,8 +24,8 @@ It prints the table.
 SETTINGS = ("out", "level", "mode", "metric", "tokens", "baseline")
 
 
-class _Asked(NamedTuple):
-    """Folders to look for runs in, arms by name, and the settings."""
+class _Arguments(NamedTuple):
+    """Folders with runs, arms by name, and the settings."""
 
     places: list[Path]
     arms: dict[str, list[Path]]
@@ -33,34 +33,33 @@ class _Asked(NamedTuple):
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_report, HELP))
+    sys.exit(shell.run_command(_report, HELP))
 
 
 def _report(arguments: Sequence[str]) -> None:
     from rrl.records.plots import learning_curves
     from rrl.records.run_directory import writable, write_json
     from rrl.study.arms import find_arms
-    from rrl.study.comparison import Measure, as_markdown, compare, marks
+    from rrl.study.comparison import Measure, as_markdown, compare_arms, marks
 
-    places, arms, settings = _read(arguments)
+    places, arms, settings = _parse_arguments(arguments)
     found, left_out = find_arms(places) if places else ({}, [])
     arms = _ordered({**found, **arms}, settings.get("baseline"))
     measure = Measure(settings.get("metric", "accuracy"), settings.get("mode"), settings.get("level"))
-    budgets = _numbers(settings["tokens"]) if "tokens" in settings else marks(arms, measure)
-    result = compare(arms, measure, budgets)
+    budgets = _budgets(settings["tokens"]) if "tokens" in settings else marks(arms, measure)
+    result = compare_arms(arms, measure, budgets)
     table = "\n".join([as_markdown(result), *left_out])
     if "out" in settings:
         out = writable(Path(settings["out"]).expanduser(), "out")
         write_json(out / "report.json", result)
         (out / "report.md").write_text(table, encoding="utf-8")
         curves = {arm: [measure.points(folder) for folder in folders] for arm, folders in arms.items()}
-        learning_curves({measure.level or "all problems": curves}, measure.words(), "", out / "curves.png")
+        learning_curves({measure.level or "all problems": curves}, measure.heading(), "", out / "curves.png")
     print(table)
 
 
-def _read(arguments: Sequence[str]) -> _Asked:
-    """The arguments, checked."""
+def _parse_arguments(arguments: Sequence[str]) -> _Arguments:
+    """The checked arguments; raises ConfigError."""
     from rrl.errors import ConfigError, nearest
 
     places = [Path(text).expanduser() for text in arguments if "=" not in text or Path(text).is_dir()]
@@ -82,23 +81,21 @@ def _read(arguments: Sequence[str]) -> _Asked:
         faults.append(f"out: {settings['out']!r} exists; expected a new folder; give another name or move it away")
     if faults:
         raise ConfigError(*faults)
-    return _Asked(places, arms, settings)
+    return _Arguments(places, arms, settings)
 
 
 def _faults(arguments: Sequence[str], settings: dict[str, str]) -> list[str]:
-    """What is wrong with the settings, and what is given twice."""
+    """Faults of the settings, and repeated names."""
     names = [text.partition("=")[0] for text in arguments if "=" in text and not Path(text).is_dir()]
     faults = [f"{name}: given twice; keep one" for name in dict.fromkeys(names) if names.count(name) > 1]
-    if "tokens" in settings and not _numbers(settings["tokens"]):
+    if "tokens" in settings and not _budgets(settings["tokens"]):
         faults.append(
             f"tokens: expected whole numbers with commas between them, as in 1e5,2e5, got {settings['tokens']!r}"
         )
-    without = [
-        name for name in ("level", "mode") if name in settings and settings.get("metric", "accuracy") != "accuracy"
-    ]
+    metric = settings.get("metric", "accuracy")
+    unused = [name for name in ("level", "mode") if name in settings and metric != "accuracy"]
     return faults + [
-        f"{name}: {settings[name]!r} is of an accuracy, and metric is {settings['metric']!r}; keep one of both"
-        for name in without
+        f"{name}: {settings[name]!r} is of an accuracy, and metric is {metric!r}; keep one of both" for name in unused
     ]
 
 
@@ -113,8 +110,8 @@ def _ordered(arms: dict[str, list[Path]], baseline: str | None) -> dict[str, lis
     return {baseline: arms[baseline], **arms}
 
 
-def _numbers(text: str) -> list[int]:
-    """Whole numbers separated by commas, however written (100000, 100_000, 1e5); none when one of them is no such."""
+def _budgets(text: str) -> list[int]:
+    """Whole numbers separated by commas (100000, 100_000, 1e5); empty when one of them is invalid."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""rrl-rescore: judge dumped rollouts again by the present verifier, and show what changed."""
+"""rrl-rescore: verify dumped rollouts again with the present verifier, and show what changed."""
 
 import json
 import sys
@@ -8,23 +8,22 @@ from pathlib import Path
 from rrl.cli import shell
 
 HELP = """
-rrl-rescore judges the rollouts that a run has dumped again, by the verifier as it is now, and shows what changed.
+rrl-rescore verifies the dumped rollouts of a run again with the present verifier, and shows what changed.
 
-  rrl-rescore RUN                                   all dumps of a run, by the run's own configuration
+  rrl-rescore RUN                                   all dumps of a run, with the run's configuration
   rrl-rescore from_run=RUN dump=RUN/rollouts/step-000050.jsonl
   rrl-rescore task=math dump=FOLDER_OR_FILE         without a run; dump may be a pattern, as in 'runs/*/rollouts'
-  ... task.answer_format=flexible                   what would another verifier have said
-  ... shown=50                                      rows that changed on the terminal (20); all are in the JSON
+  ... task.answer_format=flexible                   with another verifier
+  ... shown=50                                      changed rows on the terminal (20); the JSON has all
   ... json=true   output=result.json                JSON on the terminal; in a new file
 
-It ends with 0 whether or not anything changed; lines that cannot be read are told and left out.
+The exit code is 0 whether or not anything changed; unreadable lines are reported and skipped.
 """
 OPTIONS = ("from_run", "dump", "output", "json", "shown")
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_rescore, HELP))
+    sys.exit(shell.run_command(_rescore, HELP))
 
 
 def _rescore(arguments: Sequence[str]) -> None:
@@ -35,7 +34,7 @@ def _rescore(arguments: Sequence[str]) -> None:
 
     arguments = shell.with_run(arguments, "judge")
     given = shell.options(arguments, OPTIONS)
-    files, shown = _files(given["from_run"], given["dump"]), _most(given["shown"])
+    files, shown = _files(given["from_run"], given["dump"]), _row_limit(given["shown"])
     output = shell.new_file("output", given["output"])
     as_json = shell.is_true("json", given["json"])
     _, parts = load("train", shell.without(arguments, OPTIONS), run=given["from_run"])
@@ -46,7 +45,7 @@ def _rescore(arguments: Sequence[str]) -> None:
 
 
 def _files(run: str | None, dump: str | None) -> list[Path]:
-    """The dumps; of a folder all that lie in it, in the order of their names."""
+    """The dumps; of a folder all in it, in the order of their names."""
     import glob
 
     from rrl.errors import ConfigError
@@ -64,7 +63,7 @@ def _files(run: str | None, dump: str | None) -> list[Path]:
     return files
 
 
-def _most(text: str | None) -> int:
+def _row_limit(text: str | None) -> int:
     from rrl.errors import ConfigError
 
     if text is not None and not text.isdigit():

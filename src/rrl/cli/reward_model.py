@@ -1,14 +1,15 @@
-"""rrl-reward-model: train a reward model on pairs of responses, and measure it on pairs held out."""
+"""rrl-reward-model: train a reward model on pairs of responses, and measure it on held-out pairs."""
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rrl.cli import shell
 
 HELP = """
-rrl-reward-model trains a Bradley-Terry reward model on pairs of which one response was preferred, and measures it on
-held-out pairs: accuracy with interval, by level and subset, log-loss, calibration. The folder that it prints holds the
-model, result.json, calibration.png and config.yaml.
+rrl-reward-model trains a Bradley-Terry reward model on pairs of a preferred and another response, and measures it on
+held-out pairs: accuracy with interval, by level and subset, log-loss, calibration. The printed folder holds the model,
+result.json, calibration.png and config.yaml.
 
   rrl-reward-model data.path=DIR model=hf model.path=Qwen/Qwen2.5-0.5B fit=sequence
   rrl-reward-model data.path=DIR fit=embeddings fit.embedder.path=FOLDER_OR_ID    frozen embeddings, on the CPU
@@ -18,8 +19,7 @@ model, result.json, calibration.png and config.yaml.
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_reward_model, HELP))
+    sys.exit(shell.run_command(_reward_model, HELP))
 
 
 def _reward_model(arguments: Sequence[str]) -> None:
@@ -37,19 +37,16 @@ def _reward_model(arguments: Sequence[str]) -> None:
     parts.run.limit_threads()
     folder = parts.run.choose(f"{config['data']['name']}-reward-model").absolute()
     result = train_reward_model(config, parts, folder, display("reward model"))
-    print(_told(result["test"]))
+    print(_result_text(result["test"]))
     print(folder)
 
 
-def _told(test: dict[str, object]) -> str:
-    """The result in lines."""
-    levels = test["levels"]
-    assert isinstance(levels, dict), "made so"
+def _result_text(test: dict[str, Any]) -> str:
+    from rrl.records.texts import with_interval
+
+    levels: dict[str, Any] = test["levels"]
     rows = [("overall", test), *levels.items(), ("longer is better", test["longer_is_better"])]
-    lines = [
-        f"{name:18}{part['accuracy']:.3f} [{part['interval95'][0]:.3f}, {part['interval95'][1]:.3f}] of {part['pairs']}"
-        for name, part in rows
-    ]
+    lines = [f"{name:18}{with_interval(x['accuracy'], x['interval95'])} of {x['pairs']}" for name, x in rows]
     return "\n".join([*lines, f"log-loss {test['log_loss']:.4f}, calibration error {test['calibration_error']:.4f}"])
 
 

@@ -10,17 +10,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HELP = """
-rrl-sft trains a model on the references of a task, by the warmstart.* keys, and prints the folder it is in.
+rrl-sft trains a model on the references of a task, with the warmstart.* keys, and prints the model's folder.
 The same model, data and settings are not trained twice. With run.dir=DIR the result is also copied there.
 
-  rrl-sft                                      the warm start of the embedded default
+  rrl-sft                                      the warm start of the built-in task
   rrl-sft task=gsm8k data.path=DIR model=hf model.path=Qwen/Qwen2.5-0.5B warmstart.steps=200
 """
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_sft, HELP))
+    sys.exit(shell.run_command(_sft, HELP))
 
 
 def _sft(arguments: Sequence[str]) -> None:
@@ -44,7 +43,7 @@ def _sft(arguments: Sequence[str]) -> None:
 
 
 def _copy(folder: "Path", target: "Path") -> None:
-    """Also into the folder that was asked for; where that fails, nothing is lost."""
+    """Copy the model to ``run.dir``; raises StorageError with the original folder, so that nothing is lost."""
     import shutil
 
     from rrl.errors import StorageError
@@ -54,18 +53,18 @@ def _copy(folder: "Path", target: "Path") -> None:
     except OSError as error:
         why = " ".join(str(error).split())[:200]
         raise StorageError(
-            f"run.dir: {str(target)!r} takes no copy ({why}); the model is in {str(folder)!r}"
+            f"run.dir: {str(target)!r} cannot be written ({why}); the model is in {str(folder)!r}"
         ) from error
 
 
 def _with_warm_start(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with ``warmstart=sft`` where they leave the warm start out."""
+    """The arguments, with ``warmstart=sft`` where they imply no warm start."""
     from rrl.config.compose import compose, groups
 
     choices = [a for a in arguments if a.partition("=")[0] in groups()]
-    left_out = compose("train", choices).config["warmstart"] is None
-    kept = [a for a in arguments if not (left_out and a.startswith("warmstart="))]
-    return [*kept, "warmstart=sft"] if left_out else kept
+    if compose("train", choices).config["warmstart"] is not None:
+        return list(arguments)
+    return [*(a for a in arguments if not a.startswith("warmstart=")), "warmstart=sft"]
 
 
 if __name__ == "__main__":

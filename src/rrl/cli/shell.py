@@ -1,4 +1,4 @@
-"""What every command has in common: help, faults without a traceback, exit codes."""
+"""The common parts of all commands: help, faults without a traceback, exit codes."""
 
 import logging
 import os
@@ -23,26 +23,29 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-"""What other people's libraries read from the environment; a user's own setting wins."""
+"""Environment variables of other libraries; a user's own setting takes precedence."""
 
 
-def run(command: Callable[[Sequence[str]], None], help_text: str) -> int:
+def run_command(command: Callable[[Sequence[str]], None], help_text: str) -> int:
     """Run a command on the arguments; 0 done, 1 training failed, 2 a fault of the input, 130 interrupted."""
     open_streams()
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
-        return printed(lambda: _tell(help_text))
+        return printed(lambda: _print_help(help_text))
     quieten()
     return printed(lambda: guarded(lambda: command(arguments)))
 
 
-def _tell(help_text: str) -> int:
-    print(help_text.strip() + "\n\n" + _groups())
+def _print_help(help_text: str) -> int:
+    from rrl.config.compose import groups
+
+    rows = [f"  {group}={'|'.join(options)}" for group, options in sorted(groups().items()) if options]
+    print("\n".join([help_text.strip(), "", "Choices:", *rows]))
     return 0
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Do the work and return the exit code; faults that a user can mend are printed without a traceback."""
+    """Do the work and return the exit code; faults that a user can fix are printed without a traceback."""
     try:
         work()
     except UsageError as error:
@@ -58,26 +61,26 @@ def guarded(work: Callable[[], None]) -> int:
 
 
 def options(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str | None]:
-    """The values of ``name=...`` among the arguments, None where there is none. Raises ConfigError for several."""
+    """The values of ``name=...`` among the arguments, None without one. Raises ConfigError for several."""
     found: dict[str, str | None] = dict.fromkeys(names)
     for name in names:
         values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
         if len(values) > 1:
             raise ConfigError(f"{name}: given twice, as {values[0]!r} and {values[1]!r}; keep one")
         if values == [""]:
-            raise ConfigError(f"{name}: empty; expected a value, as in {name}=...; or leave it out")
+            raise ConfigError(f"{name}: empty; expected a value, as in {name}=...; or omit it")
         found[name] = values[0] if values else None
     return found
 
 
 def with_run(arguments: Sequence[str], purpose: str) -> list[str]:
-    """The arguments of a command that takes a run by ``from_run``; a folder alone is taken so.
+    """The arguments of a command with the option ``from_run``, which a folder alone stands for.
 
-    Raises ConfigError where another command's name for a run is given, with the ``purpose`` that this one has.
+    Raises ConfigError for another command's option for a run; ``purpose`` is this command's verb.
     """
     names = ("run.dir", "run", "resume", "run_dir")
     faults = [
-        f"{name}: {value!r}, but this command writes no run and goes on with none; to {purpose} the run in it give "
+        f"{name}: {value!r}, but this command neither writes nor resumes a run; to {purpose} the run in it give "
         f"from_run={value}"
         for name, _, value in (argument.partition("=") for argument in arguments)
         if name in names and value
@@ -89,12 +92,12 @@ def with_run(arguments: Sequence[str], purpose: str) -> list[str]:
 
 
 def without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The arguments that are none of these options."""
+    """The arguments without these options."""
     return [argument for argument in arguments if not argument.startswith(tuple(f"{name}=" for name in names))]
 
 
 def new_file(name: str, value: str | None) -> Path | None:
-    """The file that an option names; raises ConfigError unless it can be made."""
+    """The file that an option names; raises ConfigError when it exists or cannot be written."""
     from rrl.records.run_directory import writable
 
     if value is None:
@@ -107,14 +110,14 @@ def new_file(name: str, value: str | None) -> Path | None:
 
 
 def is_true(name: str, value: str | None) -> bool:
-    """An option that is on or off. Raises ConfigError for any other value."""
+    """The value of a boolean option; raises ConfigError for any other value."""
     if value not in (None, "true", "false"):
         raise ConfigError(f"{name}: expected true or false, got {value!r}")
     return value == "true"
 
 
-def leave(code: int) -> NoReturn:
-    """End this process, one of several, without Python's own end, in which threads of gloo now and then abort it."""
+def exit_at_once(code: int) -> NoReturn:
+    """End this process, one of several, without Python's shutdown, which threads of gloo sometimes abort."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -122,21 +125,12 @@ def leave(code: int) -> NoReturn:
 
 
 def quieten() -> None:
-    """Our own messages at level INFO, other people's from WARNING on."""
+    """Set up logging, tracebacks without secrets, and quiet libraries."""
     set_up_logging()
-    sys.excepthook = _tell_bug
+    sys.excepthook = _print_traceback
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 
-def _tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A traceback as Python prints it, without secrets."""
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
-
-
-def _groups() -> str:
-    """The choices of every configuration group."""
-    from rrl.config.compose import groups
-
-    rows = [f"  {group}={'|'.join(options)}" for group, options in sorted(groups().items()) if options]
-    return "Choices:\n" + "\n".join(rows)

@@ -1,4 +1,4 @@
-"""rrl-status: what becomes of the runs below a folder, or of one run."""
+"""rrl-status: the states of the runs below a folder, or of one run."""
 
 import json
 import os
@@ -16,41 +16,40 @@ from rrl.records.texts import visible
 HELP = """
 rrl-status lists the runs below a folder, the latest first: state, step, last reward, budget used, time since then.
 
-  rrl-status                the runs below runs/, those of demos and sweeps too
+  rrl-status                the runs below runs/, including those of demos and sweeps
   rrl-status DIR ...        the runs below other folders
   rrl-status RUN            one run: how it ended, its last checkpoint, how to resume it
   rrl-status DIR --json     a list of objects, for programs
 
-States: running; finished; interrupted (it saved and stopped when asked to); failed (it told why);
-killed (it told nothing); unknown (it has no status.json).
+States: running; finished; interrupted (saved and stopped on request); failed (with a reason);
+killed (without a report); unknown (without a status.json).
 """
 DEEPEST = 5
-"""Folders below the one given in which runs are looked for."""
+"""Levels of folders to search for runs."""
 COLUMNS = ("run", "state", "step", "reward", "tokens", "used", "age")
 LONGEST_REASON = 60
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_status, HELP))
+    sys.exit(shell.run_command(_status, HELP))
 
 
 def _status(arguments: Sequence[str]) -> None:
     folders = [Path(argument).expanduser() for argument in arguments if not argument.startswith("-")] or [Path("runs")]
-    _refuse(folders, [argument for argument in arguments if argument.startswith("-") and argument != "--json"])
-    found = list(_runs(folders))
+    _check(folders, [argument for argument in arguments if argument.startswith("-") and argument != "--json"])
+    found = list(_find_runs(folders))
     states = sorted(map(read_state, found), key=_when, reverse=True)
     if "--json" in arguments:
         print(json.dumps([asdict(state) for state in states], indent=2, default=str))
     elif found == folders and len(folders) == 1:
         print(visible(_details(states[0])))
     elif states:
-        print(visible(_table([COLUMNS, *map(_cells, states)])))
+        print(visible(_run_table([COLUMNS, *map(_cells, states)])))
     else:
         print(f"no runs below {', '.join(map(str, folders))}; rrl-train makes one")
 
 
-def _refuse(folders: Sequence[Path], options: Sequence[str]) -> None:
+def _check(folders: Sequence[Path], options: Sequence[str]) -> None:
     faults = [f"{option}: no such option; expected folders, --json or --help" for option in options]
     faults += [
         f"{folder}: no such folder; expected a run's directory or a folder of runs, without a key before it; rrl-train "
@@ -62,21 +61,21 @@ def _refuse(folders: Sequence[Path], options: Sequence[str]) -> None:
         raise ConfigError(*faults)
 
 
-def _runs(folders: Sequence[Path]) -> Iterator[Path]:
-    """The directories of runs among and below the folders, each once; what lies in a run is not looked at."""
+def _find_runs(folders: Sequence[Path]) -> Iterator[Path]:
+    """The directories of runs among and below the folders, each once; those of runs are not searched."""
     seen: set[Path] = set()
     for _ in range(DEEPEST + 1):
         here = {folder.resolve(): folder for folder in reversed(folders)}
         fresh = [folder for real, folder in reversed(here.items()) if real not in seen]
         seen |= here.keys()
-        names = {folder: _names(folder) for folder in fresh}
+        names = {folder: _entries(folder) for folder in fresh}
         runs = [f for f in fresh if "config.yaml" in names[f] and {"status.json", "metrics.jsonl"} & set(names[f])]
         yield from runs
         folders = [f / name for f in fresh if f not in runs for name in names[f] if (f / name).is_dir()]
 
 
-def _names(folder: Path) -> list[str]:
-    """What lies in a folder, without hidden things; nothing where we may not look."""
+def _entries(folder: Path) -> list[str]:
+    """The names in a folder, without hidden ones; none in an unreadable folder."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:
@@ -84,7 +83,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _when(state: RunState) -> float:
-    """When the run began, as well as that is known."""
+    """The start of the run, or the time of its configuration where that is unknown."""
     try:
         return datetime.fromisoformat(str(state.started)).timestamp()
     except ValueError:
@@ -100,18 +99,16 @@ def _cells(state: RunState) -> tuple[str, ...]:
 
 def _figures(state: RunState) -> tuple[str, ...]:
     return (
-        _of(state.step, state.total_steps),
+        _done_of_total(state.step, state.total_steps),
         "-" if state.reward is None else f"{state.reward:.3f}",
-        _of(state.tokens, state.total_tokens),
+        _done_of_total(state.tokens, state.total_tokens),
         "-" if state.share is None else f"{100 * state.share:.0f} %",
         "-" if state.age is None else _span(state.age),
     )
 
 
-def _of(done: int | None, total: int | None) -> str:
-    """What is done and, where there is a limit, of how much."""
-    shown = "-" if done is None else f"{done:,}"
-    return shown if total is None else f"{shown}/{total:,}"
+def _done_of_total(done: int | None, total: int | None) -> str:
+    return ("-" if done is None else f"{done:,}") + ("" if total is None else f"/{total:,}")
 
 
 def _span(seconds: float) -> str:
@@ -122,15 +119,15 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; figures to the right."""
+def _run_table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, with the figures to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     layout = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
     return "\n".join(layout.format(*row).rstrip() for row in rows)
 
 
 def _details(state: RunState) -> str:
-    """All about one run, and what to do next."""
+    """One run in full, with the next command."""
     step, reward, tokens, used, age = _figures(state)
     rows = [
         ("run", str(state.folder)),
@@ -144,13 +141,13 @@ def _details(state: RunState) -> str:
         ("budget used", used),
         ("last row", f"{age} ago"),
         ("checkpoint", str(state.checkpoint or "none")),
-        ("next", _next(state)),
+        ("next", _next_command(state)),
         *(("damaged", fault) for fault in state.faults),
     ]
     return "\n".join(f"{name:<13}{text}" for name, text in rows)
 
 
-def _next(state: RunState) -> str:
+def _next_command(state: RunState) -> str:
     if state.state == "finished":
         return f"rrl-evaluate from_run={state.folder}"
     if state.state in ("interrupted", "failed", "killed"):

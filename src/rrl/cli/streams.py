@@ -1,4 +1,4 @@
-"""What is printed reaches its reader or does no harm: one that has gone, one that reads no Unicode, none at all."""
+"""Standard streams that are closed, without a reader, or without Unicode, handled without a traceback."""
 
 import io
 import os
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def open_streams() -> None:
-    """Have every standard stream open, and print what its encoding lacks as an escape."""
+    """Open every closed standard stream, and print characters that an encoding lacks as escapes."""
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: else the next file that is opened takes its number
+        if getattr(sys, name) is None:  # closed: otherwise the next opened file would take its descriptor
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -20,21 +20,21 @@ def open_streams() -> None:
 
 
 def printed(work: Callable[[], int]) -> int:
-    """The code of the work when all that it printed is written; quiet, and 0, when its reader has seen enough."""
+    """The exit code of the work, after all output is written; 0, silently, when the reader has closed the pipe."""
     try:
-        code = _code(work)
+        code = _exit_code(work)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 130
     except OSError:
-        lost = _lost()
-        if lost is None:
+        code_of_output = _output_exit_code()
+        if code_of_output is None:
             raise  # of something else
-        return lost
+        return code_of_output
 
 
-def _code(work: Callable[[], int]) -> int:
+def _exit_code(work: Callable[[], int]) -> int:
     try:
         return work()
     except SystemExit as end:
@@ -43,11 +43,11 @@ def _code(work: Callable[[], int]) -> int:
         return end.code
 
 
-def _lost() -> int | None:
-    """What the command ends with when an output cannot be written, which then goes nowhere; None when all can be."""
+def _output_exit_code() -> int | None:
+    """The exit code for an output that cannot be written, and is then discarded; None when all can be written."""
     unread = [stream for stream in (sys.stdout, sys.stderr) if _unread(stream)]
     try:
-        sys.stdout.flush()  # what could not be written is still there
+        sys.stdout.flush()  # retry what is still in the buffer
     except OSError as error:
         if not unread:
             print(f"standard output: nothing can be written to it ({error.strerror})", file=sys.stderr)
@@ -59,14 +59,14 @@ def _lost() -> int | None:
 
 
 def _silence(stream: Any) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _unread(stream: Any) -> bool:
-    """Whether a stream is a pipe that nobody reads."""
-    with suppress(OSError, ValueError):  # no file, or closed
+    """Whether a stream is a pipe without a reader."""
+    with suppress(OSError, ValueError):  # not a file, or closed
         poll = select.poll()
         poll.register(stream.fileno(), 0)
         return any(event & select.POLLERR for _, event in poll.poll(0))

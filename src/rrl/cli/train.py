@@ -10,26 +10,26 @@ from rrl.cli import shell
 HELP = """
 rrl-train trains a language model by reinforcement learning, with or without retrospective replay.
 
-  rrl-train                                    the embedded task, a tiny model, RRL
+  rrl-train                                    the built-in task, a tiny model, RRL
   rrl-train algo=ppo seed=1                    its baseline
   rrl-train task=gsm8k model=hf model.path=Qwen/Qwen2.5-0.5B data.path=DIR
   rrl-train ... launcher.num_processes=2       two processes; torchrun and srun may start them as well
-  rrl-train ... dry_run=true                   print what would be done and how much memory it takes, and exit
-  rrl-train resume=RUN                         go on with a run from its last checkpoint
+  rrl-train ... dry_run=true                   print the plan of the run and its memory, and exit
+  rrl-train resume=RUN                         continue a run from its last checkpoint
   rrl-train ... run.dir=RUN resume=auto        the same if RUN holds a run, else begin it
-  rrl-train -m algo=ppo,rrl seed=0,1,2         a run for each combination, in processes of their own
-  rrl-train -m resume=SWEEP                    go on with a sweep
+  rrl-train -m algo=ppo,rrl seed=0,1,2         a run for each combination, in separate processes
+  rrl-train -m resume=SWEEP                    continue a sweep
   rrl-train --cfg                              print the composed configuration and exit
-  rrl-train --completion bash                  print what completes command lines in bash, zsh or fish
+  rrl-train --completion bash                  print the completion script for bash, zsh or fish
 
-Every key of the configuration can be set as key=value; a misspelt one gets its nearest valid name.
+Every key of the configuration can be set as key=value; for a misspelt one the nearest valid name is shown.
 """
 OPTIONS = ("resume", "dry_run")
-"""What is given as key=value and is no key of the configuration."""
+"""Arguments of the form key=value that are not keys of the configuration."""
 
 
 class LaunchRequest(NamedTuple):
-    """What there is to do: a checked configuration, and where."""
+    """A checked configuration, and the run's directory."""
 
     config: dict[str, Any]
     parts: Any
@@ -37,8 +37,7 @@ class LaunchRequest(NamedTuple):
 
 
 def main() -> None:
-    """Entry point."""
-    sys.exit(shell.run(_train, HELP))
+    sys.exit(shell.run_command(_train, HELP))
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -50,24 +49,24 @@ def _train(arguments: Sequence[str]) -> None:
     if {"-m", "--multirun"} & set(arguments):
         from rrl.study.sweeps import sweep
 
-        sys.exit(sweep(arguments, tell=print))
+        sys.exit(sweep(arguments, show=print))
     from rrl.processes.launch import started_by_others
 
     if started_by_others():
         from rrl.cli.worker import work_together
 
         def choose() -> tuple[dict[str, Any], Path] | None:
-            job = _choose(arguments)
-            return None if job is None else (job.config, job.folder)
+            request = _request(arguments)
+            return None if request is None else (request.config, request.folder)
 
-        shell.leave(shell.guarded(lambda: work_together(choose)))
-    job = _choose(arguments)
-    if job is not None:
-        _start(job)
+        shell.exit_at_once(shell.guarded(lambda: work_together(choose)))
+    request = _request(arguments)
+    if request is not None:
+        _start_training(request)
 
 
-def _choose(arguments: Sequence[str]) -> LaunchRequest | None:
-    """The checked configuration and the run's directory; None when the arguments only ask for something to be shown."""
+def _request(arguments: Sequence[str]) -> LaunchRequest | None:
+    """The run that the arguments request; None after printing a configuration or a plan instead."""
     from rrl.config.check import load
     from rrl.errors import ConfigError
     from rrl.runs.resume import resume
@@ -76,17 +75,17 @@ def _choose(arguments: Sequence[str]) -> LaunchRequest | None:
     rest = [text for text in arguments if text != "--cfg" and text.partition("=")[0] not in OPTIONS]
     again, dry_run = options["resume"], shell.is_true("dry_run", options["dry_run"])
     if dry_run and again not in (None, "null"):
-        raise ConfigError(f"dry_run: true, with resume={again}; only a run that has not begun is planned; keep one")
+        raise ConfigError(f"dry_run: true, with resume={again}; only a new run can be planned; keep one")
     folder = None if again in (None, "auto", "null") else Path(str(again)).expanduser().absolute()
     config, parts = load("train", rest) if folder is None else resume(folder, rest)
     if "--cfg" in arguments or dry_run:
-        _show(config, parts, whole="--cfg" in arguments)
+        _print(config, parts, whole="--cfg" in arguments)
         return None
     return LaunchRequest(config, parts, folder or _new_folder(config, parts, auto=again == "auto"))
 
 
 def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
-    """The directory of a new run or, by ``resume=auto``, of the one that ``run.dir`` holds."""
+    """The directory of a new run or, with ``resume=auto``, of the one in ``run.dir``."""
     from rrl.config.saved import absolute
     from rrl.errors import ConfigError
     from rrl.runs.resume import refuse_changes, saved
@@ -95,7 +94,7 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
         chosen: Path = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
         return chosen.absolute()
     if parts.run.dir is None:
-        raise ConfigError("resume: 'auto' needs to know where the run is; give run.dir, or resume=RUN")
+        raise ConfigError("resume: 'auto' needs the run's directory; give run.dir, or resume=RUN")
     folder = Path(parts.run.dir).expanduser().absolute()
     if not (folder / "config.yaml").is_file():
         return _new_folder(config, parts, auto=False)
@@ -103,35 +102,37 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
     return folder
 
 
-def _show(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
+def _print(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
+    """Print the whole configuration, or the plan of the run."""
     if whole:
         from rrl.config.saved import as_yaml
 
         print(as_yaml(config), end="")
         return
-    from rrl.preflight.plan import as_text, plan
+    from rrl.preflight.plan import plan, plan_text
 
-    print(as_text(plan(config, parts)))
+    print(plan_text(plan(config, parts)))
 
 
-def _start(job: LaunchRequest) -> None:
+def _start_training(request: LaunchRequest) -> None:
     """Train in this process, or start several and wait for them."""
-    if job.parts.launcher.processes == 1:
+    config, parts, folder = request
+    if parts.launcher.processes == 1:
         from rrl.records.display import display
         from rrl.runs.experiment import train
 
-        train(job.config, job.parts, job.folder, display(job.config["algo"], every=job.parts.run.log_seconds))
+        train(config, parts, folder, display(config["algo"], every=parts.run.log_seconds))
         return
     from rrl.config.saved import write_config
     from rrl.processes.launch import why
-    from rrl.records.status import hold
+    from rrl.records.status import RunLock
 
-    job.parts.launcher.refuse_misfits()
-    with hold(job.folder):  # nobody else trains there
-        write_config(job.folder, job.config)
-    code = job.parts.launcher.start(job.folder)
+    parts.launcher.refuse_misfits()
+    with RunLock(folder):  # no other process trains there
+        write_config(folder, config)
+    code = parts.launcher.start(folder)
     if code:
-        print(why(job.folder), file=sys.stderr)
+        print(why(folder), file=sys.stderr)
     sys.exit(code)
 
 

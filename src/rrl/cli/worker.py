@@ -1,6 +1,6 @@
-"""One rank of a run: started by a launcher with the run's directory, reads the resolved configuration, trains.
+"""One rank of a run: a launcher starts it with the run's directory; it reads the resolved configuration and trains.
 
-Not a command for people: ``rrl-train launcher.num_processes=2`` starts it.
+Not a user's command: ``rrl-train launcher.num_processes=2`` starts it.
 """
 
 import os
@@ -20,7 +20,7 @@ from rrl.processes.stopping import Interrupted, leave_with_starter
 
 
 def main() -> None:
-    """Entry point: ``python -m rrl.cli.worker RUN PARTS``, where PARTS is the parent's RRL_PARTS if it has any."""
+    """Entry point: ``python -m rrl.cli.worker RUN PARTS``, where PARTS is the parent's RRL_PARTS, if set."""
     open_streams()
     folder, *parts = sys.argv[1:]
     os.environ |= {OWN: parts[0]} if parts else {}
@@ -28,16 +28,16 @@ def main() -> None:
     take_devices()
     take_signals()
     shell.quieten()
-    shell.leave(shell.guarded(lambda: work_together(lambda: _saved(Path(folder)))))
+    shell.exit_at_once(shell.guarded(lambda: work_together(lambda: _saved(Path(folder)))))
 
 
 def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> None:
-    """Train with the other ranks what the first one chooses: a configuration and a directory, or None for nothing."""
+    """Train with the other ranks what the first one chooses: a configuration and a directory, or None."""
     leave_with_starter()
     from rrl.processes.distributed import from_first, leave_process_group, start_process_group
 
     start_process_group()
-    chosen = _said_once(lambda: from_first(choose))
+    chosen = _printed_once(lambda: from_first(choose))
     if chosen is None:
         return
     config, folder = chosen
@@ -46,25 +46,25 @@ def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> N
     from rrl.runs.experiment import train
 
     take_own_parts()
-    parts = check(config)  # where a package is missing, its machine says so
+    parts = check(config)  # on every machine, because a package may be missing on one
     shown = display(config["algo"], every=parts.run.log_seconds)
     try:
-        _said_once(lambda: train(config, parts, folder, shown))
+        _printed_once(lambda: train(config, parts, folder, shown))
     except Interrupted:
-        leave_process_group()  # all ranks leave this way, and the launcher kills what is left when one has
+        leave_process_group()  # together, because a launcher kills the other ranks when one has ended
         raise
     leave_process_group()
 
 
-def _said_once(work: Callable[[], Any]) -> Any:
-    """What it returns. A fault that a user can mend is every rank's, and it is the first one that prints it."""
+def _printed_once(work: Callable[[], Any]) -> Any:
+    """The result of the work; a fault that a user can fix is raised on every rank, and printed by the first one."""
     from rrl.processes.distributed import rank
 
     try:
         return work()
     except (UsageError, KeyboardInterrupt):
         if rank() > 0:
-            time.sleep(1)  # a launcher ends all ranks when one has left: let the first one speak
+            time.sleep(1)  # a launcher kills the other ranks when one has ended: let the first one print
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         raise
 

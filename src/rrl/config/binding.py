@@ -50,7 +50,7 @@ def _construct(node: Mapping[str, Any], path: str, faults: list[str]) -> Any:
     except ValueError as error:
         faults += [f"{path}.{fault}" for fault in _refused(target, arguments, error)]
     except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
-        faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); mend this class")
+        faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); fix this class")
     return BROKEN
 
 

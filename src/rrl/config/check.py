@@ -16,15 +16,14 @@ from rrl.config.choices import targets
 from rrl.config.compose import Composed, compose, compose_run, readers, walk
 from rrl.config.effects import collected, without_effect
 from rrl.config.importing import load_class
-from rrl.contracts.breaches import items
-from rrl.contracts.breaches import shown as said
+from rrl.contracts.breaches import items, typed_repr
 from rrl.contracts.calling import calling
 from rrl.contracts.tracebacks import named
 from rrl.errors import ConfigError, ContractError, shown
 from rrl.interfaces import Judge, Objective, Reward, RewardModelTrainer, RolloutEngine, StateSampler, Task
 from rrl.processes.launch import Launcher
 from rrl.records.run_directory import Place, RunSettings
-from rrl.records.secrecy import typed
+from rrl.records.secrecy import exposed_secrets
 from rrl.records.status import finished_run
 from rrl.records.tracking import Sink
 from rrl.training.evaluation import Evaluation
@@ -102,7 +101,7 @@ def checked(
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
     """The configuration and its parts, of which some are ``used``. Raises one ConfigError with all faults."""
     try:
-        faults = [*composed.faults, *typed(dict(walk(composed.config)))]
+        faults = [*composed.faults, *exposed_secrets(dict(walk(composed.config)))]
         parts = check(composed.config, faults, kind, judging=judging)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys(map(composed.at_source, error.faults))) from None
@@ -192,7 +191,7 @@ def _misstated(part: Any, slot: str) -> list[str]:
         names = isinstance(value, set | frozenset) and all(isinstance(each, str) for each in value)
         if not (isinstance(value, bool | None) if name.startswith("needs_") else names):
             expected = "true or false" if name.startswith("needs_") else "a set of names"
-            faults.append(f"{slot}: {named(part, name)} is {said(value)}; expected {expected}; mend this class")
+            faults.append(f"{slot}: {named(part, name)} is {typed_repr(value)}; expected {expected}; fix this class")
     return faults
 
 

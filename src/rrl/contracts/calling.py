@@ -1,4 +1,4 @@
-"""Calls of parts of a user's own: what they raise is told by kind, class, method, file and line."""
+"""Calls of a user's parts: errors name kind, class, method, file and line."""
 
 import inspect
 from collections.abc import Iterator
@@ -11,10 +11,7 @@ from rrl.errors import PartError, UsageError
 
 @contextmanager
 def calling(kind: str, part: Any, method: str) -> Iterator[None]:
-    """Turn what a method of a user's own part raises inside into PartError, with the error as its cause.
-
-    A fault that the part tells itself passes, and so does every error of a part of ours.
-    """
+    """Raise PartError, with the error as its cause, for errors of a user's part; UsageError and others pass."""
     try:
         yield
     except UsageError:
@@ -22,17 +19,17 @@ def calling(kind: str, part: Any, method: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if not is_own(part):
             raise
-        told = f"{named(part, method)} failed ({raised(error, _beginning(part, method))})"
-        raise PartError(f"{kind}: {told}; mend this class (docs/adding-a-part.md)") from error
+        failure = f"{named(part, method)} failed ({raised(error, _beginning(part, method))})"
+        raise PartError(f"{kind}: {failure}; fix this class (docs/adding-a-part.md)") from error
 
 
 def is_own(part: Any) -> bool:
-    """Whether a part is of a user's own class."""
+    """Whether a part's class is a user's own."""
     return type(part).__module__.partition(".")[0] != "rrl"
 
 
 def _beginning(part: Any, method: str) -> str:
-    """Where the method begins, for a call that did not come as far as its first line."""
+    """The first line of the method, for a call that failed before it."""
     found = inspect.getattr_static(type(part), method, None)
     function = getattr(found, "fget", None) or getattr(found, "__func__", None) or found
     code = getattr(function, "__code__", None)

@@ -1,4 +1,4 @@
-"""Where an error of a user's own code arose, and what it says, in a line."""
+"""The file, line and text of an error in a user's code, in one line."""
 
 import sysconfig
 import traceback
@@ -9,21 +9,21 @@ OURS = str(Path(__file__).parents[1])
 LIBRARY, *PLACES = (sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 PACKAGES = tuple(PLACES)
 MOST = 300
-"""Characters of what an error says."""
+"""Characters of an error's text."""
 
 
 def raised(error: BaseException, otherwise: str = "no line of Python") -> str:
-    """File and line of a user's own, or ``otherwise`` where there is none, with what the error says."""
-    return f"{line(error) or otherwise}: {words(error)}"
+    """File and line of the error, or ``otherwise`` without any, and its text."""
+    return f"{failing_line(error) or otherwise}: {error_text(error)}"
 
 
 def named(part: Any, method: str) -> str:
-    """A method of a part by its full name."""
+    """The full name of a part's method."""
     return f"{type(part).__module__}.{type(part).__qualname__}.{method}"
 
 
-def line(error: BaseException) -> str | None:
-    """File and line that failed: of a user's own, else of a package that is installed; never of ours."""
+def failing_line(error: BaseException) -> str | None:
+    """File and line of the user's code, else of an installed package; never of rrl."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
@@ -33,10 +33,10 @@ def line(error: BaseException) -> str | None:
     return f"{found[-1].filename}, line {found[-1].lineno}" if found else None
 
 
-def words(error: BaseException) -> str:
-    """Its type and the first line of its text, whatever its own ``str`` does."""
+def error_text(error: BaseException) -> str:
+    """The error's type and the first line of its text; safe against errors in its ``str``."""
     try:
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
-    except Exception as other:  # it is a stranger's
-        said = f"<{type(other).__name__} in its str>"
-    return f"{type(error).__name__}: {said}".removesuffix(": ").split("\n")[0][:MOST]
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception as other:  # a user's ``str`` may raise anything
+        text = f"<{type(other).__name__} in its str>"
+    return f"{type(error).__name__}: {text}".removesuffix(": ").split("\n")[0][:MOST]

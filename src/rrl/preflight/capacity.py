@@ -1,4 +1,4 @@
-"""What a run needs of memory and disk, against what this machine has."""
+"""The memory and disk space that a run needs, and that this machine has."""
 
 import math
 import shutil
@@ -21,7 +21,7 @@ from rrl.types import Problem
 
 
 class Here(NamedTuple):
-    """What a machine has free, and the bytes that this program takes by itself."""
+    """The memory of this machine, and the bytes that this program occupies before loading a model."""
 
     memory: MemoryInfo
     accelerators: Sequence[MemoryInfo]
@@ -29,7 +29,7 @@ class Here(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What one process needs in a phase, part by part, and what it has; the name is the clock's, or loading's."""
+    """The memory that one process needs in a phase, by part, and has; ``name`` is that of the clock, or loading."""
 
     name: str
     parts: Bytes
@@ -37,12 +37,11 @@ class Phase(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Bytes of the whole."""
         return sum(self.parts.values())
 
 
 class Disk(NamedTuple):
-    """A checkpoint's bytes, how many of them stay, everything that is saved together, and what is free."""
+    """The bytes of a checkpoint, the number of kept ones, the bytes of everything saved, and the free ones."""
 
     size: int
     kept: int
@@ -53,7 +52,7 @@ class Disk(NamedTuple):
 def need(
     config: Mapping[str, Any], parts: Parts, model: Any, train: Sequence[Problem], test: Sequence[Problem]
 ) -> Need:
-    """What memory depends on; adapters are put into ``model`` itself."""
+    """The inputs of the memory estimate; adapters are added to ``model`` itself."""
     whole, shape = sum(p.numel() for p in model.parameters()), passes.shape(model.config)
     prompts = [len(problem.prompt) for problem in (*train, *test)]
     processes = max(parts.launcher.processes, world_size())  # torchrun and srun start several without a key
@@ -70,12 +69,12 @@ def need(
         longest_prompt=max(prompts),
         longest_reference=max(len(problem.reference) for problem in train),
         longest_response=parts.engine.sampling.max_new_tokens,
-        rows=_rows(config, parts, processes, parts.evaluation.responses(len(test))),
+        rows=_rows_at_once(config, parts, processes, parts.evaluation.responses(len(test))),
     )
 
 
-def _rows(config: Mapping[str, Any], parts: Parts, processes: int, responses: int) -> dict[str, int]:
-    """How many rows each phase passes at once, on each process."""
+def _rows_at_once(config: Mapping[str, Any], parts: Parts, processes: int, responses: int) -> dict[str, int]:
+    """The rows that each phase passes at once, on each process."""
     trainer, warm, most = parts.trainer, parts.warmstart, parts.policy.micro_batch_size
     writing = math.ceil(max(trainer.sequences, responses) / processes)
     rows = {"warm start": min(most, warm.batch_size)} if warm is not None else {}
@@ -85,21 +84,21 @@ def _rows(config: Mapping[str, Any], parts: Parts, processes: int, responses: in
 
 
 def networks(model: Any, settings: PolicySettings) -> list[Network]:
-    """The networks that the policy would train, on the meta device; adapters are put into ``model`` itself."""
+    """The networks that the policy would train, on the meta device; adapters are added to ``model`` itself."""
     with torch.device("meta"):
-        own = [memory.count("critic", Critic(model, settings.head_size))] if settings.critic == "own" else []
+        own = [memory.network_of("critic", Critic(model, settings.head_size))] if settings.critic == "own" else []
         head = settings.head_size if settings.critic == "shared" else None
         adapted = settings.lora.wrap(model) if settings.lora else model
-        return [memory.count("actor", Actor(adapted, 1.0, head_size=head, trunk_gradient=0.0)), *own]
+        return [memory.network_of("actor", Actor(adapted, 1.0, head_size=head, trunk_gradient=0.0)), *own]
 
 
 def look_around() -> Here:
-    """What there is now: best before the model is loaded, for its weights are part of what is estimated."""
+    """The memory at present; call it before loading the model, because its weights are part of the estimate."""
     return Here(main_memory(), accelerators(), peaks()[0].size)
 
 
 def phases(need: Need, processes: int, here: Here) -> list[Phase]:
-    """Each phase with the room that one of so many processes of this machine has for it."""
+    """Each phase with the memory that each of ``processes`` on this machine has for it."""
     main = MemoryInfo(here.memory.name, here.memory.total // processes, here.memory.free // processes)
     room = main if need.on_cpu else min(here.accelerators, key=lambda each: each.free)
     program = {"this program": here.program} if need.on_cpu else {}
@@ -109,8 +108,8 @@ def phases(need: Need, processes: int, here: Here) -> list[Phase]:
     ]
 
 
-def disk(parts: Parts, need: Need, checkpoints: int, folder: Path) -> Disk:
-    """Of at most so many checkpoints, one being written; the last actor; the warm start, which the run keeps."""
+def disk_use(parts: Parts, need: Need, checkpoints: int, folder: Path) -> Disk:
+    """The space for at most ``checkpoints``, one being written, the last actor, and the run's copy of a warm start."""
     trained, frozen = (sum(sizes) for sizes in zip(*((one.trained, one.frozen) for one in need.networks), strict=True))
     size = need.settings.checkpoint_bytes(trained, frozen, need.whole)
     kept, begun = min(parts.run.keep_last + parts.run.keep_best, checkpoints), 4 if parts.warmstart is not None else 0
@@ -119,16 +118,16 @@ def disk(parts: Parts, need: Need, checkpoints: int, folder: Path) -> Disk:
 
 
 def shortages(phases: Sequence[Phase], disk: Disk, config: Mapping[str, Any], processes: int) -> list[str]:
-    """Phases that need more than there is, a disk without room for the checkpoints, and what to try."""
-    told = [
+    """Warnings, with remedies, for phases without enough memory and for a disk without space for the checkpoints."""
+    warnings = [
         f"{phase.name} needs about {in_words(phase.total)}, and {in_words(phase.room.free)} of {phase.room.name} are "
         f"free for each process; try {', '.join(lower(phase.name, config, processes).values())}"
         for phase in phases
         if phase.total > phase.room.free
     ]
     if disk.total > disk.free:
-        told.append(
+        warnings.append(
             f"run.dir: checkpoints take about {in_words(disk.total)}, and {in_words(disk.free)} of the disk are free; "
-            "make room, or lower run.keep_last and run.keep_best"
+            "free space, or lower run.keep_last and run.keep_best"
         )
-    return told
+    return warnings

@@ -1,6 +1,6 @@
-"""Settings that are in order and yet keep a run from doing what one expects of it: told in the plan and at the start.
+"""Warnings about valid settings under which a run has no effect, shown in the plan and at the start.
 
-A part tells its own by a method ``cautions``; here are those that depend on how long the run is.
+A part returns its own from a method ``cautions``; here are those that depend on the length of the run.
 """
 
 from collections.abc import Iterator
@@ -10,39 +10,39 @@ from rrl.config.effects import collected
 from rrl.training.course import Between, Course
 
 SHORT = 20
-"""Steps; a shorter run is a trial, which nobody expects to be measured or saved on its way."""
+"""Steps; a shorter run is a trial, which needs no evaluation or checkpoint on the way."""
 
 
 def cautions(parts: Parts, course: Course) -> list[str]:
-    """What to think of before a run that takes this course."""
+    """The warnings for a run of this course."""
     own = [f"{path}.{text}" for path, texts in collected(parts, "cautions") for text in texts]
     return [*own, *_too_late(parts, course)]
 
 
 def _too_late(parts: Parts, course: Course) -> Iterator[str]:
-    """What comes when the run is over."""
+    """Warnings for what would happen only after the end of the run."""
     steps, run = course.steps, parts.run
     warmup = getattr(parts.trainer, "critic_warmup", 0)  # not every trainer has one
-    if warmup and warmup >= _about(steps):
-        yield f"trainer.critic_warmup: {warmup}, and {_words(steps)}: the actor never moves; lower it, or train longer"
+    if warmup and warmup >= _estimate(steps):
+        yield f"trainer.critic_warmup: {warmup}, and {_length(steps)}: the actor never moves; lower it, or train longer"
     rise = parts.policy.lr_warmup_steps
-    if rise and rise >= _about(course.optimised):
+    if rise and rise >= _estimate(course.optimised):
         yield (
-            f"policy.lr_warmup_steps: {rise}, and {_words(course.optimised, 'optimiser steps')}: the learning rate "
+            f"policy.lr_warmup_steps: {rise}, and {_length(course.optimised, 'optimiser steps')}: the learning rate "
             "never reaches policy.actor_lr; lower it, or train longer"
         )
     for key, what in (("save_freq", "saved"), ("test_freq", "measured")):
         every = getattr(run, key)
         if every is not None and steps.most > SHORT and every > steps.most:
-            yield f"run.{key}: {every}, and {_words(steps)}: nothing is {what} on the way; lower it"
+            yield f"run.{key}: {every}, and {_length(steps)}: nothing is {what} on the way; lower it"
     if steps.most == 1 and getattr(parts.trainer, "total_training_steps", None) != 1:
         yield "trainer.total_tokens: reached in the first step; raise it, or give trainer.total_training_steps"
 
 
-def _about(number: Between) -> int:
+def _estimate(number: Between) -> int:
     return number.most if number.likely is None else number.likely
 
 
-def _words(number: Between, things: str = "steps") -> str:
+def _length(number: Between, unit: str = "steps") -> str:
     about = "" if number.least == number.most else "about "
-    return f"the run has {about}{_about(number):,} {things}"
+    return f"the run has {about}{_estimate(number):,} {unit}"

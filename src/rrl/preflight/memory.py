@@ -1,4 +1,4 @@
-"""How much memory each phase of a step needs on one process, part by part, in bytes.
+"""The memory that each phase of a step needs on one process, by part, in bytes.
 
 docs/before-the-start.md explains the formulas.
 """
@@ -18,9 +18,9 @@ Bytes = dict[str, int]
 
 
 class Network(NamedTuple):
-    """A network in training: its trained and frozen parameters, those in tensors that stage 3 does not split (small).
+    """A network in training: the numbers of its trained and frozen parameters.
 
-    ``largest`` is the size of the largest tensor.
+    ``small`` counts those in tensors that stage 3 does not split, ``largest`` those in the largest tensor.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Network(NamedTuple):
 
 @dataclass(frozen=True)
 class Need:
-    """Everything that memory depends on; lengths are in tokens.
+    """The inputs of the estimate; lengths are in tokens.
 
     ``whole`` counts the language model's own parameters; ``engine`` is the precision of the engine's copy of it (None:
-    it writes with the policy's weights), ``reference`` whether a frozen copy is kept. ``rows`` go through the networks
-    at once on each process, by phase; those of phases that do not come are left out.
+    the engine uses the policy's weights); ``reference`` means that there is a frozen copy. ``rows`` are those that one
+    process passes through the networks at once, by phase, without the phases that the run does not have.
     """
 
     settings: PolicySettings
@@ -55,12 +55,12 @@ class Need:
 
     @property
     def width(self) -> int:
-        """The longest row: prompt and response."""
+        """Tokens of the longest row: prompt and response."""
         return self.longest_prompt + self.longest_response
 
     @property
     def columns(self) -> int:
-        """The most columns of a batch that need logits: from the first new token of any row on."""
+        """The most columns of a batch that need logits: those from the first new token of any row on."""
         return self.width - self.shortest_prompt + 1
 
     @property
@@ -70,23 +70,23 @@ class Need:
 
 
 def by_stage(need: Need) -> list[Need]:
-    """The same at each ZeRO stage."""
+    """The inputs for each ZeRO stage."""
     stages: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
     return [replace(need, settings=replace(need.settings, zero_stage=stage)) for stage in stages]
 
 
 def by_phase(need: Need) -> dict[str, Bytes]:
-    """Each phase that comes, in order, with its parts."""
+    """The phases of the run, in order, with their parts."""
     return {"loading": loading(need), **{name: parts(need) for name, parts in PHASES.items() if name in need.rows}}
 
 
 def loading(need: Need) -> Bytes:
-    """Every network is made in main memory first, whole and in float32."""
+    """Creating every network in main memory, whole and in float32."""
     critic = sum(one.trained + one.frozen for one in need.networks[1:])
     return {"weights": 4 * need.whole, "reference": 4 * need.whole * need.reference, "critic": 4 * critic}
 
 
-def warm_start(need: Need) -> Bytes:
+def supervised(need: Need) -> Bytes:
     """Supervised training, whole and in float32."""
     rows, width = need.rows["warm start"], need.longest_prompt + max(need.longest_reference, 1)
     temporary = max(one.largest for one in need.networks) if need.on_cpu else need.whole
@@ -98,7 +98,7 @@ def warm_start(need: Need) -> Bytes:
 
 
 def gen(need: Need) -> Bytes:
-    """Writing: the engine's weights, and the prompts' pass or, later, all keys and values and the next token."""
+    """Generation: the engine's weights, and the pass over prompts or, later, keys and values and one token's logits."""
     rows, prompt, dtype, shape = need.rows["gen"], need.longest_prompt, need.engine or need.settings.dtype, need.shape
     gathered = need.weight if need.settings.zero_stage == 3 and need.processes > 1 else 0
     copied = max(BYTES[dtype], need.weight) if need.engine else 0
@@ -116,7 +116,7 @@ def gen(need: Need) -> Bytes:
 def old_log_prob(need: Need) -> Bytes:
     """Log-probabilities and values without gradient: a layer at a time, then the logits.
 
-    A head on the actor's trunk asks for the hidden states of all layers.
+    A head on the actor's trunk needs the hidden states of all layers.
     """
     rows, shared = need.rows["old_log_prob"], need.settings.critic == "shared"
     return {
@@ -144,7 +144,7 @@ def update_actor(need: Need) -> Bytes:
 
 
 PHASES: dict[str, Callable[[Need], Bytes]] = {
-    "warm start": warm_start, "gen": gen, "old_log_prob": old_log_prob, "update_actor": update_actor,
+    "warm start": supervised, "gen": gen, "old_log_prob": old_log_prob, "update_actor": update_actor,
 }  # fmt: skip
 """By the clock's names."""
 
@@ -155,7 +155,7 @@ def _resting(need: Need) -> Bytes:
 
 
 def _larger(one: Bytes, other: Bytes) -> Bytes:
-    """Of two things that come one after the other, the one that takes more."""
+    """The larger of two consecutive needs."""
     return max(one, other, key=lambda parts: sum(parts.values()))
 
 
@@ -163,9 +163,9 @@ def _larger(one: Bytes, other: Bytes) -> Bytes:
 
 
 class States(NamedTuple):
-    """Bytes of one network: at rest, and what a forward pass, a backward pass or an optimiser step adds to that.
+    """Bytes of one network at rest, and those that a forward pass, a backward pass or an optimiser step adds.
 
-    ``gradients`` are there in backward passes and steps alike.
+    ``gradients`` exist both in backward passes and in steps.
     """
 
     rest: int
@@ -176,7 +176,7 @@ class States(NamedTuple):
 
 
 def states(network: Network, need: Need) -> States:
-    """What DeepSpeed keeps of a network, by stage."""
+    """The bytes that DeepSpeed holds of a network, by stage."""
     b, trained, whole = need.weight, network.trained, network.trained + network.frozen
     bucket, stage, mine = b * min(BUCKET, trained), need.settings.zero_stage, trained // need.processes
     if stage == 0:
@@ -196,8 +196,8 @@ def at_rest(need: Need) -> int:
     return sum(states(one, need).rest for one in need.networks)
 
 
-def count(name: str, module: Any) -> Network:
-    """The parameters of a module, which may be on the meta device."""
+def network_of(name: str, module: Any) -> Network:
+    """The parameter counts of a module, which may be on the meta device."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained, small = sum(size for size, on in sizes if on), sum(size for size, _ in sizes if size <= PERSISTENT)
     return Network(name, trained, sum(size for size, on in sizes if not on), small, max(size for size, _ in sizes))

@@ -1,11 +1,11 @@
-"""What passes through a Llama-like model hold, in bytes, for rows of full length: activations, logits, keys, values."""
+"""The bytes of activations, logits, keys and values in passes through a Llama-like model, for rows of full length."""
 
 from typing import Any, NamedTuple
 
 from rrl.training.policy_settings import BYTES, PolicySettings
 
 LOGITS, DRAWN, SUPERVISED = 6.3, 6.0, 4.1
-"""Float32 copies of the logits that live at once in log-probabilities and entropy, forward or backward; in drawing a
+"""Float32 copies of the logits that exist at once in log-probabilities and entropy, forward or backward; in sampling a
 token; in the loss of a warm start. Measured."""
 
 
@@ -23,9 +23,9 @@ class Shape(NamedTuple):
 
 
 def shape(config: Any) -> Shape:
-    """The sizes in a transformers configuration, under the names that its families share.
+    """The sizes in a transformers configuration, under the common names of its families.
 
-    A model without attention counts as one of one head; where layers differ in width, the widest counts.
+    A model without attention counts as having one head; where layers differ in width, the widest counts.
     """
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_attention_heads", None) or 1
@@ -43,7 +43,7 @@ def shape(config: Any) -> Shape:
 
 
 def saved_by_layer(model: Shape, rows: int, width: int, dtype: str) -> int:
-    """What one layer saves for its backward pass over [rows, width] tokens.
+    """The tensors that one layer saves for its backward pass over [rows, width] tokens.
 
     Two norms, the four tensors of attention (keys and values for every head), four of the gated block; the padding mask
     or, with eager attention, the matrix of weights of every head.
@@ -56,7 +56,7 @@ def saved_by_layer(model: Shape, rows: int, width: int, dtype: str) -> int:
 
 
 def activations(model: Shape, rows: int, width: int, settings: PolicySettings) -> int:
-    """What a forward pass saves: every layer or, with checkpoints, every layer's input and one layer at a time."""
+    """The tensors that a forward pass saves: of every layer or, with checkpoints, every layer's input and one layer."""
     layer = saved_by_layer(model, rows, width, settings.dtype)
     if not settings.gradient_checkpointing:
         return model.layers * layer
@@ -64,13 +64,13 @@ def activations(model: Shape, rows: int, width: int, settings: PolicySettings) -
 
 
 def passing(model: Shape, rows: int, width: int, dtype: str) -> int:
-    """What a forward pass over [rows, width] tokens holds at once when nothing is saved: the inside of one layer."""
+    """A forward pass over [rows, width] tokens that saves nothing: the inside of one layer."""
     square = model.heads * (BYTES[dtype] + 4) if model.eager else BYTES[dtype]
     return rows * width * (BYTES[dtype] * (4 * model.hidden + 3 * model.inner) + width * square)
 
 
 def key_value_cache(model: Shape, rows: int, width: int, dtype: str) -> int:
-    """Keys and values of every layer, and one layer's once more, for it grows by being copied."""
+    """Keys and values of every layer, and one layer's twice, because it grows by copying."""
     return (model.layers + 1) * 2 * rows * width * model.kv_heads * model.head_size * BYTES[dtype]
 
 

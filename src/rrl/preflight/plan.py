@@ -1,4 +1,4 @@
-"""The plan of a run before its start: what will be read, done, trained and saved, and the memory that it takes."""
+"""The plan of a run before its start: data, steps, parameters, checkpoints and memory."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 
 from rrl.config.check import Parts
 from rrl.contracts import border
-from rrl.contracts.breaches import broken, shown
+from rrl.contracts.breaches import contract_error, typed_repr
 from rrl.contracts.calling import calling
 from rrl.preflight import capacity, memory
 from rrl.preflight.capacity import Disk, Here, Phase
@@ -18,6 +18,7 @@ from rrl.preflight.cautions import cautions
 from rrl.preflight.memory import Need
 from rrl.processes.machine import in_words
 from rrl.records.secrecy import redacted
+from rrl.records.texts import one_line
 from rrl.training.course import Between, Course, some
 from rrl.training.networks import on_meta
 from rrl.training.prepared import Prepared, check_levels, encode
@@ -26,7 +27,7 @@ from rrl.types import Problem
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that ``dry_run=true`` prints: problems by split, what is done with them, what it takes in bytes."""
+    """The content of ``dry_run=true``: problems by split, the course of training, memory and disk in bytes."""
 
     folder: Path
     problems: Mapping[str, Sequence[Problem]]
@@ -41,9 +42,9 @@ class Plan:
 
 
 def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
-    """Read the data and count; the model is not allocated, and nothing is written.
+    """Read the data and count, without allocating the model or writing anything.
 
-    Raises what a start would raise of faults in configuration and data.
+    Raises the faults in configuration and data that a start would raise.
     """
     folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
     if parts.warmstart is not None:
@@ -60,12 +61,12 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
 
 
 def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Prepared, here: Here) -> Plan:
-    """The plan for data that are read, on a machine that has so much; adapters are put into the model itself."""
+    """The plan for data that are read, on this machine; adapters are added to the model itself."""
     train, test, every = prepared.train, prepared.test, parts.run
     need = capacity.need(config, parts, prepared.model, train, test)
     course = _course(parts, train)
     checkpoints, evaluations = course.checkpoints(every.save_freq), course.evaluations(every.test_freq)
-    disk = capacity.disk(parts, need, checkpoints.most, folder)
+    disk = capacity.disk_use(parts, need, checkpoints.most, folder)
     phases = capacity.phases(need, parts.launcher.num_processes, here)
     shortages = capacity.shortages(phases, disk, config, need.processes)
     passed = _passed(parts.trainer.mini_batch, need.processes, parts.policy.micro_batch_size)
@@ -84,28 +85,28 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
 
 
 def at_start(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Prepared, here: Here) -> list[str]:
-    """The plan in a few lines, for the start of a run, whose model is left as it is.
+    """The plan in a few lines, for the start of a run; the model is not changed.
 
-    A plan is a convenience: what cannot be planned, with parts of a user's own, is told and trained all the same.
+    A plan is a convenience: where it fails, with a user's own parts, the failure is reported and the run starts.
     """
     try:
         return in_short(lay_out(config, parts, folder, replace(prepared, model=on_meta(prepared.model)), here))
     except Exception as error:
-        return [f"plan: none could be made ({redacted(' '.join(f'{type(error).__name__}: {error}'.split()))})"]
+        return [f"plan: none could be made ({redacted(one_line(error))})"]
 
 
 def _course(parts: Parts, train: Sequence[Problem]) -> Course:
-    """What the loop's settings forecast."""
+    """The forecast of the loop's settings."""
     likely = fmean(len(problem.reference) for problem in train) or None
     with calling("trainer", parts.trainer, "course"):
         found = parts.trainer.course(len(train), parts.engine.sampling.max_new_tokens, likely)
     if not isinstance(found, Course):
-        raise broken(parts.trainer, "course", shown(found), "a Course")
+        raise contract_error(parts.trainer, "course", typed_repr(found), "a Course")
     return found
 
 
 def _passed(mini_batch: int, processes: int, most: int) -> str:
-    """How a mini-batch goes through the networks, ``most`` rows at a time."""
+    """The division of a mini-batch into micro-batches of at most ``most`` rows."""
     rows = math.ceil(mini_batch / processes)
     at_once = min(most, rows)
     return (
@@ -115,22 +116,21 @@ def _passed(mini_batch: int, processes: int, most: int) -> str:
 
 
 def _missing_weights(config: Mapping[str, Any]) -> list[str]:
-    """A local model without weights, which only a start would find out."""
+    """A warning for a local model without weights, which only a start would detect."""
     folder = Path(str(config["model"].get("path"))).expanduser()
     if not folder.is_dir() or any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
         return []
     return [f"model.path: {str(folder)!r} holds no weights; a start will need them"]
 
 
-def as_text(plan: Plan) -> str:
-    """The plan for a person."""
+def plan_text(plan: Plan) -> str:
     parts = {
-        "problems": [_of_problems(split, problems) for split, problems in plan.problems.items()],
+        "problems": [_problems_line(split, problems) for split, problems in plan.problems.items()],
         "a step": plan.of_a_step,
-        "training": _of_training(plan),
-        "parameters": _of_parameters(plan.need),
-        "memory": _of_memory(plan.phases),
-        "ZeRO stages": _of_stages(plan.need),
+        "training": _training_lines(plan),
+        "parameters": _parameter_lines(plan.need),
+        "memory": _memory_lines(plan.phases),
+        "ZeRO stages": _stage_lines(plan.need),
     }
     rows = [f"{label if i == 0 else '':12} {line}" for label, lines in parts.items() for i, line in enumerate(lines)]
     rows += [f"warning: {warning}" for warning in plan.warnings]
@@ -138,20 +138,20 @@ def as_text(plan: Plan) -> str:
 
 
 def in_short(plan: Plan) -> list[str]:
-    """The plan in a few lines: sizes of a step, length of training, memory by phase, what to look out for."""
+    """The plan in a few lines: sizes of a step, length of training, memory by phase, warnings."""
     steps = f"{_between(plan.course.steps)} steps, {_between(plan.course.optimised)} optimiser steps"
     sizes = ", ".join(f"{phase.name} {in_words(phase.total)} of {in_words(phase.room.free)}" for phase in plan.phases)
     return [
         *(f"plan: {line}" for line in plan.of_a_step),
         f"plan: {steps}, {plan.course.tokens:,} new tokens at most, {plan.evaluations}, "
         f"{_between(plan.checkpoints)} checkpoints",
-        f"plan: memory of each process, estimated, of what is free: {sizes}",
+        f"plan: memory of each process, estimated, of the free memory: {sizes}",
         *(f"warning: {warning}" for warning in plan.warnings),
     ]
 
 
-def _of_problems(split: str, problems: Sequence[Problem]) -> str:
-    """How many of which level, and how long."""
+def _problems_line(split: str, problems: Sequence[Problem]) -> str:
+    """Numbers by level, and lengths."""
     levels = Counter(problem.level for problem in problems)
     prompts = [len(problem.prompt) for problem in problems]
     return (
@@ -160,16 +160,16 @@ def _of_problems(split: str, problems: Sequence[Problem]) -> str:
     )
 
 
-def _of_training(plan: Plan) -> list[str]:
+def _training_lines(plan: Plan) -> list[str]:
     """Steps, tokens, evaluations, checkpoints; bounds where only tokens are limited."""
     steps, disk = _between(plan.course.steps), plan.disk
     return [
         f"{steps} steps -> {_between(plan.course.optimised)} optimiser steps",
-        *(["in brackets: when responses are as long as references"] if "(" in steps else []),
+        *(["in brackets: for responses as long as references"] if "(" in steps else []),
         f"{plan.course.tokens:,} new tokens at most; a response has {plan.need.longest_response} at most",
         plan.evaluations,
-        f"{_between(plan.checkpoints)} checkpoints of {in_words(disk.size)}, of which {disk.kept} stay: on disk "
-        f"{in_words(disk.total)} at most, of {in_words(disk.free)} that are free",
+        f"{_between(plan.checkpoints)} checkpoints of {in_words(disk.size)}, {disk.kept} kept: on disk "
+        f"{in_words(disk.total)} at most, of {in_words(disk.free)} free",
     ]
 
 
@@ -180,7 +180,7 @@ def _between(number: Between) -> str:
     return f"{number.least:,} to {number.most:,}{likely}"
 
 
-def _of_parameters(need: Need) -> list[str]:
+def _parameter_lines(need: Need) -> list[str]:
     critic = {"own": "a network of its own", "shared": "a head on the actor's trunk", "none": "none"}
     base = "the actor's frozen base" if need.settings.lora else "none"
     return [
@@ -190,18 +190,18 @@ def _of_parameters(need: Need) -> list[str]:
     ]
 
 
-def _of_memory(phases: Sequence[Phase]) -> list[str]:
-    """Each phase and, largest first, what it is made of."""
-    lines = ["of each process: needed (estimated), free now, and what it is made of"]
+def _memory_lines(phases: Sequence[Phase]) -> list[str]:
+    """Each phase with its parts, the largest first."""
+    lines = ["of each process: needed (estimated), free now, and the parts"]
     for phase in phases:
         sizes = sorted(phase.parts.items(), key=lambda part: -part[1])
-        made = ", ".join(f"{name} {in_words(size)}" for name, size in sizes if size)
-        lines.append(f"{phase.name:12} {in_words(phase.total):>9} {in_words(phase.room.free):>9}  {made}")
+        parts = ", ".join(f"{name} {in_words(size)}" for name, size in sizes if size)
+        lines.append(f"{phase.name:12} {in_words(phase.total):>9} {in_words(phase.room.free):>9}  {parts}")
     return lines
 
 
-def _of_stages(need: Need) -> list[str]:
-    """What each stage would need."""
+def _stage_lines(need: Need) -> list[str]:
+    """The memory at each ZeRO stage."""
     lines = [f"{some(need.processes, 'process')} in {need.settings.dtype}: states at rest, update"]
     for there in memory.by_stage(need):
         rest, update = memory.at_rest(there), sum(memory.update_actor(there).values())

@@ -1,4 +1,4 @@
-"""Which phase a step is in, how many seconds each phase took, and how much memory."""
+"""The present phase of a step, and the seconds and memory that each phase took."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ from rrl.types import Metrics
 
 
 class Clock:
-    """Adds up wall seconds by phase, and keeps peaks of memory; ``show`` is told each phase's name as it begins.
+    """Adds up wall seconds and keeps memory peaks by phase; calls ``show`` with the name of each phase that begins.
 
-    ``finished`` is the phase that came to its end last ("" before any has). ``current`` is for a watchdog.
+    ``finished`` is the last phase that ended ("" before any has). ``current`` is for a watchdog.
     """
 
     def __init__(self, show: Callable[[str], None] = lambda phase: None) -> None:
@@ -22,12 +22,12 @@ class Clock:
         self.finished = ""
 
     def enter(self, name: str) -> None:
-        """What comes before the first phase is current from here on; it is not timed."""
+        """Make ``name`` current without timing it, for work outside of phases."""
         self._now = (name, time.perf_counter())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what happens inside; the same phase may come several times. It stays current when it fails."""
+        """Time the block, and add it to earlier ones of this phase; the phase stays current when the block fails."""
         self._show(name)
         restart_peak()
         begin = time.perf_counter()
@@ -39,21 +39,18 @@ class Clock:
         self.enter(f"what follows {name}")
 
     def current(self) -> tuple[str, float]:
-        """The phase that goes on, or what follows the last one, and its seconds so far; ("", 0) before any."""
+        """The current phase, or "what follows" the last one, and its seconds so far; ("", 0) before any."""
         now = self._now
         return ("", 0.0) if now is None else (now[0], time.perf_counter() - now[1])
 
     def take(self) -> Metrics:
-        """Seconds by phase since the last call, as ``timing_s/<phase>``, and forget them."""
+        """Seconds by phase since the last call, as ``timing_s/<phase>``."""
         metrics = {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
         self._seconds = {}
         return metrics
 
     def peaks(self) -> Metrics:
-        """The highest peak of this process's memory in each phase since the last call, in GiB, and forget them.
-
-        Named ``perf/max_memory/<phase>``; without those that nobody tells.
-        """
+        """The known memory peaks of this process since the last call, in GiB, as ``perf/max_memory/<phase>``."""
         metrics = {f"perf/max_memory/{name}": size for name, size in self._peaks.items() if size}
         self._peaks = {}
         return metrics

@@ -1,7 +1,7 @@
-"""The process group: this process's rank and device, and work that the ranks share out among themselves.
+"""The process group: this process's rank and device, and work that is divided among the ranks.
 
-Every rank goes through the same steps with the same states, rollouts and batches; only the work on them is shared out,
-and its results are gathered on every rank. So nothing that is decided depends on the number of processes.
+Every rank takes the same steps with the same states, rollouts and batches; only the work on them is divided, and its
+results are gathered on every rank. So no decision depends on the number of processes.
 """
 
 import atexit
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-if not torch.cuda.is_available():  # before anything imports deepspeed, which would look around and say so
+if not torch.cuda.is_available():  # before any import of deepspeed, which would search for devices and print
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 MEETING, DAY = timedelta(minutes=30), timedelta(days=1)
 _objects: Any = None
-"""The group that Python objects travel in: gloo, whatever tensors travel in."""
+"""The group for Python objects: gloo, whichever backend tensors use."""
 
 
 def rank() -> int:
@@ -41,7 +41,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -53,10 +53,10 @@ def device() -> torch.device:
 
 
 def start_process_group() -> None:
-    """Join the processes that a launcher started, as its environment says, or be alone; idempotent.
+    """Join the processes that a launcher started, given its environment variables; else form a group of one.
 
-    Who is not there after half an hour does not come. Collectives wait for a day: whether something hangs is for the
-    watchdog to say, which knows the phase.
+    Idempotent. Ranks wait half an hour for each other to start. Collectives wait for a day: hangs are detected by the
+    watchdog, which knows the phase.
     """
     global _objects
     if distributed.is_initialized():
@@ -76,7 +76,7 @@ def start_process_group() -> None:
 
 
 def _meeting() -> tuple[Any, int, int]:
-    """Where the processes find each other, this one's rank, and how many they are."""
+    """The store through which processes find each other, this one's rank, and their number."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return distributed.HashStore(), 0, 1  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
@@ -93,7 +93,7 @@ def leave_process_group() -> None:
 
 
 def gathered(mine: Item) -> list[Item]:
-    """What every rank has, in the order of ranks."""
+    """The items of all ranks, in the order of ranks."""
     if world_size() == 1:
         return [mine]
     everyones: list[Any] = [None] * world_size()
@@ -102,15 +102,15 @@ def gathered(mine: Item) -> list[Item]:
 
 
 def from_first(make: Callable[[], Result]) -> Result:
-    """What ``make`` returns, or raises, on rank 0; the others do not call it."""
+    """The result or error of ``make`` on rank 0; the others do not call it."""
     result: Result = _result(gathered(_attempt(make) if rank() == 0 else (None, None))[0])
     return result
 
 
 def spread(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
-    """Results of ``work``, one an item and in order, each rank having worked on its share of the items.
+    """Results of ``work``, one an item and in order; each rank works on its share of the items.
 
-    What ``work`` raises on one rank is raised on all of them.
+    An error on one rank is raised on all ranks.
     """
     size = world_size()
     if size == 1:
@@ -120,7 +120,7 @@ def spread(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Resu
 
 
 def share(batch: Batch) -> Batch:
-    """This rank's rows, as many as any other rank's: where rows run out, one of no weight makes up the number."""
+    """This rank's rows, as many as any other rank's: missing rows are filled with rows of weight 0."""
     size = world_size()
     if size == 1:
         return batch
@@ -133,7 +133,7 @@ def share(batch: Batch) -> Batch:
 
 
 def unshare(columns: Tensor, count: int) -> Tensor:
-    """Put the ranks' results [columns, rows of ``share``, time] together: [columns, ``count``, time]."""
+    """Combine the ranks' results [columns, rows of ``share``, time] into [columns, ``count``, time]."""
     size = world_size()
     whole = torch.zeros(columns.shape[0], count, columns.shape[2])
     for number, part in enumerate(gathered(columns)):
@@ -142,7 +142,7 @@ def unshare(columns: Tensor, count: int) -> Tensor:
 
 
 def summed(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Each number added up over the ranks, which have the same names."""
+    """Each number summed over the ranks, which have the same names."""
     if world_size() == 1:
         return dict(numbers)
     everyones = gathered(dict(numbers))
@@ -150,13 +150,13 @@ def summed(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def largest(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Of each number the largest on any rank."""
+    """The maximum of each number over the ranks."""
     everyones = gathered(dict(numbers))
     return {name: max(each.get(name, 0.0) for each in everyones) for name in numbers}
 
 
 def agree(what: str, facts: object) -> None:
-    """Raise DataError on every rank unless all ranks have the same."""
+    """Raise DataError on every rank unless all ranks have the same facts."""
     digests = gathered(hashlib.sha256(repr(facts).encode()).hexdigest()[:8])
     if len(set(digests)) > 1:
         raise DataError(
@@ -166,7 +166,7 @@ def agree(what: str, facts: object) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators, from which our own code does not draw, but dropout and other people's code may."""
+    """Seed the global generators, which dropout and other libraries use; this project's code does not."""
     import numpy
 
     torch.manual_seed(seed)
@@ -175,21 +175,18 @@ def seed_everything(seed: int) -> None:
 
 
 def anywhere(fact: bool) -> bool:
-    """Whether it is so on any rank."""
+    """Whether the fact is true on any rank."""
     return any(gathered(fact))
 
 
 @contextmanager
 def first_on_each_machine() -> Iterator[None]:
-    """What is inside is done by one process of each machine before the others do it.
-
-    What it raises there is raised on all ranks.
-    """
+    """Run the block in one process of each machine before the others run it; its error is raised on all ranks."""
     fault: Exception | None = None
     if _local_rank() == 0:
         try:
             yield
-        except Exception as error:  # it is raised again, on every rank
+        except Exception as error:  # raised again on every rank
             fault = error
     for found in gathered(fault):
         if found is not None:
@@ -205,17 +202,17 @@ def _local_rank() -> int:
 def _attempt(make: Callable[[], Any]) -> tuple[Exception | None, Any]:
     try:
         return None, make()
-    except Exception as error:  # it is raised again, on every rank, where its traceback is not
+    except Exception as error:  # raised again on every rank, without its traceback
         if not isinstance(error, UsageError) or isinstance(error, PartError):
             log.error("rank %d: %s", rank(), traceback.format_exc())
         return _portable(error), None
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, or where it cannot travel to other processes its text."""
+    """The error or, where it cannot be pickled, its text."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever an exception of somebody else's does when it is rebuilt
+    except Exception:  # another library's exception may raise anything when it is rebuilt
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

@@ -1,11 +1,10 @@
-"""The names of environment variables by which processes of this project speak to each other and to their user."""
+"""The names of this project's environment variables."""
 
 OWN = "RRL_PARTS"
 """The folders of a user's own parts, separated as in PATH."""
 PARENT = "RRL_PARENT"
-"""Set for ranks that rrl-train itself has started, which takes the signals and tells how the run ended: its process
-number, or 0 where it is on another machine."""
+"""For ranks started by rrl-train, which handles signals and reports the end: its process id; 0 on other machines."""
 DEVICES = "RRL_DEVICES"
-"""DeepSpeed counts devices off from 0, so those that a user chose travel under this name."""
+"""The devices that the user chose: DeepSpeed overwrites CUDA_VISIBLE_DEVICES with numbers from 0."""
 PROBE = "RRL_PROBE"
-"""The file for what the processes of the doctor's probe have found."""
+"""The file for the results of the doctor's probe."""

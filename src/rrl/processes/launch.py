@@ -1,4 +1,4 @@
-"""Several processes: started by DeepSpeed's launcher from here, or found started by torchrun or srun."""
+"""Several processes: started here by DeepSpeed's launcher, or outside by torchrun or srun."""
 
 import logging
 import os
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrl.errors import ConfigError
-from rrl.processes.devices import visible
+from rrl.processes.devices import visible_devices
 from rrl.processes.environment import DEVICES, OWN, PARENT
 from rrl.processes.machine import cpus
-from rrl.processes.stopping import SIGNALS, Signals, ask_to_stop, say_that_it_stops, withdraw
+from rrl.processes.stopping import SIGNALS, Signals, print_stopping, remove_requests, request_stop
 from rrl.ranges import at_least_one, check_ranges
 from rrl.records.files import read_object
-from rrl.records.status import hold, read_state, write_state
+from rrl.records.status import RunLock, read_state, write_state
 
 log = logging.getLogger(__name__)
 SHOWN = "CUDA_VISIBLE_DEVICES"
@@ -29,10 +29,10 @@ FEW = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
-    """How many processes train together: ``num_processes`` on this machine or, with a ``hostfile``, on each of its.
+    """Starts ``num_processes`` processes on this machine or, with a ``hostfile``, on each of its machines.
 
-    A hostfile has a line ``name slots=8`` for each machine, which this one reaches by ssh without a password and which
-    sees the run's directory under the same path.
+    A hostfile has a line ``name slots=8`` for each machine. This machine must reach it by ssh without a password, and
+    the run's directory must have the same path there.
     """
 
     num_processes: int
@@ -48,11 +48,10 @@ class Launcher:
 
     @property
     def processes(self) -> int:
-        """How many in all."""
         return self.num_processes * max(1, len(self._slots()))
 
     def refuse_misfits(self) -> None:
-        """Raise ConfigError where this machine cannot start as many."""
+        """Raise ConfigError where this machine cannot start them."""
         if self.hostfile is None:
             self._refuse_sharing()
             return
@@ -60,67 +59,67 @@ class Launcher:
         if missing:
             raise ConfigError(
                 f"launcher.hostfile: other machines are reached by pdsh and ssh; {' and '.join(missing)} cannot be "
-                "found here; install what is missing, or start a process for each device by torchrun or srun"
+                "found here; install what is missing, or start a process for each device with torchrun or srun"
             )
 
     def _refuse_sharing(self) -> None:
-        """A device for each process or, without any, a processor; a few processes may share one, to try things out."""
+        """Each process needs a device or, without any, a processor; FEW processes may share one, for trials."""
         from torch import cuda
 
-        devices = visible() if cuda.is_available() else []
+        devices = visible_devices() if cuda.is_available() else []
         most = len(devices) or max(FEW, cpus())
         if self.num_processes > most:
             here = f"{len(devices)} devices here: {', '.join(devices)}" if devices else f"{cpus()} processors here"
             raise ConfigError(
                 f"launcher.num_processes: {self.num_processes}, but there are {here}; expected at most {most}; lower it"
-                + (f", or let {SHOWN} show more" if devices else "")
+                + (f", or let {SHOWN} list more" if devices else "")
             )
 
     def start(self, folder: Path) -> int:
-        """Train in ``folder``, which holds config.yaml, by fresh processes; returns the exit code.
+        """Train in ``folder``, which holds config.yaml, in new processes; returns the exit code.
 
-        A signal to this process asks them to finish their step and save; a second Ctrl-C ends them at once.
+        On a signal they finish their step and save; a second Ctrl-C ends them at once.
         """
-        withdraw(folder)
+        remove_requests(folder)
         before, _ = read_object(folder / "status.json")
-        log.info("%d processes are started", self.processes)
+        log.info("starting %d processes", self.processes)
         ranks = _Ranks(folder)
         with Signals(ranks.finish, ranks.leave) as signals:
-            with _held_back():
+            with _signals_blocked():
                 ranks.children = subprocess.Popen(
                     self.command(folder), env=self._environment(), stdout=subprocess.DEVNULL, start_new_session=True
                 )
             code = ranks.children.wait()
         now, _ = read_object(folder / "status.json")
         if now == before or now.get("state") == "running":
-            self._tell(folder, code, signals)
-        return 130 if signals.at_once else _exit_code(folder, code)
+            self._report(folder, code, signals)
+        return 130 if signals.at_once else _exit_code_of_ranks(folder, code)
 
     def command(self, folder: Path) -> list[str]:
-        """What starts them: DeepSpeed's runner, which starts its launcher on each machine, which starts the ranks."""
-        parts = [os.environ[OWN]] if os.environ.get(OWN) else []  # an environment does not travel to other machines
+        """DeepSpeed's runner, which starts its launcher on each machine, which starts the ranks."""
+        parts = [os.environ[OWN]] if os.environ.get(OWN) else []  # other machines do not get the environment
         hostfile = None if self.hostfile is None else _path(self.hostfile)
         return runner(self.num_processes, hostfile, "rrl.cli.worker", str(folder), *parts)
 
     def _environment(self) -> dict[str, str]:
-        """Ours, with devices under their other name, and the processors divided among processes that share them."""
+        """This environment, with the devices as DEVICES and the processors divided among the processes."""
         environment = {**os.environ, PARENT: str(os.getpid())}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cpus() // self.num_processes)))
         if SHOWN in environment:
             environment[DEVICES] = environment.pop(SHOWN)
         return environment
 
-    def _tell(self, folder: Path, code: int, signals: Signals) -> None:
-        """Tell how it ended for ranks that could not, unless another run has the folder and tells of itself."""
-        with suppress(ConfigError), hold(folder):
+    def _report(self, folder: Path, code: int, signals: Signals) -> None:
+        """Write the end of ranks that could not, unless another run holds the folder."""
+        with suppress(ConfigError), RunLock(folder):
             if signals.asked:
                 write_state(folder, "interrupted", "left at once", self.processes)
             else:
-                reason = f"the processes ended with code {code} and told nothing"
+                reason = f"the processes ended with code {code} without a report"
                 write_state(folder, "failed", reason, self.processes)
 
     def _slots(self) -> list[int]:
-        """Processes that each machine of the hostfile has room for."""
+        """The slots of each machine of the hostfile."""
         if self.hostfile is None:
             return []
         try:
@@ -133,54 +132,54 @@ class Launcher:
         if wrong or not machines:
             raise ValueError(f"hostfile: expected a line 'name slots=8' for each machine, got {wrong or 'none'}")
         names = [match[1] for match in found if match is not None]
-        double = sorted({name for name in names if names.count(name) > 1})
-        if double:
-            raise ValueError(f"hostfile: expected one line for each machine, got several for {', '.join(double)}")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"hostfile: expected one line for each machine, got several for {', '.join(repeated)}")
         return [int(match[2]) for match in found if match is not None]
 
 
 def runner(processes: int, hostfile: str | None, *module: str) -> list[str]:
-    """What runs a module, with its arguments, in so many processes on this machine or on each of the hostfile's."""
-    where = [os.devnull] if hostfile is None else [hostfile, "--force_multi"]  # though it names one: not this one
+    """The command that runs a module with its arguments in ``processes`` here, or on each machine of ``hostfile``."""
+    where = [os.devnull] if hostfile is None else [hostfile, "--force_multi"]  # a single one need not be this one
     how = [f"--num_gpus={processes}", f"--master_port={free_port()}", "--no_local_rank", "--module"]
     program = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level=critical"]
     return [*program, "--hostfile", *where, *how, *module]
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """An unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
 
 def take_devices() -> None:
-    """In a rank, before anything looks for accelerators: those that the user chose."""
+    """In a rank, before any search for accelerators: restrict them to those that the user chose."""
     if DEVICES in os.environ:
         os.environ[SHOWN] = os.environ.pop(DEVICES)
 
 
 @dataclass
 class _Ranks:
-    """What trains in ``folder``, asked by files there, which ranks on other machines see too."""
+    """The processes that train in ``folder``, stopped by files there, which other machines see too."""
 
     folder: Path
     children: "subprocess.Popen[bytes] | None" = None
 
     def finish(self) -> None:
-        """Let them finish their step, and save."""
-        self._ask(now=False)
-        say_that_it_stops()
+        """Request that they finish their step, and save."""
+        self._request(now=False)
+        print_stopping()
 
     def leave(self) -> None:
-        """Let all of them leave, and kill those of this machine."""
-        self._ask(now=True)
+        """Request that all exit, and kill those of this machine."""
+        self._request(now=True)
         self._send(signal.SIGKILL)
 
-    def _ask(self, *, now: bool) -> None:
+    def _request(self, *, now: bool) -> None:
         try:
-            ask_to_stop(self.folder, now=now)
-        except OSError:  # a full disk: the launchers hold this back, the ranks of this machine take it
+            request_stop(self.folder, now=now)
+        except OSError:  # a full disk: the launchers block this signal, the ranks of this machine handle it
             self._send(signal.SIGTERM)
 
     def _send(self, number: int) -> None:
@@ -190,10 +189,10 @@ class _Ranks:
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
-    """What is started inside gets no signals until it wants them.
+def _signals_blocked() -> Iterator[None]:
+    """Processes started inside inherit blocked signals until they call ``take_signals``.
 
-    So do DeepSpeed's launchers, which would end the ranks after 30 seconds when SLURM or systemd sends SIGTERM to all.
+    DeepSpeed's launchers never do: they would end the ranks 30 seconds after SLURM or systemd sent SIGTERM to all.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -203,22 +202,22 @@ def _held_back() -> Iterator[None]:
 
 
 def take_signals() -> None:
-    """In a rank: let signals come through again."""
+    """In a rank: unblock the signals."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def why(folder: Path) -> str:
-    """How the processes that trained in ``folder`` ended, and what to do about it."""
+    """How the processes that trained in ``folder`` ended, and the remedy."""
     state = read_state(folder)
     if state.state == "interrupted":
         saved = "nothing is saved yet" if state.checkpoint is None else f"saved as {state.checkpoint.name}"
-        return f"{state.reason or 'interrupted'}; {saved}; go on: rrl-train resume={folder}"
+        return f"{state.reason or 'interrupted'}; {saved}; continue: rrl-train resume={folder}"
     logs = ", ".join(str(path) for path in sorted((folder / "logs").glob("rank-*.log")))
-    return f"{state.state}: {state.reason or 'no reason was told'}; see {logs or folder}"
+    return f"{state.state}: {state.reason or 'no reason is known'}; see {logs or folder}"
 
 
 def started_by_others() -> bool:
-    """Whether torchrun or srun started this process as one of several; srun's variables are told as torchrun's."""
+    """Whether torchrun or srun started this process as one of several; sets torchrun's variables from srun's."""
     if "WORLD_SIZE" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         os.environ |= _from_slurm()
     return {"RANK", "MASTER_ADDR"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -227,7 +226,7 @@ def started_by_others() -> bool:
 def _from_slurm() -> dict[str, str]:
     given = os.environ
     place = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
-    step = int(given["SLURM_JOB_ID"]) + 1000 * int(given["SLURM_STEP_ID"])  # several may run at once on a machine
+    step = int(given["SLURM_JOB_ID"]) + 1000 * int(given["SLURM_STEP_ID"])  # several may share a machine
     meeting = {
         "MASTER_ADDR": given.get("MASTER_ADDR") or first_host(given["SLURM_STEP_NODELIST"]),
         "MASTER_PORT": given.get("MASTER_PORT") or str(20000 + step % 10000),
@@ -242,8 +241,8 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
 
 
-def _exit_code(folder: Path, code: int) -> int:
-    """DeepSpeed's launcher may end with any number, and with 0 when it was killed itself."""
+def _exit_code_of_ranks(folder: Path, code: int) -> int:
+    """From the run's state: DeepSpeed's launcher may end with any code, and with 0 when it was killed."""
     state = read_state(folder).state
     if state == "interrupted":
         return 130

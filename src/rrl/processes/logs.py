@@ -1,4 +1,4 @@
-"""What is logged: on the terminal or in a file, and one log a rank (logs/rank-0.log) in the run's directory."""
+"""Logging: on the terminal or in a file, and in one log for each rank (logs/rank-0.log) of the run's directory."""
 
 import logging
 import os
@@ -15,60 +15,56 @@ from rrl.records.texts import visible
 
 log = logging.getLogger(__name__)
 STAMP = "%Y-%m-%dT%H:%M:%S%z"
-"""Local time with its distance from UTC, as ISO 8601 has it."""
+"""Local time with its offset from UTC, as in ISO 8601."""
 
 
 class _Visible(Redacting):
-    """Lines without secrets, in which nothing steers the terminal that shows them."""
+    """Lines without secrets and without terminal controls."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
 
 
 class _File(logging.StreamHandler[IO[str]]):
-    """Writes what the disk takes: that it is full is said by what is saved, not by its log."""
+    """A log on a disk that may be full: saving reports that fault, the log does not."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Pass over the record."""
+        """Drop the record."""
 
 
 def set_up_logging() -> None:
-    """Our own messages at level INFO, other people's from WARNING on; with time stamps unless a person looks on.
-
-    A person sees progress as a bar, and no lines of it.
-    """
+    """This project's messages from INFO on, others from WARNING on; on a terminal without time stamps and progress."""
     handler = logging.StreamHandler()
-    watched = on_terminal()
-    if watched:
+    terminal = on_terminal()
+    if terminal:  # which shows a bar
         handler.addFilter(lambda record: record.name != "rrl.records.progress")
-    handler.setFormatter(_Visible("%(message)s" if watched else "%(asctime)s %(message)s", STAMP))
+    handler.setFormatter(_Visible("%(message)s" if terminal else "%(asctime)s %(message)s", STAMP))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("rrl").setLevel(logging.INFO)
 
 
-def tell(lines: Sequence[str]) -> None:
-    """Log each of the lines."""
+def log_lines(lines: Sequence[str]) -> None:
     for line in lines:
         log.info("%s", line)
 
 
-def tell_twice(lines: Sequence[str]) -> None:
-    """Log them now and, where Python ends with a traceback, again below it."""
-    tell(lines)
+def log_lines_twice(lines: Sequence[str]) -> None:
+    """Log the lines now and, where Python ends with a traceback, again below it."""
+    log_lines(lines)
     before = sys.excepthook
 
     def below(*error: Any) -> None:
         before(*error)
-        tell(lines)
+        log_lines(lines)
 
     sys.excepthook = below
 
 
 @contextmanager
 def open_log(folder: Path, rank: int) -> Iterator[IO[str]]:
-    """Append what is logged to this rank's file; all that ranks but the first print goes there too.
+    """Append log records to this rank's file, and everything that ranks but the first print.
 
-    So do the first one's last words when it fails and its parent tells the reason.
+    The first rank's output goes there too after a failure that its parent reports.
     """
     path = folder / "logs" / f"rank-{rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What this machine has: processors, memory, accelerators. All sizes are in bytes."""
+"""The processors, memory and accelerators of this machine. All sizes are in bytes."""
 
 import os
 from collections.abc import Sequence
@@ -6,21 +6,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CGROUPS = (  # version 2, version 1: the limit and what is used of it
+CGROUPS = (  # version 2, version 1: limit and use
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-
-
 MAIN = -1
 _whole: dict[int, int] = {}
 """The highest peaks before the last ``restart_peak``, by accelerator, and of main memory."""
 _before = (0, 0)
-"""What was held, and the kernel's mark, at the last ``restart_peak``."""
+"""The resident size and the kernel's high-water mark at the last ``restart_peak``."""
 
 
 class MemoryInfo(NamedTuple):
-    """Memory of one kind: all of it, and what is free for us now."""
+    """Memory of one kind: its total, and what is free for this process."""
 
     name: str
     total: int
@@ -28,7 +26,7 @@ class MemoryInfo(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The most that this process ever held of one kind of memory, and all there is of it."""
+    """The peak of this process in one kind of memory, and the total of that memory."""
 
     name: str
     size: int
@@ -41,36 +39,30 @@ def cpus() -> int:
 
 
 def cpus_of_a_rank() -> int:
-    """Its share of them, where a launcher tells how many processes this machine has; at least one."""
+    """A rank's share of the processors, by the launcher's number of processes on this machine; at least one."""
     return max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def main_memory() -> MemoryInfo:
-    """The machine's memory, or as much of it as this process's control group may use."""
-    total, free = _installed()
+    """The machine's memory, limited by this process's control group."""
+    total, free = _installed_memory()
     for limit, used in CGROUPS:
-        most, taken = _number(limit), _number(used)
+        most, taken = _read_number(limit), _read_number(used)
         if most is not None and taken is not None and most < total:
             total, free = most, min(free, most - taken)
     return MemoryInfo("main memory", total, max(0, free))
 
 
 def accelerators() -> list[MemoryInfo]:
-    """Each accelerator's memory; none on a machine without."""
-    import torch
-
-    rooms = []
-    for number in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(number)
-        rooms.append(MemoryInfo(torch.cuda.get_device_name(number), total, free))
-    return rooms
+    found = []
+    for number in range(accelerator_count()):
+        free, total = _cuda().mem_get_info(number)
+        found.append(MemoryInfo(_cuda().get_device_name(number), total, free))
+    return found
 
 
 def accelerator_count() -> int:
-    """How many there are."""
-    import torch
-
-    return torch.cuda.device_count()
+    return int(_cuda().device_count())
 
 
 def peaks() -> list[Peak]:
@@ -84,21 +76,21 @@ def peaks() -> list[Peak]:
 
 
 def restart_peak() -> None:
-    """Measure a new peak from here on; ``peaks`` still tells of the whole."""
+    """Start a new measurement for ``peak``; ``peaks`` still covers the whole process."""
     global _before
     for number in _used():
         _whole[number] = max(_whole.get(number, 0), _cuda().max_memory_allocated(number))
         _cuda().reset_peak_memory_stats(number)
     _whole[MAIN] = max(_whole.get(MAIN, 0), _largest_resident_set())
-    with suppress(OSError):  # where the kernel does not let us, ``peak`` does with less
+    with suppress(OSError):  # where the kernel refuses, ``peak`` is an estimate
         Path("/proc/self/clear_refs").write_text("5")
     _before = _resident()
 
 
 def peak() -> int | None:
-    """Bytes of the peak since then: on this process's accelerator, else of main memory; None where nobody tells.
+    """The peak since ``restart_peak``: on this process's accelerator, else of main memory; None if unknown.
 
-    Where the kernel's own mark cannot be set back and was not passed: the larger of what is held now and was then.
+    Where the kernel's high-water mark was neither reset nor passed: the larger of the resident sizes then and now.
     """
     if used := _used():
         return max(int(_cuda().max_memory_allocated(number)) for number in used)
@@ -107,7 +99,7 @@ def peak() -> int | None:
 
 
 def in_words(size: float) -> str:
-    """Bytes as a person reads them: three digits and a unit."""
+    """Bytes with three digits and a unit."""
     for unit in ("B", "KiB", "MiB"):
         if abs(size) < 1000:
             return f"{size:.3g} {unit}"
@@ -116,19 +108,18 @@ def in_words(size: float) -> str:
 
 
 def _cuda() -> Any:
-    """torch's module of accelerators."""
     import torch
 
     return torch.cuda
 
 
 def _used() -> Sequence[int]:
-    """The accelerators that this process may have memory on."""
+    """The accelerators on which this process may have memory."""
     return range(_cuda().device_count() if _cuda().is_initialized() else 0)
 
 
 def _resident() -> tuple[int, int]:
-    """Bytes of main memory that this process holds, and the kernel's mark of the most; zeros where it does not tell."""
+    """The resident size of this process and its high-water mark; zeros if unknown."""
     try:
         rows = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     except OSError:
@@ -145,8 +136,8 @@ def _largest_resident_set() -> int:
     return largest if sys.platform == "darwin" else 1024 * largest
 
 
-def _installed() -> tuple[int, int]:
-    """Total and free memory as the kernel tells them; where it does not tell what is free, all is taken to be."""
+def _installed_memory() -> tuple[int, int]:
+    """Total and free memory from the kernel; where the free memory is unknown, the total."""
     try:
         rows = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
     except OSError:
@@ -156,8 +147,8 @@ def _installed() -> tuple[int, int]:
     return sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemFree"])
 
 
-def _number(path: str) -> int | None:
-    """The number in a file; None where there is no such file or no number in it ("max" is no limit)."""
+def _read_number(path: str) -> int | None:
+    """The number in a file; None without the file or a number in it ("max" is no limit)."""
     try:
         return int(Path(path).read_text())
     except (OSError, ValueError):

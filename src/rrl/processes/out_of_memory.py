@@ -1,4 +1,4 @@
-"""What to say when memory runs out: in which phase, how much was asked for, the peak, and which keys to lower."""
+"""Reports of exhausted memory: the phase, the requested size, the peak, and the keys to lower."""
 
 import errno
 import re
@@ -9,13 +9,12 @@ from typing import Any
 from rrl.errors import UsageError
 from rrl.processes.machine import accelerator_count, in_words, peaks
 
-SPOKEN = re.compile(
+EXHAUSTED = re.compile(
     r"out of memory|OutOfMemoryError|DefaultCPUAllocator|(not enough|allocate) memory|ALLOC_FAILED|bad_alloc"
 )
-"""What torch, CUDA and the system say when there is no more."""
+"""Messages of torch, CUDA and the system."""
 ASKED = re.compile(r"(?:to allocate|unable to mmap) ([\d.]+) ?(bytes|KiB|MiB|GiB|TiB)")
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-
 WRITING = ("engine.batch_size", "data.max_response_length", "data.max_prompt_length")
 STATES = ("policy.dtype", "policy.zero_stage", "launcher.num_processes", "policy.critic")
 LEARNING = ("policy.micro_batch_size", "data.max_response_length")
@@ -29,33 +28,32 @@ KEYS = {
     "update_actor": ("policy.micro_batch_size", "policy.gradient_checkpointing", "data.max_response_length", *STATES),
     "save_checkpoint": STATES,
 }
-"""The keys that lower what a phase needs, what costs least first."""
+"""The keys that reduce a phase's memory, the cheapest first."""
 ELSEWHERE = ("engine.batch_size", *LEARNING, "policy.gradient_checkpointing", *STATES)
 
 
 class OutOfMemory(UsageError):
-    """There is not as much memory as the run needs. What was saved before stays."""
+    """The run needs more memory than there is. What was saved before stays."""
 
-    heading = "more memory was asked for than there is"
+    heading = "more memory was requested than there is"
 
 
 @contextmanager
-def explained(config: Mapping[str, Any], phase: Callable[[], str | None], processes: int) -> Iterator[None]:
-    """Turn any error that stands for a lack of memory into OutOfMemory; all others pass.
-
-    ``phase`` tells where the run is, as soon as it is asked.
-    """
+def report_out_of_memory(config: Mapping[str, Any], phase: Callable[[], str | None], processes: int) -> Iterator[None]:
+    """Raise OutOfMemory in place of any error that means exhausted memory; ``phase`` returns the current one."""
     try:
         yield
-    except Exception as error:  # torch, CUDA, the system and what wraps them raise errors of many types for it
-        told = explain(error, phase(), config, processes)
-        if told is None:
+    except Exception as error:  # torch, CUDA, the system and their wrappers raise errors of many types for it
+        message = out_of_memory_message(error, phase(), config, processes)
+        if message is None:
             raise
-        raise OutOfMemory(*told.splitlines()) from error
+        raise OutOfMemory(*message.splitlines()) from error
 
 
-def explain(error: BaseException, phase: str | None, config: Mapping[str, Any], processes: int) -> str | None:
-    """What happened and what to do, a line each; None when the error is none of memory."""
+def out_of_memory_message(
+    error: BaseException, phase: str | None, config: Mapping[str, Any], processes: int
+) -> str | None:
+    """Cause and remedies, a line each; None when the error has another cause."""
     first = next((each for each in _chain(error) if _is_of_memory(each)), None)
     if first is None:
         return None
@@ -64,15 +62,18 @@ def explain(error: BaseException, phase: str | None, config: Mapping[str, Any], 
     peak = "; ".join(f"{in_words(p.size)} of the {in_words(p.total)} of {p.name}" for p in peaks())
     lines = [
         *(error.faults if isinstance(error, UsageError) else ()),
-        f"{phase or 'before the first step'}: {wanted} could not be had; this process's peak was {peak}",
-        *(f"{key}: {_value(key, config)}; try {change}" for key, change in lower(phase, config, processes).items()),
+        f"{phase or 'before the first step'}: {wanted} could not be allocated; this process's peak was {peak}",
+        *(
+            f"{key}: {_value_text(key, config)}; try {change}"
+            for key, change in lower(phase, config, processes).items()
+        ),
         "dry_run=true, added to the same command, estimates what each phase needs",
     ]
     return "\n".join(lines)
 
 
 def lower(phase: str | None, config: Mapping[str, Any], processes: int) -> dict[str, str]:
-    """The keys by which a phase (None: any) takes less memory, each with the next value that does, as key=value."""
+    """The keys that reduce the memory of a phase (None: any), each with its next value, as key=value."""
     changes: dict[str, str] = {}
     for key in KEYS.get(phase or "", ELSEWHERE):
         group, _, name = key.partition(".")
@@ -82,14 +83,14 @@ def lower(phase: str | None, config: Mapping[str, Any], processes: int) -> dict[
     return changes
 
 
-def _value(key: str, config: Mapping[str, Any]) -> str:
+def _value_text(key: str, config: Mapping[str, Any]) -> str:
     group, _, name = key.partition(".")
     value = config[group][name]
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | None:
-    """The next value that takes less; None where there is none."""
+    """The next value that takes less memory; None where there is none."""
     group, _, name = key.partition(".")
     value, stage = config[group][name], config["policy"]["zero_stage"]
     if key == "policy.dtype":
@@ -98,15 +99,15 @@ def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | N
         return None if value else "true"
     if key == "policy.critic":
         return "shared" if value == "own" else None
-    if key == "policy.zero_stage":  # it shares out among processes, of which one has nothing to share
+    if key == "policy.zero_stage":  # divides weights among processes, so that a single one gains nothing
         return stage + 1 if processes > 1 and stage < 3 else None
-    if key == "launcher.num_processes":  # of two on one accelerator, or in one main memory, each has half of it
+    if key == "launcher.num_processes":  # more processes help only on accelerators of their own
         return 2 * value if stage and accelerator_count() >= 2 * value else None
     return value // 2 if value > 1 else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that it came from, each once: one that is raised again may come from itself."""
+    """The error and its causes, each once: an error that is raised again may be its own cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -119,4 +120,4 @@ def _is_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and bool(SPOKEN.search(f"{type(error).__name__}: {error}"))
+    return isinstance(error, RuntimeError) and bool(EXHAUSTED.search(f"{type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""How a run is asked to stop: by Ctrl-C, by SIGTERM or SIGUSR1, by another process, by the end of who started it."""
+"""Requests to stop a run: Ctrl-C, SIGTERM, SIGUSR1, files in its directory, the end of the process that started it."""
 
 import os
 import signal
@@ -14,22 +14,22 @@ from rrl.processes.environment import PARENT
 from rrl.records.status import lives
 
 STOP, NOW = "stop", "stop-now"
-"""Files in the directory of a run or a sweep: what is begun is finished, and saved; or everything leaves at once."""
+"""Files in the directory of a run or a sweep: finish the present work and save it; or exit at once."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EVERY = 0.5
-"""Seconds between looks for what was asked."""
+"""Seconds between checks for requests."""
 Taken = TypeVar("Taken", bound="Signals")
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and what it goes on from is saved."""
+    """The run stopped on request, and has saved what a resume needs."""
 
 
 class Signals:
-    """Takes the signals of this process while its context lasts: gently at first, at once when Ctrl-C follows.
+    """Handles the signals of this process within its context.
 
-    ``on_first`` is called at the first one, ``on_second`` at each Ctrl-C after it; others after the first change
-    nothing, for schedulers send them twice. Of ``more`` signals those are taken that the process does not ignore.
+    Calls ``on_first`` at the first signal and ``on_second`` at each later Ctrl-C; other later signals have no effect,
+    because schedulers send them twice. Of ``more`` signals, those that the process ignores stay ignored.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Signals:
 
 
 class StopRequest(Signals):
-    """Takes the signals of a process that trains.
+    """Handles the signals of a process that trains.
 
-    Until ``gentle`` is set a signal ends the process where it is (KeyboardInterrupt). From then on it is noted in
-    ``asked``, for the loop to finish its step; a second Ctrl-C leaves at once.
+    A signal raises KeyboardInterrupt until ``gentle`` is set. After that it sets ``asked``, so that the loop finishes
+    its step; a second Ctrl-C exits at once.
     """
 
     def __init__(self) -> None:
@@ -71,34 +71,34 @@ class StopRequest(Signals):
         if not self.gentle:
             raise KeyboardInterrupt
         if not has_parent():
-            say_that_it_stops()
+            print_stopping()
 
 
-def say_that_it_stops() -> None:
-    """For signal handlers: what they interrupt may be printing, and nobody may read standard error any longer."""
+def print_stopping() -> None:
+    """For signal handlers, which may interrupt a ``print``; standard error may be closed."""
     with suppress(OSError):
         os.write(2, b"\nfinishing the step, then saving; Ctrl-C again leaves at once\n")
 
 
-def ask_to_stop(folder: Path, *, now: bool = False) -> None:
-    """Ask the processes that work in this directory, on whatever machine; they look twice a second."""
+def request_stop(folder: Path, *, now: bool = False) -> None:
+    """Request a stop of the processes, on any machine, that work in this directory; they check twice a second."""
     (folder / (NOW if now else STOP)).touch()
 
 
-def asked_to_stop(folder: Path) -> int:
-    """0: nobody has asked; 1: for what is begun to be finished and saved; 2: for leaving at once."""
+def stop_requested(folder: Path) -> int:
+    """0: no request; 1: finish the present work and save it; 2: exit at once."""
     return 2 if (folder / NOW).exists() else int((folder / STOP).exists())
 
 
-def withdraw(folder: Path) -> None:
-    """Take back what was asked of earlier processes."""
+def remove_requests(folder: Path) -> None:
+    """Remove the requests to earlier processes."""
     for name in (STOP, NOW):
         (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
 def obeying(folder: Path) -> Iterator[None]:
-    """While it lasts, this process does what is asked in a run's directory, though its main thread may hang."""
+    """A context in which a thread obeys requests in a run's directory, even while the main thread hangs."""
     over = threading.Event()
     listener = threading.Thread(target=_obey, args=(folder, over), name="stop files", daemon=True)
     listener.start()
@@ -110,32 +110,32 @@ def obeying(folder: Path) -> Iterator[None]:
 
 
 def _obey(folder: Path, over: threading.Event) -> None:
-    """Look for requests: the first one comes as a signal, that to leave at once takes effect here."""
-    told = False
+    """Check for requests: send the first one as a signal, exit here at a request to exit at once."""
+    signalled = False
     while not over.wait(EVERY):
-        asked = asked_to_stop(folder)
-        if asked == 2:
+        requested = stop_requested(folder)
+        if requested == 2:
             os._exit(130)
-        if asked and not told:
-            told = True
+        if requested and not signalled:
+            signalled = True
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def has_parent() -> bool:
-    """Whether rrl-train has started this rank; else torchrun, srun or a user did."""
+    """Whether rrl-train started this rank, and not torchrun, srun or a user."""
     return PARENT in os.environ
 
 
 def leave_with_starter() -> None:
-    """From now on leave at once when the process that started this one, or the one that PARENT names, is gone.
+    """Exit as soon as the process that started this one, or the one that PARENT names, has ended.
 
-    A thread looks twice a second, so that a killed launcher leaves nothing behind that trains on.
+    A thread checks twice a second, so that no rank outlives a killed launcher.
     """
     named = int(os.environ.get(PARENT, "0"))
-    threading.Thread(target=_watch, args=(os.getppid(), named), name="starter", daemon=True).start()
+    threading.Thread(target=_leave_after, args=(os.getppid(), named), name="starter", daemon=True).start()
 
 
-def _watch(starter: int, named: int) -> None:
+def _leave_after(starter: int, named: int) -> None:
     while os.getppid() == starter and (named == 0 or lives(named)):
         time.sleep(EVERY)
     os._exit(130)

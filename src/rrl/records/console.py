@@ -22,11 +22,10 @@ def on_terminal() -> bool:
 
 
 class Console:
-    """Stands between the terminal and all that is written to standard output and error, for as long as it is open.
+    """Redirects standard output and error through a pipe while it is open; drawings go to ``terminal``.
 
-    Their file descriptors lead into a pipe, so that subprocesses and C libraries are caught as well. A thread takes
-    whole lines out of it and gives them to ``show``; it calls ``tick`` every second. What is drawn goes
-    to ``terminal``.
+    The file descriptors are redirected, which includes subprocesses and C libraries. A thread passes whole lines to
+    ``show`` and calls ``tick`` every second.
     """
 
     def __init__(self, show: Callable[[str], None], tick: Callable[[], None]) -> None:
@@ -43,11 +42,11 @@ class Console:
         self._open, self._over = True, False
 
     def follow(self) -> None:
-        """From now on show what comes."""
+        """Start the thread."""
         threading.Thread(target=self._follow, name="console", daemon=True).start()
 
     def close(self) -> None:
-        """Show what is left, and lead output and error to the terminal again."""
+        """Show the remaining lines, and restore output and error."""
         if not self._open:
             return
         _flush()
@@ -60,7 +59,7 @@ class Console:
             self._end_line()
 
     def _follow(self) -> None:
-        """Until nobody can write into the pipe any more: children may live longer than the console is open."""
+        """Read until no process can write into the pipe: children may outlive the console."""
         while not self._over:
             ready = select.select([self._pipe], [], [], TICK)[0]
             with self._lock:
@@ -73,30 +72,30 @@ class Console:
         os.close(self._pipe)
 
     def _take(self) -> bool:
-        """Show the whole lines that are in the pipe; whether it has come to its end."""
+        """Show the whole lines in the pipe; returns whether it has ended."""
         while select.select([self._pipe], [], [], 0)[0]:
             chunk = os.read(self._pipe, 2**16)
             if not chunk:
                 return True
             *lines, rest = (self._rest + chunk).split(b"\n")
             for line in lines:
-                self._tell(line)
-            drawn = rest.rstrip(b"\r").rfind(b"\r")  # somebody else's bar: only its last state counts
+                self._show_line(line)
+            drawn = rest.rstrip(b"\r").rfind(b"\r")  # another program's bar: only its last state counts
             self._rest, self._heard = rest[max(0, drawn) :], time.monotonic()
         return False
 
     def _end_line(self) -> None:
         if self._rest:
-            self._tell(self._rest)
+            self._show_line(self._rest)
         self._rest = b""
 
-    def _tell(self, line: bytes) -> None:
-        with suppress(OSError):  # the terminal is gone: whoever writes must not be kept waiting for all that
+    def _show_line(self, line: bytes) -> None:
+        with suppress(OSError):  # the terminal is gone: continue to read, so that writers do not block
             self._show(cleaned(line))
 
 
 def cleaned(line: bytes) -> str:
-    """The text that would be seen of a line: what was written over is gone, as is what moves the cursor."""
+    """The visible text of a line, without overwritten text and cursor movements."""
     text = line.decode("utf-8", errors="replace").rstrip("\r")
     return MOVES.sub("", text.rpartition("\r")[2])
 

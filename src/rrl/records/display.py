@@ -1,98 +1,78 @@
-"""What a person sees while a run goes on: step, tokens, reward, accuracy, phase and time left."""
+"""Progress of a run on the terminal and in the log: step, tokens, reward, accuracy, phase and time left."""
 
 import logging
 import os
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from rrl.records.console import Console, on_terminal
-from rrl.records.progress import Stretch, bar_text, told
+from rrl.records.progress import Stretch, bar_text, formatted
 from rrl.records.pulse import beats
 from rrl.types import Metrics
 
 log = logging.getLogger("rrl.records.progress")
-"""For the run's log and for files; on a terminal there is the bar (see ``shell.quieten``)."""
+"""Written to the run's log and to files; a terminal shows the bar instead (see ``logs.py``)."""
 EVERY = 30.0
 ERASE = "\x1b[K"
-"""Has a terminal forget what stands from the cursor to the end of the line."""
+"""Erases from the cursor to the end of the line."""
 SELDOM = ("testing", "save_checkpoint")
-"""Phases that do not come in every step."""
+"""Phases that are not part of every step."""
 
 
-class Display(Protocol):
-    """Is told how a run goes."""
+class Display:
+    """Shows the progress of a run; this base class shows nothing."""
 
     def begin(self, what: str) -> None:
-        """A stretch of work begins (loading, warm start, training)."""
+        """Begin a stretch of work (loading, warm start, training)."""
 
     def phase(self, name: str) -> None:
-        """A phase begins."""
+        """Begin a phase."""
 
     def advance(self, progress: float, metrics: Metrics) -> None:
-        """``progress`` in [0, 1] of the stretch, and the latest metrics."""
+        """Show the ``progress`` of the stretch, in [0, 1], and the latest metrics."""
 
     def close(self) -> None:
-        """The stretch is over."""
+        """End the stretch."""
 
 
 def display(name: str, position: int = 0, every: float = EVERY) -> Display:
-    """Lines in the log, ``every`` so many seconds, and a bar where standard error is a terminal.
-
-    ``position`` is the bar's line.
-    """
+    """A line in the log ``every`` so many seconds and, on a terminal, a bar in line ``position``."""
     return Bar(name, position, every) if on_terminal() else Lines(name, every)
 
 
-class Silent(Display):
-    """Shows nothing: of several ranks only the first has a display."""
-
-    def begin(self, what: str) -> None:
-        """Nothing."""
-
-    def phase(self, name: str) -> None:
-        """Nothing."""
-
-    def advance(self, progress: float, metrics: Metrics) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
 class Lines(Display):
-    """Lines in the log: of steps and of phases one every so many seconds each, and of evaluations all.
+    """Lines in the log: one of a step and one of a phase every so many seconds, and one of every evaluation.
 
-    A thread tells of a phase that lasts: how long so far, and how much was done since the last line.
+    A thread reports a phase that lasts: its duration, and the work done since the last line.
     """
 
     def __init__(self, name: str, every: float) -> None:
         self._name, self._every = name, every
         self._stretch: Stretch | None = None
-        self._told: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
         self._work = (0, 0.0)
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self, what: str) -> None:
-        """Say that it begins."""
-        self._stretch, self._told = Stretch(what), {}
-        self._say("begins")
+        self._stretch, self._logged = Stretch(what), {}
+        self._log("begins")
         if self._thread is None:
             self._over.clear()
             self._thread = threading.Thread(target=self._watch, name="lines", daemon=True)
             self._thread.start()
 
     def phase(self, name: str) -> None:
-        """A line when none was told for a while or, of a phase that seldom comes, none of this one."""
+        """Log a line when one is due; a phase of SELDOM is due by itself."""
         if self._stretch is not None:
             self._stretch.enter(name)
             if self._due(name if name in SELDOM else "any"):
-                self._say(f"{self._place()}{name}", name)
+                self._log(f"{self._place()}{name}", name)
 
     def advance(self, progress: float, metrics: Metrics) -> None:
-        """A line when none was told of a step for a while, of an evaluation, and of the end."""
+        """Log a line when one of a step is due, for an evaluation, and at the end."""
         if self._stretch is None:
             return
         measured = self._stretch.advance(progress, metrics)
@@ -100,27 +80,25 @@ class Lines(Display):
             left = self._stretch.left()
             times = [f"{time.monotonic() - self._stretch.begun:.0f} s"]
             times += [] if left is None else [f"{left:.0f} s left"]
-            self._say(", ".join([f"{100 * progress:.0f} %", *told(self._stretch.numbers), *times]), "step")
+            self._log(", ".join([f"{100 * progress:.0f} %", *formatted(self._stretch.numbers), *times]), "step")
 
     def close(self) -> None:
-        """Tell of nothing more."""
         self._over.set()
         self._thread, self._stretch = None, None
 
-    def _say(self, text: str, *kinds: str) -> None:
-        assert self._stretch is not None, "who calls has looked"
-        now = time.monotonic()
-        self._told |= dict.fromkeys(("any", *kinds), now)
+    def _log(self, text: str, *kinds: str) -> None:
+        assert self._stretch is not None, "the caller checks"
+        self._logged |= dict.fromkeys(("any", *kinds), time.monotonic())
         self._work = (beats(), time.process_time())
         log.info("%s: %s %s", self._name, self._stretch.what, text)
 
     def _due(self, kind: str, every: float | None = None) -> bool:
-        """Whether a line of this kind is that long ago."""
-        return time.monotonic() - self._told.get(kind, float("-inf")) >= (self._every if every is None else every)
+        """Whether the last line of this kind is at least ``every`` seconds old."""
+        return time.monotonic() - self._logged.get(kind, float("-inf")) >= (self._every if every is None else every)
 
     def _place(self) -> str:
-        """The step in which a phase is: the one after the last that was told of."""
-        assert self._stretch is not None, "who calls has looked"
+        """The step of the present phase: the one after the last reported step."""
+        assert self._stretch is not None, "the caller checks"
         step = self._stretch.numbers.get("step")
         return "" if step is None else f"step {step + (self._stretch.phase not in SELDOM):.0f}: "
 
@@ -128,21 +106,21 @@ class Lines(Display):
         over = self._over
         while not over.wait(min(1.0, max(0.05, self._every))):
             if self._stretch is not None and self._every and self._due("any", 1.5 * self._every):
-                self._say(self._lasts(self._stretch))
+                self._log(self._lasts(self._stretch))
 
     def _lasts(self, stretch: Stretch) -> str:
-        """How long the present phase lasts, and what was done since the last line: much, or nothing."""
+        """The duration of the present phase, and the work done since the last line."""
         now, (work, spent) = time.monotonic(), self._work
-        seconds = now - self._told["any"]
+        seconds = now - self._logged["any"]
         done, busy = beats() - work, (time.process_time() - spent) / seconds
         since = stretch.entered or stretch.begun
-        where = f"{self._place()}{stretch.phase}" if stretch.phase else "goes on"
+        where = f"{self._place()}{stretch.phase}" if stretch.phase else "continues"
         did = f"{done:,} pieces of work done" if done else "nothing done"
         return f"{where} for {now - since:.0f} s; {did} in the last {seconds:.0f} s, CPU {100 * busy:.0f} %"
 
 
 class Bar(Lines):
-    """The lines, for the log, and a bar on the terminal that is drawn again every second."""
+    """The lines for the log, and a bar on the terminal that is redrawn every second."""
 
     def __init__(self, name: str, position: int, every: float) -> None:
         super().__init__(name, every)
@@ -151,7 +129,6 @@ class Bar(Lines):
         self._drawing = threading.RLock()  # the console draws too, from its thread
 
     def begin(self, what: str) -> None:
-        """Start a new bar at zero."""
         from tqdm import tqdm
 
         super().begin(what)
@@ -162,7 +139,6 @@ class Bar(Lines):
         self.draw()
 
     def phase(self, name: str) -> None:
-        """Show the phase's name."""
         super().phase(name)
         self.draw()
 
@@ -172,7 +148,6 @@ class Bar(Lines):
         self.draw()
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
         with self._drawing:
             self.draw()
             bar, self._bar = self._bar, None
@@ -184,23 +159,22 @@ class Bar(Lines):
         super().close()
 
     def draw(self) -> None:
-        """Draw it as things are."""
-        with self._drawing, suppress(OSError):  # where the terminal is gone, the run goes on
+        with self._drawing, suppress(OSError):  # where the terminal is gone, the run continues
             self._draw()
 
     def _draw(self) -> None:
         bar, stretch = self._bar, self._stretch
         if bar is None or stretch is None:
             return
-        width = (os.get_terminal_size(bar.fp.fileno()).columns or 80) - len("^C ")  # which a terminal puts behind it
+        width = (os.get_terminal_size(bar.fp.fileno()).columns or 80) - len("^C ")  # a terminal appends that
         if width < self._width:
-            bar.sp = bar.status_printer(bar.fp)  # which would write over all that was drawn when there was more room
+            bar.sp = bar.status_printer(bar.fp)  # the old one would pad to the width of earlier drawings
         self._width = width
         bar.set_description_str(bar_text(self._name, stretch, width) + ERASE)
 
 
 class _Screen:
-    """The terminal's console, shared by all bars that are open."""
+    """The terminal's console, shared by all open bars."""
 
     console: Console
     bars: list[Bar] = []  # noqa: RUF012
@@ -224,7 +198,7 @@ class _Screen:
     def _show(cls, line: str) -> None:
         from tqdm import tqdm
 
-        with tqdm.get_lock():  # for the flush too: in the midst of another thread's it would change the order
+        with tqdm.get_lock():  # for the flush too: another thread's output in between would change the order
             tqdm.write(ERASE + line, file=cls.console.terminal, nolock=True)
             cls.console.terminal.flush()
 

@@ -1,4 +1,4 @@
-"""Record files that survive a kill: taken back without hole or double, on disk, whole or absent, free of secrets."""
+"""Record files that survive a kill: rewound without gaps or duplicates, written whole or not at all."""
 
 import json
 import os
@@ -16,23 +16,23 @@ from rrl.errors import DataError
 ROWS = ("metrics.jsonl", "evaluations.jsonl")
 """The files of rows with a ``step``; the first has one row for every step from 0 on."""
 TAIL = 2**14
-"""Bytes at the end of a file that are looked at first: some rows of metrics."""
+"""Bytes at the end of a file that are read first: some rows of metrics."""
 
 Rows = list[tuple[int, bytes]]
-"""Steps and their lines as they stand in the file."""
+"""Steps and their lines in the file."""
 
 
 def rewind(folder: Path, step: int | None) -> None:
-    """Take a run's records back to the checkpoint of ``step``, as if nothing had been done since.
+    """Rewind a run's records to the checkpoint of ``step``.
 
     metrics.jsonl and evaluations.jsonl keep their whole rows up to ``step``; rollouts of later steps and result.json
-    are removed. None or -1 begins anew: nothing is kept. Raises DataError, with every file as it was, when a row is
-    missing or double, for then the records do not tell what the checkpoint went through.
+    are removed. None or -1 keeps nothing. Raises DataError, and changes no file, when a row is missing or duplicated:
+    the records then do not describe the checkpoint's history.
     """
     last = -1 if step is None else step
     kept = {folder / name: _rows_until(folder / name, last) for name in ROWS}
-    faults = _missing(folder / ROWS[0], kept[folder / ROWS[0]], last)
-    faults += [fault for path, rows in kept.items() for fault in _double(path, rows)]
+    faults = _gaps(folder / ROWS[0], kept[folder / ROWS[0]], last)
+    faults += [fault for path, rows in kept.items() for fault in _duplicates(path, rows)]
     if faults:
         raise DataError(*faults)
     for path, rows in kept.items():
@@ -45,7 +45,7 @@ def rewind(folder: Path, step: int | None) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Have every row on disk, so that no checkpoint is newer than the records after a loss of power."""
+    """Flush every row to disk, so that no checkpoint is newer than the records after a loss of power."""
     for name in ROWS:
         if (folder / name).exists():
             put_on_disk(folder / name)
@@ -53,9 +53,9 @@ def sync(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write aside and rename, so that the file is the old or the new one, whole, however many write it at once.
+    """Write a temporary file and rename it: the file is the old or the new one, even with concurrent writers.
 
-    It is on disk before it has its name, and its name after, unless it need not be ``durable``.
+    If ``durable``, the content is flushed to disk before the rename, and the rename after it.
     """
     aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
@@ -64,19 +64,19 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
             put_on_disk(aside)
         aside.replace(path)
     finally:
-        with suppress(OSError):  # it is there only where something failed
+        with suppress(OSError):  # it exists only where something failed
             aside.unlink()
     if durable:
         put_on_disk(path.parent)
 
 
 def nearest_there(folder: Path) -> Path:
-    """The folder itself or, where it is not there yet, the nearest one above it; a link to nowhere is there."""
+    """The folder or, where it does not exist yet, its nearest existing parent; a dangling link exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
 
 
 def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """A JSON object and no fault; or nothing, with a fault unless the file is not there."""
+    """A JSON object and no fault; or an empty one, with a fault unless the file does not exist."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -87,23 +87,23 @@ def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file in order, but those that are not whole; none where there is no file."""
+    """The whole rows of a file in order; none where there is no file."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     return [row for line in lines if (row := _row(line)) is not None]
 
 
 def modes(evaluation: Mapping[str, Any]) -> list[str]:
-    """The ways of sampling that a row of evaluations.jsonl has an accuracy of: greedy last, where there are others."""
+    """The ways of sampling in a row of evaluations.jsonl, greedy last."""
     return sorted((name for name, part in evaluation.items() if isinstance(part, dict)), key="greedy".__eq__)
 
 
 def accuracy_of(evaluation: Mapping[str, Any]) -> float:
-    """The accuracy that ranks checkpoints and jobs: sampled where there is such, else greedy."""
+    """The accuracy that ranks checkpoints and jobs: the sampled one if any, else the greedy one."""
     return float(evaluation[modes(evaluation)[0]]["accuracy"])
 
 
 def by_step(folder: Path) -> list[Path]:
-    """What a folder holds by names like step-000050 or step-000050.jsonl, in the order of their steps."""
+    """The entries of a folder named like step-000050 or step-000050.jsonl, in the order of their steps."""
     return sorted((path for path in folder.glob("step-*") if step_of(path) >= 0), key=step_of)
 
 
@@ -113,19 +113,19 @@ def step_name(step: int) -> str:
 
 
 def step_of(path: Path) -> int:
-    """The step in such a name; -1 in another."""
+    """The step in such a name; -1 for any other name."""
     found = re.fullmatch(r"step-(\d+)(?:\.jsonl)?", path.name)
     return int(found[1]) if found else -1
 
 
 def last_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Some whole rows from the end of a file of any length, latest first; a fault where it has content but none."""
+    """Some whole rows from the end of a file, latest first; a fault where it has content but no whole row."""
     try:
         with path.open("rb") as file:
             end, size = file.seek(0, os.SEEK_END), TAIL
             while True:
                 start = file.seek(max(0, end - size))
-                lines = file.read(end - start).split(b"\n")  # the first may be cut, and then is no row
+                lines = file.read(end - start).split(b"\n")  # the first may be cut off
                 rows = [row for line in reversed(lines) if (row := _row(line)) is not None]
                 if rows or start == 0:
                     return rows, [f"{path.name} has no whole row"] if end and not rows else []
@@ -137,20 +137,20 @@ def last_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def fault(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, in a line."""
+    """Why a file cannot be read, in one line."""
     why = error.strerror if isinstance(error, OSError) else str(error).split("\n")[0]
     return f"{path.name} cannot be read ({why})"
 
 
 def _rows_until(path: Path, last: int) -> Rows:
-    """The whole rows of steps 0 to ``last``; a line that a kill has torn is none."""
+    """The whole rows of steps 0 to ``last``."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     rows = ((_row(line), line) for line in lines)
     return [(row["step"], line) for row, line in rows if row is not None and 0 <= row["step"] <= last]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """The row, or None where a line is not whole: torn by a kill, being written, zeros after a loss of power."""
+    """The row; None where the line is incomplete: cut by a kill, being written, zeros after a loss of power."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -158,28 +158,28 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
-def _missing(path: Path, rows: Rows, last: int) -> list[str]:
+def _gaps(path: Path, rows: Rows, last: int) -> list[str]:
     missing = sorted(set(range(last + 1)) - {step for step, _ in rows})
     if not missing:
         return []
     return [
-        f"{path}: no whole row of step {_spans(missing)}; expected one for each step from 0 to {last}; bring the file "
-        "back from a copy, resume from an earlier checkpoint, or begin a new run"
+        f"{path}: no whole row of step {_spans(missing)}; expected one for each step from 0 to {last}; restore the "
+        "file from a copy, resume from an earlier checkpoint, or begin a new run"
     ]
 
 
-def _double(path: Path, rows: Rows) -> list[str]:
-    double = sorted(step for step, count in Counter(step for step, _ in rows).items() if count > 1)
-    if not double:
+def _duplicates(path: Path, rows: Rows) -> list[str]:
+    duplicates = sorted(step for step, count in Counter(step for step, _ in rows).items() if count > 1)
+    if not duplicates:
         return []
     return [
-        f"{path}: more than one row of step {_spans(double)}; expected one; delete the wrong ones, resume from an "
+        f"{path}: more than one row of step {_spans(duplicates)}; expected one; delete the wrong ones, resume from an "
         "earlier checkpoint, or begin a new run"
     ]
 
 
 def _spans(numbers: Sequence[int], most: int = 5) -> str:
-    """Ascending numbers in a few words, as in 3, 7-9."""
+    """Ascending numbers as ranges, as in 3, 7-9."""
     starts = [numbers[0], *(after for before, after in pairwise(numbers) if after > before + 1)]
     ends = [*(before for before, after in pairwise(numbers) if after > before + 1), numbers[-1]]
     spans = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
@@ -187,7 +187,7 @@ def _spans(numbers: Sequence[int], most: int = 5) -> str:
 
 
 def put_on_disk(path: Path) -> None:
-    """Have a file's content, or a folder's names, on disk."""
+    """Flush a file's content, or a folder's names, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

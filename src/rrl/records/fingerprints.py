@@ -1,4 +1,4 @@
-"""Content as a hash: the same weights, tokenizer or rows have the same name, wherever they come from."""
+"""Content hashes of weights, tokenizers and rows, independent of where they come from."""
 
 import hashlib
 import json
@@ -9,9 +9,9 @@ import torch
 
 
 def fingerprint(rows: Iterable[Any]) -> str:
-    """SHA-256, in hex, of the rows as canonical JSON lines: the same for any file format and key order.
+    """SHA-256, in hex, of the rows as canonical JSON lines, in their order; independent of file format and key order.
 
-    It moves with the rows' order and with everything in them. What JSON has no form for counts as its ``str``.
+    Values that JSON cannot represent count as their ``str``.
     """
     digest = hashlib.sha256()
     for row in rows:

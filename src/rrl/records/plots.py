@@ -29,7 +29,7 @@ def learning_curves(
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True, squeeze=False)
     for axis, (name, arms) in zip(axes[0], panels.items(), strict=True):
         for colour, (arm, curves) in zip(cycle(COLOURS), arms.items(), strict=False):
-            _draw(axis, arm, curves, colour)
+            _draw_arm(axis, arm, curves, colour)
         axis.set(title=name, xlabel="generated tokens")
         if "accuracy" in measured:
             axis.set(ylim=(-0.02, 1.02))
@@ -67,7 +67,7 @@ def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: 
     pyplot.close(figure)
 
 
-def _draw(axis: Any, arm: str, curves: Sequence[Sequence[Point]], colour: str) -> None:
+def _draw_arm(axis: Any, arm: str, curves: Sequence[Sequence[Point]], colour: str) -> None:
     import numpy
 
     if len(curves) == 1:

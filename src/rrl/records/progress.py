@@ -1,4 +1,4 @@
-"""How far a stretch of work is, and how that is told in a line."""
+"""The progress of a stretch of work, and its text in one line."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ FORMS = {
     "loss": "loss {:.3f}",
 }  # fmt: skip
 WORTH = ("step", "left", "reward", "accuracy", "loss", "tokens", "phase", "share", "name", "seconds")
-"""What a narrow bar keeps first."""
+"""What a narrow bar keeps, the most important first."""
 LONGEST, SHORTEST = 40, 7
-"""Characters of what is drawn of the share."""
+"""Characters of the drawn bar."""
 
 
 @dataclass
 class Stretch:
-    """What is known of a stretch of work: how far it is, in which phase, since when, and its latest numbers."""
+    """A stretch of work: its progress, its phase, their start times, and its latest numbers."""
 
     what: str
     begun: float = field(default_factory=lambda: time.monotonic())
@@ -37,35 +37,35 @@ class Stretch:
         self.phase, self.entered = phase, time.monotonic()
 
     def advance(self, progress: float, metrics: Metrics) -> bool:
-        """Take progress and numbers; whether an accuracy was measured. Time is counted from the first of them on."""
+        """Store progress and numbers; returns whether an accuracy was measured."""
         self.progress, self._last = progress, time.monotonic()
         self._first = self._first or (self._last, progress)
-        new = numbers(metrics)
+        new = displayed_numbers(metrics)
         self.numbers |= new
         return "accuracy" in new
 
     def left(self) -> float | None:
-        """Seconds to the end, if it goes on as it did; None when that cannot be told."""
+        """Estimated seconds to the end, from the speed since the first ``advance``; None without an estimate."""
         if self._first is None or self.progress <= self._first[1]:
             return None
         each = (self._last - self._first[0]) / (self.progress - self._first[1])
         return max(0.0, each * (1 - self.progress) - (time.monotonic() - self._last))
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
-    """What is shown of a step's metrics; of several accuracies the last, that of samples if there are any."""
+def displayed_numbers(metrics: Metrics) -> dict[str, float]:
+    """The displayed metrics of a step; of several accuracies the last, which is the sampled one if any."""
     found = {name: metrics[key] for key, name in SHOWN.items() if key in metrics}
     accuracies = [value for key, value in metrics.items() if key.startswith("val-core/") and "/acc/" in key]
     return found | ({"accuracy": accuracies[-1]} if accuracies else {})
 
 
-def told(numbers: dict[str, float]) -> list[str]:
-    """The numbers in words."""
+def formatted(numbers: dict[str, float]) -> list[str]:
+    """The numbers with their units."""
     return [form.format(numbers[name]) for name, form in FORMS.items() if name in numbers]
 
 
 def bar_text(name: str, stretch: Stretch, width: int) -> str:
-    """A line of at most ``width`` characters; what is worth least is left out first."""
+    """A line of at most ``width`` characters; the least important parts are omitted first."""
     now, left = time.monotonic(), stretch.left()
     parts = {
         "name": name if stretch.what == "training" else f"{name} {stretch.what}",
@@ -86,9 +86,7 @@ def bar_text(name: str, stretch: Stretch, width: int) -> str:
 
 
 def _short(name: str, value: float) -> str:
-    if name == "tokens":
-        return f"{_thousands(value)} tokens"
-    return FORMS[name].format(value)
+    return f"{_thousands(value)} tokens" if name == "tokens" else FORMS[name].format(value)
 
 
 def _thousands(value: float) -> str:

@@ -1,4 +1,4 @@
-"""A run's own directory: where it is, that it is never silently reused, and the rollouts that are dumped in it."""
+"""The run directory: its path, the protection against reuse, and the rollouts dumped in it."""
 
 import tempfile
 import time
@@ -17,7 +17,7 @@ from rrl.types import Feedback, Rollout
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where something is written and by how many threads; ``dir`` null makes a folder under ``runs/``."""
+    """Where a command writes, and with how many threads; ``dir`` null makes a folder under ``runs/``."""
 
     seed: int
     dir: str | None
@@ -28,14 +28,14 @@ class Place:
         check_ranges(self, at_least_one("threads"), seeds)
 
     def choose(self, name: str) -> Path:
-        """The directory, not yet made; ``name`` goes into the one that is made up. Refuses one that holds anything."""
+        """The path, not yet created; a generated one contains ``name``. Raises ConfigError when it holds anything."""
         if self.dir is None:
-            made_up = unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-            return writable(made_up, "run.dir")
+            generated = unused(Path("runs") / f"{name}-s{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+            return writable(generated, "run.dir")
         folder = Path(self.dir).expanduser()
         if (folder / "config.yaml").is_file():
             raise ConfigError(
-                f"run.dir: {self.dir!r} holds a run; expected a new folder; go on with that run by resume={self.dir}, "
+                f"run.dir: {self.dir!r} holds a run; expected a new folder; continue that run with resume={self.dir}, "
                 "or give another run.dir"
             )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -46,7 +46,7 @@ class Place:
         return writable(folder, "run.dir")
 
     def limit_threads(self) -> None:
-        """Keep torch to ``threads``."""
+        """Limit torch to ``threads``."""
         import torch
 
         if self.threads is not None:
@@ -59,10 +59,10 @@ class RunSettings(Place):
 
     ``dir`` is the run's directory (null: one is made under ``runs/``); warm starts are cached under ``cache_dir``;
     ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
-    checkpoints, evaluations and rollout dumps (null: never in between). The last ``keep_last`` checkpoints are kept
-    and, of those at whose step there was an evaluation, the ``keep_best`` with the highest accuracy. A phase that lasts
-    longer than ``phase_limit`` seconds ends the run (null: it may). In the log there is a line of a step, and one of a
-    phase, every ``log_seconds`` (0: of each).
+    checkpoints, evaluations and rollout dumps (null: only at the end). The last ``keep_last`` checkpoints are kept and,
+    of those with an evaluation at their step, the ``keep_best`` with the highest accuracy. A phase that lasts longer
+    than ``phase_limit`` seconds ends the run (null: no limit). The log has a line of a step, and one of a phase, every
+    ``log_seconds`` (0: of each).
     """
 
     cache_dir: str
@@ -84,12 +84,12 @@ class RunSettings(Place):
         )
 
     def cache(self) -> Path:
-        """The folder of warm starts, not yet made; refuses one that cannot be written to."""
+        """The folder of warm starts, not yet created; raises ConfigError when it is not writable."""
         return writable(Path(self.cache_dir).expanduser(), "run.cache_dir")
 
 
 def writable(folder: Path, key: str) -> Path:
-    """The folder itself, which need not be there yet; raises ConfigError when nothing can be written in it."""
+    """The folder, which need not exist yet; raises ConfigError when it is not writable."""
     there = nearest_there(folder)
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -97,12 +97,12 @@ def writable(folder: Path, key: str) -> Path:
     except OSError as error:
         raise ConfigError(
             f"{key}: nothing can be written in {str(folder)!r} ({error.strerror}: {str(there)!r}); expected a folder "
-            f"that this user may make and write to; give another {key}"
+            f"that this user may create and write to; give another {key}"
         ) from error
 
 
 def unused(folder: Path) -> Path:
-    """The folder, or with a number behind its name where that is taken."""
+    """The folder, with a number appended to its name where it exists."""
     number, candidate = 1, folder
     while candidate.exists():
         number += 1
@@ -111,14 +111,14 @@ def unused(folder: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write aside and rename, so that the file is whole or absent; without secrets."""
+    """Write the file whole or not at all, without secrets."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, as_json(hidden(content), indent=2) + b"\n")
 
 
 def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> list[dict[str, Any]]:
-    """One step's rollouts: question, prefix, response, verdict, and where each began."""
-    return [_row(step, rollout, feedback, tokenizer) for rollout, feedback in judged]
+    """One step's rollouts: problem, prefix, response, verdict, and the origin of each."""
+    return [_rollout_row(step, rollout, feedback, tokenizer) for rollout, feedback in judged]
 
 
 def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -127,7 +127,7 @@ def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_whole(path, b"".join(as_json(row) + b"\n" for row in rows))
 
 
-def _row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:
+def _rollout_row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:
     example = rollout.state.problem.example
     return {
         "step": step,

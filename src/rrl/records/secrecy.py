@@ -1,8 +1,7 @@
-"""Secrets stay out of files, logs and messages: what the environment calls one is shown by its name.
+"""Keeps secrets out of files, logs and messages: the name of the environment variable is shown instead.
 
-Secret is the value of an environment variable whose name ends in KEY, TOKEN, SECRET, PASSWORD or the like, if it has
-at least ``SHORTEST_SECRET`` characters. A configuration is written with a reference to the variable in its place, so
-that it is whole again where the variable is set.
+A secret is the value of an environment variable with a name that ends in KEY, TOKEN, SECRET, PASSWORD or the like, if
+it has at least ``SHORTEST_SECRET`` characters. A written configuration refers to the variable instead.
 """
 
 import logging
@@ -14,13 +13,13 @@ from urllib.parse import quote
 
 SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?(_?\d+)?$", re.IGNORECASE)
 SHORTEST_SECRET = 8
-"""Characters; the value of a shorter variable, such as ``1``, is found in text by chance."""
+"""Characters; a shorter value, such as ``1``, would match ordinary text."""
 TYPED = re.compile(
     r"(^|[_.-])((api|access|secret|private)[_-]?key|password|passwd|passphrase|secret|credentials?|authorization"
     r"|(auth|access|api|hf|hub|bearer)[_-]?token)$|(^|\.)token$",
     re.IGNORECASE,
 )
-"""Keys of a configuration whose texts are secrets."""
+"""Keys of a configuration with secret texts."""
 IN_ADDRESS = re.compile(r"://[^/\s:@]*:(?P<password>[^/\s@]+)@|[?&](api_?key|token|secret|password)=(?P<value>[^&\s]+)")
 
 
@@ -39,20 +38,20 @@ def referenced(node: Any) -> Any:
     return _mapped(node, _replacer("${{oc.env:{}}}".format))
 
 
-def typed(entries: Mapping[str, Any]) -> list[str]:
-    """Faults of secrets that stand in a configuration (its values by dotted key) and not in the environment."""
+def exposed_secrets(entries: Mapping[str, Any]) -> list[str]:
+    """Faults for secrets written in a configuration (its values by dotted key) instead of the environment."""
     show = _replacer("<{}>".format)
     texts = {key: show(value) for key, value in entries.items() if isinstance(value, str)}
     return [
-        f"{key}: a secret, which would get into files and process lists; expected it in an environment variable whose "
-        f"name ends in KEY, TOKEN, SECRET or PASSWORD; export NAME_KEY=... and give '{key}={remedy}'"
+        f"{key}: a secret, which would get into files and process lists; expected it in an environment variable with a "
+        f"name that ends in KEY, TOKEN, SECRET or PASSWORD; export NAME_KEY=... and give '{key}={remedy}'"
         for key, text in texts.items()
         for remedy in _remedies(key, text)
     ]
 
 
 def _remedies(key: str, text: str) -> Iterator[str]:
-    """How a typed secret is to be written instead."""
+    """What to write instead of the secret."""
     if TYPED.search(key) and text and not re.search(r"<\w+>", text):
         yield "${oc.env:NAME_KEY}"
     elif any(not re.fullmatch(r"<\w+>", found["password"] or found["value"]) for found in IN_ADDRESS.finditer(text)):
@@ -60,17 +59,16 @@ def _remedies(key: str, text: str) -> Iterator[str]:
 
 
 class Redacting(logging.Formatter):
-    """Lines of a log without secrets, tracebacks included."""
+    """Removes secrets from log lines and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         return redacted(super().format(record))
 
 
 def _replacer(shown: Callable[[str], str]) -> Callable[[str], str]:
-    """What gives a text with each secret of the environment, in any way that it may have it, shown by its name.
+    """A function that replaces each secret of the environment, in all its spellings, by ``shown`` of its name.
 
-    Longer ones go first.
+    Longer secrets are replaced first.
     """
     named = {value: name for name, value in os.environ.items() if SECRET.search(name) and len(value) >= SHORTEST_SECRET}
     forms = {form: name for value, name in named.items() for form in (quote(value, safe=""), repr(value)[1:-1], value)}

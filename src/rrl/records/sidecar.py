@@ -1,4 +1,4 @@
-"""A program in a process of its own beside training: is fed without waiting, and fails without harm."""
+"""A program in a separate process beside training, which training neither waits for nor fails with."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_WAITING = 64 * 2**20
-"""Bytes that may wait for a program that starts or is slow."""
+"""Bytes queued for a program that is starting or slow."""
 
 
 class SidecarError(Exception):
@@ -20,10 +20,10 @@ class SidecarError(Exception):
 
 
 class Sidecar:
-    """Runs ``python -m module`` in ``folder``; messages go to it as lines of JSON, its own lines come back.
+    """Runs ``python -m module`` in ``folder``; sends it messages as lines of JSON, and receives lines of text.
 
-    A line that begins with ``failed: `` is the program's last word; any other is for a person to read. The program
-    sees the end of its input when this process ends, however it does.
+    A received line that begins with ``failed: `` reports its failure; others are messages to the user. The program's
+    input ends when this process ends for any reason.
     """
 
     def __init__(self, module: str, folder: Path) -> None:
@@ -37,51 +37,51 @@ class Sidecar:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C is for training, which then ends this program in order
+            start_new_session=True,  # Ctrl-C reaches only training, which then closes this program
         )
-        assert self._process.stdin is not None, "asked for above"
-        assert self._process.stdout is not None, "asked for above"
+        assert self._process.stdin is not None, "a pipe, see above"
+        assert self._process.stdout is not None, "a pipe, see above"
         self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._input, False)
         os.set_blocking(self._output, False)
         self._waiting, self._heard = bytearray(), b""
 
     def send(self, message: Mapping[str, Any]) -> list[str]:
-        """Hand a message over, or keep it until the pipe has room; returns what the program has said meanwhile.
+        """Send a message, or queue it while the pipe is full; returns the lines received meanwhile. Never waits.
 
-        Never waits. Raises SidecarError when the program has failed or lets too much wait.
+        Raises SidecarError when the program has failed or the queue exceeds MOST_WAITING.
         """
         self._waiting += (json.dumps(message, default=str) + "\n").encode()
         ended = self._process.poll() is not None
-        said = self._exchange()  # raises its last word, if there is one
+        lines = self._exchange()  # raises the failure that the program reported, if any
         if ended:
             self._ended()
         if len(self._waiting) > MOST_WAITING:
             self._fail(f"it has not taken {len(self._waiting) // 2**20} MiB")
-        return said
+        return lines
 
     def close(self, patience: float) -> list[str]:
-        """Let the program take what waits and come to its end; SidecarError after ``patience`` seconds."""
-        said, end = [], time.monotonic() + patience
+        """Wait until the program has taken the queue and ended; SidecarError after ``patience`` seconds."""
+        lines, end = [], time.monotonic() + patience
         while self._process.poll() is None:
             if time.monotonic() > end:
                 self._fail(f"it did not end within {patience:g} s")
-            said += self._exchange()
+            lines += self._exchange()
             select.select([self._output], [self._input] if self._waiting else [], [], 0.1)
-        said += self._exchange()
+        lines += self._exchange()
         if self._process.returncode:
             self._ended()
         self._hang_up()
-        return said
+        return lines
 
     def _exchange(self) -> list[str]:
-        """Write what the pipe takes and read the lines that are there."""
+        """Write what the pipe takes, and read the available lines."""
         try:
             del self._waiting[: os.write(self._input, self._waiting)]
         except BlockingIOError:
-            pass  # full; there is a next time
+            pass  # full; the next call continues
         except BrokenPipeError:
-            self._waiting.clear()  # it has ended; its last word is below
+            self._waiting.clear()  # it has ended; its report is read below
         *lines, self._heard = (self._heard + self._read()).split(b"\n")
         for line in lines:
             if line.startswith(b"failed: "):

@@ -1,4 +1,4 @@
-"""The last words of a run: what came of it, where it is, what to type next."""
+"""The closing lines of a run: its results, its folder, the next commands."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,13 @@ from typing import Any
 
 from rrl.records.files import modes, whole_rows
 from rrl.records.status import last_checkpoint
+from rrl.records.texts import with_interval
 
 Row = Mapping[str, Any]
 
 
-def closing(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
-    """The lines for the run in ``folder`` that ended as ``state``: finished, interrupted or failed.
-
-    Nothing of a run that has not come as far as its first evaluation.
-    """
+def closing_lines(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
+    """For a run that ended as ``state`` (finished, interrupted, failed); none before its first evaluation."""
     rows, evaluations = whole_rows(folder / "metrics.jsonl"), whole_rows(folder / "evaluations.jsonl")
     if not rows or not evaluations:
         return []
@@ -25,12 +23,12 @@ def closing(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
         *_mismatch(rows, config["trainer"].get("mismatch_limit")),
         *_memory(rows),
         *_place(folder, state),
-        *_next(folder, state, config),
+        *_commands(folder, state, config),
     ]
 
 
 def _spent(rows: Sequence[Row]) -> str:
-    """Steps, tokens, time; the evaluation and checkpoint after the last row are not in it."""
+    """Steps, tokens, time; without the evaluation and checkpoint after the last row."""
     counted = ("timing_s/step", "timing_s/testing", "timing_s/save_checkpoint")
     minutes, seconds = divmod(round(sum(row.get(name) or 0.0 for row in rows for name in counted)), 60)
     tokens = rows[-1].get("budget/tokens_generated", 0)
@@ -41,19 +39,19 @@ def _accuracies(before: Row, after: Row) -> list[str]:
     """A line for each way of sampling: overall with 95 % intervals, then by level."""
     names = modes(after)[::-1]
     if before["step"] == after["step"]:
-        return [f"accuracy ({name}): {_share(before[name])} before training" for name in names]
+        return [f"accuracy ({name}): {_accuracy(before[name])} before training" for name in names]
     return [
         line
         for name in names
         for line in (
-            f"accuracy ({name}): {_share(before[name])} before, {_share(after[name])} at step {after['step']:,}",
-            *_levels(before[name]["levels"], after[name]["levels"]),
+            f"accuracy ({name}): {_accuracy(before[name])} before, {_accuracy(after[name])} at step {after['step']:,}",
+            *_by_level(before[name]["levels"], after[name]["levels"]),
         )
     ]
 
 
-def _levels(before: Row, after: Row) -> list[str]:
-    """Where there are several levels, but not too many for a line."""
+def _by_level(before: Row, after: Row) -> list[str]:
+    """One line for two to six levels."""
     if not 1 < len(after) <= 6:
         return []
     each = [
@@ -62,20 +60,19 @@ def _levels(before: Row, after: Row) -> list[str]:
     return [f"  by level: {', '.join(each)}"]
 
 
-def _share(part: Row) -> str:
-    low, high = part["interval95"]
-    return f"{part['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+def _accuracy(part: Row) -> str:
+    return with_interval(part["accuracy"], part["interval95"])
 
 
 def _mismatch(rows: Sequence[Row], limit: float | None) -> list[str]:
-    """In how many steps the engine was too far from the policy."""
+    """The number of steps in which engine and policy differed by more than ``limit``."""
     names = ("training/rollout_probs_diff_mean", "training/rollout_kl")
     steps = sum(any((row.get(name) or 0.0) > limit for name in names) for row in rows) if limit is not None else 0
     return [f"engine and policy differed by more than {limit:g} in {steps:,} steps"] if steps else []
 
 
 def _memory(rows: Sequence[Row]) -> list[str]:
-    """The phase that took most."""
+    """The phase that took the most memory."""
     prefix = "perf/max_memory/"
     sizes = [(value, name) for row in rows for name, value in row.items() if name.startswith(prefix) and value]
     if not sizes:
@@ -90,14 +87,10 @@ def _place(folder: Path, state: str) -> list[str]:
     return [f"run: {folder}", f"model: {model or 'none is saved yet'}"]
 
 
-def _next(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
-    """What to type."""
+def _commands(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:
     run = shlex.quote(str(folder))
     if state != "finished":
-        return [
-            *([f"what it said: {folder / 'logs'}"] if state == "failed" else []),
-            f"go on: rrl-train resume={run}",
-        ]
+        return [*([f"logs: {folder / 'logs'}"] if state == "failed" else []), f"continue: rrl-train resume={run}"]
     limits = [(name, config["trainer"].get(name)) for name in ("total_tokens", "total_training_steps", "iterations")]
     longer = " ".join(f"trainer.{name}={2 * value}" for name, value in limits if value)
     return [

@@ -1,21 +1,19 @@
-"""What programs and models wrote, in a form that can be written anywhere: JSON, logs, terminals, trackers."""
+"""Texts of programs and models in a form that JSON, logs, terminals and trackers accept."""
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but ends of lines and tabs, those that turn the direction of writing, halves of characters."""
-
-
+"""Control characters but line ends and tabs, those that change the writing direction, lone surrogates."""
 KEYS = (str, int, float, bool, type(None))
-"""What JSON has as keys, as texts."""
+"""Types that ``json`` accepts as keys."""
 
 
 def visible(text: str) -> str:
-    """The text with escapes such as ``\\x1b`` for what steers a terminal or has no form in UTF-8."""
+    """The text with escapes such as ``\\x1b`` for what controls a terminal or is not valid UTF-8."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -27,21 +25,28 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
 
 
-def as_json(content: Any, indent: int | None = None) -> bytes:
-    """JSON in UTF-8, whatever texts and numbers stand in it.
+def one_line(error: BaseException) -> str:
+    """Type and text of an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
-    Half a character becomes its escape, which is read back as the same; a number that is not finite becomes null.
-    """
+
+def with_interval(value: float, interval: Sequence[float]) -> str:
+    """As in ``0.500 [0.400, 0.600]``."""
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def as_json(content: Any, indent: int | None = None) -> bytes:
+    """JSON in UTF-8: lone surrogates are escaped, and read back unchanged; numbers that are not finite become null."""
     try:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, default=str, indent=indent)
-    except (TypeError, ValueError):  # a key that is no text, a number that is none
-        text = json.dumps(_finite(content), ensure_ascii=False, default=str, indent=indent)
+    except (TypeError, ValueError):  # a key of another type, a number that is not finite
+        text = json.dumps(_with_nulls(content), ensure_ascii=False, default=str, indent=indent)
     return text.encode("utf-8", "backslashreplace")
 
 
-def _finite(content: Any) -> Any:
+def _with_nulls(content: Any) -> Any:
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
-        return {key if isinstance(key, KEYS) else str(key): _finite(value) for key, value in content.items()}
-    return [_finite(each) for each in content] if isinstance(content, list | tuple) else content
+        return {key if isinstance(key, KEYS) else str(key): _with_nulls(value) for key, value in content.items()}
+    return [_with_nulls(each) for each in content] if isinstance(content, list | tuple) else content

@@ -1,4 +1,4 @@
-"""Where metrics go: metrics.jsonl always, Weights & Biases or TensorBoard beside it by choice."""
+"""Trackers of metrics: metrics.jsonl always, Weights & Biases or TensorBoard in addition by choice."""
 
 import importlib.util
 import json
@@ -22,87 +22,84 @@ from rrl.records.texts import as_json, shortened, visible
 log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 KEY = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+|([\w]+-)?[\w-]{40,}")
-"""A W&B key: a JWT, or 40 characters or more, behind a prefix where the server is one's own."""
-
-
+"""A W&B key: a JWT, or 40 characters or more, after a prefix on private servers."""
 MOST_SHOWN = 20_000
-"""Characters of a text that a sink is shown; the dumps have all of it."""
+"""Characters of a text that a sink receives; the dumps have the whole text."""
 
 
 class Sink(Protocol):
-    """Takes what a run tells, beside the JSONL file. May raise anything: the tracker then goes on without it."""
+    """Receives metrics beside the JSONL file. May raise any exception: the tracker then continues without it."""
 
     def check(self) -> list[str]:
-        """What is known to fail, before the run has a directory: faults for the user. Cheap, no network."""
+        """Faults that are known before the run has a directory. Cheap, no network."""
 
     def start(self, folder: Path, config: Mapping[str, Any], after: int | None) -> None:
-        """Begin a run that is written in ``folder``, or go on with it behind the step ``after``."""
+        """Begin the run in ``folder``, or continue it after the step ``after``."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take one step's metrics."""
+        """Receive one step's metrics."""
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
-        """Take a few responses as a table: text and numbers by column."""
+        """Receive a few responses as a table: text and numbers by column."""
 
     def summary(self, result: Mapping[str, Any]) -> None:
-        """Take what came out in the end."""
+        """Receive the final result."""
 
     def finish(self, complete: bool) -> None:
-        """Nothing more comes; ``complete`` unless the run was stopped on its way."""
+        """End the run; not ``complete`` when it was interrupted."""
 
 
 class Tracker:
-    """Writes metrics.jsonl, the truth, and tells a sink the same for as long as that works."""
+    """Writes metrics.jsonl, and passes the same to a sink until that fails."""
 
     def __init__(self, folder: Path, sink: Sink | None, config: Mapping[str, Any], after: int | None) -> None:
-        """``after`` is None in a new run, else the step resumed from, to which the records have been rewound."""
+        """``after`` is None in a new run, else the resumed step, to which the records have been rewound."""
         self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._next = 0 if after is None else after + 1
         self._complete = False
         self._sink = sink
-        self._tell("start", folder, hidden(config), after)
+        self._pass_on("start", folder, hidden(config), after)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One JSON object on a line of its own, handed to the system before a sink hears of it.
+        """Write one JSON object as a line, before the sink receives it; numbers that are not finite become null.
 
-        Rows come in order, one a step. A number that is not finite is null there, as JSON has no other way to say it.
+        Rows arrive in order, one a step.
         """
-        assert step == self._next, f"a row of step {step} where that of {self._next} belongs"
+        assert step == self._next, f"got a row of step {step}, expected step {self._next}"
         self._next += 1
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._file.flush()
-        self._tell("log", step, metrics)
+        self._pass_on("log", step, metrics)
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
-        """Show a few responses, long ones shortened; what is neither text nor number is shown as JSON."""
-        self._tell("samples", step, [{name: _cell(value) for name, value in row.items()} for row in rows])
+        """Pass on a few responses, long ones shortened; what is neither text nor number as JSON."""
+        self._pass_on("samples", step, [{name: _sample_cell(value) for name, value in row.items()} for row in rows])
 
     def summary(self, result: Mapping[str, Any]) -> None:
-        """Tell what came out: the run is complete."""
+        """Pass on the final result: the run is complete."""
         self._complete = True
-        self._tell("summary", result)
+        self._pass_on("summary", result)
 
     def finish(self) -> None:
-        """Close file and sink."""
         self._file.close()
-        self._tell("finish", self._complete)
+        self._pass_on("finish", self._complete)
         self._sink = None
 
-    def _tell(self, what: str, *arguments: Any) -> None:
+    def _pass_on(self, what: str, *arguments: Any) -> None:
         try:
             if self._sink is not None:
                 getattr(self._sink, what)(*arguments)
         except Exception as error:
-            # A sink is a convenience, and fails in ways that its library does not list; a run must not end for it.
+            # A sink is a convenience, and its library may raise anything; a run must not fail with it.
             kind = "" if isinstance(error, SidecarError) else f"{type(error).__name__}: "
             why = redacted(shortened(" ".join(f"{kind}{error}".split()), 1000))
             name = type(self._sink).__name__
-            log.warning("logger: %s fails (%s); the run goes on with metrics.jsonl alone", name, why)
+            log.warning("logger: %s fails (%s); the run continues with metrics.jsonl alone", name, why)
             self._sink = None
 
 
-def _cell(value: Any) -> Any:
+def _sample_cell(value: Any) -> Any:
     if isinstance(value, int | float | None):
         return value
     text = value if isinstance(value, str) else as_json(value).decode()
@@ -114,8 +111,8 @@ class WandB(Sink):
     """Weights & Biases: online with WANDB_API_KEY in the environment, else (or with WANDB_MODE=offline) offline.
 
     ``project``, ``entity`` (null: W&B's default for the key), ``group`` and ``tags`` are W&B's own. W&B runs in a
-    process of its own, which may take ``patience`` seconds for any one thing, and for the end of the run, before the
-    run goes on without it. The run's id is kept in wandb-run.json, so that a resume continues the same W&B run.
+    separate process, with ``patience`` seconds for each call and for the end of the run; after that the run continues
+    without it. The run's id is kept in wandb-run.json, so that a resumed run continues the same W&B run.
     """
 
     project: str
@@ -131,17 +128,17 @@ class WandB(Sink):
             raise ValueError(f"project: expected 1 to 128 characters without / \\ # ? % :, got {self.project!r}")
 
     def check(self) -> list[str]:
-        """A key that cannot be one."""
+        """A fault for an invalid key."""
         key = os.environ.get("WANDB_API_KEY", "")
         if not key or KEY.fullmatch(key):
             return []
         return [
             f"logger: WANDB_API_KEY in the environment is no key of Weights & Biases ({len(key)} characters); expected "
-            "40 or more letters, digits, _ and -; mend it, unset it to write offline, or use logger=none"
+            "40 or more letters, digits, _ and -; correct it, unset it to write offline, or use logger=none"
         ]
 
     def start(self, folder: Path, config: Mapping[str, Any], after: int | None) -> None:
-        """Start W&B's process, which opens the run while training begins."""
+        """Start W&B's process, which opens the run in the background."""
         self._process = Sidecar("rrl.records.wandb_process", folder)
         about = {"project": self.project, "entity": self.entity, "group": self.group, "tags": self.tags}
         place = {"folder": str(folder.absolute()), "name": folder.absolute().name, "id": _run_id(folder, after)}
@@ -154,24 +151,23 @@ class WandB(Sink):
         self._send(call="log", step=step, metrics=metrics)
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
-        """Send a table."""
         self._send(call="samples", step=step, rows=rows)
 
     def summary(self, result: Mapping[str, Any]) -> None:
-        """Send it as the W&B run's summary."""
+        """Send the result as the W&B run's summary."""
         self._send(call="summary", result=result)
 
     def finish(self, complete: bool) -> None:
         """Close the W&B run, failed unless complete, and wait for its upload."""
         self._send(call="finish", complete=complete)
-        _warn(self._process.close(self.patience))
+        _log_warnings(self._process.close(self.patience))
 
     def _send(self, **message: Any) -> None:
-        _warn(self._process.send(hidden(message)))
+        _log_warnings(self._process.send(hidden(message)))
 
 
 def _run_id(folder: Path, after: int | None) -> str:
-    """The W&B run's id: made for a new run, the same again when it is resumed."""
+    """The W&B run's id: random for a new run, stored for a resumed one."""
     path = folder / "wandb-run.json"
     if after is None or not path.exists():
         write_whole(path, json.dumps({"id": secrets.token_hex(4)}).encode() + b"\n")
@@ -183,57 +179,53 @@ def _mode() -> str:
     return wanted if wanted != "online" else "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
-def _warn(lines: Sequence[str]) -> None:
+def _log_warnings(lines: Sequence[str]) -> None:
     for line in lines:
         log.warning("logger: Weights & Biases: %s", redacted(line))
 
 
 @dataclass(kw_only=True)
 class TensorBoard(Sink):
-    """TensorBoard's event files in the folder tensorboard of the run; of no settings."""
+    """TensorBoard's event files in the run's folder tensorboard; it has no settings."""
 
     _writer: Any = field(init=False, repr=False)
 
     def check(self) -> list[str]:
-        """TensorBoard is an extra."""
+        """A fault where TensorBoard, an extra, is not installed."""
         if importlib.util.find_spec("tensorboard") is not None:
             return []
         return ["logger: tensorboard is not installed; expected it; pip install 'rrl[tensorboard]', or use logger=none"]
 
     def start(self, folder: Path, config: Mapping[str, Any], after: int | None) -> None:
-        """Open a file of events; steps that are done again hide what an interrupted process has written of them."""
+        """Open an event file; repeated steps replace those that an interrupted process wrote."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=None if after is None else after + 1)
         if after is None:
-            self._writer.add_text("config", _code(config), 0)
+            self._writer.add_text("config", _markdown_code(config), 0)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One scalar a metric, written through."""
+        """Write and flush one scalar a metric."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
-        """A table as text."""
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        table = [columns, ["---"] * len(columns), *([_plain(row.get(name, "")) for name in columns] for row in rows)]
-        self._writer.add_text("samples", "\n".join(f"| {' | '.join(cells)} |" for cells in table), step)
+        cells = ([_markdown_cell(row.get(name, "")) for name in columns] for row in rows)
+        table = [columns, ["---"] * len(columns), *cells]
+        self._writer.add_text("samples", "\n".join(f"| {' | '.join(row)} |" for row in table), step)
 
     def summary(self, result: Mapping[str, Any]) -> None:
-        """The result as text."""
-        self._writer.add_text("result", _code(result))
+        self._writer.add_text("result", _markdown_code(result))
 
     def finish(self, complete: bool) -> None:
-        """Close the file."""
         self._writer.close()
 
 
-def _code(content: Mapping[str, Any]) -> str:
-    """JSON as a block of Markdown."""
+def _markdown_code(content: Mapping[str, Any]) -> str:
     return "\n".join(f"    {line}" for line in visible(as_json(content, indent=2).decode()).split("\n"))
 
 
-def _plain(value: Any) -> str:
-    """A cell of a Markdown table."""
+def _markdown_cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", "<br>")

@@ -1,8 +1,7 @@
-"""Weights & Biases in a process of its own: takes lines of JSON and passes them on. The only file that imports wandb.
+"""Weights & Biases in a separate process: passes lines of JSON to it. The only file that imports wandb.
 
-W&B brings a service process, threads and exit hooks that wait for one another. Here they may hang or die as they
-like: training, which starts this as ``python -m rrl.records.wandb_process``, neither waits for them nor ends
-with them.
+W&B starts a service process, threads and exit hooks that wait for one another. If they hang or die here, training,
+which starts this as ``python -m rrl.records.wandb_process``, is not affected.
 """
 
 import json
@@ -16,44 +15,44 @@ from typing import Any
 
 AXIS = "training/global_step"
 STARTING = 10
-"""How many times the patience a start may take: it imports much and training does not wait for it."""
+"""The limit of a start, in multiples of the patience: it imports much, and training does not wait for it."""
 Say = Callable[[str], None]
-"""Tells training a line that a person should read."""
+"""Sends training a message to the user."""
 
 
 def main() -> None:
-    """Serve standard input until it says finish, or ends."""
+    """Serve standard input until a finish, or its end."""
     for ignored in (signal.SIGINT, signal.SIGTERM):  # schedulers signal every process; this one ends after training
         signal.signal(ignored, signal.SIG_IGN)
-    voice = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # W&B and its service print where nobody reads
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard what W&B and its service print
     try:
-        serve(sys.stdin, lambda line: print(" ".join(line.split()), file=voice))
+        serve(sys.stdin, lambda line: print(" ".join(line.split()), file=output))
     except Exception as error:
-        # The end of this process is the repair: training is told why and goes on. W&B's exit hooks would wait.
-        print("failed:", " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"), file=voice)
+        # Report the failure to training, which continues, and exit without W&B's exit hooks, which would wait.
+        print("failed:", " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"), file=output)
         os._exit(1)
 
 
 def serve(lines: Iterable[str], say: Say) -> None:
-    """Pass calls on to W&B: a start, then the others; without a finish, training was killed and the run has failed."""
+    """Pass calls on to W&B: a start, then the others; an end without a finish marks the W&B run as failed."""
     calls = (json.loads(line) for line in lines if line.endswith("\n"))
     start = next(calls)
     patience = start["patience"]
-    with _within(STARTING * patience):
-        run = begin(start, say)
+    with _time_limit(STARTING * patience):
+        run = open_run(start, say)
     for call in calls:
-        with _within(patience):
+        with _time_limit(patience):
             _CALLS[call["call"]](run, call)
         if call["call"] == "finish":
             return
-    with _within(patience):
+    with _time_limit(patience):
         run.finish(exit_code=1)
 
 
 @contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block when it takes longer."""
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in a block that takes longer."""
 
     def give_up(*_: Any) -> None:
         raise TimeoutError(f"no answer within {seconds:g} s")
@@ -64,25 +63,25 @@ def _within(seconds: float) -> Iterator[None]:
     signal.alarm(0)
 
 
-def begin(start: Mapping[str, Any], say: Say) -> Any:
-    """A run of W&B; offline where it should be online and nothing answers."""
+def open_run(start: Mapping[str, Any], say: Say) -> Any:
+    """A W&B run; offline where the server does not answer."""
     import wandb
 
     if start["mode"] == "online":
         try:
             return _init(start, "online")
         except wandb.Error as error:
-            say(f"{error}; this part of the run is kept offline; upload it by wandb sync, see docs/records.md")
+            say(f"{error}; this part of the run is kept offline; upload it with wandb sync, see docs/records.md")
             wandb.teardown()
             return _init(start, "offline")
     return _init(start, start["mode"])
 
 
 def _init(start: Mapping[str, Any], mode: Any) -> Any:
-    """``resume`` is "allow": the same id goes on where it was, a new id begins."""
+    """``resume`` is "allow": a known id continues its run, a new id begins one."""
     import wandb
 
-    sys.argv = list(start["command"])  # W&B keeps the arguments of the process that it runs in
+    sys.argv = list(start["command"])  # W&B records the arguments of its process
     given = {name: start[name] for name in ("id", "name", "project", "entity", "group", "tags", "config")}
     settings = wandb.Settings(
         console="off",
@@ -98,11 +97,7 @@ def _init(start: Mapping[str, Any], mode: Any) -> Any:
     return run
 
 
-def _log(run: Any, call: Mapping[str, Any]) -> None:
-    run.log({**call["metrics"], AXIS: call["step"]})
-
-
-def _samples(run: Any, call: Mapping[str, Any]) -> None:
+def _log_samples(run: Any, call: Mapping[str, Any]) -> None:
     import wandb
 
     rows: Sequence[Mapping[str, Any]] = call["rows"]
@@ -111,19 +106,11 @@ def _samples(run: Any, call: Mapping[str, Any]) -> None:
     run.log({"samples": table, AXIS: call["step"]})
 
 
-def _summary(run: Any, call: Mapping[str, Any]) -> None:
-    run.summary.update(call["result"])
-
-
-def _finish(run: Any, call: Mapping[str, Any]) -> None:
-    run.finish(exit_code=0 if call["complete"] else 1)
-
-
 _CALLS: Mapping[str, Callable[[Any, Mapping[str, Any]], None]] = {
-    "log": _log,
-    "samples": _samples,
-    "summary": _summary,
-    "finish": _finish,
+    "log": lambda run, call: run.log({**call["metrics"], AXIS: call["step"]}),
+    "samples": _log_samples,
+    "summary": lambda run, call: run.summary.update(call["result"]),
+    "finish": lambda run, call: run.finish(exit_code=0 if call["complete"] else 1),
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From checked parts to a running experiment: data, model, warm start, policy, trainer."""
+"""Assembles a run from checked parts: data, model, warm start, policy, trainer."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ import torch
 
 from rrl.config.check import Parts
 from rrl.contracts import border
-from rrl.contracts.breaches import Limits
+from rrl.contracts.breaches import StateLimits
 from rrl.contracts.calling import calling
 from rrl.errors import StorageError
 from rrl.interfaces import RolloutEngine
@@ -40,28 +40,28 @@ def prepare(
     keep: Path | None = None,
     read: Callable[[Prepared], None] = lambda cold: None,
 ) -> Prepared:
-    """Read the data, load the model, turn text into tokens, warm the model up (or take the cached warm start).
+    """Read the data, load the model, encode the texts, and train the warm start or load the cached one.
 
-    ``read`` is told what there is before the warm start. A warm start is kept in the folder ``keep`` too and, where it
-    is there, taken from there. Of several processes one of each machine goes first.
+    ``read`` is called before the warm start. The folder ``keep`` gets a copy of the warm start, and takes precedence
+    over the cache. One process of each machine runs before the others.
     """
     with first_on_each_machine():
         train = border.examples(parts.task, "train")
         check_levels(train, config["sampler"].get("level_weights"))
-        cold = _read(parts)
+        cold = _cold(parts)
         cold = replace(cold, train=_encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
         read(cold)
-        start_task(parts)  # what keeps a run from judging is told before time is spent on a warm start
+        start_task(parts)  # reports faults of the task before the warm start takes time
         return _warmed(cold, parts, show, keep)
 
 
 def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
-    """The same without problems to train on, which need not be at hand."""
-    return _warmed(_read(parts), parts, show, keep)
+    """The same without training problems, which need not be available."""
+    return _warmed(_cold(parts), parts, show, keep)
 
 
-def _read(parts: Parts) -> Prepared:
-    """Problems to measure on, and the model as it is."""
+def _cold(parts: Parts) -> Prepared:
+    """The held-out problems, and the model before a warm start."""
     if parts.warmstart is not None:
         parts.run.cache()
     examples = border.examples(parts.task, parts.evaluation.split)
@@ -82,7 +82,7 @@ def _warmed(cold: Prepared, parts: Parts, show: Show, keep: Path | None) -> Prep
 
 
 def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> tuple[Any, Path]:
-    """The warm start that is kept with the run, or else the cached one."""
+    """The warm start kept with the run, else the cached one."""
     if keep is not None and (keep / "config.json").is_file():
         return _from_folder(keep, loaded), keep
     model, folder = warm_start(loaded, parts, show)
@@ -92,9 +92,9 @@ def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> t
 
 
 def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path]:
-    """The model after supervised training and the folder it is cached in: trained once per content."""
+    """The model after supervised training and its folder in the cache; the same content is trained once."""
     settings, (model, tokenizer) = parts.warmstart, loaded
-    assert settings is not None, "who asks for a warm start has one"
+    assert settings is not None, "the caller checks"
     demonstrations = border.demonstrations(parts.task, settings.count, settings.seed)
     folder = _cache_folder(loaded, demonstrations, settings, parts)
     if (folder / "config.json").is_file():
@@ -115,13 +115,13 @@ def _from_folder(folder: Path, loaded: LoadedModel) -> Any:
 
 
 def _keep(loaded: LoadedModel, folder: Path) -> None:
-    """Write aside and rename, for another process may do the same."""
+    """Write a temporary folder and rename it, because another process may do the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     with rescued(partial(write_model, *loaded), "warm-start", folder.parent):
         faults = write_model(*loaded, aside)
     if faults:
-        raise StorageError(*(f"warm start: {fault}; what could be written is in {aside}" for fault in faults))
+        raise StorageError(*(f"warm start: {fault}; the written files are in {aside}" for fault in faults))
     if folder.exists():
         shutil.rmtree(aside)
     else:
@@ -129,10 +129,10 @@ def _keep(loaded: LoadedModel, folder: Path) -> None:
 
 
 def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
-    """Policy, sampler and engine, started on the prepared data; the loop that drives them."""
+    """Start policy, sampler and engine on the prepared data; returns the loop that drives them."""
     seed, tokenizer = parts.run.seed, prepared.tokenizer
     start_task(parts)
-    limits = _limits(parts, prepared)
+    limits = _state_limits(parts, prepared)
     policy = DeepSpeedPolicy(
         prepared.model,
         tokenizer,
@@ -147,7 +147,7 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
         parts.engine.start(policy, tokenizer, seed)
     check_agreement(prepared.model, prepared.train, parts.engine, policy.inspect, parts.policy.dtype)
     trainer = parts.trainer.make(
-        _origin(parts, prepared),
+        _run_start(parts, prepared),
         task=parts.task,
         sampler=parts.sampler,
         engine=parts.engine,
@@ -166,15 +166,15 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
 
 
 def start_task(parts: Parts) -> None:
-    """Let the task load what it judges with."""
+    """Let the task load its verifier."""
     with calling("task", parts.task, "start"):
         parts.task.start()
 
 
-def _limits(parts: Parts, prepared: Prepared) -> Limits:
-    """What every start keeps to; before the model goes into training."""
+def _state_limits(parts: Parts, prepared: Prepared) -> StateLimits:
+    """The limits of start states; call it before the policy wraps the model."""
     longest = parts.engine.sampling.max_new_tokens
-    return Limits(
+    return StateLimits(
         problems={problem.id: problem for problem in prepared.train},
         vocabulary=embedded(prepared.model),
         response=longest,
@@ -182,8 +182,8 @@ def _limits(parts: Parts, prepared: Prepared) -> Limits:
     )
 
 
-def _origin(parts: Parts, prepared: Prepared) -> RunStart:
-    """What the run begins with; the model is loaded anew whenever it is asked for, and held nowhere."""
+def _run_start(parts: Parts, prepared: Prepared) -> RunStart:
+    """The beginning of the run; its model is loaded anew at each call, and not kept."""
     folder, tokenizer, size = prepared.kept, prepared.tokenizer, embedded(prepared.model)
 
     def model() -> Any:
@@ -206,7 +206,7 @@ def _origin(parts: Parts, prepared: Prepared) -> RunStart:
 
 
 def start_frozen(parts: Parts, loaded: LoadedModel, problems: Sequence[Problem], engine: RolloutEngine) -> None:
-    """Let an engine begin with a model that is not in training, if it serves that model rightly."""
+    """Start an engine with a model that is not in training, and check that both agree."""
     model = loaded.model.to(device())
     with calling("engine", engine, "start"):
         engine.start(FrozenSource(model), loaded.tokenizer, parts.run.seed)
@@ -215,13 +215,13 @@ def start_frozen(parts: Parts, loaded: LoadedModel, problems: Sequence[Problem],
 
 
 def measure(parts: Parts, prepared: Prepared) -> dict[str, Any]:
-    """An evaluation with the engine as it stands, and the template it used."""
+    """An evaluation with the present engine, and the template it used."""
     result = parts.evaluation.measure(prepared.test, parts.task, parts.engine)
     return {**result, "template": parts.prompts.template.describe(prepared.tokenizer)}
 
 
 def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settings: WarmStart, parts: Parts) -> Path:
-    """Named by what goes in: architecture, weights, tokenizer, demonstrations, prompts and settings."""
+    """Named by a hash of architecture, weights, tokenizer, demonstrations, prompts and settings."""
     content = fingerprint(
         [
             _architecture(loaded.model),
@@ -237,6 +237,6 @@ def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settin
 
 
 def _architecture(model: Any) -> dict[str, Any]:
-    """The model's configuration: equal weights make another model with another number of heads."""
+    """The model's configuration: equal weights with another number of heads are another model."""
     changing = ("_name_or_path", "architectures", "dtype", "transformers_version")
     return {name: value for name, value in model.config.to_dict().items() if name not in changing}

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that training goes on from, written aside and renamed; the last good one is found."""
+"""Checkpoints: the whole state of training, written whole or not at all, and verified when read."""
 
 import hashlib
 import io
@@ -22,17 +22,19 @@ from rrl.processes.distributed import from_first, gathered, rank, spread, world_
 from rrl.records.files import by_step, put_on_disk, read_object, step_name, step_of, sync, write_whole
 from rrl.records.run_directory import unused
 from rrl.records.saving import is_full
+from rrl.records.texts import one_line
 from rrl.training.loop import Loop
 
 log = logging.getLogger(__name__)
 ABOUT = "checkpoint.json"
-"""Step, processes, score, and size and SHA-256 of every other file; written last: what lacks it is no checkpoint."""
+"""Step, processes, score, and size and SHA-256 of every other file; written last, to mark a whole checkpoint."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder ``checkpoints`` of the run in ``run``: those of the last ``keep_last`` steps that were saved, and of
-    the ``keep_best`` with the best score. All ranks call its methods together.
+    """The checkpoints of the run in ``run``: the last ``keep_last``, and the ``keep_best`` with the best score.
+
+    All ranks call its methods together.
     """
 
     run: Path
@@ -41,36 +43,34 @@ class Checkpoints:
 
     @property
     def folder(self) -> Path:
-        """Where they are: one folder ``step-000050`` each."""
+        """Holds one folder like ``step-000050`` for each checkpoint."""
         return self.run / "checkpoints"
 
     def save(self, trainer: Loop, score: float | None) -> None:
-        """Write the trainer's state, then remove what need not be kept. Raises StorageError when the disk is full."""
+        """Write the trainer's state, then remove older checkpoints. Raises StorageError when the disk is full."""
         target = self.folder / step_name(trainer.global_step)
         aside = self.folder / f".{target.name}.tmp"
         with guard_disk(self.run, aside):
-            from_first(lambda: self._make_room(trainer, aside))
-            _write(trainer, aside)
+            from_first(lambda: self._prepare(trainer, aside))
+            _write_state(trainer, aside)
             files = from_first(lambda: sorted(path for path in aside.rglob("*") if path.is_file()))
-            sums = spread(files, _sums)
+            sums = spread(files, _sizes_and_sums)
             about = {"step": trainer.global_step, "processes": world_size(), "score": score}
             names = [path.relative_to(aside).as_posix() for path in files]
             from_first(lambda: self._finish(aside, target, {**about, "files": dict(zip(names, sums, strict=True))}))
 
     def rehearse(self, trainer: Loop) -> None:
-        """Try what ``save`` will do, as far as it costs no more than seconds: whether there is room, and what can be
-        written. Raises DataError or StorageError.
-        """
+        """Check in seconds that ``save`` can work: disk space, model, states. Raises DataError or StorageError."""
         with guard_disk(self.run):
-            from_first(lambda: self._find_room(trainer, "the first step"))
+            from_first(lambda: self._check_space(trainer, "the first step"))
             from_first(lambda: trainer.policy.rehearse(self.folder))
         _refuse_unwritable(trainer)
 
     def restore(self, trainer: Loop) -> int | None:
-        """Bring the trainer to the last good checkpoint; returns its step, or None where there is none at all.
+        """Restore the last good checkpoint into the trainer; returns its step, or None without any checkpoint.
 
-        One that is damaged is said and put aside. Raises DataError when all of them are, ConfigError when it was
-        written by another number of processes.
+        Damaged ones are reported and renamed. Raises DataError when all are damaged, ConfigError when another number
+        of processes wrote it.
         """
         step, processes = from_first(self._last_good) or (None, 0)
         if step is None:
@@ -78,34 +78,33 @@ class Checkpoints:
         if processes != world_size():
             raise ConfigError(
                 f"launcher.num_processes: the run was trained by {processes} processes, now there are {world_size()}; "
-                f"expected {processes}, among which its optimiser's state is divided"
+                f"expected {processes}, because the optimiser's state is divided among them"
             )
-        _read(trainer, self.folder / step_name(step))
+        _read_state(trainer, self.folder / step_name(step))
         return step
 
     def size(self) -> int | None:
         """Bytes of the latest checkpoint."""
-        abouts = [about for path in reversed(self._steps()) if (about := _about(path))]
-        return sum(size for size, _ in abouts[0]["files"].values()) if abouts else None
+        for path in reversed(by_step(self.folder)):
+            if about := _read_about(path):
+                return sum(int(size) for size, _ in about["files"].values())
+        return None
 
-    def _steps(self) -> list[Path]:
-        return by_step(self.folder)
-
-    def _make_room(self, trainer: Loop, aside: Path) -> None:
-        """Begin with an empty folder on a disk with enough space."""
+    def _prepare(self, trainer: Loop, aside: Path) -> None:
+        """Make an empty folder on a disk with enough space."""
         for left in self.folder.glob(".*.tmp"):
             shutil.rmtree(left)
-        self._find_room(trainer, f"step {trainer.global_step}")
+        self._check_space(trainer, f"step {trainer.global_step}")
         aside.mkdir()
 
-    def _find_room(self, trainer: Loop, what: str) -> None:
+    def _check_space(self, trainer: Loop, what: str) -> None:
         """Raise StorageError unless a checkpoint fits on the disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
         need, free = self.size() or trainer.policy.state_bytes(), shutil.disk_usage(self.folder).free
         if free < 1.05 * need:
             raise StorageError(
                 f"run.dir: {free / 1e6:,.1f} MB are free in {str(self.folder)!r}; expected {need / 1e6:,.1f} MB for a "
-                f"checkpoint of {what}; make room or lower run.keep_last, {_go_on(self.run)}"
+                f"checkpoint of {what}; free space or lower run.keep_last, {_resume(self.run)}"
             )
 
     def _finish(self, aside: Path, target: Path, about: dict[str, Any]) -> None:
@@ -121,101 +120,102 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Remove all but the last and the best."""
-        steps = self._steps()
-        scored = [(about["score"], path) for path in steps if (about := _about(path)) and about["score"] is not None]
-        best = [path for _, path in sorted(scored, key=lambda pair: (pair[0], step_of(pair[1])))[::-1]]
+        steps = by_step(self.folder)
+        scores = {path: _read_about(path).get("score") for path in steps}
+        scored = [(score, step_of(path), path) for path, score in scores.items() if score is not None]
+        best = [path for *_, path in sorted(scored, reverse=True)]
         kept = {*steps[-self.keep_last :], *best[: self.keep_best]}
         for path in set(steps) - kept:
-            path.rename(path.with_name(f".{path.name}.old.tmp"))  # so that a kill leaves no half of it under its name
+            path.rename(path.with_name(f".{path.name}.old.tmp"))  # so that a kill leaves no partial checkpoint
         for path in self.folder.glob(".*.old.tmp"):
             shutil.rmtree(path)
 
     def _last_good(self) -> tuple[int, int] | None:
-        """Step and processes of the newest checkpoint that is whole; those after it are put aside."""
-        faults: list[tuple[Path, str]] = []
-        for path in reversed(self._steps()):
+        """Step and processes of the newest whole checkpoint; renames the damaged ones after it."""
+        faults: dict[Path, str] = {}
+        for path in reversed(by_step(self.folder)):
             fault = _fault(path)
             if fault is None:
-                for damaged, told in faults:
-                    log.warning("%s is damaged (%s); going back to %s", damaged.name, told, path.name)
+                for damaged, why in faults.items():
+                    log.warning("%s is damaged (%s); going back to %s", damaged.name, why, path.name)
                     damaged.rename(unused(damaged.with_name(f"damaged-{damaged.name}")))
-                about = _about(path)
+                about = _read_about(path)
                 return about["step"], about["processes"]
-            faults.append((path, fault))
+            faults[path] = fault
         if faults:
-            told = ", ".join(f"{path.name} ({fault})" for path, fault in faults)
+            listed = ", ".join(f"{path.name} ({fault})" for path, fault in faults.items())
             raise DataError(
-                f"{self.folder}: every checkpoint is damaged: {told}; expected a whole one; bring one back from a "
-                f"copy, or move {str(self.folder)!r} away to begin anew"
+                f"{self.folder}: every checkpoint is damaged: {listed}; expected a whole one; restore one from a copy, "
+                f"or move {str(self.folder)!r} away to begin anew"
             )
         return None
 
 
 @contextmanager
 def guard_disk(run: Path, aside: Path | None = None) -> Iterator[None]:
-    """Tell clearly when the disk is full; what was half written ``aside`` is removed."""
+    """Raise StorageError when the disk is full, and remove the partial files in ``aside``."""
     try:
         yield
-    except Exception as error:  # each library has its own kind for a write that fails
-        clear_frames(error.__traceback__)  # a file that they hold open keeps its room
+    except Exception as error:  # each library has its own error for a failed write
+        clear_frames(error.__traceback__)  # an open file that they hold keeps its space
         if aside is not None and rank() == 0:
             shutil.rmtree(aside, ignore_errors=True)
         if isinstance(error, StorageError) or not is_full(error):
             raise
         free, why = shutil.disk_usage(run).free, str(error).splitlines()[0][:200]
         raise StorageError(
-            f"run.dir: the disk of {str(run)!r} is full ({free / 1e6:,.1f} MB free: {why}); expected room to write; "
-            f"make room, {_go_on(run)}"
+            f"run.dir: the disk of {str(run)!r} is full ({free / 1e6:,.1f} MB free: {why}); expected free space; "
+            f"free some, {_resume(run)}"
         ) from error
 
 
-def _go_on(run: Path) -> str:
-    return f"then go on from the last good checkpoint: rrl-train resume={run}"
+def _resume(run: Path) -> str:
+    return f"then continue from the last good checkpoint: rrl-train resume={run}"
 
 
-def _write(trainer: Loop, folder: Path) -> None:
-    """Every rank its part: networks and optimisers (DeepSpeed's format), random state; the first rank the rest."""
+def _write_state(trainer: Loop, folder: Path) -> None:
+    """Each rank writes its part of the networks and optimisers and its random state, the first rank all the rest."""
     trainer.policy.save_state(folder / "networks")
     torch.save(_random_state(), folder / f"rank-{rank():05d}.pt")
     if rank() == 0:
         try:
             torch.save(state_of(trainer), folder / "state.pt")
-        except Exception:  # what pickle raises for an object that it cannot write may be anything
+        except Exception:  # pickle may raise anything for an object that it cannot write
             _refuse_unwritable(trainer)
             raise
     for fault in trainer.policy.save(folder / "actor"):
-        log.warning("checkpoint of step %d, actor: %s; training can go on from it", trainer.global_step, fault)
+        log.warning("checkpoint of step %d, actor: %s; training can continue from it", trainer.global_step, fault)
     gathered(None)
 
 
-def _read(trainer: Loop, folder: Path) -> None:
+def _read_state(trainer: Loop, folder: Path) -> None:
     trainer.policy.load_state(folder / "networks")
     state = torch.load(folder / "state.pt", weights_only=False)
-    for name, part in _parts(trainer).items():
+    for name, part in _stateful_parts(trainer).items():
         with calling(name, part, "load_state_dict"):
             part.load_state_dict(state[name])
     _restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
 
 
 def state_of(trainer: Loop) -> dict[str, Any]:
-    """What every rank has alike: the state of each part by name."""
-    return {name: border.state(name, part) for name, part in _parts(trainer).items()}
+    """The state of each part by name, equal on all ranks."""
+    return {name: border.state(name, part) for name, part in _stateful_parts(trainer).items()}
 
 
-def _parts(trainer: Loop) -> dict[str, Any]:
+def _stateful_parts(trainer: Loop) -> dict[str, Any]:
     named = ("sampler", "engine", "reward", "objective", "policy")
     return {"trainer": trainer} | {name: getattr(trainer, name) for name in named}
 
 
 def _refuse_unwritable(trainer: Loop) -> None:
-    """Raise ContractError, naming every part whose state cannot be saved."""
-    faults = [fault for name, part in _parts(trainer).items() for fault in _unwritable(name, part)]
+    """Raise ContractError, naming every part with a state that cannot be saved."""
+    faults = [fault for name, part in _stateful_parts(trainer).items() for fault in _unwritable(name, part)]
     if faults:
         raise ContractError(*faults)
 
 
 def _unwritable(name: str, part: Any) -> list[str]:
-    """Why a part's state cannot be saved or read again, if so."""
+    """The reason why a part's state cannot be saved and read again, if any."""
     file = io.BytesIO()
     try:
         torch.save(border.state(name, part), file)
@@ -223,26 +223,21 @@ def _unwritable(name: str, part: Any) -> list[str]:
         torch.load(file, weights_only=False)
     except ContractError as error:
         return list(error.faults)
-    except Exception as error:  # it is a stranger's
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    except Exception as error:  # a user's state may raise anything
         return [
-            f"{name}: {type(part).__qualname__}.state_dict cannot be saved ({told}); expected plain data, as in "
-            "{'seen': 3}; mend this class (docs/adding-a-part.md)"
+            f"{name}: {type(part).__qualname__}.state_dict cannot be saved ({one_line(error)[:200]}); expected plain "
+            "data, as in {'seen': 3}; fix this class (docs/adding-a-part.md)"
         ]
     return []
 
 
 def _random_state() -> dict[str, Any]:
-    """Of this process's global generators, which dropout and other people's code draw from."""
+    """The states of this process's global generators, which dropout and other libraries use."""
     import numpy
 
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": cuda,
-        "python": random.getstate(),
-        "numpy": numpy.random.get_state(),
-    }
+    state = {"torch": torch.get_rng_state(), "cuda": cuda}
+    return {**state, "python": random.getstate(), "numpy": numpy.random.get_state()}
 
 
 def _restore_random_state(state: dict[str, Any]) -> None:
@@ -255,8 +250,8 @@ def _restore_random_state(state: dict[str, Any]) -> None:
     numpy.random.set_state(state["numpy"])
 
 
-def _sums(files: Sequence[Path]) -> list[tuple[int, str]]:
-    """Size and SHA-256 of each file, which is on disk from here on."""
+def _sizes_and_sums(files: Sequence[Path]) -> list[tuple[int, str]]:
+    """Size and SHA-256 of each file, after flushing it to disk."""
     for path in files:
         put_on_disk(path)
     return [(path.stat().st_size, _sha256(path)) for path in files]
@@ -274,16 +269,16 @@ def _own_sum(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself; nothing where that is not what was written."""
+def _read_about(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint's ABOUT; empty where it is missing or changed."""
     about, _ = read_object(path / ABOUT)
-    told = about.pop("sha256", None)
-    return about if told is not None and told == _own_sum(about) else {}
+    recorded = about.pop("sha256", None)
+    return about if recorded is not None and recorded == _own_sum(about) else {}
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint; None when all of it is as it was written."""
-    about = _about(path)
+    """The fault of a checkpoint; None when every file is as it was written."""
+    about = _read_about(path)
     if not about:
         return f"{ABOUT} is missing or changed"
     for name, (size, digest) in about["files"].items():
@@ -293,5 +288,5 @@ def _fault(path: Path) -> str | None:
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size} bytes of {size}"
         if _sha256(file) != digest:
-            return f"{name} does not have the SHA-256 it was written with"
+            return f"{name} has another SHA-256 than when it was written"
     return None

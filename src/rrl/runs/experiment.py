@@ -25,18 +25,18 @@ from rrl.processes.distributed import (
     start_process_group,
     world_size,
 )
-from rrl.processes.logs import open_log, tell, tell_twice
-from rrl.processes.out_of_memory import explained
-from rrl.processes.stopping import Interrupted, StopRequest, has_parent, obeying, withdraw
+from rrl.processes.logs import log_lines, log_lines_twice, open_log
+from rrl.processes.out_of_memory import report_out_of_memory
+from rrl.processes.stopping import Interrupted, StopRequest, has_parent, obeying, remove_requests
 from rrl.processes.watchdog import Watchdog
-from rrl.records.display import Display, Silent
+from rrl.records.display import Display
 from rrl.records.files import accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
 from rrl.records.fingerprints import weights_fingerprint
 from rrl.records.run_directory import dump_rollouts, rollout_rows, unused, write_json
 from rrl.records.saving import PLAIN, rescued
 from rrl.records.secrecy import redacted
-from rrl.records.status import hold, write_state
-from rrl.records.summary import closing
+from rrl.records.status import RunLock, write_state
+from rrl.records.summary import closing_lines
 from rrl.records.texts import as_json
 from rrl.records.tracking import Tracker
 from rrl.runs.assemble import make_trainer, measure, prepare
@@ -49,13 +49,13 @@ from rrl.types import Metrics
 
 log = logging.getLogger(__name__)
 SAMPLES = 8
-"""Rollouts of a dump that are shown as a table."""
+"""Rollouts of a dump that a tracker receives."""
 
 
 def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Display) -> None:
     """Run the experiment in ``folder``, from its last good checkpoint or from the beginning; all ranks together.
 
-    docs/records.md says what the folder holds. Raises Interrupted when the run was asked to stop and has saved.
+    docs/records.md describes the folder. Raises Interrupted after a requested stop, when the run has saved.
     """
     parts.run.limit_threads()
     seed_everything(parts.run.seed)
@@ -63,79 +63,76 @@ def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Displa
     with StopRequest() as stop, ExitStack() as stack:
         new = from_first(lambda: _occupy(folder, config, stack))
         file = stack.enter_context(open_log(folder, rank()))
-        shown = display if rank() == 0 else Silent()
+        shown = display if rank() == 0 else Display()
         clock = Clock(shown.phase)
         watchdog = Watchdog(folder, clock, parts.run.phase_limit, file)
         stack.callback(watchdog.dismiss)
         stack.enter_context(obeying(folder))
-        stack.enter_context(_outcome(folder, file, new, config))
-        stack.enter_context(explained(config, lambda: clock.current()[0] or "loading", world_size()))
+        stack.enter_context(_end_reported(folder, file, new, config))
+        stack.enter_context(report_out_of_memory(config, lambda: clock.current()[0] or "loading", world_size()))
         stack.callback(shown.close)
-        run = _begin(config, parts, folder, clock, shown)
+        run = _assemble(config, parts, folder, clock, shown)
         stop.gentle = True
         run.loop(stop, shown)
 
 
 def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> bool:
-    """Take the folder for this run, and forget what was asked of earlier processes; whether the run is new."""
+    """Lock the folder for this run, and remove requests to earlier processes; returns whether the run is new."""
     new = not folder.exists() or not any(folder.iterdir())
-    stack.enter_context(hold(folder))
+    stack.enter_context(RunLock(folder))
     write_config(folder, config)
     write_state(folder, "running", processes=world_size())
-    if not has_parent():  # it has done so before it began to pass on signals
-        withdraw(folder)
+    if not has_parent():  # the parent did so before it began to pass on signals
+        remove_requests(folder)
     (folder / "logs" / "alarm.json").unlink(missing_ok=True)
     return new
 
 
 @contextmanager
-def _outcome(folder: Path, file: IO[str], new: bool, config: Mapping[str, Any]) -> Iterator[None]:
-    """Tell in status.json and in closing lines how the run ends; a fault also in this rank's log.
+def _end_reported(folder: Path, file: IO[str], new: bool, config: Mapping[str, Any]) -> Iterator[None]:
+    """Report the end of the run in status.json and in closing lines; a fault also in this rank's log.
 
-    A new run that could not begin leaves nothing behind, so that the same command can be given again.
+    Removes the folder of a new run that could not begin, so that the same command can be repeated.
     """
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
-        _tell(folder, "interrupted", None, config)
+        _report_end(folder, "interrupted", None, config)
         raise
     except BaseException as error:
         file.write(redacted(traceback.format_exc()))
         where = f"rank {rank()}: " if world_size() > 1 else ""
-        told = error.faults[0] if isinstance(error, UsageError) else f"{where}{type(error).__name__}: {error}"
-        _tell(folder, "failed", told, config)
-        if new and world_size() == 1 and isinstance(error, ConfigError | DataError) and not _begun(folder):
+        reason = error.faults[0] if isinstance(error, UsageError) else f"{where}{type(error).__name__}: {error}"
+        _report_end(folder, "failed", reason, config)
+        begun = (folder / "metrics.jsonl").exists() or (folder / "start").exists()
+        if new and world_size() == 1 and isinstance(error, ConfigError | DataError) and not begun:
             shutil.rmtree(folder)
         raise
-    gathered(None)  # no rank tells of success while another one can still fail
-    _tell(folder, "finished", None, config)
+    gathered(None)  # no rank reports success while another one can still fail
+    _report_end(folder, "finished", None, config)
 
 
-def _begun(folder: Path) -> bool:
-    return (folder / "metrics.jsonl").exists() or (folder / "start").exists()
-
-
-def _tell(folder: Path, state: Any, reason: str | None, config: Mapping[str, Any]) -> None:
-    """The first rank tells of success, and how else it ends is told by the rank that knows it first."""
+def _report_end(folder: Path, state: Any, reason: str | None, config: Mapping[str, Any]) -> None:
+    """The first rank reports success; any other end is reported by the first rank that detects it."""
     status, _ = read_object(folder / "status.json")
     if (rank() == 0 or state != "finished") and status.get("state", "running") == "running":
         try:
             write_state(folder, state, reason and redacted(reason), world_size())
-        except OSError as error:  # a full disk, most likely, of which the user is being told
+        except OSError as error:  # most likely a full disk, which is reported already
             log.warning("status.json cannot be written (%s)", error)
     if rank() == 0:
-        (tell_twice if state == "failed" else tell)(closing(folder, state, config))
+        (log_lines_twice if state == "failed" else log_lines)(closing_lines(folder, state, config))
 
 
-def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, display: Display) -> "Run":
-    """Data, model and trainer, brought to where the run stands; its records taken back to there."""
+def _assemble(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, display: Display) -> "Run":
+    """Data, model and trainer, with the state and records of the last checkpoint."""
     display.begin("loading" if parts.warmstart is None else "warm start")
     here = look_around()
     started = from_first(lambda: moment(folder))
     parts.prompts.template.stand(started)
 
     def read(cold: Prepared) -> None:
-        tell(at_start(config, parts, folder, cold, here) if rank() == 0 else [])
+        log_lines(at_start(config, parts, folder, cold, here) if rank() == 0 else [])
 
     prepared = prepare(config, parts, display.advance, folder / "start", read)
     clock.enter("the start")
@@ -148,22 +145,22 @@ def _begin(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Clock, 
     checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)
     checkpoints.rehearse(trainer)
     step = checkpoints.restore(trainer)
-    from_first(lambda: _rewind(folder, step))
+    from_first(lambda: _rewind_records(folder, step))
     if rank() == 0:
-        log.info("run directory: %s%s", folder, "" if step is None else f" (goes on from step {step})")
+        log.info("run directory: %s%s", folder, "" if step is None else f" (continues from step {step})")
     tracker = Tracker(folder, parts.logger, config, step) if rank() == 0 else None
     display.begin("training")
-    prepared = replace(prepared, model=None)  # the policy has it, and may let go of it
+    prepared = replace(prepared, model=None)  # the policy holds it, and may free it
     return Run(folder, config["data"]["name"], parts, prepared, trainer, checkpoints, tracker)
 
 
-def _rewind(folder: Path, step: int | None) -> None:
-    """Take the records back to the checkpoint; without one, put those of a run that was well under way aside."""
+def _rewind_records(folder: Path, step: int | None) -> None:
+    """Rewind the records to the checkpoint; without one, move those of a run beyond step 0 aside."""
     rows, _ = last_rows(folder / "metrics.jsonl")
     if step is None and (folder / "result.json").exists():
         raise DataError(
-            f"{folder / 'checkpoints'}: no checkpoint, but the run is finished; expected the last one; bring it back, "
-            "or begin a new run in another run.dir"
+            f"{folder / 'checkpoints'}: no checkpoint, but the run is finished; expected the last one; restore it, or "
+            "begin a new run in another run.dir"
         )
     if step is None and rows and rows[0]["step"] > 0:
         aside = unused(folder / "records-without-checkpoint")
@@ -179,7 +176,7 @@ def _rewind(folder: Path, step: int | None) -> None:
 
 @dataclass
 class Run:
-    """A trainer with everything that happens around its steps; ``source`` is the data's name in metrics."""
+    """A trainer with evaluations, records and checkpoints; ``source`` is the data's name in metrics."""
 
     folder: Path
     source: str
@@ -190,12 +187,12 @@ class Run:
     tracker: Tracker | None
 
     def loop(self, stop: StopRequest, display: Display) -> None:
-        """Steps until training is done or the run is asked to stop."""
+        """Take steps until training is done or a stop is requested."""
         settings, trainer = self.parts.run, self.trainer
         try:
             if trainer.global_step == 0:
                 self._log(self._evaluate()[0])
-            display.advance(trainer.progress, self._where_it_stands())
+            display.advance(trainer.progress, self._last_metrics())
             for metrics in trainer.run():
                 step, last, marked = trainer.global_step, trainer.progress >= 1, trainer.milestone
                 measured, score = self._evaluate() if _due(step, settings.test_freq) or marked or last else ({}, None)
@@ -209,7 +206,7 @@ class Run:
                     with trainer.clock.phase("save_checkpoint"), self._rescue(step_name(step)):
                         self.checkpoints.save(trainer, score)
                 if asked and not last:
-                    raise Interrupted(f"step {step} is done and saved; go on: rrl-train resume={self.folder}")
+                    raise Interrupted(f"step {step} is done and saved; continue: rrl-train resume={self.folder}")
             if not from_first(self._is_measured):
                 self._evaluate()
             self._finish()
@@ -218,7 +215,7 @@ class Run:
                 self.tracker.finish()
 
     def _evaluate(self) -> tuple[Metrics, float]:
-        """Measure on held-out problems, into evaluations.jsonl; returns metrics and the accuracy that ranks them."""
+        """Evaluate on held-out problems, into evaluations.jsonl; returns metrics and the accuracy for ranking."""
         trainer = self.trainer
         with trainer.clock.phase("testing"):
             result = measure(self.parts, self.prepared)
@@ -228,7 +225,7 @@ class Run:
                 file.write(as_json(row) + b"\n")
         return evaluation_metrics(result, self.source), accuracy_of(result)
 
-    def _where_it_stands(self) -> Metrics:
+    def _last_metrics(self) -> Metrics:
         """The last row of metrics, with the last accuracy."""
         (measured, _), (rows, _) = (last_rows(self.folder / f"{name}.jsonl") for name in ("evaluations", "metrics"))
         row = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
@@ -236,7 +233,7 @@ class Run:
         return row | accuracy | {"training/global_step": float(self.trainer.global_step)}
 
     def _is_measured(self) -> bool:
-        """Whether the last evaluation is of the weights as they stand."""
+        """Whether the last evaluation is of the present weights."""
         rows, _ = last_rows(self.folder / "evaluations.jsonl")
         return bool(rows) and rows[0]["step"] == self.trainer.global_step
 
@@ -259,7 +256,7 @@ class Run:
         )
 
     def _finish(self) -> None:
-        """Save the actor in Hugging Face format and sum the run up in result.json."""
+        """Save the actor in Hugging Face format, and write result.json."""
         aside = self.folder / ".actor.tmp"
         with self._rescue("actor"), guard_disk(self.folder, aside):
             faults = gathered(self.trainer.policy.save(aside))[0]
@@ -275,7 +272,7 @@ class Run:
             raise StorageError(*(f"{fault}; its weights are in {self.folder / 'actor' / PLAIN}" for fault in faults))
 
     def _rescue(self, name: str) -> AbstractContextManager[None]:
-        """Leave the weights somewhere, should a save fail."""
+        """Write the weights elsewhere when a save fails."""
         policy = self.trainer.policy
         return rescued(policy.save if policy.saves_alone else None, name, self.folder)
 

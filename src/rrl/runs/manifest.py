@@ -1,4 +1,4 @@
-"""What a result depends on, written when a run begins, and what a resumed run must find again."""
+"""The manifest: everything that a result depends on, written at the start, and checked at a resume."""
 
 import logging
 import os
@@ -25,11 +25,11 @@ from rrl.types import Problem
 log = logging.getLogger(__name__)
 PACKAGES = ("rrl", "torch", "transformers", "deepspeed", "hydra-core", "omegaconf", "wandb", "datasets", "peft")
 BEGINNING = ("data", "model", "tokenizer")
-"""Parts of the manifest that a run must find again when it is resumed."""
+"""Parts of the manifest that must be the same in a resumed run."""
 
 
 def moment(folder: Path) -> datetime:
-    """When the run in ``folder`` began, or now where none has; clocks in chat templates stand at it."""
+    """When the run in ``folder`` began, or now for a new run; the time in chat templates."""
     before, _ = read_object(folder / "manifest.json")
     return datetime.strptime(before["started"], FORMAT) if "started" in before else this_moment()
 
@@ -37,14 +37,14 @@ def moment(folder: Path) -> datetime:
 def manifest(
     config: Mapping[str, Any], data: Mapping[str, Sequence[Problem]], model: str, tokenizer: Any
 ) -> dict[str, Any]:
-    """What a result depends on: versions, seeds, hardware, commit, hashes of parts, data, ``model`` and tokenizer."""
+    """Versions, seeds, hardware, commit, and hashes of parts, data, ``model`` and tokenizer."""
     import torch
 
     return {
         "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _installed_version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "seed": config["run"]["seed"],
         "hardware": {
@@ -54,19 +54,19 @@ def manifest(
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
         "parts": own_files(config),
-        "data": {split: _about(problems) for split, problems in data.items()},
+        "data": {split: _data_sums(problems) for split, problems in data.items()},
         "model": {"sha256": model},
         "tokenizer": {"size": len(tokenizer), "sha256": tokenizer_fingerprint(tokenizer)},
     }
 
 
-def _about(problems: Sequence[Problem]) -> dict[str, Any]:
+def _data_sums(problems: Sequence[Problem]) -> dict[str, Any]:
     examples = fingerprint(asdict(problem.example) for problem in problems)
     prompts = fingerprint(problem.prompt for problem in problems)
     return {"problems": len(problems), "sha256": examples, "prompts_sha256": prompts}
 
 
-def _version(package: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -76,30 +76,24 @@ def _version(package: str) -> str | None:
 def _git_commit() -> str | None:
     here = Path(__file__).resolve().parents[1]
     if (here / "conf").is_dir():
-        return None  # installed: a repository around it is somebody else's
+        return None  # installed: a repository around it is another project's
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
 
 
 def write_manifest(folder: Path, about: dict[str, Any], started: datetime) -> None:
-    """What the run began with; raises DataError when a resumed one would go on with something else."""
+    """Write the manifest of a new run, or add to it; raises DataError when a resumed run has other BEGINNING parts."""
     before, _ = read_object(folder / "manifest.json")
     if not before:
         write_json(folder / "manifest.json", {**about, "started": started.strftime(FORMAT)})
         return
-    sums = {name: (_sums(before.get(name, about[name])), _sums(about[name])) for name in BEGINNING}
+    sums = {name: (_short_sums(before.get(name, about[name])), _short_sums(about[name])) for name in BEGINNING}
     faults = [
-        f"{name}: not what the run in {str(folder)!r} began with (SHA-256 {old}, now {new}); expected the same; bring "
-        "it back, or begin a new run"
+        f"{name}: not what the run in {str(folder)!r} began with (SHA-256 {old}, now {new}); expected the same; "
+        "restore it, or begin a new run"
         for name, (old, new) in sums.items()
         if old != new
     ]
@@ -114,8 +108,8 @@ def write_manifest(folder: Path, about: dict[str, Any], started: datetime) -> No
     write_json(folder / "manifest.json", before | {"resumed": [*before.get("resumed", []), again]})
 
 
-def _sums(about: Mapping[str, Any]) -> str:
-    """The hashes in a part of the manifest, in short."""
+def _short_sums(about: Mapping[str, Any]) -> str:
+    """The hashes in a part of the manifest, shortened."""
     found = [about["sha256"]] if "sha256" in about else [part["sha256"] for part in about.values()]
     return ", ".join(digest[:12] for digest in found)
 

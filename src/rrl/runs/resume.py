@@ -1,4 +1,4 @@
-"""Going on with a run: which changes of its configuration leave what was trained as it is, and which do not."""
+"""Resuming a run: which changes of its configuration leave training unchanged, and which do not."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,24 +7,24 @@ from typing import Any
 from rrl.config.check import Parts, checked
 from rrl.config.compose import Composed, compose_saved, walk
 from rrl.errors import ConfigError, shown
-from rrl.records.status import instead
+from rrl.records.status import suggestion
 
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
 HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, "trainer.mismatch_limit", "trainer.on_mismatch")
-"""Keys, with all that is below them, that may change when a run is resumed; but for these:"""
+"""Keys, with all keys below them, that may change when a run is resumed, except HARMFUL."""
 HARMFUL = ("run.seed",)
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Parts]:
-    """The configuration of the run in ``folder`` under harmless ``overrides``, and its parts.
+    """The configuration of the run in ``folder`` with harmless ``overrides``, and its parts.
 
-    Raises ConfigError naming every key that would change what was trained.
+    Raises ConfigError naming every key that would change training.
     """
     composed = compose_saved(_config_of(folder), overrides)
     if "trainer" not in composed.before:
         raise ConfigError(f"resume: {str(folder)!r} holds no run of rrl-train; expected one; rrl-status lists them")
     _refuse_other_folder(composed, folder)
-    composed.config["run"]["dir"] = composed.before["run"]["dir"]  # the run is where it is
+    composed.config["run"]["dir"] = composed.before["run"]["dir"]  # the same folder, written as before
     refuse_changes(composed.before, composed.config, folder)
     return checked(composed)
 
@@ -33,13 +33,13 @@ def _refuse_other_folder(composed: Composed, folder: Path) -> None:
     wanted, before = composed.config["run"]["dir"], composed.before["run"]["dir"]
     if wanted != before and (wanted is None or Path(wanted).expanduser().absolute() != folder.absolute()):
         raise ConfigError(
-            f"run.dir: {shown(wanted)}, but a run that is resumed stays in its folder {str(folder)!r}; leave run.dir "
-            "out, or begin a new run without resume"
+            f"run.dir: {shown(wanted)}, but a resumed run stays in its folder {str(folder)!r}; omit run.dir, or begin "
+            "a new run without resume"
         )
 
 
 def saved(folder: Path) -> dict[str, Any]:
-    """The configuration that the run in ``folder`` was begun with."""
+    """The configuration of the run in ``folder``."""
     return compose_saved(_config_of(folder), []).config
 
 
@@ -51,8 +51,8 @@ def refuse_changes(before: Mapping[str, Any], after: Mapping[str, Any], folder: 
     if leaves:
         raise ConfigError(
             *(
-                f"{key}: {_told(old, key)} in the run {str(folder)!r}, now {_told(new, key)}; this changes what was "
-                "trained; leave it as it was, or begin a new run in another run.dir"
+                f"{key}: {_value_or_absent(old, key)} in the run {str(folder)!r}, now {_value_or_absent(new, key)}; "
+                "this changes training; keep the old value, or begin a new run in another run.dir"
                 for key in leaves
             )
         )
@@ -61,7 +61,7 @@ def refuse_changes(before: Mapping[str, Any], after: Mapping[str, Any], folder: 
 def _config_of(folder: Path) -> Path:
     file = folder / "config.yaml"
     if not file.is_file():
-        remedy = instead("resume", folder) or "rrl-status lists the runs"
+        remedy = suggestion("resume", folder) or "rrl-status lists the runs"
         raise ConfigError(f"resume: {str(folder)!r} holds no run; expected a folder with config.yaml; {remedy}")
     return file
 
@@ -78,5 +78,5 @@ def _harmless(key: str) -> bool:
     return below(HARMLESS) and not below(HARMFUL)
 
 
-def _told(values: Mapping[str, Any], key: str) -> str:
+def _value_or_absent(values: Mapping[str, Any], key: str) -> str:
     return shown(values[key]) if key in values else "absent"

@@ -1,4 +1,4 @@
-"""Training and measuring a reward model: pairs in, a folder with the model and its report out."""
+"""Trains and measures a reward model on pairs, and writes a folder with the model and its report."""
 
 import logging
 import time
@@ -23,13 +23,13 @@ from rrl.types import Pair
 log = logging.getLogger(__name__)
 BINS = 10
 CHUNK = 64
-"""Pairs that are scored between two signs of progress."""
+"""Pairs scored between two reports of progress."""
 
 
 def train_reward_model(
     config: Mapping[str, Any], parts: RewardModelParts, folder: Path, display: Display
 ) -> dict[str, Any]:  # fmt: skip
-    """Train on the training pairs, measure on the others with what was saved; returns what result.json holds."""
+    """Train on the training pairs, measure the saved model on the others; returns the content of result.json."""
     train, test, left_out = parts.pairs.choose(parts.task)
     log.info("pairs: %d to train on, %d held out", len(train), len(test))
     begun = time.monotonic()
@@ -45,7 +45,7 @@ def train_reward_model(
         "seed": parts.run.seed,
         "pairs": {"train": len(train), "test": len(test), "left_out_prompt_in_test": left_out},
         "seconds": {"training": round(seconds, 1)},
-        "test": measure(reward_model, test, display),
+        "test": measure_reward_model(reward_model, test, display),
         "reward_model": reward_model.described(),
     }
     display.close()
@@ -54,22 +54,23 @@ def train_reward_model(
     return result
 
 
-def measure(model: RewardModel, pairs: Sequence[Pair], display: Display) -> dict[str, Any]:
+def measure_reward_model(model: RewardModel, pairs: Sequence[Pair], display: Display) -> dict[str, Any]:
     """Accuracy with interval overall, by level and by subset; log-loss and calibration; rewards."""
     chosen, rejected = _score(model, pairs, display)
     differences = [c - r for c, r in zip(chosen, rejected, strict=True)]
     table = reliability(differences, BINS)
     return {
-        **_accuracy(differences),
-        "levels": _by(differences, [pair.level for pair in pairs]),
+        **_pair_accuracy(differences),
+        "levels": _by_name(differences, [pair.level for pair in pairs]),
         "strata": {
-            kind: _by(differences, [pair.strata.get(kind, "") for pair in pairs]) for kind in sorted(pairs[0].strata)
+            kind: _by_name(differences, [pair.strata.get(kind, "") for pair in pairs])
+            for kind in sorted(pairs[0].strata)
         },
         "log_loss": log_loss(differences),
         "calibration_error": expected_calibration_error(table),
         "reliability": table,
-        "rewards": {"chosen": _spread(chosen), "rejected": _spread(rejected)},
-        "longer_is_better": _accuracy([float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]),
+        "rewards": {"chosen": _mean_and_std(chosen), "rejected": _mean_and_std(rejected)},
+        "longer_is_better": _pair_accuracy([float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]),
     }
 
 
@@ -87,19 +88,19 @@ def _score(model: RewardModel, pairs: Sequence[Pair], display: Display) -> tuple
     return scores[::2], scores[1::2]
 
 
-def _accuracy(differences: Sequence[float]) -> dict[str, Any]:
-    """How often the chosen response has the higher number; a tie is half."""
+def _pair_accuracy(differences: Sequence[float]) -> dict[str, Any]:
+    """The share of pairs with a higher number for the chosen response; a tie is half."""
     found = accuracy([[share_chosen(difference)] for difference in differences])
     kept = {"accuracy": found["accuracy"], "interval95": found["interval95"], "pairs": found["n_problems"]}
     return {**kept, "ties": sum(difference == 0 for difference in differences)}
 
 
-def _by(differences: Sequence[float], names: Sequence[str]) -> dict[str, Any]:
+def _by_name(differences: Sequence[float], names: Sequence[str]) -> dict[str, Any]:
     return {
-        name: _accuracy([d for d, other in zip(differences, names, strict=True) if other == name])
+        name: _pair_accuracy([d for d, other in zip(differences, names, strict=True) if other == name])
         for name in sorted(set(names))
     }
 
 
-def _spread(rewards: Sequence[float]) -> dict[str, float]:
+def _mean_and_std(rewards: Sequence[float]) -> dict[str, float]:
     return {"mean": fmean(rewards), "std": pstdev(rewards)}

@@ -1,4 +1,4 @@
-"""Which runs are alike: the arms of a comparison, found below folders, each with a run a seed."""
+"""The arms of a comparison, found below folders: runs that differ only in their seed."""
 
 import json
 import re
@@ -9,22 +9,23 @@ from typing import Any
 from rrl.config.compose import walk
 from rrl.config.saved import read_config
 from rrl.errors import DataError
+from rrl.records.files import read_object
 from rrl.records.status import read_state
 
 ASIDE = ("seed", "run", "logger", "launcher", "search")
 """Keys of a configuration in which runs of one arm may differ."""
 NOT_NAMING = re.compile(r"(seed|resume|run\.\w+|logger[.\w]*|launcher[.\w]*)=")
-"""Overrides that say nothing of an arm."""
+"""Overrides that do not distinguish arms."""
 
 
 def find_arms(places: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]:
     """The finished runs in or below these folders by arm, and a line for each run that is left out.
 
-    Runs are of one arm when their configurations differ in nothing but ``ASIDE``. Arms are named by the overrides that
-    not all of them have. Raises DataError where there is none.
+    Runs belong to one arm when their configurations differ only in ``ASIDE``. Arms are named by the overrides that not
+    all of them have. Raises DataError where there is no finished run.
     """
     runs = [run for place in places for run in runs_below(place)]
-    states = {run: read_state(run).state for run in runs}
+    states = {run: _state(run) for run in runs}
     left_out = [f"left out: {run} ({state})" for run, state in states.items() if state != "finished"]
     groups: dict[str, list[Path]] = {}
     for run in dict.fromkeys(runs):
@@ -33,11 +34,18 @@ def find_arms(places: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]
     if not groups:
         where = ", ".join(map(str, places))
         raise DataError(f"{where}: no finished run in or below it; expected directories of runs", *left_out)
-    return dict(zip(_names(list(groups.values())), groups.values(), strict=True)), left_out
+    return dict(zip(_arm_names(list(groups.values())), groups.values(), strict=True)), left_out
+
+
+def _state(run: Path) -> str:
+    """The run's own state, or ``pruned`` where a search ended it."""
+    state = read_state(run).state
+    job, _ = read_object(run.parent / "jobs" / f"{run.name}.json")
+    return "pruned" if state == "interrupted" and job.get("state") == "pruned" else state
 
 
 def runs_below(place: Path) -> list[Path]:
-    """The directories of runs in or below a folder, 2 before 10."""
+    """The directories of runs in or below a folder, in natural order: 2 before 10."""
     if (place / "config.yaml").is_file():
         return [place]
     inner = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -45,22 +53,22 @@ def runs_below(place: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """A name's numbers as numbers."""
+    """A sort key with the numbers of a name as numbers."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
 def _configuration(run: Path) -> str:
-    """What a run was trained by, as text; equal for two seeds of one arm."""
+    """A run's configuration as text, equal for two seeds of one arm."""
     return json.dumps({key: value for key, value in read_config(run).items() if key not in ASIDE}, sort_keys=True)
 
 
-def _names(groups: Sequence[Sequence[Path]]) -> list[str]:
-    """A name for each group of runs, by the overrides of its first or, where these do not tell, by its values."""
-    told = [_overrides(group[0]) for group in groups]
-    names = [_distinct(own, told) for own in told]
+def _arm_names(groups: Sequence[Sequence[Path]]) -> list[str]:
+    """A name for each group of runs, from the overrides of its first run or, where these are equal, from its values."""
+    overrides = [_overrides(group[0]) for group in groups]
+    names = [_distinct(own, overrides) for own in overrides]
     if len(set(names)) == len(names) and ("" not in names or len(names) == 1):
         return [name or str(read_config(group[0])["algo"]) for name, group in zip(names, groups, strict=True)]
-    values = [_values(read_config(group[0])) for group in groups]
+    values = [_values_as_overrides(read_config(group[0])) for group in groups]
     return [_distinct(own, values) for own in values]
 
 
@@ -69,13 +77,12 @@ def _distinct(own: Sequence[str], all_of_them: Sequence[Sequence[str]]) -> str:
 
 
 def _overrides(run: Path) -> list[str]:
-    """What the command line of a run said of its arm."""
+    """The overrides of a run's command line that distinguish arms."""
     path = run / "manifest.json"
     command = json.loads(path.read_text(encoding="utf-8"))["command"] if path.is_file() else []
     return [text for text in command[1:] if "=" in text and not NOT_NAMING.match(text)]
 
 
-def _values(config: Mapping[str, Any]) -> list[str]:
-    """Every value of a configuration as an override."""
+def _values_as_overrides(config: Mapping[str, Any]) -> list[str]:
     own = {key: value for key, value in config.items() if key not in ASIDE}
     return [f"{key}={value}" for key, value in walk(own) if not isinstance(value, Mapping)]

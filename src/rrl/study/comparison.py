@@ -19,10 +19,10 @@ T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 @dataclass(frozen=True)
 class Measure:
-    """What is compared: held-out accuracy, or any other number that metrics.jsonl has.
+    """The compared number: held-out accuracy, or any other number in metrics.jsonl.
 
     ``metric`` is "accuracy" or a name in metrics.jsonl. Of an accuracy, ``mode`` is as in evaluations.jsonl (None: the
-    sampled one where there is such, else greedy) and ``level`` a level or ``kind:stratum`` (None: all problems).
+    sampled one if any, else greedy) and ``level`` a level or ``kind:stratum`` (None: all problems).
     """
 
     metric: str
@@ -32,19 +32,18 @@ class Measure:
     def points(self, folder: Path) -> list[Point]:
         """The curve of a run: generated tokens, value, and the ends of its 95 % interval (or the value itself)."""
         if self.metric == "accuracy":
-            parts = [(row["tokens_generated"], self._part(row, folder)) for row in _rows(folder, "evaluations.jsonl")]
-            return [
-                (tokens, part["accuracy"], *part.get("interval95", 2 * [part["accuracy"]])) for tokens, part in parts
+            rows = [
+                (row["tokens_generated"], self._part(row, folder)) for row in _read_rows(folder, "evaluations.jsonl")
             ]
-        rows = [row for row in _rows(folder, "metrics.jsonl") if row.get(self.metric) is not None]
-        if not rows:
-            raise DataError(
-                f"{folder}: no {self.metric!r} in metrics.jsonl{self._meant(folder)}; expected a name there"
-            )
-        return [(int(row["budget/tokens_generated"]), *(3 * (row[self.metric],))) for row in rows]
+            return [(at, part["accuracy"], *part.get("interval95", 2 * [part["accuracy"]])) for at, part in rows]
+        metrics = _read_rows(folder, "metrics.jsonl")
+        found = [row for row in metrics if row.get(self.metric) is not None]
+        if not found:
+            near = nearest(self.metric, list(dict.fromkeys(name for row in metrics for name in row)))
+            raise DataError(f"{folder}: no {self.metric!r} in metrics.jsonl{near}; expected a name there")
+        return [(int(row["budget/tokens_generated"]), *(3 * (row[self.metric],))) for row in found]
 
-    def words(self) -> str:
-        """In a heading."""
+    def heading(self) -> str:
         if self.metric != "accuracy":
             return f"`{self.metric}`"
         mode = "" if self.mode is None else f" ({self.mode})"
@@ -63,12 +62,8 @@ class Measure:
             raise DataError(f"{folder}: no level {self.level!r}; expected one of {', '.join(levels)}, or none for all")
         return levels[self.level]
 
-    def _meant(self, folder: Path) -> str:
-        names = dict.fromkeys(name for row in _rows(folder, "metrics.jsonl") for name in row)
-        return nearest(self.metric, list(names))
 
-
-def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+def _read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
     if not (folder / name).is_file():
         raise DataError(f"{folder}: holds no {name}; expected the directory of a run")
     rows = whole_rows(folder / name)
@@ -78,17 +73,17 @@ def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def marks(arms: Mapping[str, Sequence[Path]], measure: Measure) -> list[int]:
-    """Thirds of the budget that all runs have spent, in tokens, with two significant digits."""
+    """Thirds of the tokens that all runs have generated, with two significant digits."""
     end = min(measure.points(folder)[-1][0] for folders in arms.values() for folder in folders)
     rounded = int(float(f"{end:.6e}"[:3] + "e" + f"{end:.6e}"[-3:])) if end else 0
     return sorted({rounded // 3, 2 * rounded // 3, rounded} - {0}) or [0]
 
 
-def compare(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Sequence[int]) -> dict[str, Any]:
+def compare_arms(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Sequence[int]) -> dict[str, Any]:
     """The measure of each arm at each budget of generated tokens, over seeds, and its difference from the first arm.
 
-    ``arms`` maps a name to run directories. A value between two evaluations is interpolated linearly. Intervals
-    are 95 % by Student's t over seeds. Differences are paired by seed; they need the same seeds in both arms.
+    ``arms`` maps a name to run directories. Values between evaluations are interpolated linearly. Intervals are 95 % by
+    Student's t over seeds. Differences are paired by seed, and need the same seeds in both arms.
     """
     arms = {arm: sorted(folders, key=seed_of) for arm, folders in arms.items()}
     seeds = {arm: [seed_of(folder) for folder in folders] for arm, folders in arms.items()}
@@ -99,7 +94,7 @@ def compare(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Sequenc
     heights = {arm: [[at(curve, mark) for curve in rows] for mark in marks] for arm, rows in curves.items()}
     name = next(iter(heights))
     first = heights[name]
-    result: dict[str, Any] = {"measure": measure.words(), **asdict(measure), "tokens": list(marks), "arms": {}}
+    result: dict[str, Any] = {"measure": measure.heading(), **asdict(measure), "tokens": list(marks), "arms": {}}
     for arm, by_mark in heights.items():
         row: dict[str, Any] = {"seeds": len(by_mark[0]), "values": [summary(values) for values in by_mark]}
         if seeds[arm] == seeds[name] and len(set(seeds[arm])) == len(seeds[arm]):
@@ -112,7 +107,7 @@ def compare(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Sequenc
 
 
 def seed_of(folder: Path) -> int:
-    """The seed that a run was made with, by its manifest."""
+    """The seed in a run's manifest."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise DataError(f"{folder}: holds no manifest.json; expected the directory of a run")
@@ -122,7 +117,7 @@ def seed_of(folder: Path) -> int:
 def _refuse_short_runs(
     arms: Mapping[str, Sequence[Path]], curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], tokens: int
 ) -> None:
-    """A run that ended early says nothing about a larger budget."""
+    """Raise DataError for runs that ended before the largest budget."""
     short = [
         f"{folder}: its last evaluation is at {curve[-1][0]} tokens; expected {tokens} or more"
         for arm, folders in arms.items()
@@ -130,7 +125,7 @@ def _refuse_short_runs(
         if curve[-1][0] < tokens
     ]
     if short:
-        raise DataError(*short, "remedy: let these runs come to their end, or compare at smaller budgets by tokens=...")
+        raise DataError(*short, "remedy: finish these runs, or compare at smaller budgets with tokens=...")
 
 
 def at(curve: Sequence[tuple[int, float]], tokens: int) -> float:
@@ -172,7 +167,7 @@ def t975(freedom: int) -> float:
 
 def as_markdown(result: Mapping[str, Any]) -> str:
     """The comparison as a table: mean and deviation over seeds, and the paired difference from the first arm."""
-    heads = [count(mark) for mark in result["tokens"]]
+    heads = [token_count(mark) for mark in result["tokens"]]
     lines = [
         f"{result['measure'][:1].upper()}{result['measure'][1:]} by generated tokens: mean ± sd over seeds",
         "",
@@ -187,14 +182,12 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def count(tokens: int) -> str:
-    """A number of tokens in a heading: 300 k, 1.5 k, 640."""
-    if tokens >= 1000 and tokens % 100 == 0:
-        return f"{tokens / 1000:,g} k"
-    return f"{tokens:,}"
+def token_count(tokens: int) -> str:
+    """A number of tokens as text: 300 k, 1.5 k, 640."""
+    return f"{tokens / 1000:,g} k" if tokens >= 1000 and tokens % 100 == 0 else f"{tokens:,}"
 
 
 def _plus_minus(mean: float, spread: float | None) -> str:
-    """Three decimals, as accuracies have them, or four digits where a mean is large or tiny."""
+    """Three decimals, or four digits where a mean is large or tiny."""
     form = ".3f" if mean == 0 or 0.001 <= abs(mean) < 100 else ".4g"
     return f"{mean:{form}}" if spread is None else f"{mean:{form}} ± {spread:{form}}"

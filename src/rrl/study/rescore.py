@@ -1,4 +1,4 @@
-"""Judges dumped rollouts again, and tells what the present verifier sees otherwise than the one of then."""
+"""Verifies dumped rollouts again, and compares the feedback of the present verifier with the recorded one."""
 
 import json
 import math
@@ -15,15 +15,14 @@ from rrl.interfaces import Task
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 
 TAIL = 80
-"""Characters at the end of a response that are shown."""
-
+"""Characters shown from the end of a response."""
 MOST_TOKENS = 1_000_000
-"""Of one response; a dump that says more is damaged."""
+"""Of one response; a dump with more is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dumped:
-    """A rollout from a dump, with where it stands and the verdict of then."""
+    """A rollout from a dump, its place there, and its recorded verdict and score."""
 
     place: str
     rollout: Rollout
@@ -33,7 +32,7 @@ class Dumped:
 
 @dataclass(frozen=True, kw_only=True)
 class Rescored:
-    """What came of judging again: one ``feedback`` for each of ``rows``; ``unreadable`` lines tell place and reason."""
+    """The result: one ``feedback`` for each of ``rows``, and place and reason of each ``unreadable`` line."""
 
     rows: Sequence[Dumped]
     feedback: Sequence[Feedback]
@@ -41,7 +40,7 @@ class Rescored:
 
     @property
     def changed(self) -> list[tuple[Dumped, Feedback]]:
-        """Rows whose verdict or score is another one."""
+        """Rows with a changed verdict or score."""
         return [
             (row, new)
             for row, new in zip(self.rows, self.feedback, strict=True)
@@ -49,12 +48,11 @@ class Rescored:
         ]
 
     def transitions(self) -> dict[str, dict[str, int]]:
-        """Counts by the verdict of then and the present one."""
+        """Counts by recorded and present verdict."""
         pairs = Counter((row.verdict, new.verdict) for row, new in zip(self.rows, self.feedback, strict=True))
         return {old.value: {new.value: pairs[old, new] for new in Verdict} for old in Verdict}
 
     def as_mapping(self) -> dict[str, Any]:
-        """Plain data."""
         return {
             "rollouts": len(self.rows),
             "score": {"old": fmean(row.score for row in self.rows), "new": fmean(new.score for new in self.feedback)},
@@ -65,49 +63,46 @@ class Rescored:
 
 
 def rescore(task: Task, files: Sequence[Path]) -> Rescored:
-    """Every readable row of the dumps judged by ``task``. Raises DataError when there is none."""
+    """Every readable row of the dumps, verified by ``task``. Raises DataError when there is none."""
     rows: list[Dumped] = []
     unreadable: list[str] = []
     for file in files:
-        for number, line in enumerate(_text(file).split("\n"), start=1):
+        for number, line in enumerate(_read_dump(file).split("\n"), start=1):
             if line.strip():
                 try:
                     rows.append(_dumped(json.loads(line), f"{file}, line {number}"))
                 except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-                    unreadable.append(f"{file}, line {number}: {_why(error)}")
+                    unreadable.append(f"{file}, line {number}: {_reason(error)}")
     if not rows:
-        told = unreadable[:10] or [f"{file}: empty" for file in files[:10]]
-        raise DataError(*told, "remedy: give a dump of rollouts as a run writes it, rollouts/step-*.jsonl")
+        faults = unreadable[:10] or [f"{file}: empty" for file in files[:10]]
+        raise DataError(*faults, "remedy: give a dump of rollouts as a run writes it, rollouts/step-*.jsonl")
     rollouts = [row.rollout for row in rows]
     try:
         border.begin(task)(rollouts)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"the dumps are not of the task {type(task).__name__}: their answers cannot be read as its own ({error}); "
-            "give from_run=RUN, or the task that they are of"
+            f"the dumps are not of the task {type(task).__name__}: it cannot read their answers ({error}); give "
+            "from_run=RUN, or the task of the dumps"
         ) from error
     return Rescored(rows=rows, feedback=border.feedback(task, rollouts), unreadable=unreadable)
 
 
 def as_table(result: Rescored, shown: int) -> str:
-    """What a person reads: transitions, ``shown`` rows whose score changed most, lines that could not be read."""
-    told = result.as_mapping()
-    changed = sorted(told["changed"], key=lambda row: -abs(row["new_score"] - row["old_score"]))
+    """The result as text: transitions, the ``shown`` largest changes of a score, unreadable lines."""
+    data = result.as_mapping()
+    changed = sorted(data["changed"], key=lambda row: -abs(row["new_score"] - row["old_score"]))
     names = [verdict.value for verdict in Verdict]
-    rows = [("was \\ is", *names), *((old, *map(str, told["transitions"][old].values())) for old in names)]
+    rows = [("was \\ is", *names), *((old, *map(str, data["transitions"][old].values())) for old in names)]
     lines = ["  ".join([row[0].ljust(11), *(cell.rjust(11) for cell in row[1:])]) for row in rows]
-    score = told["score"]
-    lines += [
-        "",
-        f"{told['rollouts']} rollouts; mean score {score['old']:.4f} -> {score['new']:.4f}; {len(changed)} changed",
-    ]
-    lines += [_line(row) for row in changed[:shown]]
+    means = f"{data['score']['old']:.4f} -> {data['score']['new']:.4f}"
+    lines += ["", f"{data['rollouts']} rollouts; mean score {means}; {len(changed)} changed"]
+    lines += [_change_text(row) for row in changed[:shown]]
     lines += [f"... and {len(changed) - shown} more"] if len(changed) > shown else []
     lines += [f"unreadable: {fault}" for fault in result.unreadable]
     return "\n".join(lines)
 
 
-def _text(file: Path) -> str:
+def _read_dump(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -115,16 +110,17 @@ def _text(file: Path) -> str:
 
 
 def _dumped(row: Any, place: str) -> Dumped:
-    """A row of any version: fields of an example that we do not know are left out, new ones have their defaults."""
+    """A row of any version: unknown fields of an example are dropped, missing ones get their defaults."""
     if not isinstance(row, Mapping):
         raise ValueError(f"expected an object, got {type(row).__name__}")
     if not isinstance(row["problem"], Mapping):
         raise ValueError(f"problem: expected an object, got {type(row['problem']).__name__}")
     known = {field.name for field in fields(Example)}
-    example = Example(**{name: _plain(value) for name, value in row["problem"].items() if name in known})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["problem"].items()}
+    example = Example(**{name: value for name, value in values.items() if name in known})
     for name in ("id", "level", "question", "reference", "answer"):
         _string(getattr(example, name))
-    actions = (0,) * _count(row.get("tokens", 1))  # no verifier reads the tokens, but their number counts
+    actions = (0,) * _token_number(row.get("tokens", 1))  # no verifier reads the tokens, but their number matters
     nothing = (0.0,) * len(actions)
     prefix = tuple(row.get("prefix_tokens", ()))
     state = State(Problem(example, (), ()), prefix, row.get("origin"))
@@ -136,16 +132,10 @@ def _dumped(row: Any, place: str) -> Dumped:
     return Dumped(place=place, rollout=rollout, verdict=Verdict(row["verdict"]), score=score)
 
 
-def _count(value: Any) -> int:
-    """The number of tokens of a response."""
+def _token_number(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise ValueError(f"tokens: expected a whole number from 0 to {MOST_TOKENS}, got {value!r}")
     return value
-
-
-def _plain(value: Any) -> Any:
-    """What JSON made of a tuple, as a tuple."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _string(value: Any) -> str:
@@ -154,7 +144,7 @@ def _string(value: Any) -> str:
     return value
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"no JSON ({error.msg} at column {error.colno})"
     return f"no {error} in it" if isinstance(error, KeyError) else str(error)
@@ -174,6 +164,6 @@ def _change(row: Dumped, new: Feedback) -> dict[str, Any]:
     }
 
 
-def _line(change: Mapping[str, Any]) -> str:
+def _change_text(change: Mapping[str, Any]) -> str:
     scores = f"{change['old']} {change['old_score']:g} -> {change['new']} {change['new_score']:g}"
     return f"{change['id']}: {scores}: ...{' '.join(change['response_tail'].split())!r}"

@@ -1,4 +1,4 @@
-"""A search over values: Optuna chooses those of each job, hears of its accuracies, and ends jobs that fall behind."""
+"""A search over values: Optuna chooses those of each job, receives its accuracies, and prunes jobs that fall behind."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ STUDY = "study.journal"
 
 @dataclass(frozen=True, kw_only=True)
 class Optuna:
-    """How Optuna searches for the highest held-out accuracy.
+    """The settings of a search for the highest held-out accuracy.
 
     ``n_trials`` jobs; ``sampler`` chooses values: "tpe" (Bergstra et al., NeurIPS 2011) after ``startup_trials`` random
-    ones, or always "random". ``pruner`` "median" ends a job whose best accuracy so far is below the median of the
-    others' at the same step, as soon as ``startup_trials`` have ended. ``params`` maps keys to values as the command
-    line has them: ``choice(a,b)``, ``range(1,9)``, ``interval(0,1)``, ``tag(log, interval(1e-4,1e-2))``.
+    ones, or always "random". ``pruner`` "median" ends a job when its best accuracy is below the median of the others at
+    the same step, after ``startup_trials`` have ended. ``params`` maps keys to values in the syntax of the command
+    line: ``choice(a,b)``, ``range(1,9)``, ``interval(0,1)``, ``tag(log, interval(1e-4,1e-2))``.
     """
 
     n_trials: int
@@ -36,7 +36,7 @@ class Optuna:
             raise ValueError(f"seed: expected 0 or more, got {self.seed}")
 
     def open(self, folder: Path, number: int) -> Any:
-        """The study in the sweep's directory, for job ``number``: each draws with a seed of its own."""
+        """The study in the sweep's directory, with a different seed for each job ``number``."""
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -56,7 +56,7 @@ class Optuna:
 
         if self.sampler == "random":
             return RandomSampler(seed)
-        # Running jobs count as bad ones, so that no two look at the same place.
+        # Running jobs count as bad ones, so that no two try the same values.
         return TPESampler(n_startup_trials=self.startup_trials, constant_liar=True, seed=seed)
 
     def _pruner(self) -> Any:
@@ -66,29 +66,28 @@ class Optuna:
 
 
 class Trial:
-    """One job's values, and what Optuna hears of it."""
+    """The values of one job, and the reports of it to Optuna."""
 
     def __init__(self, study: Any, space: Mapping[str, str], number: int | None) -> None:
         """The study's trial ``number``, which was interrupted, or a new one with values from ``space``."""
-        from optuna.trial import Trial as Told
+        from optuna.trial import Trial as OptunaTrial
 
         distributions = {key: distribution(f"{key}={text}") for key, text in space.items()}
         self._study = study
-        self._trial = study.ask(distributions) if number is None else Told(study, study.trials[number]._trial_id)
+        known = None if number is None else OptunaTrial(study, study.trials[number]._trial_id)
+        self._trial = known or study.ask(distributions)
         self._seen = 0
 
     @property
     def number(self) -> int:
-        """The trial's number in the study."""
         return int(self._trial.number)
 
     @property
     def overrides(self) -> list[str]:
-        """Its values, as the command line has them."""
         return [f"{key}={value}" for key, value in self._trial.params.items()]
 
     def falls_behind(self, run: Path) -> bool:
-        """Tell the run's evaluations so far; whether the pruner would end it."""
+        """Report the run's last evaluation if it is new; returns whether to prune the run."""
         path = run / "evaluations.jsonl"
         size = path.stat().st_size if path.exists() else 0
         if size == self._seen:
@@ -101,7 +100,7 @@ class Trial:
         return bool(self._trial.should_prune())
 
     def end(self, state: str, accuracy: float | None) -> None:
-        """Tell how the job ended; one that was interrupted may go on."""
+        """Report the end of the job, unless it was interrupted and may continue."""
         from optuna.trial import TrialState
 
         if state == "finished" and accuracy is not None:
@@ -111,7 +110,7 @@ class Trial:
 
 
 def distribution(text: str) -> Any:
-    """Optuna's distribution of the values that an override takes; ValueError for one that takes none in turn."""
+    """Optuna's distribution over the values of an override; ValueError for an override with a single value."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     override = parsed(text)

@@ -1,4 +1,4 @@
-"""What is known of a sweep and of each of its jobs: files in the sweep's directory, and a table for people."""
+"""The records of a sweep and its jobs: files in the sweep's directory, and a table."""
 
 import json
 import re
@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rrl.processes.stopping import asked_to_stop
+from rrl.processes.stopping import stop_requested
 from rrl.records.files import accuracy_of
 from rrl.records.run_directory import write_json
 from rrl.records.secrecy import referenced
 
 OVER = ("finished", "pruned")
-"""States of jobs that have nothing left to do."""
+"""States of completed jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What all jobs of a sweep share: ``sweep.json``.
+    """The content of ``sweep.json``, which all jobs share.
 
-    ``program`` is run for each job, ``fixed`` are the keys that all jobs have alike, ``devices`` are lent to jobs (null
-    where a cluster hands them out). ``search`` has the settings of ``search.Optuna`` and the values it chooses among;
+    ``program`` runs each job, ``fixed`` are the keys with one value for all jobs, ``devices`` are leased to jobs (null
+    where a cluster assigns them). ``search`` has the settings of ``search.Optuna`` and the values it chooses among;
     null where all combinations are run.
     """
 
@@ -34,25 +34,24 @@ class Sweep:
 
     @property
     def jobs(self) -> Path:
-        """Where records and logs of the jobs lie."""
+        """The folder of the jobs' records and logs."""
         return Path(self.folder) / "jobs"
 
     def stops(self) -> int:
-        """Whether the sweep was asked to stop (1), and its running jobs to be killed (2)."""
-        return asked_to_stop(Path(self.folder))
+        """1: a stop of the sweep is requested; 2: killing its running jobs is; else 0."""
+        return stop_requested(Path(self.folder))
 
-    def leaves(self, job: "Job") -> bool:
-        """Whether the job stays as it is when the sweep goes on; what failed in a search has told what it could."""
+    def leaves(self, job: "SweepJob") -> bool:
+        """Whether a resumed sweep leaves the job as it is: completed jobs, and in a search failed ones."""
         return job.state in OVER or (self.search is not None and job.state == "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A job as ``jobs/<name>.json`` has it.
+class SweepJob:
+    """The content of ``jobs/<name>.json``.
 
-    ``state`` is waiting, running, finished, pruned (by a search), failed, interrupted or not started.
-    ``overrides`` are those that differ between jobs; times are seconds since 1970; ``trial`` is the number of its
-    trial in a search.
+    ``state`` is waiting, running, finished, pruned (by a search), failed, interrupted or not started. ``overrides`` are
+    those that differ between jobs; times are seconds since 1970; ``trial`` is the job's number in a search.
     """
 
     name: str
@@ -71,36 +70,35 @@ class Job:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """The sweep that was started in a folder."""
     return Sweep(folder=str(folder), **json.loads((folder / "sweep.json").read_text(encoding="utf-8")))
 
 
 def write_sweep(sweep: Sweep) -> None:
-    """Write ``sweep.json``; secrets of the command by reference, so that the sweep can go on by it."""
+    """Write ``sweep.json``, with references to secrets, so that the sweep can be resumed from it."""
     record = asdict(sweep) | {"command": referenced(sweep.command)}
     write_json(Path(sweep.folder) / "sweep.json", {k: v for k, v in record.items() if k != "folder"})
 
 
-def read_jobs(folder: Path) -> list[Job]:
-    """All jobs of a sweep that are known so far, in their order."""
+def read_jobs(folder: Path) -> list[SweepJob]:
+    """All recorded jobs of a sweep, in their order."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "jobs").glob("*.json")]
-    return sorted((Job(**record) for record in records), key=lambda job: int(job.name.partition("_")[0]))
+    return sorted((SweepJob(**record) for record in records), key=lambda job: int(job.name.partition("_")[0]))
 
 
-def read_job(sweep: Sweep, number: int) -> Job | None:
-    """The job of this number, if there is a record of it."""
+def read_job(sweep: Sweep, number: int) -> SweepJob | None:
+    """The recorded job of this number, if any."""
     paths = [path for mark in ("", "_*") for path in sweep.jobs.glob(f"{number}{mark}.json")]
-    return Job(**json.loads(paths[0].read_text(encoding="utf-8"))) if paths else None
+    return SweepJob(**json.loads(paths[0].read_text(encoding="utf-8"))) if paths else None
 
 
-def write_job(sweep: Sweep, job: Job) -> Job:
-    """Write ``jobs/<name>.json``; the job itself."""
+def write_job(sweep: Sweep, job: SweepJob) -> SweepJob:
+    """Write ``jobs/<name>.json``; returns the job."""
     write_json(sweep.jobs / f"{job.name}.json", asdict(job))
     return job
 
 
-def write_best(sweep: Sweep, jobs: Sequence[Job]) -> None:
-    """The finished job of the highest accuracy in ``best.json``; nothing where there is none."""
+def write_best(sweep: Sweep, jobs: Sequence[SweepJob]) -> None:
+    """Write the finished job of the highest accuracy, if any, into ``best.json``."""
     found = [(job.accuracy, job) for job in jobs if job.state == "finished" and job.accuracy is not None]
     if found:
         accuracy, job = max(found, key=lambda pair: pair[0])
@@ -108,50 +106,48 @@ def write_best(sweep: Sweep, jobs: Sequence[Job]) -> None:
         write_json(Path(sweep.folder) / "best.json", content)
 
 
-def name(number: int, overrides: Sequence[str]) -> str:
-    """A job's folder: its number and what differs, in characters that no shell or override has to quote."""
-    told = [re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-") for text in overrides]
-    return "_".join([str(number), *told])[:120]
+def job_name(number: int, overrides: Sequence[str]) -> str:
+    """A job's folder: its number and overrides, in characters that neither shells nor overrides quote."""
+    texts = [re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-") for text in overrides]
+    return "_".join([str(number), *texts])[:120]
 
 
-def report(jobs: Sequence[Job], folder: Path) -> str:
-    """All jobs as a table, and the reason and log of each that did not finish."""
+def report(jobs: Sequence[SweepJob], folder: Path) -> str:
+    """All jobs as a table, and the reason and log of each unfinished one."""
     if not jobs:
         return "no job was started"
     rows = [("job", "overrides", "state", "accuracy", "reward", "seconds")]
     rows += [
-        (job.name, " ".join(job.overrides), job.state, _number(job.accuracy), _number(job.reward), _seconds(job))
+        (job.name, " ".join(job.overrides), job.state, _decimals(job.accuracy), _decimals(job.reward), _duration(job))
         for job in jobs
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     bad = [job for job in jobs if job.state not in OVER]
-    reasons = [f"  {job.name}: {job.state}: {_reason(job, folder / 'jobs' / f'{job.name}.log')}" for job in bad]
+    reasons = [f"  {job.name}: {job.state}: {_reason_and_log(job, folder / 'jobs' / f'{job.name}.log')}" for job in bad]
     return "\n".join(["", *lines, *([f"\n{len(bad)} of {len(jobs)} jobs did not finish:", *reasons] if bad else [])])
 
 
-def _number(value: float | None) -> str:
+def _decimals(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _seconds(job: Job) -> str:
+def _duration(job: SweepJob) -> str:
     return "-" if job.started is None or job.ended is None else f"{job.ended - job.started:.0f}"
 
 
-def _reason(job: Job, log: Path) -> str:
+def _reason_and_log(job: SweepJob, log: Path) -> str:
     orphan = f"; process {job.pid} on {job.host} may still run" if job.pid else ""
     return (job.reason or f"its launcher ended before it{orphan}") + (f" ({log})" if job.started else "")
 
 
 def last_accuracy(folder: Path) -> float | None:
-    """The held-out accuracy of a finished run: of its last evaluation, sampled if there is such, else greedy."""
+    """The held-out accuracy in a finished run's last evaluation, as ``accuracy_of``."""
     path = folder / "result.json"
-    if not path.is_file():
-        return None
-    return accuracy_of(json.loads(path.read_text(encoding="utf-8"))["after"])
+    return accuracy_of(json.loads(path.read_text(encoding="utf-8"))["after"]) if path.is_file() else None
 
 
 def last_line(path: Path) -> str:
-    """The last words of a log."""
+    """The last line of a log that is not blank."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

@@ -1,6 +1,6 @@
-"""One job of a sweep: ``rrl-train`` in a fresh process, on devices of its own.
+"""One job of a sweep: ``rrl-train`` in a new process, on leased devices.
 
-A launcher of Hydra calls ``run``, in whatever process it likes; everything comes back through the sweep's folder.
+A launcher of Hydra calls ``run_job``, in any process; the results are files in the sweep's folder.
 """
 
 import os
@@ -21,25 +21,24 @@ from rrl.records.files import write_whole
 from rrl.records.secrecy import hidden, redacted
 from rrl.records.status import read_state
 from rrl.study.search import Optuna, Trial
-from rrl.study.sweep_files import Job, Sweep, last_accuracy, last_line, name, read_job, read_sweep, write_job
+from rrl.study.sweep_files import Sweep, SweepJob, job_name, last_accuracy, last_line, read_job, read_sweep, write_job
 
-PAUSE = 0.2  # seconds between two looks at a process or a file
+PAUSE = 0.2  # seconds between two checks of a process or a file
 TRIAL = "trial"
 """The key by which Hydra counts the jobs of a search."""
 GROUP = "WANDB_RUN_GROUP"
-"""The environment variable with Weights & Biases' group, where the configuration names none."""
+"""The environment variable for Weights & Biases' group, used where the configuration has none."""
 
 
 def launch() -> None:
-    """Let Hydra expand ``sys.argv`` and hand each job to its launcher. A process of its own runs this."""
-    hand_out(run)
+    """Let Hydra expand ``sys.argv`` and pass each job to its launcher; runs in a separate process."""
+    hand_out(run_job)
 
 
-def run(config: Any) -> float | None:
-    """Hydra's task function: the job's held-out accuracy, or None where there is none.
+def run_job(config: Any) -> float | None:
+    """Hydra's task function: runs a job and returns its held-out accuracy, if any.
 
-    A job that came to its end in an earlier attempt is left alone. Never raises because a job failed, so that the
-    others go on.
+    Skips jobs that an earlier attempt completed. Does not raise for a failed job, so that the others continue.
     """
     folder, number, overrides = handed()
     hide_secrets(folder / "multirun.yaml")
@@ -52,16 +51,16 @@ def run(config: Any) -> float | None:
     chosen = [] if trial is None else trial.overrides
     if job is None:
         varied = [text for text in (*given, *chosen) if text.partition("=")[0] not in sweep.fixed]
-        job = Job(name=name(number, hidden(varied)), overrides=varied, state="waiting")
+        job = SweepJob(name=job_name(number, hidden(varied)), overrides=varied, state="waiting")
     job = replace(job, trial=None if trial is None else trial.number)
-    job = _finished(sweep, job, [*given, *chosen], devices_needed(config), trial)
+    job = _run(sweep, job, [*given, *chosen], devices_needed(config), trial)
     if trial is not None:
         trial.end(job.state, job.accuracy)
     return job.accuracy
 
 
-def _trial(sweep: Sweep, number: int, job: Job | None) -> Trial | None:
-    """The trial that chooses the job's values: the one it had, or a new one."""
+def _trial(sweep: Sweep, number: int, job: SweepJob | None) -> Trial | None:
+    """The trial that chooses the job's values: the recorded one, or a new one."""
     if sweep.search is None:
         return None
     study = Optuna(**sweep.search["settings"]).open(Path(sweep.folder), number)
@@ -69,38 +68,37 @@ def _trial(sweep: Sweep, number: int, job: Job | None) -> Trial | None:
 
 
 def hide_secrets(file: Path) -> None:
-    """Show secrets by their names in a file that Hydra has written."""
+    """Replace secrets by their names in a file that Hydra has written."""
     if file.is_file():
         write_whole(file, redacted(file.read_text(encoding="utf-8")).encode())
 
 
 def devices_needed(config: Mapping[str, Any]) -> int:
-    """How many devices a job with this configuration borrows: one a process; none where a hostfile names machines."""
+    """The number of devices that a job leases: one for each process; none with a hostfile."""
     launcher = config["launcher"]
     return int(launcher["num_processes"]) if launcher["hostfile"] is None else 0
 
 
-def _finished(sweep: Sweep, job: Job, overrides: Sequence[str], count: int, trial: Trial | None) -> Job:
-    """The job when it is over; its record is kept up to date meanwhile."""
+def _run(sweep: Sweep, job: SweepJob, overrides: Sequence[str], count: int, trial: Trial | None) -> SweepJob:
+    """Run the job and keep its record up to date; returns the ended job."""
     write_job(sweep, job)
-    lease = _borrow(sweep, count)
+    lease = _wait_for_devices(sweep, count)
     if lease is None:
         return write_job(sweep, replace(job, state="not started", reason="the sweep was stopped before"))
     try:
-        child = _start(sweep, job, overrides, lease)
+        child = _start_child(sweep, job, overrides, lease)
     finally:
-        lease.close()  # the child has the locks now
+        lease.close()  # the child holds the locks now
     host = socket.gethostname()
     job = replace(job, state="running", started=time.time(), host=host, pid=child.pid, devices=lease.devices)
     write_job(sweep, job)
-    behind = _attend(
-        child, sweep, None if trial is None else partial(trial.falls_behind, Path(sweep.folder) / job.name)
-    )
-    return write_job(sweep, _ended(sweep, job, child.wait(), pruned=behind))
+    falls_behind = None if trial is None else partial(trial.falls_behind, Path(sweep.folder) / job.name)
+    pruned = _wait_for_child(child, sweep, falls_behind)
+    return write_job(sweep, _ended_job(sweep, job, child.wait(), pruned=pruned))
 
 
-def _borrow(sweep: Sweep, count: int) -> Lease | None:
-    """Devices for the job, as soon as enough are free (none where there are none); None when the sweep is stopped."""
+def _wait_for_devices(sweep: Sweep, count: int) -> Lease | None:
+    """A lease of devices as soon as enough are free (empty without devices); None when the sweep is stopped."""
     while not sweep.stops():
         lease = take(sweep.devices, count) if sweep.devices else Lease((), ())
         if lease is not None:
@@ -109,19 +107,19 @@ def _borrow(sweep: Sweep, count: int) -> Lease | None:
     return None
 
 
-def _start(sweep: Sweep, job: Job, overrides: Sequence[str], lease: Lease) -> "subprocess.Popen[bytes]":
-    """The job's own process; in a session of its own, so that a terminal's Ctrl-C reaches it only through us."""
-    shown = {GROUP: os.environ.get(GROUP) or Path(sweep.folder).name}
+def _start_child(sweep: Sweep, job: SweepJob, overrides: Sequence[str], lease: Lease) -> "subprocess.Popen[bytes]":
+    """The job's process, in a new session, so that a terminal's Ctrl-C does not reach it directly."""
+    environment = {**os.environ, GROUP: os.environ.get(GROUP) or Path(sweep.folder).name}
     if lease.devices:
-        shown["CUDA_VISIBLE_DEVICES"] = ",".join(lease.devices)
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(lease.devices)
     with (sweep.jobs / f"{job.name}.log").open("ab") as log:
         return subprocess.Popen(
-            # A job that a cluster took away and started anew goes on where it saved.
+            # With resume=auto, a job that a cluster pre-empted and restarted continues from its last checkpoint.
             [*sweep.program, *overrides, f"run.dir={quoted(Path(sweep.folder) / job.name)}", "resume=auto"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **shown},
+            env=environment,
             pass_fds=lease.descriptors,
             start_new_session=True,
         )
@@ -132,38 +130,31 @@ def quoted(path: Path) -> str:
     return "'" + re.sub(r"(\\*)(?='|$)", r"\1\1", str(path)).replace("'", "\\'") + "'"
 
 
-def _attend(child: "subprocess.Popen[bytes]", sweep: Sweep, falls_behind: Callable[[], bool] | None) -> bool:
-    """Wait for the child's end; whether it was asked to end because it falls behind.
+def _wait_for_child(child: "subprocess.Popen[bytes]", sweep: Sweep, falls_behind: Callable[[], bool] | None) -> bool:
+    """Wait for the child's end; returns whether it was pruned.
 
-    When the sweep is asked to stop, it gets one SIGTERM, and SIGKILL when asked again.
+    At the first request to stop the sweep it gets SIGTERM, at the second SIGKILL.
     """
-    told, behind = 0, False
+    stopping, pruned = 0, False
     try:
         while child.poll() is None:
-            asked = sweep.stops()
-            if asked > told:
-                _tell(child, asked)
-            told = asked
-            if falls_behind is not None and not behind and not told and falls_behind():
-                behind = True
+            requested = sweep.stops()
+            if requested > stopping:
+                os.killpg(child.pid, signal.SIGKILL) if requested == 2 else child.terminate()
+            stopping = requested
+            if falls_behind is not None and not pruned and not stopping and falls_behind():
+                pruned = True
                 child.terminate()
             time.sleep(PAUSE)
-        return behind and not told
+        return pruned and not stopping
     finally:  # a cluster's time limit ends this process by an exception: the child saves first
-        if child.poll() is None and not told:
+        if child.poll() is None and not stopping:
             child.terminate()
         child.wait()
 
 
-def _tell(child: "subprocess.Popen[bytes]", asked: int) -> None:
-    if asked == 1:
-        child.terminate()
-    else:
-        os.killpg(child.pid, signal.SIGKILL)
-
-
-def _ended(sweep: Sweep, job: Job, code: int, *, pruned: bool) -> Job:
-    """The job with how it ended and what it brought."""
+def _ended_job(sweep: Sweep, job: SweepJob, code: int, *, pruned: bool) -> SweepJob:
+    """The job with its end and results."""
     folder = Path(sweep.folder) / job.name
     run = read_state(folder)
     job = replace(job, ended=time.time(), exit_code=code, reward=run.reward)
@@ -172,7 +163,7 @@ def _ended(sweep: Sweep, job: Job, code: int, *, pruned: bool) -> Job:
     if code == 130 and pruned:
         return replace(job, state="pruned", reason="its accuracy fell behind that of other trials")
     if code == 130 or sweep.stops():
-        remedy = f"goes on by rrl-train resume={folder}" if run.checkpoint else "nothing was saved"
+        remedy = f"continue: rrl-train resume={folder}" if run.checkpoint else "nothing was saved"
         return replace(job, state="interrupted", reason=remedy)
     if code < 0:
         return replace(job, state="failed", reason=f"killed by {signal.Signals(-code).name}")

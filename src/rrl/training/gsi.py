@@ -130,7 +130,7 @@ class GSI(Loop):
         guidance = self.settings.guidance
         if guidance is None:
             return None
-        return border.helped(guidance, self.origin.problems[number], self.position.round - 1, self.limits)
+        return border.guided_state(guidance, self.origin.problems[number], self.position.round - 1, self.limits)
 
     def _begin_tuning(self) -> None:
         """Back to the model that the run began with, to learn everything that was kept in a new order."""

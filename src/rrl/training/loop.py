@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rrl.collate import micro_batches
 from rrl.contracts import border
-from rrl.contracts.breaches import Limits
+from rrl.contracts.breaches import StateLimits
 from rrl.errors import ConfigError, DivergenceError
 from rrl.interfaces import (
     DependsOnTask,
@@ -100,7 +100,7 @@ class Loop(ABC):
     micro_batch_size: int
     seed: int
     clock: Clock
-    limits: Limits
+    limits: StateLimits
     global_step: int = field(init=False, default=0)
     tokens_generated: int = field(init=False, default=0)
     tokens_trained: int = field(init=False, default=0)
@@ -193,7 +193,7 @@ class Loop(ABC):
             for name, value in metrics.items():
                 sums[name] += value
         told, metrics = self.policy.step(), summed(sums)
-        border.apart(self.objective, metrics, told)
+        border.refuse_taken(self.objective, metrics, told)
         return {**metrics, **told}
 
     def costs(self) -> Metrics:

@@ -146,7 +146,7 @@ class Trainer(Loop):
             feedback, metrics = self._judge(rollouts)
             rollouts, feedback = self._trainable(rollouts, feedback)
             metrics |= border.observed("reward", self.reward, metrics, rollouts, feedback)
-            rewards = [border.pay(self.reward, r, f) for r, f in zip(rollouts, feedback, strict=True)]
+            rewards = [border.token_rewards(self.reward, r, f) for r, f in zip(rollouts, feedback, strict=True)]
             agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
 
         # Gather what policy, critic and frozen reference thought, then assign credit.
@@ -166,7 +166,7 @@ class Trainer(Loop):
         with self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
             improved = self._improve(border.experience(self.objective, rollouts, batch))
-            border.apart(self.objective, improved, metrics)
+            border.refuse_taken(self.objective, improved, metrics)
             metrics |= improved
         self.global_step += 1
         return metrics

@@ -192,7 +192,7 @@ class Retrospective(StateSampler):
         """Add the states that the rule finds along a whole response to the prompt; whether it found any."""
         cuts = border.cuts(self.selection, scored, legal, self._rng)
         for cut in cuts:
-            score = border.promise(self.selection, scored, cut)
+            score = border.cut_score(self.selection, scored, cut)
             self.buffer.add(
                 start.problem.id, response[:cut], source=source, score=score, step=self._step, version=version,
                 parent=start.origin,
@@ -203,7 +203,7 @@ class Retrospective(StateSampler):
         stored = list(self.buffer)
         states = [State(self._problems[s.problem_id], s.prefix) for s in stored]
         for state, scored in zip(stored, self._inspect(states), strict=True):
-            state.score_now = border.promise(self.selection, scored, len(state.prefix))
+            state.score_now = border.cut_score(self.selection, scored, len(state.prefix))
 
     def _metrics(self) -> Metrics:
         stored = list(self.buffer)

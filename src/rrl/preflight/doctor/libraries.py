@@ -1,4 +1,4 @@
-"""What rrl-doctor looks at. Libraries are imported in other processes only, where a broken one does no harm."""
+"""The checks of rrl-doctor. Libraries are imported in other processes only, so that a broken one is harmless."""
 
 import importlib.metadata as metadata
 import os
@@ -15,7 +15,7 @@ from rrl.preflight.doctor.report import Check, Finding, fine, limited, missing
 from rrl.processes.machine import cpus, in_words, main_memory
 
 MODULES = {"hydra-core": "hydra"}
-"""What is imported under another name than it is installed by."""
+"""Modules with another name than their package."""
 NEEDED = ("transformers", "hydra-core", "omegaconf", "tqdm", "matplotlib", "datasets")
 BY_CHOICE = {
     "peft": ("policy.lora", "rrl[lora]"),
@@ -24,11 +24,11 @@ BY_CHOICE = {
     "hydra-submitit-launcher": ("a sweep on a SLURM cluster", "rrl[sweep]"),
     "hydra-optuna-sweeper": ("a sweep that searches", "rrl[sweep]"),
 }
-"""What needs each library, and the extra that brings it."""
+"""The feature that needs each library, and the extra that installs it."""
 
 
 def checks(*, deep: bool) -> Mapping[str, Check]:
-    """Everything in the order of the report; ``deep`` also starts processes, trains a step and asks the hub."""
+    """All checks in the order of the report; ``deep`` also starts processes, trains a step and contacts the hub."""
     return {
         "python": python,
         "torch": torch,
@@ -45,12 +45,11 @@ def checks(*, deep: bool) -> Mapping[str, Check]:
 
 
 def python() -> list[Finding]:
-    """The interpreter."""
     return [fine("python", f"{platform.python_version()}, {sys.executable}", needed=True)]
 
 
 def torch() -> list[Finding]:
-    """torch, what it can compute on, and in which precision."""
+    """torch, its devices and their precisions."""
     facts, error = probe("torch")
     memory = main_memory()
     machine = f"{cpus()} processors, {in_words(memory.free)} of {in_words(memory.total)} free"
@@ -59,7 +58,7 @@ def torch() -> list[Finding]:
         return [fault, fine("devices", machine)]
     build = f"for CUDA or ROCm {facts['build']}" if facts["build"] else "for the CPU"
     return [
-        _fitting("torch", facts["version"], f", built {build}", needed=True),
+        _in_range("torch", facts["version"], f", built {build}", needed=True),
         _devices(machine, facts),
         _precisions(facts),
     ]
@@ -70,13 +69,13 @@ def _devices(machine: str, facts: Mapping[str, Any]) -> Finding:
     detail = "; ".join([machine, *gpus] if gpus else [machine, "no accelerator"])
     if gpus or not (facts["build"] or shutil.which("nvidia-smi")):
         return fine("devices", detail)
-    why = "torch is built for accelerators, or there is a driver of one, but torch sees none: all runs on the CPU"
+    why = "torch is built for accelerators, or there is a driver, but torch finds none: everything runs on the CPU"
     return limited("devices", detail, why, "nvidia-smi; echo $CUDA_VISIBLE_DEVICES; is torch built for CUDA?")
 
 
 def _precisions(facts: Mapping[str, Any]) -> Finding:
-    """What bfloat16 is worth, as measured."""
-    units = "" if facts["gpus"] else f" ({', '.join(_units()) or 'the processor has no unit for it'})"
+    """The precisions, with the measured speed of bfloat16."""
+    units = "" if facts["gpus"] else f" ({', '.join(_bfloat16_flags()) or 'the processor has no unit for it'})"
     if not facts["bfloat16"]:
         return limited("precisions", "float32 alone", "the accelerator has no bfloat16", "keep policy.dtype=float32")
     detail = f"float32; bfloat16 multiplies matrices {facts['speedup']:.2g} x as fast{units}"
@@ -85,8 +84,8 @@ def _precisions(facts: Mapping[str, Any]) -> Finding:
     return limited("precisions", detail, "bfloat16 saves memory here, but no time", "keep policy.dtype=float32")
 
 
-def _units() -> list[str]:
-    """What this processor has for bfloat16."""
+def _bfloat16_flags() -> list[str]:
+    """The flags of this processor for bfloat16."""
     try:
         flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
     except OSError:
@@ -95,29 +94,28 @@ def _units() -> list[str]:
 
 
 def deepspeed(*, deep: bool) -> list[Finding]:
-    """Whether it can be imported and, by ``deep``, trained with at each ZeRO stage."""
+    """Whether DeepSpeed can be imported and, if ``deep``, trains at each ZeRO stage."""
     facts, error = probe("deepspeed")
     remedy = f"pip install 'deepspeed{_range('deepspeed')}'"
     if not facts:
         return [missing("deepspeed", "cannot be imported", error, remedy, needed=True)]
     if not deep:
-        return [_fitting("deepspeed", facts["version"], "; rrl-doctor --deep trains with it", needed=True)]
+        return [_in_range("deepspeed", facts["version"], "; rrl-doctor --deep trains with it", needed=True)]
     stages, error = probe("zero")
     faults = [f"policy.zero_stage={stage}: {why}" for stage, why in stages.items() if why]
     if faults or error:
-        tell = missing if error or stages["0"] else limited
-        return [tell("deepspeed", facts["version"], error or "; ".join(faults), remedy, needed=True)]
-    return [_fitting("deepspeed", facts["version"], ", trains at ZeRO stages 0 to 3", needed=True)]
+        finding = missing if error or stages["0"] else limited
+        return [finding("deepspeed", facts["version"], error or "; ".join(faults), remedy, needed=True)]
+    return [_in_range("deepspeed", facts["version"], ", trains at ZeRO stages 0 to 3", needed=True)]
 
 
 def libraries() -> list[Finding]:
-    """Whether each is installed, can be imported and is of a version that fits; Hydra finds its plugins by itself."""
+    """Whether each library is installed, can be imported and has a suitable version; Hydra imports its own plugins."""
     names = (*NEEDED, *BY_CHOICE)
-    tried = [
-        MODULES.get(name, name) for name in names if _version(name) and not name.endswith(("-launcher", "-sweeper"))
-    ]
+    plugins = ("-launcher", "-sweeper")
+    tried = [MODULES.get(name, name) for name in names if _version(name) and not name.endswith(plugins)]
     faults, crash = probe("imports", *tried)
-    if crash:  # and took the others with it: one by one
+    if crash:  # of all imports: try them one by one
         alone = {name: probe("imports", name) for name in tried}
         faults = {name: error or found[name] for name, (found, error) in alone.items()}
     return [_library(name, faults.get(MODULES.get(name, name)) or "") for name in names]
@@ -125,46 +123,46 @@ def libraries() -> list[Finding]:
 
 def _library(name: str, fault: str) -> Finding:
     version, needed = _version(name), name in NEEDED
-    purpose, brought_by = BY_CHOICE.get(name, ("every run", f"{name}{_range(name)}"))
-    remedy = f"pip install '{brought_by}'"
+    purpose, requirement = BY_CHOICE.get(name, ("every run", f"{name}{_range(name)}"))
+    remedy = f"pip install '{requirement}'"
     if version is None:
         return missing(name, "not installed", f"{purpose} needs it", remedy, needed=needed)
     if fault:
         return missing(name, f"{version}, cannot be imported", fault, remedy, needed=needed)
-    return _fitting(name, version, "", needed=needed)
+    return _in_range(name, version, "", needed=needed)
 
 
 def vllm() -> list[Finding]:
-    """Whether it is installed beside libraries that it agrees with."""
+    """Whether vLLM is installed, with compatible libraries."""
     version = _version("vllm")
     if version is None:
-        why = "nothing of this version needs it: engine=hf writes with transformers"
-        return [missing("vllm", "not installed", why, "pip install vllm, in an environment of its own")]
+        why = "this version does not use it: engine=hf generates with transformers"
+        return [missing("vllm", "not installed", why, "pip install vllm, in a separate environment")]
     clashes = _clashes("vllm")
     if clashes:
-        return [limited("vllm", version, f"it wants {', '.join(clashes)}", "install it in an environment of its own")]
+        return [limited("vllm", version, f"it needs {', '.join(clashes)}", "install it in a separate environment")]
     return [fine("vllm", version)]
 
 
 def wandb() -> list[Finding]:
-    """Whether logger=wandb reaches its server."""
+    """Whether logger=wandb can reach its server."""
     version = _version("wandb")
     if version is None:
         return [missing("wandb", "not installed", "logger=wandb needs it", f"pip install 'wandb{_range('wandb')}'")]
     if os.environ.get("WANDB_API_KEY"):
         return [fine("wandb", f"{version}, WANDB_API_KEY is set")]
     why = "there is no WANDB_API_KEY in the environment: logger=wandb writes below the run's directory only"
-    return [limited("wandb", f"{version}, offline", why, "export WANDB_API_KEY=..., or send runs later by wandb sync")]
+    remedy = "export WANDB_API_KEY=..., or upload runs later with wandb sync"
+    return [limited("wandb", f"{version}, offline", why, remedy)]
 
 
-def _fitting(name: str, version: str, more: str, *, needed: bool) -> Finding:
-    """Of a library that works: whether its version is in the range that this project is made for."""
-    wanted = _range(name)
-    clash = any(each.startswith(f"{name}{wanted} ") for each in _clashes("rrl"))
-    if not clash:
+def _in_range(name: str, version: str, more: str, *, needed: bool) -> Finding:
+    """For a library that works: whether its version is in the range of this project."""
+    wanted = f"{name}{_range(name)}"
+    if not any(clash.startswith(f"{wanted} ") for clash in _clashes("rrl")):
         return fine(name, f"{version}{more}", needed=needed)
-    why = f"this project is made for {name}{wanted}"
-    return limited(name, f"{version}{more}", why, f"pip install '{name}{wanted}'", needed=needed)
+    why, remedy = f"this project requires {wanted}", f"pip install '{wanted}'"
+    return limited(name, f"{version}{more}", why, remedy, needed=needed)
 
 
 def _version(name: str) -> str | None:
@@ -175,12 +173,12 @@ def _version(name: str) -> str | None:
 
 
 def _range(name: str) -> str:
-    """The versions of a library that this project asks for, as in ``>=2.6``."""
+    """The versions of a library that this project requires, as in ``>=2.6``."""
     return next((str(each.specifier) for each in _requirements("rrl") if each.name == name), "")
 
 
 def _clashes(package: str) -> list[str]:
-    """What a package asks for and finds in another version; what is not installed at all is no clash."""
+    """The requirements of a package that are installed in another version."""
     found = [(each, _version(each.name)) for each in _requirements(package)]
     return [
         f"{each.name}{each.specifier} (there is {version})"
@@ -190,7 +188,7 @@ def _clashes(package: str) -> list[str]:
 
 
 def _requirements(package: str) -> list[Any]:
-    """What a package asks for here, extras included."""
+    """The requirements of a package on this machine, extras included."""
     from packaging.requirements import Requirement
 
     if _version(package) is None:

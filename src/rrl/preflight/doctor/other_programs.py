@@ -1,4 +1,4 @@
-"""Other programs, asked with patience: what they print or, in a line, why they failed."""
+"""Other programs, run with a time limit: their output or, in one line, why they failed."""
 
 import json
 import os
@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PATIENCE = 300
-"""Seconds that a program may take."""
+"""The time limit of a program, in seconds."""
 
 
 def probe(name: str, *arguments: str) -> tuple[dict[str, Any], str]:
-    """What the program ``name`` of ``probes.py`` found in a process of its own, or nothing and why."""
-    printed, error = ask([sys.executable, "-m", "rrl.preflight.doctor.probes", name, *arguments])
+    """The result of the program ``name`` of ``probes.py``, or nothing and the reason."""
+    printed, error = output_of([sys.executable, "-m", "rrl.preflight.doctor.probes", name, *arguments])
     return ({}, error) if printed is None else (json.loads(printed.splitlines()[-1]), "")
 
 
-def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str | None, str]:
-    """What a command prints, or None and why it failed."""
+def output_of(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str | None, str]:
+    """The output of a command, or None and why it failed."""
     try:
         done = subprocess.run(
             command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=PATIENCE

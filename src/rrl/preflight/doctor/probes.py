@@ -1,6 +1,6 @@
-"""Small programs that rrl-doctor runs in processes of their own, where a broken library can do no harm to its report.
+"""Small programs that rrl-doctor runs in separate processes, so that a broken library cannot stop its report.
 
-``python -m rrl.preflight.doctor.probes NAME`` prints what it found as one line of JSON, the last of its output.
+``python -m rrl.preflight.doctor.probes NAME`` prints its result as one line of JSON, the last of its output.
 """
 
 import json
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rrl.processes.environment import PROBE
+from rrl.records.texts import one_line
 
 SIZES = {"cpu": 512, "cuda": 4096}
-"""Rows of the matrices whose products are timed: enough for starting a product to be a small part of it."""
+"""Rows of the multiplied matrices: large enough that the start of a product takes a small part of the time."""
 
 
 def torch_facts() -> dict[str, Any]:
-    """Version and build of torch, its accelerators, and how many times the speed of float32 bfloat16 has here."""
+    """Version and build of torch, its accelerators, and the speed of bfloat16 relative to float32."""
     import torch
 
     from rrl.processes.machine import accelerators
@@ -29,12 +30,12 @@ def torch_facts() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [room._asdict() for room in accelerators()],
         "bfloat16": device == "cpu" or torch.cuda.is_bf16_supported(),
-        "speedup": _seconds(torch.float32, device) / _seconds(torch.bfloat16, device),
+        "speedup": _product_seconds(torch.float32, device) / _product_seconds(torch.bfloat16, device),
     }
 
 
-def _seconds(dtype: Any, device: str) -> float:
-    """The shortest of five products of two matrices."""
+def _product_seconds(dtype: Any, device: str) -> float:
+    """The shortest time of five products of two matrices."""
     import torch
 
     matrix = torch.ones(SIZES[device], SIZES[device], dtype=dtype, device=device)
@@ -47,10 +48,10 @@ def _seconds(dtype: Any, device: str) -> float:
 
 
 def deepspeed_facts() -> dict[str, Any]:
-    """The version of a DeepSpeed that can be imported, its launcher with it."""
+    """The version of DeepSpeed, after importing it and its launcher."""
     from importlib import import_module
 
-    import_module("rrl.processes.distributed")  # tells DeepSpeed of a machine without accelerators
+    import_module("rrl.processes.distributed")  # sets DeepSpeed's accelerator on a machine without any
     import_module("deepspeed.launcher.runner")
     return {"version": import_module("deepspeed").__version__}
 
@@ -64,13 +65,13 @@ def imports() -> dict[str, Any]:
         try:
             import_module(name)
             found[name] = None
-        except Exception as error:  # whatever it is, it is what the report is about
-            found[name] = _told(error)
+        except Exception as error:  # of any kind: it is the result
+            found[name] = one_line(error)
     return found
 
 
 def talk() -> dict[str, Any]:
-    """All processes that were started together add up their numbers; ``PROBE`` names the file for the result."""
+    """The sum of the numbers of all processes started together; rank 0 writes it to the file that PROBE names."""
     import torch
 
     from rrl.processes.distributed import device, leave_process_group, rank, start_process_group, world_size
@@ -86,7 +87,7 @@ def talk() -> dict[str, Any]:
 
 
 def zero() -> dict[str, Any]:
-    """One optimiser step of a tiny policy at each ZeRO stage; a stage that fails says why."""
+    """One optimiser step of a tiny policy at each ZeRO stage: the error of the stage, or None."""
     from rrl.training.models import TinyLlama
 
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -96,13 +97,9 @@ def zero() -> dict[str, Any]:
         try:
             _step(model, stage)
             found[str(stage)] = None
-        except Exception as error:  # whatever it is, it is what the report is about
-            found[str(stage)] = _told(error)
+        except Exception as error:  # of any kind: it is the result
+            found[str(stage)] = one_line(error)
     return found
-
-
-def _told(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _step(model: Any, stage: Any) -> None:
@@ -127,8 +124,8 @@ def _step(model: Any, stage: Any) -> None:
     policy.step()
 
 
-def sandbox() -> dict[str, Any]:
-    """The isolation that works for programs that a model writes, why no better one does, what they can get at."""
+def sandbox_facts() -> dict[str, Any]:
+    """The best isolation that works for a model's programs, why no better one does, and what they can reach."""
     from rrl.sandbox.isolation import REACHES, choose, reached
     from rrl.sandbox.limits import Limits
 
@@ -141,13 +138,9 @@ def sandbox() -> dict[str, Any]:
 
 
 PROBES = {
-    "torch": torch_facts,
-    "deepspeed": deepspeed_facts,
-    "imports": imports,
-    "talk": talk,
-    "zero": zero,
-    "sandbox": sandbox,
-}
+    "torch": torch_facts, "deepspeed": deepspeed_facts, "imports": imports, "talk": talk, "zero": zero,
+    "sandbox": sandbox_facts,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

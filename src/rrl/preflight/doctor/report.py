@@ -1,4 +1,4 @@
-"""What is usable on this machine and, for what is not, why, and how to mend it."""
+"""The report of rrl-doctor: what is usable on this machine, and reasons and remedies for what is not."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,14 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from rrl.records.texts import one_line
+
 Status = Literal["ok", "limited", "missing"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
-    """What was found of one thing: ``needed`` is what the embedded task cannot run without.
+    """The result of a check; ``needed`` means that the built-in task cannot run without it.
 
-    ``why`` says what follows when it is not ok, ``mend`` what to do about it, a command where there is one.
+    Unless the state is ok, ``why`` is the reason or consequence and ``remedy`` the fix, a command where there is one.
     """
 
     what: str
@@ -21,7 +23,7 @@ class Finding:
     detail: str
     needed: bool
     why: str
-    mend: str
+    remedy: str
 
 
 Check = Callable[[], Sequence[Finding]]
@@ -29,21 +31,21 @@ Check = Callable[[], Sequence[Finding]]
 
 def fine(what: str, detail: str, *, needed: bool = False) -> Finding:
     """It can be used."""
-    return Finding(what=what, state="ok", detail=detail, needed=needed, why="", mend="")
+    return Finding(what, "ok", detail, needed, why="", remedy="")
 
 
-def limited(what: str, detail: str, why: str, mend: str, *, needed: bool = False) -> Finding:
-    """It can be used, with something to know."""
-    return Finding(what=what, state="limited", detail=detail, needed=needed, why=why, mend=mend)
+def limited(what: str, detail: str, why: str, remedy: str, *, needed: bool = False) -> Finding:
+    """It can be used, with a limitation."""
+    return Finding(what, "limited", detail, needed, why, remedy)
 
 
-def missing(what: str, detail: str, why: str, mend: str, *, needed: bool = False) -> Finding:
+def missing(what: str, detail: str, why: str, remedy: str, *, needed: bool = False) -> Finding:
     """It cannot be used."""
-    return Finding(what=what, state="missing", detail=detail, needed=needed, why=why, mend=mend)
+    return Finding(what, "missing", detail, needed, why, remedy)
 
 
 def examine(checks: Mapping[str, Check]) -> list[Finding]:
-    """What each check finds, in order, two at a time; one that fails itself has found something, too."""
+    """The findings of all checks, in order, run two at a time; the failure of a check is a finding, too."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         found = pool.map(lambda check: _guarded(*check), checks.items())
         return [finding for findings in found for finding in findings]
@@ -52,36 +54,34 @@ def examine(checks: Mapping[str, Check]) -> list[Finding]:
 def _guarded(what: str, check: Check) -> Sequence[Finding]:
     try:
         return check()
-    except Exception as error:  # the report goes on, whatever is broken here
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        return [limited(what, "could not be examined", told, "")]
+    except Exception as error:  # no failure may stop the report
+        return [limited(what, "could not be examined", one_line(error), "")]
 
 
 def usable(findings: Iterable[Finding]) -> bool:
-    """Whether the embedded task can run here."""
+    """Whether the built-in task can run here."""
     return not lacking(findings)
 
 
 def lacking(findings: Iterable[Finding]) -> list[str]:
-    """What is needed and missing."""
+    """The needed things that are missing."""
     return [finding.what for finding in findings if finding.needed and finding.state == "missing"]
 
 
-def as_json(findings: Sequence[Finding]) -> str:
-    """The report for a program."""
+def report_json(findings: Sequence[Finding]) -> str:
     return json.dumps({"usable": usable(findings), "findings": [asdict(finding) for finding in findings]}, indent=2)
 
 
-def as_text(findings: Sequence[Finding]) -> str:
-    """The report for a person: a table, then what is not ok, then the verdict."""
+def report_text(findings: Sequence[Finding]) -> str:
+    """The report as text: a table, then reasons and remedies, then the verdict."""
     width = max(len(finding.what) for finding in findings)
     table = [f"{finding.what:{width}}  {finding.state:7}  {finding.detail}" for finding in findings]
-    ill = [line for finding in findings if finding.state != "ok" for line in _remedy(finding)]
+    faults = [line for finding in findings if finding.state != "ok" for line in _reason_and_remedy(finding)]
     missing = lacking(findings)
     verdict = f"rrl cannot run here yet: {', '.join(missing)}" if missing else "rrl can run here: try rrl-train"
-    return "\n".join([*table, "", *ill, *([""] if ill else []), verdict])
+    return "\n".join([*table, "", *faults, *([""] if faults else []), verdict])
 
 
-def _remedy(finding: Finding) -> list[str]:
+def _reason_and_remedy(finding: Finding) -> list[str]:
     lines = [f"{finding.what} is {finding.state}: {finding.why}"]
-    return [*lines, f"  {finding.mend}"] if finding.mend else lines
+    return [*lines, f"  {finding.remedy}"] if finding.remedy else lines
