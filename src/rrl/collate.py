@@ -1,6 +1,7 @@
-"""From ragged rollouts to padded tensors: prompt and prefix are context, only new tokens are acted on."""
+"""From ragged rows to padded tensors: prompt and prefix are context, only what was written is acted on."""
 
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,43 +9,62 @@ from torch import Tensor
 from rrl.types import Batch, Rollout, State
 
 
-def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad: int) -> Batch:
-    """One row per rollout: prompt, prefix, actions, then padding on the right.
+class Row(NamedTuple):
+    """A row of a batch: tokens ``written`` after a ``context``, the pay of each; rows of one ``start`` are a group."""
 
-    ``rewards`` holds one number per action; ``weight`` and everything that a policy or an objective fills in is zero.
-    """
-    tokens, attention, mask = padded([((*r.state.problem.prompt, *r.state.prefix), r.actions) for r in rollouts], pad)
-    zeros = torch.zeros(tokens.shape)
+    context: Sequence[int]
+    written: Sequence[int]
+    pay: Sequence[float]
+    start: Hashable
+    level: str
+
+
+def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad: int) -> Batch:
+    """One row per rollout, whose context is prompt and prefix; ``rewards`` holds one number per action."""
+    rows = [
+        Row((*p.prompt, *r.state.prefix), r.actions, pay, (p.id, r.state.prefix), p.level)
+        for r, pay in zip(rollouts, rewards, strict=True)
+        for p in [r.state.problem]
+    ]
+    return collate_rows(rows, pad)
+
+
+def collate_rows(rows: Sequence[Row], pad: int) -> Batch:
+    """Rows padded on the right. ``weight`` and everything that a policy or an objective fills in is zero."""
+    tokens, attention, mask = pad_written([(row.context, row.written) for row in rows], pad)
+    later = ("weight", "engine_logprobs", "old_logprobs", "ref_logprobs", "values", "advantages", "returns")
     return Batch(
         tokens=tokens,
         attention=attention,
         mask=mask,
-        weight=zeros,
-        rewards=_spread(rewards, mask),
-        engine_logprobs=zeros,
-        old_logprobs=zeros,
-        ref_logprobs=zeros,
-        values=zeros,
-        advantages=zeros,
-        returns=zeros,
-        group=_number([(r.state.problem.id, r.state.prefix) for r in rollouts]),
-        level=_number([r.state.problem.level for r in rollouts]),
+        rewards=_spread([row.pay for row in rows], mask),
+        group=_number([row.start for row in rows]),
+        level=_number([row.level for row in rows]),
+        **dict.fromkeys(later, torch.zeros(tokens.shape)),
     )
 
 
-def padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of context and what was written after it, padded on the right.
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and where they are real, [batch, time] each."""
+    width = max(len(row) for row in rows)
+    tokens = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
+    return tokens, _before([len(row) for row in rows], width)
 
-    Returns, [batch, time] each, the tokens, where they are real, and where they were written.
-    """
-    width = max(len(context) + len(written) for context, written in rows)
-    tokens = torch.full((len(rows), width), pad)
-    real, acted = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
-    for b, (context, written) in enumerate(rows):
-        begin, end = len(context), len(context) + len(written)
-        tokens[b, :end] = torch.tensor((*context, *written))
-        real[b, :end], acted[b, begin:end] = True, True
-    return tokens, real, acted
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """The same with the padding in front of the rows."""
+    tokens, real = pad_right([row[::-1] for row in rows], pad)
+    return tokens.flip(1), real.flip(1)
+
+
+def pad_written(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of a context and what was written after it: token ids, where they are real, and where they were written."""
+    tokens, real = pad_right([(*context, *written) for context, written in rows], pad)
+    return tokens, real, real & ~_before([len(context) for context, _ in rows], tokens.shape[1])
+
+
+def _before(ends: Sequence[int], width: int) -> Tensor:
+    return torch.arange(width) < torch.tensor(ends).unsqueeze(1)
 
 
 def micro_batches(batch: Batch, size: int) -> list[Batch]:
@@ -68,13 +88,12 @@ def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:
 
 
 def context_batch(states: Sequence[State], pad: int, eos: int) -> Batch:
-    """Prefixes as if they had just been written, each with an end token, so that a policy can annotate them."""
-    zeros = [(0.0,) * (len(state.prefix) + 1) for state in states]
-    rollouts = [
-        Rollout(State(state.problem), (*state.prefix, eos), zero, zero, True, "", 0)
-        for state, zero in zip(states, zeros, strict=True)
+    """Prefixes as what was written after the prompts, each with an end token, so that a policy can annotate them."""
+    rows = [
+        Row(s.problem.prompt, (*s.prefix, eos), [0.0] * (len(s.prefix) + 1), s.problem.id, s.problem.level)
+        for s in states
     ]
-    return collate(rollouts, zeros, pad)
+    return collate_rows(rows, pad)
 
 
 def _spread(numbers: Sequence[Sequence[float]], mask: Tensor) -> Tensor:

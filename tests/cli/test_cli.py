@@ -378,6 +378,17 @@ def test_a_warm_start_is_copied_to_the_directory_that_is_asked_for(
     assert (tmp_path / "mine" / "model.safetensors").is_file()
 
 
+def test_a_cached_warm_start_that_is_damaged_is_refused_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cached = warm_start(tmp_path, capsys)
+    (cached / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(
+        DataError, match=rf"warmstart: '{cached}' cannot be used \(.*delete the folder to have it trained"
+    ):
+        warm_start(tmp_path, capsys)
+
+
 def test_a_warm_start_that_diverges_is_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DivergenceError, match=r"warmstart\.lr: 1e\+30, but the loss of step \d is nan; expected a"):
         warm_start(tmp_path, capsys, warmstart__lr=1e30, warmstart__steps=3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.replay import EOS, PAD, problem, rollout
-from rrl.collate import collate, context_batch, engine_logprobs
+from rrl.collate import collate, context_batch, engine_logprobs, pad_left, pad_right
 from rrl.types import Batch, State
 
 LONG, SHORT = problem("long", prompt=(1, 5, 6, 7)), problem("short", level="hard", prompt=(1, 8))
@@ -16,6 +16,15 @@ REPLAYED = rollout(State(LONG, prefix=(10, 11), origin="long@1"), (4, 5, EOS), l
 @pytest.fixture
 def batch() -> Batch:
     return collate([FRESH, REPLAYED], [[0.5, 1.0], [2.0, 3.0, 4.0]], pad=PAD)
+
+
+def test_padding_stands_behind_rows_or_in_front_of_them():
+    rows = [(4, 5, 6), (7,)]
+    assert [part.tolist() for part in pad_right(rows, 9)] == [
+        [[4, 5, 6], [7, 9, 9]],
+        [[True] * 3, [True, False, False]],
+    ]
+    assert [part.tolist() for part in pad_left(rows, 9)] == [[[4, 5, 6], [9, 9, 7]], [[True] * 3, [False, False, True]]]
 
 
 def test_prompt_prefix_and_actions_stand_in_this_order_and_padding_follows(batch):

@@ -23,7 +23,13 @@ PLACES = {
     "omegaconf": {"config/"},
     "optuna": {"study/search.py"},
     "tokenizers": {"training/models.py"},
-    "transformers": {"training/models.py", "runs/assemble.py", "parts/engines/", "parts/reward_models/"},
+    "transformers": {
+        "training/models.py",
+        "training/pretrained.py",
+        "runs/assemble.py",
+        "parts/engines/",
+        "parts/reward_models/",
+    },
 }
 """Each heavy library, and exactly what imports it. The table in docs/architecture.md is this one."""
 

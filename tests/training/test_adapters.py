@@ -149,12 +149,12 @@ def test_weights_that_do_not_fit_the_base_are_told(place: Path, tmp_path: Path) 
 def test_reward_models_and_embedders_are_whole_models(place: Path) -> None:
     reading = Reading(layout="plain", max_length=8)
     common = {"path": str(place / "adapter"), "revision": None, "reading": reading, "trust_remote_code": False}
-    for part in (
-        SequenceRewardModel(**common, batch_size=1, dtype="float32"),
-        Embedder(**common, pooling="mean", features="joint"),
+    for load in (
+        SequenceRewardModel(**common, batch_size=1, dtype="float32").start,
+        Embedder(**common, pooling="mean", features="joint").fingerprint,
     ):
         with pytest.raises(DataError, match=r"it holds an adapter \(adapter_config.json\), which has to be merged"):
-            part.start()
+            load()
 
 
 def test_a_reward_model_reads_past_tokens_it_does_not_know(tmp_path: Path) -> None:

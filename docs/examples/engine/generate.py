@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rrl.collate import pad_left
 from rrl.functional import token_logprobs
 from rrl.interfaces import RolloutEngine, StateDict, WeightSource, Written
 from rrl.parts.engines.hf import end_tokens
@@ -81,7 +82,8 @@ class Generate(RolloutEngine):
         rows = [(*state.problem.prompt, *state.prefix) for state in states]
         limits = [max(1, sampling.max_new_tokens - len(state.prefix)) for state in states]
         ends = end_tokens(model, self._tokenizer)
-        tokens, attention = self._padded(rows, model.device)
+        tokens, real = pad_left(rows, self._tokenizer.pad_token_id)
+        tokens, attention = tokens.to(model.device), real.long().to(model.device)
         out = model.generate(
             input_ids=tokens, attention_mask=attention, generation_config=self._config(sampling, max(limits), ends)
         )
@@ -94,14 +96,6 @@ class Generate(RolloutEngine):
             text = self._tokenizer.decode(state.prefix + (actions if stop is None else actions[:-1]))
             rollouts.append(Rollout(state, actions, drawn, mass, stop is not None, text, self._source.version))
         return rollouts
-
-    def _padded(self, rows: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
-        """The rows padded on the left, and where they are real."""
-        width = max(map(len, rows))
-        pad = self._tokenizer.pad_token_id
-        tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
-        attention = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-        return tokens, attention
 
     def _config(self, sampling: Sampling, longest: int, ends: set[int]) -> Any:
         """Everything said outright: what is left open, generate() takes from the model's own file."""

@@ -12,9 +12,9 @@ held-out pairs: accuracy with interval, by level and subset, log-loss, calibrati
 result.json, calibration.png and config.yaml.
 
   rrl-reward-model data.path=DIR model=hf model.path=Qwen/Qwen2.5-0.5B fit=sequence
-  rrl-reward-model data.path=DIR fit=embeddings fit.embedder.path=FOLDER_OR_ID    frozen embeddings, on the CPU
+  rrl-reward-model data.path=DIR fit=embeddings fit.embedder.path=FOLDER_OR_ID      frozen embeddings, on the CPU
   rrl-reward-model data.path=DIR                                                    a tiny model from scratch
-  rrl-train task=hh reward_model=sequence reward_model.path=FOLDER ...                          then use it
+  rrl-train task=hh reward_model=sequence reward_model.path=FOLDER ...          then use it
 """
 
 

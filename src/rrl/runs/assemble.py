@@ -26,6 +26,7 @@ from rrl.training.loop import Loop, RunStart
 from rrl.training.models import LoadedModel
 from rrl.training.policy import DeepSpeedPolicy
 from rrl.training.prepared import FrozenSource, Prepared, check_levels, context, encode
+from rrl.training.pretrained import refusing, unreadable
 from rrl.training.tokens import embedded, refuse_beyond
 from rrl.training.warm_start import WarmStart
 from rrl.types import Example, Problem, Show
@@ -111,7 +112,9 @@ def _from_folder(folder: Path, loaded: LoadedModel) -> Any:
     from transformers import AutoModelForCausalLM
 
     attention = loaded.model.config._attn_implementation
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    expected = "the warm start that was saved there; delete the folder to have it trained again"
+    with refusing(partial(unreadable, "warmstart", folder, expected=expected)):
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
 
 
 def _keep(loaded: LoadedModel, folder: Path) -> None:

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rrl.collate import collate
+from rrl.collate import Row, collate_rows
 from rrl.interfaces import StateDict
-from rrl.types import Batch, Problem, Rollout, State
+from rrl.types import Batch, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ class AcceptedAnswers:
 
 
 def as_batch(answers: Sequence[AcceptedAnswer], problems: Sequence[Problem], pad: int) -> Batch:
-    """Answers as if the policy had just written all of each, a given prefix too, and earned 1 by it.
+    """Answers as rows that are learnt whole, a given prefix too, and are paid 1 on their last token.
 
     Each stands after its problem's own prompt, whatever was shown when it was written.
     """
-    zeros = [(0.0,) * len(answer.tokens) for answer in answers]
-    rollouts = [
-        Rollout(State(problems[answer.problem]), answer.tokens, zero, zero, True, "", 0)
-        for answer, zero in zip(answers, zeros, strict=True)
+    rows = [
+        Row(problem.prompt, answer.tokens, [0.0] * (len(answer.tokens) - 1) + [1.0], problem.id, problem.level)
+        for answer in answers
+        for problem in [problems[answer.problem]]
     ]
-    return collate(rollouts, [(*zero[1:], 1.0) for zero in zeros], pad)
+    return collate_rows(rows, pad)

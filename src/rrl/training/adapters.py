@@ -37,11 +37,10 @@ class Adapter:
             ) from error
         return PeftModel.from_pretrained(model, self.path).merge_and_unload().requires_grad_(True)
 
-    def unreadable(self, error: Exception) -> DataError:
-        """What to say of a base that cannot be loaded."""
-        why = " ".join(str(error).split())[:200]
+    def unreadable(self, why: str) -> DataError:
+        """The error for a base that cannot be loaded."""
         return DataError(
-            f"model.path: {self.path!r} holds an adapter on {self.base!r}, which cannot be read ({why}); {REMEDY}"
+            f"model.path: {self.path!r} holds an adapter on {self.base!r}, which cannot be read ({why[:200]}); {REMEDY}"
         )
 
 

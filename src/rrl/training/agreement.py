@@ -1,6 +1,6 @@
 """Whether the engine and the networks agree on a model: a probe of a few rows before training or measuring."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle, islice
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from rrl.collate import context_batch
 from rrl.contracts import border
 from rrl.errors import DataError, UsageError
-from rrl.interfaces import RolloutEngine
+from rrl.interfaces import RolloutEngine, ScorePrefixes
 from rrl.training.networks import Actor
 from rrl.types import Example, Problem, Rollout, Sampling, State, TokenScores
 
@@ -20,11 +20,9 @@ WRITTEN = 8
 LIMITS = {"float32": 0.005, "bfloat16": 0.25}
 """How far log-probabilities (nats) may differ on average: by rounding, not by another context."""
 
-Inspect = Callable[[Sequence[State]], list[TokenScores]]
-
 
 def check_agreement(
-    model: Any, problems: Sequence[Problem], engine: RolloutEngine, inspect: Inspect, dtype: str
+    model: Any, problems: Sequence[Problem], engine: RolloutEngine, inspect: ScorePrefixes, dtype: str
 ) -> None:
     """Write a few rows with the engine, and have them priced by the networks; refuse a model on which they differ.
 
@@ -47,7 +45,7 @@ def check_agreement(
         raise DataError(_refused(model, engine, seen))
 
 
-def reader(model: Any, tokenizer: Any, temperature: float) -> Inspect:
+def reader(model: Any, tokenizer: Any, temperature: float) -> ScorePrefixes:
     """Prices prefixes by a forward pass of a model that is not in training."""
     actor = Actor(model, temperature or 1.0, head_size=None, trunk_gradient=0.0).eval()
 

@@ -11,15 +11,9 @@ from rrl.records.pulse import beat
 
 
 def descend(
-    model: nn.Module,
-    batches: Iterable[Iterable[Tensor]],
-    *,
-    lr: float,
-    full_at: float,
-    weight_decay: float,
-    grad_clip: float,
-    key: str,
-) -> Iterator[float]:
+    model: nn.Module, batches: Iterable[Iterable[Tensor]], *, lr: float, full_at: float, weight_decay: float,
+    grad_clip: float, key: str,
+) -> Iterator[float]:  # fmt: skip
     """Take one step of AdamW for each batch, and yield its loss.
 
     A batch is the losses of its micro-batches, each computed when it is asked for, whose sum is the batch's loss. The
@@ -29,22 +23,16 @@ def descend(
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     for step, losses in enumerate(batches, 1):
         optimiser.param_groups[0]["lr"] = lr * min(1.0, step / full_at)
-        loss = _accumulate(losses)
-        if not math.isfinite(loss):
-            raise DivergenceError(
-                f"{key}.lr: {lr}, but the loss of step {step} is {loss}; expected a finite number; lower it"
-            )
+        total = 0.0
+        for loss in losses:
+            loss.backward()
+            total += float(loss.detach())
+            beat()
+        if not math.isfinite(total):
+            told = f"{key}.lr: {lr}, but the loss of step {step} is {total}; expected a finite number; lower it"
+            raise DivergenceError(told)
         if grad_clip:
             nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
         optimiser.step()
         optimiser.zero_grad()
-        yield loss
-
-
-def _accumulate(losses: Iterable[Tensor]) -> float:
-    total = 0.0
-    for loss in losses:
-        loss.backward()
-        total += float(loss.detach())
-        beat()
-    return total
+        yield total

@@ -5,13 +5,15 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rrl.errors import DataError
 from rrl.ranges import at_least_one, check_ranges, positive
 from rrl.records.files import by_step
-from rrl.training.adapters import adapter_of
+from rrl.training.adapters import Adapter, adapter_of
+from rrl.training.pretrained import Refuse, load_pretrained, refusing
 from rrl.training.tokens import agree_on_padding, embedded
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,10 @@ class LoadedModel(NamedTuple):
 
     model: Any
     tokenizer: Any
+
+
+Make = Callable[[str, dict[str, Any], Refuse], LoadedModel]
+"""Loads what is in a folder, by these arguments of transformers."""
 
 
 class Model(Protocol):
@@ -114,64 +120,59 @@ class HuggingFace(Model):
         """The tokenizer and a model of shapes alone: weights are neither allocated nor read, and need not be there."""
         return self._read(self._without_weights)
 
-    def _read(self, make: Callable[[str, dict[str, Any]], Any]) -> LoadedModel:
+    def _read(self, make: Make) -> LoadedModel:
         path = os.path.expanduser(str(self.path))
-        try:
-            loaded = self._load(path, self.revision, make)
-        except DataError:
-            raise
-        except Exception as error:  # a broken folder can raise nearly anything
-            raise DataError(self._unreadable(path, error)) from error
+        loaded = self._load(path, self.revision, make, partial(self._unreadable, path, None))
         check_tokenizer(loaded.tokenizer, loaded.model, path)
         return loaded
 
-    def _load(self, path: str, revision: str | None, make: Callable[[str, dict[str, Any]], Any]) -> LoadedModel:
+    def _load(self, path: str, revision: str | None, make: Make, refuse: Refuse) -> LoadedModel:
         """What is there or, where that is an adapter, its base and the adapter as one."""
         from transformers import AutoTokenizer
 
         adapter = adapter_of(path)
         common = {"revision": revision, "trust_remote_code": self.trust_remote_code}
-        if adapter is None:
-            tokenizer = AutoTokenizer.from_pretrained(path, **common)
-            return LoadedModel(make(path, common), tokenizer)
-        try:
-            model, tokenizer = self._load(adapter.base, adapter.revision, make)
-        except (OSError, ValueError) as error:  # what transformers raises for what it cannot find or read
-            raise adapter.unreadable(error) from error
-        if (Path(path) / "tokenizer_config.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(path, **common)
-        return LoadedModel(model if model.device.type == "meta" else adapter.merge(model), tokenizer)
+        with refusing(refuse):
+            if adapter is None:
+                return make(path, common, refuse)
+            of_base = partial(self._unreadable, path, adapter)
+            model, tokenizer = self._load(adapter.base, adapter.revision, make, of_base)
+            if (Path(path) / "tokenizer_config.json").is_file():
+                tokenizer = AutoTokenizer.from_pretrained(path, **common)
+            return LoadedModel(model if model.device.type == "meta" else adapter.merge(model), tokenizer)
 
-    def _with_weights(self, path: str, common: dict[str, Any]) -> Any:
+    def _with_weights(self, path: str, common: dict[str, Any], refuse: Refuse) -> LoadedModel:
         import torch
-        from transformers import AutoModelForCausalLM
 
         causal_config(path, common)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, attn_implementation=self.attention, output_loading_info=True,
-            generation_config=sound_generation(path, common["revision"]), **common,
+        model, tokenizer, missing = load_pretrained(
+            "AutoModelForCausalLM", path, refuse, common, dtype=torch.float32, attn_implementation=self.attention,
+            generation_config=sound_generation(path, common["revision"]),
         )  # fmt: skip
-        if missing := sorted(report["missing_keys"]):
-            raise DataError(self._unreadable(path, f"{len(missing)} weights are missing, such as {missing[0]}"))
-        return model
+        if missing:
+            raise refuse(f"{len(missing)} weights are missing, such as {missing[0]}")
+        return LoadedModel(model, tokenizer)
 
-    def _without_weights(self, path: str, common: dict[str, Any]) -> Any:
+    def _without_weights(self, path: str, common: dict[str, Any], refuse: Refuse) -> LoadedModel:
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        config = causal_config(path, common)
-        trust = self.trust_remote_code
+        shape = {"dtype": torch.float32, "attn_implementation": self.attention}
+        config, tokenizer = causal_config(path, common), AutoTokenizer.from_pretrained(path, **common)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
-                config, dtype=torch.float32, attn_implementation=self.attention, trust_remote_code=trust
-            )
+            model = AutoModelForCausalLM.from_config(config, **shape, trust_remote_code=self.trust_remote_code)
+        return LoadedModel(model, tokenizer)
 
-    def _unreadable(self, path: str, reason: object) -> str:
+    def _unreadable(self, path: str, adapter: Adapter | None, reason: object) -> DataError:
         text = " ".join(str(reason).split()) or type(reason).__name__
         if isinstance(reason, ImportError) or "attn_implementation" in text:
-            return f"model.attention: {self.attention!r} cannot be used here ({text}); expected sdpa or eager"
+            return DataError(
+                f"model.attention: {self.attention!r} cannot be used here ({text}); expected sdpa or eager"
+            )  # fmt: skip
+        if adapter is not None:
+            return adapter.unreadable(text)
         kind = "a folder that transformers cannot read" if os.path.isdir(path) else "no local folder"
-        return (
+        return DataError(
             f"model.path: {self.path!r} is {kind} ({text[:300]}); expected a folder with config.json, tokenizer and "
             f"weights of a causal language model, or the id of a hub model this machine can reach{_instead(Path(path))}"
         )

@@ -15,8 +15,10 @@ def embedded(model: Any) -> int:
 
 
 def agree_on_padding(tokenizer: Any, size: int) -> None:
-    """Let EOS serve as the pad token where there is none that is embedded."""
+    """Let EOS serve as the pad token where there is none that is embedded. ValueError where EOS is not either."""
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
+        if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= size:
+            raise ValueError("its tokenizer has neither a pad nor an EOS token that the model embeds")
         tokenizer.pad_token = tokenizer.eos_token
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rrl.collate import padded
+from rrl.collate import pad_written
 from rrl.errors import DataError
 from rrl.functional import token_logprobs
 from rrl.processes.distributed import device
@@ -85,7 +85,7 @@ def _losses(model: Any, tokenizer: Any, rows: Sequence[Problem], size: int) -> I
 
 def reference_loss(model: Any, tokenizer: Any, rows: Sequence[Problem]) -> torch.Tensor:
     """Summed negative log-likelihood (nats) of the references given their prompts."""
-    columns = padded([(problem.prompt, problem.reference) for problem in rows], tokenizer.pad_token_id)
+    columns = pad_written([(problem.prompt, problem.reference) for problem in rows], tokenizer.pad_token_id)
     tokens, attention, acted = (column.to(device()) for column in columns)
     inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False}
     logits = model(**accepted(model, inputs)).logits[:, :-1].float()

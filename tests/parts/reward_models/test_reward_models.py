@@ -1,6 +1,7 @@
 """Reward models: transformers' own numbers, whatever stands beside a text; wrong models are refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,15 @@ def test_a_classifier_of_two_classes_is_refused(tmp_path: Path) -> None:
     )
     tokenizer.save_pretrained(tmp_path)
     assert "(its head has 2 outputs, not 1)" in refusal(tmp_path)
+
+
+def test_a_tokenizer_with_nothing_to_pad_with_is_refused(folder: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder, tmp_path / "x"))
+    file = place / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token": None, "eos_token": None}))
+    assert "(its tokenizer has neither a pad nor an EOS token that the model embeds)" in refusal(place)
+    with pytest.raises(DataError, match=r"^[^(]*embedder\.path: .* \(its tokenizer has neither a pad nor an EOS token"):
+        embedder(place).embed(PAIRS, 4)
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rrl.collate import pad_left
 from rrl.training.networks import accepted, unwrapped
 
 MEMORIES = ("past_key_values", "cache_params", "state")
@@ -21,11 +22,8 @@ class Decoding:
 
     def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int) -> None:
         self._model = unwrapped(model)
-        width = max(len(row) for row in rows)
-        tokens = [[pad] * (width - len(row)) + list(row) for row in rows]
-        real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-        self._tokens = torch.tensor(tokens, device=model.device)
-        self._attention = torch.tensor(real, device=model.device)
+        tokens, real = pad_left(rows, pad)
+        self._tokens, self._attention = tokens.to(model.device), real.long().to(model.device)
         self._memory: dict[str, Any] = {}
 
     def logits(self) -> Tensor:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rrl.collate import collate
+from rrl.collate import Row, collate_rows
 from rrl.functional import policy_gradient_loss, weighted_sum
 from rrl.interfaces import Objective, StateDict
 from rrl.ranges import at_least_one, check_ranges
-from rrl.types import Batch, Example, Metrics, PolicyOutput, Problem, Rollout, State
+from rrl.types import Batch, Metrics, PolicyOutput, Rollout
 
 _SUPERVISED = -1
 """The group of rows that hold references."""
@@ -62,10 +62,13 @@ class RLTF(Objective):
         self._samples = [*self._samples, *fresh][-self.capacity :]
         drawn = self._draw((len(batch) + 1) // 2)
         taught = [sample for sample in drawn if sample.reference][: len(batch) - len(drawn)]
-        rows = [_rollout(s, s.prefix, s.actions) for s in drawn]
-        rows += [_rollout(s, (), s.reference[: self.max_reference_length]) for s in taught]
-        pays = [list(s.pay) for s in drawn] + [[1.0] * len(row.actions) for row in rows[len(drawn) :]]
-        learnt = collate(rows, pays, pad=0)  # any token serves as padding, which nothing attends to
+        references = [s.reference[: self.max_reference_length] for s in taught]
+        rows = [Row((*s.prompt, *s.prefix), s.actions, s.pay, (s.problem, s.prefix), s.level) for s in drawn]
+        rows += [
+            Row(s.prompt, reference, [1.0] * len(reference), s.problem, s.level)
+            for s, reference in zip(taught, references, strict=True)
+        ]
+        learnt = collate_rows(rows, pad=0)  # any token serves as padding, which nothing attends to
         group = torch.where(torch.arange(len(rows)) < len(drawn), learnt.group, _SUPERVISED)
         return learnt.with_(advantages=learnt.rewards, group=group)
 
@@ -110,9 +113,3 @@ def _sample(rollout: Rollout, pay: Sequence[float]) -> Sample:
         pay=tuple(pay),
         reference=state.problem.reference,
     )
-
-
-def _rollout(sample: Sample, prefix: tuple[int, ...], written: tuple[int, ...]) -> Rollout:
-    """A row to collate: of a sample's problem, what was written after ``prefix``."""
-    problem = Problem(Example(sample.problem, sample.level, "", "", ""), sample.prompt, sample.reference)
-    return Rollout(State(problem, prefix), written, (), (), True, "", 0)

@@ -1,18 +1,20 @@
 """Vectors of texts by a frozen model, for small reward models to stand on."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rrl.parts.reward_models.reading import Count, Reading, batches, context_of, unreadable
+from rrl.parts.reward_models.reading import Count, Reading, batches, context_of
 from rrl.processes.distributed import device
 from rrl.records.fingerprints import weights_fingerprint
-from rrl.training.adapters import ALONE, holds_adapter
-from rrl.training.tokens import agree_on_padding, embedded, known
+from rrl.training.pretrained import load_pretrained, unreadable
+from rrl.training.tokens import embedded, known
 
 
 @dataclass(kw_only=True)
@@ -31,28 +33,10 @@ class Embedder:
     reading: Reading
     trust_remote_code: bool
     count: Count = field(init=False, default_factory=Count)
-    _loaded: tuple[Any, Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path: missing; give a folder or hub id of a model of transformers")
-
-    def start(self) -> None:
-        """Load model and tokenizer."""
-        if self._loaded is None:
-            from transformers import AutoModel, AutoTokenizer
-
-            common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-            path = str(Path(str(self.path)).expanduser()) if Path(str(self.path)).expanduser().is_dir() else self.path
-            if holds_adapter(str(path)):
-                raise unreadable("embedder.path", path, ALONE, "a model of transformers, with its tokenizer")
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(path, **common)
-                model = AutoModel.from_pretrained(path, dtype=torch.float32, **common)
-            except Exception as error:  # a broken folder can raise nearly anything
-                raise unreadable("embedder.path", path, error, "a model of transformers, with its tokenizer") from error
-            agree_on_padding(tokenizer, embedded(model))
-            self._loaded = model.to(device()).eval(), tokenizer
 
     def settings(self) -> dict[str, Any]:
         """The arguments that make another one like it; a local path is written absolute."""
@@ -63,8 +47,6 @@ class Embedder:
 
     def fingerprint(self) -> str:
         """The weights as a hash."""
-        self.start()
-        assert self._loaded is not None, "it is loaded now"
         return weights_fingerprint(self._loaded[0])
 
     def embed(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> Tensor:
@@ -75,9 +57,15 @@ class Embedder:
         responses = self._vectors([("", response) for _, response in pairs], batch_size)
         return torch.cat([prompts, responses, prompts * responses], dim=1)
 
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        path = os.path.expanduser(str(self.path))
+        refuse = partial(unreadable, "embedder.path", path, expected="a model of transformers, with its tokenizer")
+        model, tokenizer, _ = load_pretrained("AutoModel", path, refuse, common, dtype=torch.float32)
+        return model.to(device()).eval(), tokenizer
+
     def _vectors(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> Tensor:
-        self.start()
-        assert self._loaded is not None, "it is loaded now"
         model, tokenizer = self._loaded
         distinct = list(dict.fromkeys(pairs))  # a prompt comes with two responses
         rows = self.reading.tokens(distinct, tokenizer, context_of(model, tokenizer), self.count)

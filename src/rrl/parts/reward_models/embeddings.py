@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from rrl.errors import DataError
 from rrl.interfaces import RewardModel
 from rrl.parts.reward_models.embedder import Embedder
-from rrl.parts.reward_models.reading import Reading, unreadable
+from rrl.parts.reward_models.reading import Reading
 from rrl.ranges import at_least_one, check_ranges
 from rrl.records.run_directory import write_json
+from rrl.training.pretrained import unreadable
 
 ABOUT, HEAD = "reward_model.json", "head.safetensors"
 EXPECTED = "a folder that rrl-reward-model fit=embeddings has written"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rrl.errors import DataError, StorageError
 from rrl.functional import bradley_terry_loss
 from rrl.interfaces import RewardModelTrainer
-from rrl.parts.reward_models.reading import Count, Reading, Rows, context_of, padded
+from rrl.parts.reward_models.reading import Count, Reading, Rows, context_of, on_device
 from rrl.parts.reward_models.sequence import ABOUT, SequenceRewardModel
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive
@@ -108,7 +108,7 @@ class SequenceTrainer(RewardModelTrainer):
             yield bradley_terry_loss(chosen, rejected) * len(part) / len(rows)
 
     def _rewards(self, model: Any, rows: Rows, pad: int) -> Tensor:
-        tokens, attention = padded(rows, pad)
+        tokens, attention = on_device(rows, pad)
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             logits = model(input_ids=tokens, attention_mask=attention).logits
         rewards: Tensor = logits[:, 0].float()

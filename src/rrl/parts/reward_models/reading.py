@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
+from rrl.collate import pad_right
 from rrl.errors import DataError
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, check_ranges
@@ -72,16 +72,14 @@ def batches(rows: Sequence[Sequence[int]], size: int, pad: int) -> Iterator[tupl
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for begin in range(0, len(rows), size):
         places = order[begin : begin + size]
-        yield (places, *padded([rows[i] for i in places], pad))
+        yield (places, *on_device([rows[i] for i in places], pad))
         beat()
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def on_device(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Token ids and attention [batch, time] on this process's device, padded on the right."""
-    width = max(len(row) for row in rows)
-    tokens = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
-    attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return tokens.to(device()), attention.to(device())
+    tokens, real = pad_right(rows, pad)
+    return tokens.to(device()), real.long().to(device())
 
 
 class Count:
@@ -97,10 +95,3 @@ class Count:
                 "reward model: %d of %d texts are longer than %d tokens; their beginning is cut", cut, texts, limit
             )
         self.texts, self.cut = self.texts + texts, self.cut + cut
-
-
-def unreadable(key: str, path: object, reason: object, expected: str) -> DataError:
-    """What to say of a folder or hub id that is not what was expected."""
-    return DataError(
-        f"{key}: {str(path)!r} cannot be used ({' '.join(str(reason).split())[:300]}); expected {expected}"
-    )

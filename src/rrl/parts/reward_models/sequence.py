@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ import torch
 
 from rrl.errors import DataError
 from rrl.interfaces import RewardModel
-from rrl.parts.reward_models.reading import Count, Reading, batches, context_of, unreadable
+from rrl.parts.reward_models.reading import Count, Reading, batches, context_of
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, check_ranges
-from rrl.training.adapters import ALONE, holds_adapter
-from rrl.training.tokens import agree_on_padding, embedded, known
+from rrl.training.pretrained import load_pretrained, unreadable
+from rrl.training.tokens import embedded, known
 
 ABOUT = "reward_model.json"
 """What rrl-reward-model writes beside the weights: how the model was taught to read."""
@@ -76,32 +76,17 @@ class SequenceRewardModel(RewardModel):
 
 def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -> tuple[Any, Any]:
     """Model and tokenizer. Raises DataError for anything but a trained head with one output."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    if holds_adapter(path):
-        raise unreadable("reward_model.path", path, ALONE, EXPECTED)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **common)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=dtype, output_loading_info=True, **common
-        )
-    except Exception as error:  # a broken folder can raise nearly anything
-        raise unreadable("reward_model.path", path, error, EXPECTED) from error
-    if missing := sorted(report["missing_keys"]):
-        fault = f"it has no weights for {', '.join(missing[:3])}: a model without a reward head"
-        raise unreadable("reward_model.path", path, fault, EXPECTED)
+    refuse = partial(unreadable, "reward_model.path", path, expected=EXPECTED)
+    model, tokenizer, missing = load_pretrained(
+        "AutoModelForSequenceClassification", path, refuse, common, dtype=dtype
+    )  # fmt: skip
+    if missing:
+        raise refuse(f"it has no weights for {', '.join(missing[:3])}: a model without a reward head")
     if model.config.num_labels != 1:
-        raise unreadable("reward_model.path", path, f"its head has {model.config.num_labels} outputs, not 1", EXPECTED)
-    _agree_on_padding(model, tokenizer, path)
-    return model, tokenizer
-
-
-def _agree_on_padding(model: Any, tokenizer: Any, path: str) -> None:
-    """Let the model know the token that we pad with, by which it finds where a text ends."""
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
-        raise unreadable("reward_model.path", path, "its tokenizer has neither a pad nor an EOS token", EXPECTED)
-    agree_on_padding(tokenizer, embedded(model))
+        raise refuse(f"its head has {model.config.num_labels} outputs, not 1")
+    # The model finds the end of a text by the token that pads.
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
 
 
 def _refuse_other_layout(folder: Path, reading: Reading) -> None:
