@@ -18,7 +18,7 @@ BASH = """\
 _rrl() {
     local line=${COMP_LINE:0:$COMP_POINT} IFS=$'\\n' word head=
     word=${line##*[[:space:]]}
-    # Bash completes what follows the last = or : of a word, so what stands before it is cut off.
+    # Bash completes the part after the last = or : of a word, so the part before it is removed.
     [[ $COMP_WORDBREAKS == *=* ]] && head=${word%"${word##*[=:]}"}
     COMPREPLY=($("${1%rrl-*}rrl-train" --complete "$line" 2>/dev/null))
     COMPREPLY=("${COMPREPLY[@]#"$head"}")

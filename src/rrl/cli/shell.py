@@ -74,7 +74,7 @@ def options(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str | N
 
 
 def with_run(arguments: Sequence[str], purpose: str) -> list[str]:
-    """The arguments of a command with the option ``from_run``, which a folder alone stands for.
+    """The arguments of a command with the option ``from_run``; a folder alone becomes its value.
 
     Raises ConfigError for another command's option for a run; ``purpose`` is this command's verb.
     """

@@ -1,4 +1,4 @@
-"""Whole lines above what is drawn on a terminal, whoever writes them: this process, its libraries, its children."""
+"""Prints whole lines above a bar on a terminal: the output of this process, its libraries and its children."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import IO
 
 MOVES = re.compile(r"\x1b\[[0-9;?]*[A-LN-Za-ln-z]|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")
-"""What moves a cursor or rings: any control but tabs and colours."""
+"""Cursor movements and bells: any control sequence except tabs and colours."""
 TICK, PATIENCE = 1.0, 2.0
-"""Seconds between redrawings, and those after which a line without an end is shown as it is."""
+"""Seconds between redrawings, and those after which an incomplete line is shown."""
 
 
 def on_terminal() -> bool:
