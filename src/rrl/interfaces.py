@@ -142,6 +142,9 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
 class Selection(DependsOnCritic, Protocol):
     """Finds the promising states along a response."""
 
+    min_explained_variance: float | None = None
+    """States are collected only while the critic explains at least this much of the returns; None: always."""
+
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """Of the ``legal`` lengths, in rising order, those at which to cut; may be none."""
 
@@ -179,12 +182,9 @@ class RolloutEngine(Stateful, Protocol):
         """How it draws tokens unless told otherwise."""
 
     def generate(
-        self,
-        states: Sequence[State],
-        sampling: Sampling | None = None,
-        generator: Generator | None = None,
+        self, states: Sequence[State], sampling: Sampling | None = None, generator: Generator | None = None,
         written: Written | None = None,
-    ) -> list[Rollout]:
+    ) -> list[Rollout]:  # fmt: skip
         """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched."""
 
 

@@ -205,9 +205,7 @@ UNKNOWN_KEYS = {
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
     "data.pth=x": "did you mean 'data.path' (with task=apps)?",
-    "sampler.schedule.zzz=1": (
-        "valid: collect_from, collect_until, share, ramp_from, ramp_until, decay_from, decay_until"
-    ),
+    "sampler.schedule.zzz=1": "valid: share, collect",
     "zzz.zzz=1": "--cfg prints all keys",
 }
 
@@ -370,8 +368,15 @@ OUT_OF_RANGE = {
     "data.max_response_length=0": "data.max_response_length: expected at least 1, got 0",
     "data.max_prompt_length=0": "data.max_prompt_length: expected at least 1, got 0",
     "data.level_weights={L3: -1}": ("data.level_weights: expected weights >= 0 with a positive sum, got {'L3': -1}"),
-    "sampler.schedule.share=2": "sampler.schedule.share: expected a number from 0 to 1, got 2",
-    "sampler.schedule.collect_from=-1": "sampler.schedule.collect_from: expected a number from 0 to 1, got -1",
+    "sampler.schedule.share=2": (
+        "sampler.schedule.share: expected a number from 0 to 1, or points [time, share] of such numbers, got 2"
+    ),
+    "sampler.schedule.collect=[-1, 1]": (
+        "sampler.schedule.collect: expected two times from 0 to 1, the earlier one first, got [-1, 1]"
+    ),
+    "sampler.buffer.keep_between=[0.8, 0.1]": (
+        "sampler.buffer.keep_between: expected two rising numbers from 0 to 1, as [0.1, 0.8], got [0.8, 0.1]"
+    ),
     "sampler.max_problem_success=0": "sampler.max_problem_success: expected a number > 0, got 0",
     "sampler.buffer.capacity=0": "sampler.buffer.capacity: expected at least 1, got 0",
     "selection.below=2": "selection.below: expected a probability > 0, got 2",
@@ -478,7 +483,13 @@ NO_CRITIC_FOR_RULE = (
             ["policy.critic: 'own', but this objective trains no critic; use none", NO_CRITIC_FOR_RULE],
         ),
         (
-            ["objective=grpo", "trainer.n=8", "policy.critic=none", "sampler.min_explained_variance=0.1"],
+            [
+                "objective=grpo",
+                "trainer.n=8",
+                "policy.critic=none",
+                "selection=top_k",
+                "selection.min_explained_variance=0.1",
+            ],
             [NO_CRITIC_FOR_RULE],
         ),
         (["policy.critic=none"], ["policy.critic: 'none', but this objective trains a critic; use own or shared"]),
@@ -533,10 +544,11 @@ class Toy:
             raise ValueError(f"amount: expected at most count = {self.count}, got {self.amount}")
 
 
+RULE = {"_target_": "rrl.parts.selections.critic.CriticTopK", "k": 1, "min_explained_variance": None}
 GOOD: dict[str, Any] = {
     "_target_": f"{Toy.__module__}.Toy", "amount": 1, "count": 2, "name": None, "on": True, "kind": 3,
     "pair": [1, 2.5], "several": [], "weights": {"x": 1}, "anything": {"y": [1]},
-    "rule": {"_target_": "rrl.parts.selections.critic.CriticTopK", "k": 1},
+    "rule": RULE,
 }  # fmt: skip
 
 
@@ -591,12 +603,9 @@ def test_missing_and_unknown_arguments_are_told() -> None:
 
 
 def test_a_part_within_a_part_is_told_once() -> None:
-    assert told(rule={"_target_": "rrl.parts.selections.critic.CriticTopK", "k": 0}) == [
-        "run.rule.k: expected at least 1, got 0"
-    ]
-    assert told(rule={"_target_": "rrl.parts.selections.critic.CriticTopK"}) == [
-        "run.rule.k: missing; CriticTopK needs it"
-    ]
+    assert told(rule=RULE | {"k": 0}) == ["run.rule.k: expected at least 1, got 0"]
+    bare = {key: value for key, value in RULE.items() if key != "k"}
+    assert told(rule=bare) == ["run.rule.k: missing; CriticTopK needs it"]
 
 
 NAME, AMOUNT = "run.name: expected str or null, got 5", "run.amount: expected a number >= 0, got -1"
@@ -618,7 +627,7 @@ SEVERAL = "run.several: expected at most 1"
         ({"amount": 9, "name": 5}, [NAME, "run.amount: expected at most count = 2, got 9"]),
         ({"amount": -1, "more": 1}, ["run.more: Toy takes no such argument; valid: amount, anything, count, kind, "
                                      "name, on, pair, rule, several, weights", AMOUNT]),
-        ({"amount": -1, "rule": {"_target_": "rrl.parts.selections.critic.CriticTopK", "k": 0}},
+        ({"amount": -1, "rule": RULE | {"k": 0}},
          ["run.rule.k: expected at least 1, got 0", AMOUNT]),
     ],
 )  # fmt: skip

@@ -96,6 +96,12 @@ def told_of(*overrides: str) -> list[str]:
     return cautions(parts, parts.trainer.course(100, longest, 10.0))
 
 
+UNREPLAYED = (
+    "sampler.schedule.share: 0 while there are states, which are collected from {} on: nothing is replayed; "
+    "sampler=problems is the same"
+)
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -120,13 +126,14 @@ def told_of(*overrides: str) -> list[str]:
         ]),
         (["objective.vf_coef=0"], ["objective.vf_coef: 0, so that the critic never learns"]),
         (["engine.top_k=1"], ["engine.top_k: 1 draws the likeliest token alone, so that nothing is explored"]),
-        (["sampler.schedule.share=0"], [
-            "sampler.schedule.share: 0, so that nothing is replayed; sampler=problems is the same"
+        (["sampler.schedule.share=0"], [UNREPLAYED.format(0)]),
+        (["sampler.schedule.share=[[0, 0], [1, 0]]"], [UNREPLAYED.format(0)]),
+        (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0.5], [0.5, 0]]"], [
+            UNREPLAYED.format(0.5)
         ]),
-        (["sampler.schedule.collect_from=0.5", "sampler.schedule.decay_from=0.2", "sampler.schedule.decay_until=0.4"], [
-            "sampler.schedule.decay_until: 0.4, collect_from: 0.5, ramp_from: 0.0, so that replay is over before it "
-            "begins; expected a decay after the first states, as with decay_until=1"
-        ]),
+        (["sampler.schedule.collect=[1, 1]"], [UNREPLAYED.format(1)]),
+        (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.4, 0.5], [0.6, 0]]"], []),
+        (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0], [0.8, 0], [1, 0.5]]"], []),
         (["trainer.total_tokens=5", "trainer.total_training_steps=null"], [
             "trainer.total_tokens: reached in the first step; raise it, or give trainer.total_training_steps"
         ]),

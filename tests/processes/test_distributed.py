@@ -168,7 +168,7 @@ def _setting(name: str) -> dict[str, Any]:
     adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100, entropy_coef=0.01, normalise="batch")
     return {
         "replay": {
-            "sampler": replay(0.5, rescore_every=2, sources="both"),
+            "sampler": replay(0.5, sources="both"),
             "objective": adaptive,
             "train_batch_size": 24,
             "ppo_mini_batch_size": 8,
@@ -263,5 +263,5 @@ def test_the_memory_of_states_does_not_depend_on_the_number_of_processes(case):
 
 
 def _facts(state: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("key", "problem_id", "prefix", "source", "born_step", "born_version", "parent", "visits", "successes")
+    names = ("key", "problem_id", "prefix", "source", "born_step", "visits", "successes")
     return tuple(state[name] for name in names)

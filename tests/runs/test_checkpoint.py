@@ -31,7 +31,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def trainer(**policy: Any) -> Trainer:
     """One with replay, an adaptive KL coefficient, a critic of its own: everything that changes during training."""
     adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100, normalise="batch")
-    sampler = replay(0.5, rescore_every=2, sources="both")
+    sampler = replay(0.5, sources="both")
     return make_trainer(
         sampler=sampler, objective=adaptive, policy={"lr_warmup_steps": 9, **policy}, train_batch_size=12
     )

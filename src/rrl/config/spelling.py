@@ -60,7 +60,9 @@ ALIASES = {
     "logger.group": "wandb_group",
     "launcher.num_processes": "n_gpus_per_node num_gpus gpus nproc nproc_per_node world_size",
     "sampler.buffer.capacity": "buffer_size replay_buffer_size",
-    "sampler.schedule.share": "replay_ratio replay_share",
+    "sampler.buffer.keep_between": "evict_after_failures evict_above evict_min_visits",
+    "sampler.schedule.share": "replay_ratio replay_share ramp_from ramp_until decay_from decay_until",
+    "sampler.schedule.collect": "collect_from collect_until",
 }
 """What a key is called in TRL, OpenRLHF and verl, and for short."""
 CHOICES = {
@@ -77,6 +79,11 @@ CHOICES = {
     "fit (of rrl-reward-model)": "kind",
     "warmstart.steps or warmstart.batch_size, whose product is drawn": "warmstart.demonstrations",
     "model=hf with model.path": "model.name",
+    "sampler=redraw": "sampler.start_from",
+    "sampler=success_prefix": "sampler.harvest",
+    "sampler.sources=self, which collects from responses to the prompt alone": "sampler.harvest_replayed",
+    "sampler.schedule.collect, within which a state that is found again gets a new score": "sampler.rescore_every",
+    "sampler.buffer.capacity, at which the state of the lowest score is given up": "sampler.buffer.overflow",
 }
 """The same of what is no key: options and choices."""
 

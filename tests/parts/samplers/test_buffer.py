@@ -14,14 +14,13 @@ from rrl.parts.samplers.buffer import StateBuffer
 def buffer(**changes: Any) -> StateBuffer:
     """A roomy memory that forgets nothing, but for the changes."""
     settings = {
-        "capacity": 100, "states_per_problem": 100, "overflow": "lowest_score", "evict_after_failures": 0,
-        "evict_above": 1.0, "evict_min_visits": 1, "priority": "uniform",
+        "capacity": 100, "states_per_problem": 100, "priority": "uniform", "keep_between": (0.0, 1.0),
     }  # fmt: skip
     return StateBuffer(**settings | changes)
 
 
 def add(memory: StateBuffer, problem_id: str, *prefix: int, score: float = 0.0) -> bool:
-    return memory.add(problem_id, prefix, source="self", score=score, step=3, version=7, parent="q@9")
+    return memory.add(problem_id, prefix, source="self", score=score, step=3)
 
 
 def fill(memory: StateBuffer, *names: str) -> None:
@@ -45,8 +44,7 @@ def test_a_new_state_is_stored_with_its_birth():
     assert add(memory, "p", 4, 5, score=0.5)
     (state,) = memory
     assert (state.key, state.problem_id, state.prefix) == ("p@1", "p", (4, 5))
-    assert (state.source, state.parent) == ("self", "q@9")
-    assert (state.born_step, state.born_version, state.score_at_insert, state.score_now) == (3, 7, 0.5, 0.5)
+    assert (state.source, state.born_step, state.score_at_insert, state.score_now) == ("self", 3, 0.5, 0.5)
     assert (state.visits, state.successes, state.success_rate) == (0, 0, 0.5)
 
 
@@ -63,25 +61,27 @@ def test_the_same_prefix_of_another_problem_is_another_state():
     assert (len(memory), memory.problems) == (2, 2)
 
 
-@pytest.mark.parametrize(
-    ("overflow", "kept"), [("lowest_score", [(1,), (3,)]), ("oldest", [(2,), (3,)])], ids=["lowest", "oldest"]
-)
-def test_a_full_problem_gives_up_one_of_its_own_states(overflow, kept):
-    memory = buffer(states_per_problem=2, overflow=overflow)
+def test_a_full_problem_gives_up_the_one_of_its_own_states_with_the_lowest_score():
+    memory = buffer(states_per_problem=2)
     add(memory, "other", 9, score=-9.0)
     for prefix, score in ((1, 0.5), (2, 0.25), (3, 0.75)):
         assert add(memory, "p", prefix, score=score)
-    assert held(memory) == [("other", (9,)), *(("p", prefix) for prefix in kept)]
+    assert held(memory) == [("other", (9,)), ("p", (1,)), ("p", (3,))]
     assert memory.evictions == 1
 
 
-@pytest.mark.parametrize(("overflow", "kept"), [("lowest_score", "ac"), ("oldest", "bc")])
-def test_a_full_memory_gives_up_a_state_of_any_problem(overflow, kept):
-    memory = buffer(capacity=2, overflow=overflow)
+def test_a_full_memory_gives_up_the_state_of_the_lowest_score_of_any_problem():
+    memory = buffer(capacity=2)
     for name, score in (("a", 0.5), ("b", 0.25), ("c", 0.75)):
         assert add(memory, name, 1, score=score)
-    assert [name for name, _ in held(memory)] == list(kept)
+    assert [name for name, _ in held(memory)] == ["a", "c"]
     assert (memory.problems, memory.evictions) == (2, 1)
+
+
+def test_of_states_with_the_same_score_the_oldest_is_given_up():
+    memory = buffer(states_per_problem=2)
+    fill(memory, "p1", "p2", "p3")
+    assert held(memory) == [("p", (2,)), ("p", (3,))]
 
 
 @pytest.mark.parametrize("limit", ["capacity", "states_per_problem"])
@@ -99,28 +99,36 @@ def test_overflow_goes_by_the_score_of_now_not_of_insertion():
     assert held(memory) == [("p", (1,)), ("p", (3,))]
 
 
-@pytest.mark.parametrize(("outcomes", "left"), [("nn", 1), ("nnn", 0), ("nny", 1), ("nynnnn", 1)])
-def test_a_state_is_dead_at_exactly_so_many_visits_without_success(outcomes, left):
-    memory = buffer(evict_after_failures=3)
+def left(outcomes: str, *bounds: float) -> int:
+    """How many of one state, visited with these outcomes, are left."""
+    memory = buffer(keep_between=bounds)
     add(memory, "p", 1)
     visit(memory, "p@1", outcomes)
-    assert (len(memory), memory.problems, memory.evictions) == (left, left, 1 - left)
+    assert (memory.problems, memory.evictions) == (len(memory), 1 - len(memory))
+    return len(memory)
 
 
-def test_nothing_is_dead_when_the_number_of_failures_is_zero():
-    memory = buffer(evict_after_failures=0)
-    add(memory, "p", 1)
-    visit(memory, "p@1", "n" * 50)
-    assert len(memory) == 1
+# Estimates by hand: 1/9 after seven failures, 1/10 after eight; 2/19 after one success in seventeen, 2/20 in eighteen.
+@pytest.mark.parametrize(
+    ("outcomes", "count"),
+    [("nnnnnnn", 1), ("nnnnnnnn", 0), ("nnnnnnny", 1), ("y" + "n" * 16, 1), ("y" + "n" * 17, 0)],
+)
+def test_a_state_is_dead_when_its_estimated_success_has_come_down_to_the_lower_bound(outcomes, count):
+    assert left(outcomes, 0.1, 1.0) == count
 
 
-# Mastered: more than 3 of 4; at 3 of 4 exactly it is not, nor with 3 of 3 before the fourth visit.
-@pytest.mark.parametrize(("outcomes", "left"), [("yyy", 1), ("yyyn", 1), ("yyyy", 0), ("nyyyy", 0), ("nnyyyyyy", 1)])
-def test_a_state_is_mastered_above_the_success_rate_and_from_the_least_visits_on(outcomes, left):
-    memory = buffer(evict_above=0.75, evict_min_visits=4)
-    add(memory, "p", 1)
-    visit(memory, "p@1", outcomes)
-    assert (len(memory), memory.evictions) == (left, 1 - left)
+# By hand: 4/5 after three successes, 5/6 after four; with a failure 8/10 after seven, 9/11 after eight; with two 13/16.
+@pytest.mark.parametrize(
+    ("outcomes", "count"),
+    [("yyy", 1), ("yyyy", 0), ("nyyyyyyy", 1), ("nyyyyyyyy", 0), ("nnyyyyyyyyyyy", 1), ("nnyyyyyyyyyyyy", 0)],
+)
+def test_a_state_is_mastered_when_its_estimated_success_is_above_the_upper_bound(outcomes, count):
+    assert left(outcomes, 0.0, 0.8) == count
+
+
+@pytest.mark.parametrize("outcome", ["y", "n"])
+def test_between_0_and_1_no_state_is_dead_or_mastered(outcome):
+    assert left(outcome * 50, 0.0, 1.0) == 1
 
 
 def test_an_outcome_is_booked_on_the_state_it_came_from():
@@ -175,7 +183,7 @@ def test_equal_seeds_draw_equal_states():
 
 @THROUGH
 def test_a_restored_memory_draws_evicts_and_names_as_the_saved_one_would(through):
-    saved, restored = (buffer(capacity=3, priority="success_variance", evict_after_failures=2) for _ in range(2))
+    saved, restored = (buffer(capacity=3, priority="success_variance", keep_between=(0.25, 1.0)) for _ in range(2))
     for prefix in range(5):
         add(saved, "pq"[prefix % 2], prefix, score=-prefix)
     visit(saved, next(iter(saved)).key, "n")
@@ -200,8 +208,8 @@ def test_a_saved_memory_does_not_change_with_the_living_one():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("capacity", 0), ("states_per_problem", 0), ("evict_min_visits", 0), ("evict_after_failures", -1),
-     ("evict_above", -0.1), ("evict_above", 1.1)],
+    [("capacity", 0), ("states_per_problem", 0), ("keep_between", (-0.1, 0.8)), ("keep_between", (0.1, 1.1)),
+     ("keep_between", (0.8, 0.1)), ("keep_between", (0.5, 0.5))],
 )  # fmt: skip
 def test_an_impossible_setting_is_refused_by_name(key, value):
     with pytest.raises(ValueError, match=key):

@@ -1,7 +1,9 @@
 """Selection rules on values written by hand, and the points at which a response may be cut."""
 
+import inspect
 import math
 from collections import Counter
+from functools import partial
 from random import Random
 
 import pytest
@@ -13,13 +15,15 @@ from rrl.parts.selections.critic import CriticPeak, CriticRise, CriticThreshold,
 from rrl.parts.selections.random_cut import RandomCut
 from rrl.types import TokenScores
 
+CRITIC = (CriticThreshold, CriticRise, CriticPeak, CriticTopK)
+threshold, rise, peak, top_k = (partial(rule, min_explained_variance=None) for rule in CRITIC)
 # Seven tokens. The highest value, 0.9, stands after three of them; the token that was doubted most is the last.
 RESPONSE = TokenScores(
     logprobs=tuple(math.log(p) for p in (0.9, 0.8, 1.0, 0.5, 1.0, 1.0, 0.25)),
     values=(0.25, 0.5, 0.3, 0.9, 0.7, 0.75, 0.4, 0.8),
 )
 ALL = [1, 2, 3, 4, 5, 6]
-RULES = [CriticThreshold(tau=-9), CriticRise(delta=-9), CriticTopK(k=2), CriticPeak(fall=-9), RandomCut()]
+RULES = [threshold(tau=-9), rise(delta=-9), top_k(k=2), peak(fall=-9), RandomCut()]
 RULES += [Confidence(below=0.6)]
 
 
@@ -44,24 +48,37 @@ def test_a_rule_says_whether_it_reads_the_critic(rule, critic):
     assert rule.needs_critic is critic
 
 
+@pytest.mark.parametrize("rule", CRITIC)
+def test_a_rule_that_reads_the_critic_has_a_gate_and_no_default_for_it(rule):
+    (named,) = (name for name in inspect.signature(rule).parameters if name != "min_explained_variance")
+    assert rule(**{named: 1}, min_explained_variance=0.5).min_explained_variance == 0.5
+    with pytest.raises(TypeError, match="min_explained_variance"):
+        rule(**{named: 1})
+
+
+@pytest.mark.parametrize("rule", [RandomCut(), Confidence(below=0.5)])
+def test_a_rule_that_does_not_read_the_critic_has_no_gate(rule):
+    assert rule.min_explained_variance is None
+
+
 @pytest.mark.parametrize(
     ("tau", "legal", "expected"),
     [(0.5, ALL, [3]), (0.9, ALL, [3]), (0.91, ALL, []), (0.5, [1, 2, 4, 6], [4]), (0.75, [1, 2, 4, 6], [])],
 )
 def test_threshold_takes_the_best_legal_state_if_it_is_valued_enough(tau, legal, expected):
-    assert cuts(CriticThreshold(tau=tau), legal) == expected
+    assert cuts(threshold(tau=tau), legal) == expected
 
 
 @pytest.mark.parametrize(("delta", "legal", "expected"), [(0.5, ALL, [3]), (0.7, ALL, []), (0.5, [1, 5], [5])])
 def test_rise_is_measured_from_the_bare_start(delta, legal, expected):
-    assert cuts(CriticRise(delta=delta), legal) == expected
+    assert cuts(rise(delta=delta), legal) == expected
 
 
 @pytest.mark.parametrize(
     ("k", "legal", "expected"), [(1, ALL, [3]), (3, ALL, [3, 4, 5]), (2, [1, 2, 6], [1, 6]), (9, [6, 2], [2, 6])]
 )
 def test_top_k_takes_the_best_legal_states_in_order_of_length(k, legal, expected):
-    assert cuts(CriticTopK(k=k), legal) == expected
+    assert cuts(top_k(k=k), legal) == expected
 
 
 # After 3 tokens the value falls from 0.9 to 0.4; after 5 from 0.75 to 0.4; after 6 it only rises.
@@ -69,15 +86,15 @@ def test_top_k_takes_the_best_legal_states_in_order_of_length(k, legal, expected
     ("fall", "legal", "expected"), [(0.5, ALL, [3]), (0.51, ALL, []), (0.35, [1, 5], [5]), (0.01, [6], [])]
 )
 def test_peak_takes_the_best_legal_state_if_the_value_later_falls(fall, legal, expected):
-    assert cuts(CriticPeak(fall=fall), legal) == expected
+    assert cuts(peak(fall=fall), legal) == expected
 
 
 def test_what_the_critic_says_after_the_end_token_is_no_fall():
     reference = TokenScores(logprobs=(0.0,) * 4, values=(0.2, 0.5, 0.9, 0.9, -3.0))
-    assert cuts(CriticPeak(fall=0.1), [1, 2, 3], reference) == []
+    assert cuts(peak(fall=0.1), [1, 2, 3], reference) == []
 
 
-@pytest.mark.parametrize("rule", [CriticThreshold(tau=0), CriticRise(delta=0), CriticPeak(fall=0), CriticTopK(k=1)])
+@pytest.mark.parametrize("rule", [threshold(tau=0), rise(delta=0), peak(fall=0), top_k(k=1)])
 def test_of_equal_values_the_shortest_prefix_is_taken(rule):
     flat = TokenScores(logprobs=(0.0,) * 4, values=(0.5,) * 4)
     assert cuts(rule, [1, 2, 3], flat) == [1]
@@ -101,7 +118,7 @@ def test_random_cut_draws_every_legal_point_evenly():
 
 @pytest.mark.parametrize(
     ("rule", "score"),
-    [(CriticThreshold(tau=0), 0.9), (CriticTopK(k=1), 0.9), (CriticPeak(fall=0), 0.9), (CriticRise(delta=0), 0.65),
+    [(threshold(tau=0), 0.9), (top_k(k=1), 0.9), (peak(fall=0), 0.9), (rise(delta=0), 0.65),
      (Confidence(below=0.5), 0.72), (RandomCut(), 0.0)],
     ids=lambda x: type(x).__name__,
 )  # fmt: skip
@@ -111,7 +128,7 @@ def test_the_score_of_a_cut_is_the_rules_own(rule, score):
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(lambda: Confidence(below=0), "below"), (lambda: Confidence(below=1.1), "below"), (lambda: CriticTopK(k=0), "k:")],
+    [(lambda: Confidence(below=0), "below"), (lambda: Confidence(below=1.1), "below"), (lambda: top_k(k=0), "k:")],
 )
 def test_an_impossible_setting_is_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):

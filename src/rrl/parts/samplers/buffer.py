@@ -7,7 +7,9 @@ from random import Random
 from typing import Literal
 
 from rrl.interfaces import StateDict
-from rrl.ranges import at_least_one, between, check_ranges, not_negative
+from rrl.ranges import at_least_one, check_ranges, refuse
+
+Source = Literal["self", "canonical"]
 
 
 @dataclass(kw_only=True)
@@ -17,12 +19,10 @@ class StoredState:
     key: str
     problem_id: str
     prefix: tuple[int, ...]
-    source: Literal["self", "canonical"]
+    source: Source
     born_step: int
-    born_version: int
     score_at_insert: float
     score_now: float
-    parent: str | None
     visits: int = 0
     successes: int = 0
 
@@ -36,31 +36,26 @@ class StoredState:
 class StateBuffer:
     """Holds at most ``capacity`` states and ``states_per_problem`` of one problem.
 
-    A full problem or buffer gives up its state of lowest score (``overflow: lowest_score``) or its oldest
-    (``oldest``). A state is forgotten when it is dead (``evict_after_failures`` visits without a success; 0: never) or
-    mastered (success above ``evict_above`` in at least ``evict_min_visits``). ``priority`` says how states are drawn:
-    ``uniform``; ``success_variance`` with weight p(1-p) of the estimated success p; ``score`` with weight exp(score).
+    A full problem or buffer gives up its state of lowest score. ``keep_between`` are two bounds of the estimated
+    success: after a visit that leaves it at or below the lower one (dead) or above the upper one (mastered), a state is
+    forgotten. ``priority`` says how states are drawn: ``uniform``; ``success_variance`` with weight p(1-p) of the
+    estimated success p; ``score`` with weight exp(score).
     """
 
     capacity: int
     states_per_problem: int
-    overflow: Literal["lowest_score", "oldest"]
-    evict_after_failures: int
-    evict_above: float
-    evict_min_visits: int
     priority: Literal["uniform", "success_variance", "score"]
+    keep_between: tuple[float, float]
     evictions: int = field(init=False, default=0)
     _states: dict[str, dict[tuple[int, ...], StoredState]] = field(init=False, default_factory=dict)
     _by_key: dict[str, StoredState] = field(init=False, default_factory=dict)
     _born: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            at_least_one("capacity", "states_per_problem", "evict_min_visits"),
-            not_negative("evict_after_failures"),
-            between(0, 1, "evict_above"),
-        )
+        check_ranges(self, at_least_one("capacity", "states_per_problem"))
+        low, high = self.keep_between
+        expected = "keep_between: expected two rising numbers from 0 to 1, as [0.1, 0.8]"
+        refuse({f"{expected}, got {[low, high]}": not 0 <= low < high <= 1})
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -73,10 +68,7 @@ class StateBuffer:
         """How many problems have a state here."""
         return len(self._states)
 
-    def add(
-        self, problem_id: str, prefix: tuple[int, ...], *, source: Literal["self", "canonical"], score: float,
-        step: int, version: int, parent: str | None,
-    ) -> bool:  # fmt: skip
+    def add(self, problem_id: str, prefix: tuple[int, ...], *, source: Source, score: float, step: int) -> bool:
         """Remember a state; false when it was known already, in which case its score is brought up to date."""
         known = self._states.get(problem_id, {}).get(prefix)
         if known is not None:
@@ -85,7 +77,7 @@ class StateBuffer:
         self._born += 1
         state = StoredState(
             key=f"{problem_id}@{self._born}", problem_id=problem_id, prefix=prefix, source=source, born_step=step,
-            born_version=version, score_at_insert=score, score_now=score, parent=parent,
+            score_at_insert=score, score_now=score,
         )  # fmt: skip
         self._states.setdefault(problem_id, {})[prefix] = state
         self._by_key[state.key] = state
@@ -105,9 +97,8 @@ class StateBuffer:
             return
         state.visits += 1
         state.successes += success
-        dead = self.evict_after_failures and state.visits >= self.evict_after_failures and not state.successes
-        mastered = state.visits >= self.evict_min_visits and state.successes / state.visits > self.evict_above
-        if dead or mastered:
+        low, high = self.keep_between
+        if not low < state.success_rate <= high:
             self._forget(state)
 
     def forget_problem(self, problem_id: str) -> None:
@@ -130,8 +121,7 @@ class StateBuffer:
 
     def _shrink(self, states: Collection[StoredState], limit: int) -> None:
         if len(states) > limit:
-            oldest = next(iter(states))
-            self._forget(oldest if self.overflow == "oldest" else min(states, key=lambda state: state.score_now))
+            self._forget(min(states, key=lambda state: state.score_now))
 
     def _forget(self, state: StoredState) -> None:
         del self._by_key[state.key]

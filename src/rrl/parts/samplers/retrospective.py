@@ -9,29 +9,22 @@ from rrl.contracts import border
 from rrl.cuts import CutPoints, Cutter
 from rrl.functional import explained_variance
 from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
-from rrl.parts.samplers.buffer import StateBuffer, StoredState
+from rrl.parts.samplers.buffer import Source, StateBuffer, StoredState
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.schedule import Schedule
-from rrl.ranges import below_one, check_ranges, not_negative, positive
+from rrl.ranges import below_one, check_ranges, positive
 from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State, TokenScores
-
-NOTHING = TokenScores((), ())
-"""What there is to think of no prefix."""
 
 
 @dataclass(kw_only=True)
 class Retrospective(StateSampler):
     """Starts from remembered states for a share of the rollouts, and from prompts (as ``Problems``) for the rest.
 
-    ``selection`` finds the states along responses whose outcome is ``harvest`` (``failed`` ones, or ``solved`` as a
-    control) and along references, according to ``sources``. Only rollouts from ordinary starts are harvested, or all
-    of them with ``harvest_replayed``. ``cut_points`` are where a response may be cut; a prefix is shorter than
-    ``max_response_length`` tokens, prompt not counted. Problems whose running success
-    from the prompt (moving average with weight ``success_momentum`` on the past) is ``max_problem_success`` or more
-    count as mastered: nothing is collected for them and their states are forgotten. With ``min_explained_variance``
-    nothing is collected while the critic explains less of the returns. Every ``rescore_every`` steps (0: never) the
-    current policy and critic score the stored states anew. ``start_from: prompt`` is the re-draw control: the same
-    problems on the same schedule, with the prefix emptied.
+    ``selection`` finds the states along failed responses from prompts (``self``) and along references (``canonical``),
+    according to ``sources``. ``cut_points`` are where a response may be cut; a prefix is shorter than
+    ``max_response_length`` tokens, prompt not counted. Problems whose running success from the prompt (moving average
+    with weight ``success_momentum`` on the past) is ``max_problem_success`` or more count as mastered: nothing is
+    collected for them and their states are forgotten. ``controls`` has the variants that isolate one effect.
     """
 
     level_weights: dict[str, float] | None
@@ -39,15 +32,10 @@ class Retrospective(StateSampler):
     buffer: StateBuffer
     schedule: Schedule
     sources: Literal["self", "canonical", "both"]
-    harvest: Literal["failed", "solved"]
-    harvest_replayed: bool
     cut_points: CutPoints
     max_response_length: int
     max_problem_success: float
     success_momentum: float
-    min_explained_variance: float | None
-    rescore_every: int
-    start_from: Literal["prefix", "prompt"]
 
     needs_annotation = True
 
@@ -58,15 +46,13 @@ class Retrospective(StateSampler):
     _step: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self, below_one("success_momentum"), not_negative("rescore_every"), positive("max_problem_success")
-        )
+        check_ranges(self, below_one("success_momentum"), positive("max_problem_success"))
         self._fresh = Problems(level_weights=self.level_weights)
 
     @property
     def needs_critic(self) -> bool:
-        """True when the selection rule or the gate reads the critic."""
-        return self.selection.needs_critic or self.min_explained_variance is not None
+        """True when the selection rule reads the critic."""
+        return self.selection.needs_critic
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin with an empty memory."""
@@ -86,13 +72,11 @@ class Retrospective(StateSampler):
         """Update what is known of states and problems, then collect new states."""
         self._step += 1
         first_solves = self._record(rollouts, feedback)
-        if self.schedule.collecting(self._progress) and self._critic_is_fit(batch):
+        if self.schedule.collecting(self._progress) and self._critic_suffices(batch):
             if self.sources != "canonical":
                 self._collect_own(rollouts, feedback, batch)
             if self.sources != "self":
                 self._collect_canonical(rollouts, feedback)
-        if self.rescore_every and self._step % self.rescore_every == 0:
-            self._rescore()
         return self._metrics() | {"replay/first_solves": float(first_solves)}
 
     def state_dict(self) -> StateDict:
@@ -118,8 +102,11 @@ class Retrospective(StateSampler):
         self._progress, self._step = state["progress"], state["step"]
 
     def _state(self, stored: StoredState) -> State:
-        prefix = stored.prefix if self.start_from == "prefix" else ()
-        return State(self._problems[stored.problem_id], prefix, origin=stored.key)
+        return State(self._problems[stored.problem_id], stored.prefix, origin=stored.key)
+
+    def _collects(self, judged: Feedback) -> bool:
+        """Whether states are collected from a response that was judged so."""
+        return not judged.solved
 
     def _record(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> int:
         """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
@@ -141,30 +128,17 @@ class Retrospective(StateSampler):
     def _mastered(self, problem_id: str) -> bool:
         return self._success.get(problem_id, 0.0) >= self.max_problem_success
 
-    def _critic_is_fit(self, batch: Batch) -> bool:
-        if self.min_explained_variance is None:
-            return True
-        return float(explained_variance(batch.values, batch.returns, batch.mask)) >= self.min_explained_variance
+    def _critic_suffices(self, batch: Batch) -> bool:
+        least = self.selection.min_explained_variance
+        return least is None or float(explained_variance(batch.values, batch.returns, batch.mask)) >= least
 
     def _collect_own(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> None:
-        rows = [
-            (rollout, values[mask].tolist())
-            for rollout, judged, values, mask in zip(rollouts, feedback, batch.values, batch.mask, strict=True)
-            if judged.solved == (self.harvest == "solved")
-            and not self._mastered(rollout.state.problem.id)
-            and (self.harvest_replayed or not rollout.state.replayed)
-        ]
-        for (rollout, values), given in zip(rows, self._given([rollout.state for rollout, _ in rows]), strict=True):
-            known = len(rollout.state.prefix)
-            legal = [cut for cut in self._legal(rollout.tokens) if cut > known]
-            drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
-            scored = TokenScores((*given.logprobs, *drawn), (*given.values[:known], *values))
-            self._remember(rollout.state, rollout.tokens, scored, legal, "self", rollout.version)
-
-    def _given(self, starts: Sequence[State]) -> list[TokenScores]:
-        """What the policy thinks of the prefixes that rollouts began with, so that scores count from the prompt."""
-        seen = iter(self._inspect([start for start in starts if start.prefix]))
-        return [next(seen) if start.prefix else NOTHING for start in starts]
+        for rollout, judged, values, mask in zip(rollouts, feedback, batch.values, batch.mask, strict=True):
+            problem_id = rollout.state.problem.id
+            if self._collects(judged) and not rollout.state.replayed and not self._mastered(problem_id):
+                drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
+                scored = TokenScores(tuple(drawn), tuple(values[mask].tolist()))
+                self._remember(problem_id, rollout.tokens, scored, "self")
 
     def _collect_canonical(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> None:
         """Look at the references of problems just failed from their prompts, until something of each is remembered."""
@@ -178,32 +152,17 @@ class Retrospective(StateSampler):
         references = [problem.reference[: self.max_response_length] for problem in problems]
         scores = self._inspect([State(p, reference) for p, reference in zip(problems, references, strict=True)])
         for problem, reference, scored in zip(problems, references, scores, strict=True):
-            if self._remember(State(problem), reference, scored, self._legal(reference), "canonical", -1):
+            if self._remember(problem.id, reference, scored, "canonical"):
                 self._used.add(problem.id)
 
-    def _legal(self, tokens: Sequence[int]) -> list[int]:
-        """Where a response may be cut so that something is left to write."""
-        return [cut for cut in self._cutter.legal(tokens) if cut < self.max_response_length]
-
-    def _remember(
-        self, start: State, response: tuple[int, ...], scored: TokenScores, legal: Sequence[int],
-        source: Literal["self", "canonical"], version: int,
-    ) -> bool:  # fmt: skip
-        """Add the states that the rule finds along a whole response to the prompt; whether it found any."""
+    def _remember(self, problem_id: str, response: tuple[int, ...], scored: TokenScores, source: Source) -> bool:
+        """Add the states that the rule finds along a whole response, with room to write on; whether it found any."""
+        legal = [cut for cut in self._cutter.legal(response) if cut < self.max_response_length]
         cuts = border.cuts(self.selection, scored, legal, self._rng)
         for cut in cuts:
             score = border.cut_score(self.selection, scored, cut)
-            self.buffer.add(
-                start.problem.id, response[:cut], source=source, score=score, step=self._step, version=version,
-                parent=start.origin,
-            )  # fmt: skip
+            self.buffer.add(problem_id, response[:cut], source=source, score=score, step=self._step)
         return bool(cuts)
-
-    def _rescore(self) -> None:
-        stored = list(self.buffer)
-        states = [State(self._problems[s.problem_id], s.prefix) for s in stored]
-        for state, scored in zip(stored, self._inspect(states), strict=True):
-            state.score_now = border.cut_score(self.selection, scored, len(state.prefix))
 
     def _metrics(self) -> Metrics:
         stored = list(self.buffer)

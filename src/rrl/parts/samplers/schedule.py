@@ -1,60 +1,53 @@
 """When retrospective replay collects states, and how large a share of starts they are."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-from rrl.ranges import between, check_ranges
+from rrl.ranges import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Times are shares of training, 0 to 1.
 
-    States are collected from ``collect_from`` to ``collect_until``. The share of replayed starts rises linearly from 0
-    at ``ramp_from`` to ``share`` at ``ramp_until``, stays, and falls from ``decay_from`` to 0 at ``decay_until``.
+    ``share`` is the share of replayed starts: a number, or points [time, share] in the order of time. It is linear
+    between two points, that of the first point before it and that of the last point after it. States are collected
+    from the first to the second time of ``collect``.
     """
 
-    collect_from: float
-    collect_until: float
-    share: float
-    ramp_from: float
-    ramp_until: float
-    decay_from: float
-    decay_until: float
+    share: float | tuple[tuple[float, float], ...]
+    collect: tuple[float, float]
 
     def __post_init__(self) -> None:
-        times = [self.ramp_from, self.ramp_until, self.decay_from, self.decay_until]
-        check_ranges(self, between(0, 1, *self.__dataclass_fields__))
-        if times != sorted(times) or self.collect_from > self.collect_until:
-            raise ValueError(
-                "ramp_from <= ramp_until <= decay_from <= decay_until and collect_from <= collect_until: expected, "
-                f"got {times} and {[self.collect_from, self.collect_until]}"
-            )
+        points, (begin, end) = [list(point) for point in self._points], self.collect
+        given = points if isinstance(self.share, tuple) else self.share
+        inside = all(0 <= number <= 1 for point in points for number in point)
+        rising = all(earlier < later for (earlier, _), (later, _) in pairwise(points))
+        numbers = f"share: expected a number from 0 to 1, or points [time, share] of such numbers, got {given}"
+        times = f"share: expected points whose times rise, as in [[0, 0], [0.3, 0.5]], got {given}"
+        window = f"collect: expected two times from 0 to 1, the earlier one first, got {[begin, end]}"
+        refuse({numbers: not points or not inside, times: not rising, window: not 0 <= begin <= end <= 1})
 
     def cautions(self) -> list[str]:
-        """Schedules under which nothing is replayed."""
-        if self.share == 0:
-            return ["share: 0, so that nothing is replayed; sampler=problems is the same"]
-        if self.ramp_from >= 1 or self.decay_until <= self.collect_from:
-            return [
-                f"decay_until: {self.decay_until}, collect_from: {self.collect_from}, ramp_from: {self.ramp_from}, so "
-                "that replay is over before it begins; expected a decay after the first states, as with decay_until=1"
-            ]
-        return []
+        """A schedule under which nothing is replayed."""
+        begin = self.collect[0]
+        shares = [self.share_at(begin), *(share for time, share in self._points if time > begin)]
+        if begin < 1 and any(shares):
+            return []
+        states = f"states, which are collected from {begin} on"
+        return [f"share: 0 while there are {states}: nothing is replayed; sampler=problems is the same"]
 
     def collecting(self, progress: float) -> bool:
         """Whether states are remembered at this moment."""
-        return self.collect_from <= progress <= self.collect_until
+        return self.collect[0] <= progress <= self.collect[1]
 
     def share_at(self, progress: float) -> float:
         """The share of replayed starts at this moment."""
-        return (
-            self.share
-            * _rise(progress, self.ramp_from, self.ramp_until)
-            * (1 - _rise(progress, self.decay_from, self.decay_until))
-        )
+        for (begin, low), (end, high) in pairwise(self._points):
+            if progress < end:
+                return low + (high - low) * max(0.0, progress - begin) / (end - begin)
+        return self._points[-1][1]
 
-
-def _rise(progress: float, begin: float, end: float) -> float:
-    if progress < begin or begin >= 1:
-        return 0.0
-    return 1.0 if progress >= end else (progress - begin) / (end - begin)
+    @property
+    def _points(self) -> tuple[tuple[float, float], ...]:
+        return self.share if isinstance(self.share, tuple) else ((0.0, self.share),)

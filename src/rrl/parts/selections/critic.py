@@ -1,7 +1,7 @@
 """Rules that read the critic: a promising state is one it values (RRL, arXiv 2504.14363; the exact rule is unknown)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from rrl.interfaces import Selection
@@ -9,8 +9,14 @@ from rrl.ranges import at_least_one, check_ranges
 from rrl.types import TokenScores
 
 
+@dataclass(frozen=True, kw_only=True)
 class _HighestValue(Selection):
-    """At most one cut, in the state of highest value, and the value as its score; rules add when that suffices."""
+    """At most one cut, in the state of highest value, and the value as its score; rules add when that suffices.
+
+    Nothing is collected while the critic explains less than ``min_explained_variance`` of the returns (None: no gate).
+    """
+
+    min_explained_variance: float | None = field()  # without the default of Selection
 
     needs_critic = True
 

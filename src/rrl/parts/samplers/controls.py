@@ -1,0 +1,21 @@
+"""Controls of retrospective replay: each changes one thing, so that the effect of that thing can be measured."""
+
+from dataclasses import replace
+
+from rrl.parts.samplers.buffer import StoredState
+from rrl.parts.samplers.retrospective import Retrospective
+from rrl.types import Feedback, State
+
+
+class Redraw(Retrospective):
+    """Starts from the prompts of the remembered states: the same problems on the same schedule, the prefix emptied."""
+
+    def _state(self, stored: StoredState) -> State:
+        return replace(super()._state(stored), prefix=())
+
+
+class SuccessPrefix(Retrospective):
+    """Collects states from solved responses in place of failed ones."""
+
+    def _collects(self, judged: Feedback) -> bool:
+        return judged.solved
