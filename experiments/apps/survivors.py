@@ -134,7 +134,8 @@ def _compare(task: APPS, item: Item, operator: str, new: str, draw: Draw) -> tup
     rng = random.Random(0)
     inputs = tuple(draw(rng) for _ in range(INPUTS))
     jobs = [Job(PRELUDE + source, item.suite.function, inputs) for source in found[0]]
-    ours, theirs = [future.result() for future in [task.judge.sandbox.submit(job) for job in jobs]]
+    begun = [task.judge.sandbox.submit(job) for job in jobs]
+    ours, theirs = [[future.result() for future in futures] for futures in begun]
     differ = [
         f"`{json.dumps(given)}`: {a.value!r}, mutant {b.value if b.status == 'ended' else b.error!r}"
         for given, a, b in zip(inputs, ours, theirs, strict=True)

@@ -154,8 +154,12 @@ def _sandbox(count: int, workers: int, level: Any) -> Measured:
     """The sandbox as tasks use it."""
     choose(LIMITS, level)
     with closing(Sandbox(limits=LIMITS, workers=workers, isolation=level)) as made:
-        made.submit(Job(PROGRAM, None, ("7\n",) * 8 * workers)).result()
-        return _measured(count, lambda: map(_right, made.submit(Job(PROGRAM, None, ("7\n",) * count)).result()))
+        _runs(made, 8 * workers)
+        return _measured(count, lambda: map(_right, _runs(made, count)))
+
+
+def _runs(sandbox: Sandbox, count: int) -> list[ProgramRun]:
+    return [future.result() for future in sandbox.submit(Job(PROGRAM, None, ("7\n",) * count))]
 
 
 if __name__ == "__main__":

@@ -145,10 +145,10 @@ def travel(way: Way, responses: Sequence[str], folder: Path) -> list[Verdict]:
 
 def strike(way: Way) -> None:
     """A server of the sandbox dies."""
-    workers = way.task.judge.sandbox._workers if isinstance(way.task, CodingTask) else []
+    workers = way.task.judge.sandbox._pool.workers if isinstance(way.task, CodingTask) else []
     for worker in workers[:1]:
-        if worker.server is not None:
-            os.killpg(worker.server._process.pid, signal.SIGKILL)
+        if worker.child is not None:
+            os.killpg(worker.child._process.pid, signal.SIGKILL)
 
 
 def fuzz(name: str, all_ways: dict[str, Way], batches: int, size: int) -> int:

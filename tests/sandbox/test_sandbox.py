@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from fixtures.attacks import FAMILIES, FORGED, GREEDY, LOOPS, NAMESPACES_KEEP, NO_ANSWER, REACHING, SEARCH, SLEEPS, TRY
-from fixtures.sandbox import LIMITS, ask, family, other, run, told, working
+from fixtures.sandbox import LIMITS, ask, family, other, run, runs, told, working
 from rrl.errors import DataError
+from rrl.processes.warm_child import Lost
 from rrl.sandbox import sandbox as parent
 from rrl.sandbox.inside import watch
 from rrl.sandbox.inside.request import packed
@@ -24,7 +26,7 @@ from rrl.sandbox.isolation import LEVELS, REACHES, described
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Job
 from rrl.sandbox.sandbox import Sandbox
-from rrl.sandbox.server import Server, ServerLost
+from rrl.sandbox.server import Server
 
 pytestmark = pytest.mark.clock
 
@@ -42,6 +44,7 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 def unfiltered(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server whose programs may make any system call: what holds where the kernel has no filter."""
     made = Server(working(request.param), other(wall_seconds=2.0), filtered=False)
+    ask(made, "")  # from then on its processes are there
     yield made
     made.close()
 
@@ -59,7 +62,7 @@ def still_honest(sandbox: Sandbox) -> bool:
 def test_who_computes_for_ever_is_stopped(level: str) -> None:
     with closing(Sandbox(limits=other(cpu_seconds=0.15), workers=1, isolation=working(level))) as made:
         futures = {name: made.submit(Job(source, None, ("",))) for name, source in LOOPS.items()}
-        found = {name: told(future.result()[0]) for name, future in futures.items()}
+        found = {name: told(future.result()) for name, [future] in futures.items()}
         assert found == dict.fromkeys(LOOPS, ("time_out", "CpuTime"))
         assert still_honest(made)
 
@@ -75,7 +78,7 @@ def test_the_time_to_compute_is_kept_to_the_tenth_of_a_second(level: str) -> Non
 def test_who_waits_for_ever_is_stopped(level: str) -> None:
     with closing(Sandbox(limits=other(wall_seconds=1.2), workers=5, isolation=working(level))) as made:
         futures = [made.submit(Job(source, None, ("",))) for source in SLEEPS.values()]
-        assert {told(future.result()[0]) for future in futures} == {("time_out", "WallTime")}
+        assert {told(future.result()) for [future] in futures} == {("time_out", "WallTime")}
         assert still_honest(made)
 
 
@@ -152,7 +155,7 @@ def test_a_program_that_ends_with_0_for_a_shell_has_ended_whatever_it_reported(s
 
 def test_neither_environment_nor_other_inputs_are_in_reach(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RRL_SECRET", "hunter2")
-    first, second = sandbox.submit(Job(SEARCH, "f", (["input-one"], ["input" + "-two"]))).result()
+    first, second = runs(sandbox, SEARCH, (["input-one"], ["input" + "-two"]), "f")
     assert first.value == [False, False, True]
     assert second.value == [False, True, False]
 
@@ -208,8 +211,8 @@ def test_runs_come_in_the_order_of_the_inputs_from_many_threads(own: Sandbox) ->
     found: dict[int, list[object]] = {}
 
     def use(number: int) -> None:
-        job = Job(HONEST, "double", tuple([10 * number + n] for n in range(5)))
-        found[number] = [each.value for each in own.submit(job).result()]
+        inputs = [[10 * number + n] for n in range(5)]
+        found[number] = [each.value for each in runs(own, HONEST, inputs, "double")]
 
     threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -221,37 +224,37 @@ def test_runs_come_in_the_order_of_the_inputs_from_many_threads(own: Sandbox) ->
 
 def test_a_job_is_taken_at_once_and_its_inputs_run_side_by_side(own: Sandbox) -> None:
     source = "import time\nprint(time.monotonic())\ntime.sleep(1)\nprint(time.monotonic())"
-    own.submit(Job(source, None, ("", ""))).result()  # both servers are warm
-    future = own.submit(Job(source, None, ("", "")))
-    assert not future.done()
-    first, second = ([float(each) for each in found.value.split()] for found in future.result())
+    runs(own, source, ("", ""))  # both servers are warm
+    futures = own.submit(Job(source, None, ("", "")))
+    assert not any(future.done() for future in futures)
+    first, second = ([float(each) for each in future.result().value.split()] for future in futures)
     assert max(first[0], second[0]) < min(first[1], second[1])
-    assert own.submit(Job("", None, ())).result() == []
+    assert runs(own, "", ()) == []
 
 
 def test_the_same_program_gives_the_same_on_every_server(own: Sandbox) -> None:
     source = "import random, time\ntime.sleep(0.3)\nprint(random.random(), list({'a', 'b', 'c', 'd'}), hash('x'))"
-    own.submit(Job(source, None, ("",) * 4)).result()
-    assert len({found.value for found in own.submit(Job(source, None, ("",) * 6)).result()}) == 1
-    assert all(worker.server for worker in own._workers)
+    runs(own, source, ("",) * 4)
+    assert len({found.value for found in runs(own, source, ("",) * 6)}) == 1
+    assert all(worker.child for worker in own._pool.workers)
 
 
 def test_what_is_cancelled_is_not_run(own: Sandbox) -> None:
     run(own, "")
     busy = own.submit(Job("import time\ntime.sleep(1)", None, ("", "")))
     futures = [own.submit(Job("import time\ntime.sleep(9)", None, ("",))) for _ in range(9)]
-    assert all(future.cancel() for future in futures)
+    assert all(future.cancel() for [future] in futures)
     started = time.monotonic()
     assert run(own, HONEST, [2], "double").value == 4
     assert time.monotonic() - started < 9
-    assert busy.result()
+    assert all(future.result() for future in busy)
 
 
 def test_a_server_that_dies_is_replaced(own: Sandbox) -> None:
     assert run(own, HONEST, [2], "double").value == 4
-    for worker in own._workers:
-        if worker.server is not None:
-            os.killpg(worker.server._process.pid, signal.SIGKILL)
+    for worker in own._pool.workers:
+        if worker.child is not None:
+            os.killpg(worker.child._process.pid, signal.SIGKILL)
     assert [run(own, HONEST, [n], "double").value for n in range(4)] == [0, 2, 4, 6]
 
 
@@ -262,7 +265,7 @@ def test_what_breaks_the_sandbox_again_and_again_is_the_programs_fault_if_others
 
     def breaking(server: Server, request: bytes) -> object:
         if b"evil" in request:
-            raise ServerLost("the server ended")
+            raise Lost("the server ended")
         return whole(server, request)
 
     monkeypatch.setattr(Server, "ask", breaking)
@@ -272,12 +275,19 @@ def test_what_breaks_the_sandbox_again_and_again_is_the_programs_fault_if_others
     assert run(own, HONEST, [2], "double").value == 4
 
 
+def test_a_server_that_does_not_start_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = [sys.executable, "-c", "print('many words'); exit('no such thing')"]
+    monkeypatch.setattr("rrl.sandbox.start.command", lambda *_, **settings: ends)
+    with pytest.raises(DataError, match="'rlimits' does not work: its process ended with 1: no such thing; see"):
+        Sandbox(limits=LIMITS, workers=1, isolation="rlimits").start()
+
+
 def test_a_server_that_hangs_is_given_up(own: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     run(own, "")
     monkeypatch.setattr("rrl.sandbox.server.GRACE", 0.1)
-    for worker in own._workers:
-        if worker.server is not None:
-            os.killpg(worker.server._process.pid, signal.SIGSTOP)
+    for worker in own._pool.workers:
+        if worker.child is not None:
+            os.killpg(worker.child._process.pid, signal.SIGSTOP)
     assert run(own, HONEST, [2], "double").value == 4
 
 
@@ -290,7 +300,7 @@ def test_closing_cancels_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     started = time.monotonic()
     made.close()
     assert time.monotonic() - started < 20
-    for future in futures:
+    for future in chain(*futures):
         with pytest.raises(CancelledError):
             future.result()
     assert not list(tmp_path.iterdir())
@@ -300,7 +310,7 @@ def test_closing_cancels_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
 
 SCRIPT = """
 import os, sys, time
-from fixtures.sandbox import family
+from fixtures.sandbox import family, run
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import Job
 from rrl.sandbox.sandbox import Sandbox
@@ -308,10 +318,10 @@ from rrl.sandbox.sandbox import Sandbox
 def main(isolation, how):
     limits = Limits(wall_seconds=50, cpu_seconds=50, memory_mb=256, processes=8, open_files=32, file_mb=4, output_kb=64)
     sandbox = Sandbox(limits=limits, workers=2, isolation=isolation)
-    print(sandbox.submit(Job("print(1)", None, ("",))).result()[0].value, flush=True)
+    print(run(sandbox, "print(1)").value, flush=True)
     if how == "fork":
         pid = os.fork()
-        print(sandbox.submit(Job("print(2)", None, ("",))).result()[0].value, flush=True)
+        print(run(sandbox, "print(2)").value, flush=True)
         return os.waitpid(pid, 0) if pid else sandbox.close()
     sandbox.submit(Job("import time\\ntime.sleep(40)", None, ("", "", "")))
     time.sleep(0.3)

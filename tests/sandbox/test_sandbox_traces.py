@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.sandbox import other, run, working
+from fixtures.sandbox import other, run, runs, working
 from fixtures.traces import FUNCTION, LEAVES, MARK, MEMORY, NAMES, SPEAKER
 from rrl.sandbox.isolation import LEVELS
-from rrl.sandbox.runs import Job
 from rrl.sandbox.sandbox import Sandbox
 
 
@@ -17,8 +16,8 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     made = Sandbox(limits=other(cpu_seconds=8.0, wall_seconds=60.0), workers=1, isolation=working(request.param))
     for number in range(3):
         source = f"{SPEAKER}\n# {MARK}10000{number}"
-        made.submit(Job(source, None, (f"{MARK}600006", f"{MARK}600005"))).result()
-        made.submit(Job(FUNCTION, "f", ([f"{MARK}600007"], ["x" * 10**6 + f"{MARK}600008"]))).result()
+        runs(made, source, (f"{MARK}600006", f"{MARK}600005"))
+        runs(made, FUNCTION, ([f"{MARK}600007"], ["x" * 10**6 + f"{MARK}600008"]), "f")
         run(made, LEAVES)
     yield made
     made.close()

@@ -270,20 +270,20 @@ class Recorder:
 
     def __init__(self, *statuses: str) -> None:
         self.jobs: list[Job] = []
-        self.futures: list[Future[list[ProgramRun]]] = []
+        self.futures: list[list[Future[ProgramRun]]] = []
         self._statuses = statuses
 
-    def submit(self, job: Job) -> "Future[list[ProgramRun]]":
+    def submit(self, job: Job) -> "list[Future[ProgramRun]]":
         self.jobs.append(job)
-        self.futures.append(Future())
+        self.futures.append([Future() for _ in self._statuses or job.inputs])
         if self._statuses:
             self.answer(-1)
         return self.futures[-1]
 
     def answer(self, number: int) -> None:
-        statuses = self._statuses or ("ended",) * len(self.jobs[number].inputs)
-        runs = [ProgramRun(s, "3" if s == "ended" else None, None, None, "", 0.0) for s in statuses]  # type: ignore[arg-type]
-        self.futures[number].set_result(runs)
+        futures = self.futures[number]
+        for future, s in zip(futures, self._statuses or ("ended",) * len(futures), strict=True):
+            future.set_result(ProgramRun(s, "3" if s == "ended" else None, None, None, "", 0.0))  # type: ignore[arg-type]
 
 
 def recorded(*statuses: str) -> tuple[Recorder, ProgramVerifier]:

@@ -38,6 +38,12 @@ def ask(workers: Workers, deed: str, argument: Any = None) -> Reply:
     return workers.submit((deed, argument)).result(timeout=300)
 
 
+def pids(workers: Workers) -> list[int]:
+    """The processes that are running."""
+    started = [worker.child._process for worker in workers._pool.workers if worker.child is not None]
+    return [process.pid for process in started if process.poll() is None]
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -64,10 +70,10 @@ def test_replies_belong_to_their_items_whatever_the_order(pool: Callable[..., Wo
 
 def test_a_worker_is_started_at_first_use_and_stays(pool: Callable[..., Workers]) -> None:
     workers = pool()
-    assert workers.pids() == []
-    pids = {ask(workers, "pid").value for _ in range(3)}
-    assert pids == set(workers.pids())
-    assert len(pids) == 1
+    assert pids(workers) == []
+    found = {ask(workers, "pid").value for _ in range(3)}
+    assert found == set(pids(workers))
+    assert len(found) == 1
 
 
 def test_a_worker_is_a_clean_interpreter(pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +180,7 @@ def test_workers_killed_from_outside_lose_no_item(pool: Callable[..., Workers]) 
     futures = [workers.submit(("sleep", 0.02)) for _ in range(40)]
     for _ in range(2):
         time.sleep(0.15)
-        for pid in workers.pids():
+        for pid in pids(workers):
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.3)  # so that no item meets both
     assert [f.result(timeout=300).end for f in futures] == ["done"] * 40
@@ -250,7 +256,7 @@ def test_workers_killed_while_they_start_lose_no_item(
     killed: set[int] = set()
     end = time.monotonic() + 20
     while len(killed) < 4 and time.monotonic() < end:
-        for pid in set(workers.pids()) - killed:
+        for pid in set(pids(workers)) - killed:
             os.kill(pid, signal.SIGKILL)
             killed.add(pid)
         time.sleep(0.02)
@@ -263,7 +269,7 @@ def test_a_restart_while_workers_start_loses_no_item(
     wish(monkeypatch, tmp_path / "slow")
     workers = pool(count=2)
     futures = [workers.submit(("echo", n)) for n in range(200)]
-    assert wait_for(lambda: len(workers.pids()) == 2)
+    assert wait_for(lambda: len(pids(workers)) == 2)
     workers.restart()
     assert [f.result(timeout=60).end for f in futures] == ["done"] * 200
 
@@ -274,12 +280,12 @@ def test_a_pool_that_is_closed_while_its_workers_start_leaves_none(
     wish(monkeypatch, tmp_path / "slow")
     workers = pool(count=2)
     futures = [workers.submit(("echo", n)) for n in range(5)]
-    assert wait_for(lambda: len(workers.pids()) == 2)
-    pids = workers.pids()
+    assert wait_for(lambda: len(pids(workers)) == 2)
+    before = pids(workers)
     workers.close()
     assert [f.result(timeout=5).end for f in futures] == ["unavailable"] * 5
-    assert not any(map(is_alive, pids))
-    assert workers.pids() == []
+    assert not any(map(is_alive, before))
+    assert pids(workers) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -316,12 +322,12 @@ def test_processes_that_are_not_to_be_had_are_waited_for(
 def test_closing_ends_workers_and_items_and_the_pool_can_be_used_again(pool: Callable[..., Workers]) -> None:
     workers = pool(count=2, seconds=60.0, patience=60.0)
     ask(workers, "echo")
-    pids = workers.pids()
+    before = pids(workers)
     futures = [workers.submit(("spin", None)) for _ in range(5)]
     time.sleep(0.2)
     workers.close()
     assert [f.result(timeout=5).end for f in futures] == ["unavailable"] * 5
-    assert not any(map(is_alive, pids))
+    assert not any(map(is_alive, before))
     assert ask(workers, "echo", 1).value == 1
 
 
@@ -330,6 +336,13 @@ def test_a_forgotten_pool_ends_its_workers(pool: Callable[..., Workers], monkeyp
     pid = ask(workers, "pid").value
     del workers
     assert wait_for(lambda: not is_alive(pid))
+
+
+def script(source: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """What comes of a process of its own that has workers."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
+    command = [sys.executable, "-c", source, *arguments]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
 
 
 PARENT = """
@@ -349,13 +362,28 @@ if sys.argv[2] == "raising":
 @pytest.mark.parametrize("state", ["idle", "busy"])
 @pytest.mark.parametrize("end", ["ended", "killed", "raising"])
 def test_no_worker_outlives_its_parent(state: str, end: str) -> None:
-    path = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
-    command = [sys.executable, "-c", PARENT, state, end]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
+    done = script(PARENT, state, end)
     assert (done.returncode == 0) == (end == "ended")
     pids = [int(word) for word in done.stdout.split()]
     assert pids
     assert wait_for(lambda: not any(map(is_alive, pids)))
+
+
+FORK = """
+import os
+from rrl.verifiers.workers import WorkerLimits, Workers
+pool = Workers("fixtures.worker", 1, WorkerLimits(seconds=1.0, patience=60.0, memory_mb=300))
+ask = lambda: pool.submit(("pid", None)).result(timeout=60).value
+before = ask()
+if fork := os.fork():
+    os.waitpid(fork, 0)
+print("parent" if fork else "child", ask() == before, flush=True)
+"""
+
+
+def test_a_fork_has_workers_of_its_own_and_leaves_its_parents_alone() -> None:
+    done = script(FORK)
+    assert (done.stdout, done.stderr) == ("child False\nparent True\n", "")
 
 
 @pytest.mark.parametrize(

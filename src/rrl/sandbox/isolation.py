@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 from rrl.errors import DataError
+from rrl.processes.warm_child import Lost
 from rrl.sandbox.inside.request import packed
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.outcome import run_of
-from rrl.sandbox.server import Server, ServerLost
+from rrl.sandbox.server import Server
 from rrl.sandbox.start import Level
 
 Isolation = Literal["auto", "bubblewrap", "namespaces", "rlimits"]
@@ -69,7 +70,7 @@ def choose(limits: Limits, isolation: Isolation) -> tuple[Level, Mapping[str, st
         try:
             _try(level, limits)
             return level, reasons
-        except ServerLost as error:
+        except OSError as error:
             reasons[level] = str(error)
     beyond = limits.beyond()
     found = [
@@ -86,7 +87,7 @@ def _try(level: Level, limits: Limits) -> None:
     finally:
         server.close()
     if run.value != 1:
-        raise ServerLost(f"a program that only returns 1 ended with {run.status}: {run.error}: {run.message}")
+        raise Lost(f"a program that only returns 1 ended with {run.status}: {run.error}: {run.message}")
 
 
 def _remedy(level: str, why: str) -> str:
@@ -106,7 +107,7 @@ def reached(limits: Limits, level: Level) -> Facts:
         finally:
             server.close()
     if run.status != "ended":
-        raise ServerLost(f"the trial ended with {run.status}: {run.error} {run.message}")
+        raise Lost(f"the trial ended with {run.status}: {run.error} {run.message}")
     facts: Facts = run.value
     return facts
 

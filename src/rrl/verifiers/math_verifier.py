@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from rrl.processes.machine import cpus_of_a_rank
 from rrl.ranges import at_least_one, check_ranges
 from rrl.types import Feedback, Verdict
 from rrl.verifiers.final_answers import same_text
@@ -50,7 +49,7 @@ class MathVerifier:
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("workers", "max_characters"))
         limits = WorkerLimits(seconds=self.seconds, patience=self.patience, memory_mb=self.memory_mb)
-        self._pool = Workers(self.module, self.workers or cpus_of_a_rank(), limits)
+        self._pool = Workers(self.module, self.workers, limits)
 
     def begin(self, pairs: Sequence[Pair]) -> None:
         """Have the workers start on these; does not wait."""

@@ -96,7 +96,7 @@ class ProgramVerifier:
 
     sandbox: Sandbox
     tolerance: float
-    _pending: dict[tuple[str, str], tuple[Suite, Future[list[ProgramRun]]]] = field(init=False, default_factory=dict)
+    _pending: dict[tuple[str, str], tuple[Suite, list[Future[ProgramRun]]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ranges(self, not_negative("tolerance"))
@@ -134,8 +134,9 @@ class ProgramVerifier:
         answer = rollout.state.problem.example.answer
         if program is None:
             return _feedback(_nothing(len(Suite.of(answer).inputs)))
-        suite, future = self._pending[answer, program.source]
-        tests = tuple(self._result(suite, program.source, i, run) for i, run in enumerate(future.result()))
+        suite, futures = self._pending[answer, program.source]
+        runs = [future.result() for future in futures]
+        tests = tuple(self._result(suite, program.source, i, run) for i, run in enumerate(runs))
         return _feedback(_evidence(program.source, program.start, tests))
 
     def _result(self, suite: Suite, source: str, number: int, run: ProgramRun) -> TestResult:

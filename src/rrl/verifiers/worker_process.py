@@ -16,38 +16,38 @@ Tell = Callable[[str], None]
 Work = Callable[[Any, Tell], Any]
 """Turns an item into a result, both plain data; tells which phase it is in, in case it does not survive it."""
 
+LENGTH = 4
+"""Bytes that say before each message how long it is; see ``rrl.processes.warm_child``."""
 ORPHANED = 5.0
 """Seconds between two looks at whether the parent is still there, for a worker that has nothing to do."""
 
 
 def serve(load: Callable[[], Work]) -> None:
-    """Be a worker: ``python -m module SECONDS MEMORY_MB``, items as lines of JSON on stdin, answers on stdout.
+    """Be a worker: ``python -m module SECONDS MEMORY_MB``; stdin is a socket, for items and answers as JSON.
 
     A worker that uses more than SECONDS of processor time for an item is ended by the operating system, even inside
     compiled code and even when its parent is gone. Memory beyond MEMORY_MB raises MemoryError, after which it leaves.
     """
     seconds, memory_mb = float(sys.argv[1]), int(sys.argv[2])
-    channel = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
     try:
         work = load()
     except Exception as error:
-        _say(channel, {"failed": f"{type(error).__name__}: {error}"})
+        _say({"failed": f"{type(error).__name__}: {error}"})
         return
     _limit(memory_mb)
-    _say(channel, {"ready": True})
-    for line in _lines():
+    _say({"ready": True})
+    for item in _items():
         signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF, which nobody handles, ends the process
-        answer = _answer(work, line, lambda phase: _say(channel, {"phase": phase}))
+        answer = _answer(work, item)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _say(channel, answer)
+        _say(answer)
         if answer["end"] == "memory":
             return
 
 
-def _answer(work: Work, line: bytes, tell: Tell) -> dict[str, Any]:
+def _answer(work: Work, item: bytes) -> dict[str, Any]:
     try:
-        return {"end": "done", "value": work(json.loads(line), tell)}
+        return {"end": "done", "value": work(json.loads(item), lambda phase: _say({"phase": phase}))}
     except MemoryError:
         return {"end": "memory"}
     except Exception as error:  # of whatever kind: the parent decides whose fault it is
@@ -61,9 +61,9 @@ def _limit(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write to disk
 
 
-def _lines() -> Iterator[bytes]:
-    """Lines of stdin until its end, or until the parent is another process than at the start."""
-    parent, waiting = os.getppid(), b""
+def _items() -> Iterator[bytes]:
+    """Items, each after its length, until the end, or until the parent is another process than at the start."""
+    parent, heard = os.getppid(), b""
     while True:
         ready, _, _ = select.select([0], [], [], ORPHANED)
         if not ready and os.getppid() != parent:
@@ -71,11 +71,14 @@ def _lines() -> Iterator[bytes]:
         chunk = os.read(0, 2**16) if ready else b""
         if ready and not chunk:
             return
-        *lines, waiting = (waiting + chunk).split(b"\n")
-        yield from lines
+        heard += chunk
+        if len(heard) >= LENGTH and len(heard) == LENGTH + int.from_bytes(heard[:LENGTH], "big"):
+            yield heard[LENGTH:]
+            heard = b""
 
 
-def _say(channel: int, message: dict[str, Any]) -> None:
-    data = (json.dumps(message) + "\n").encode()
+def _say(message: dict[str, Any]) -> None:
+    text = json.dumps(message).encode()
+    data = len(text).to_bytes(LENGTH, "big") + text
     while data:
-        data = data[os.write(channel, data) :]
+        data = data[os.write(0, data) :]

@@ -422,7 +422,7 @@ def test_checking_a_configuration_starts_no_sandbox(tmp_path: Path) -> None:
     _, parts = load("train", ["task=apps", f"data.path={tmp_path}", "sandbox.workers=3", "sandbox.limits.file_mb=7"])
     assert isinstance(parts.task, APPS)
     assert (parts.task.judge.sandbox.workers, parts.task.judge.sandbox.limits.file_mb) == (3, 7)
-    assert not parts.task.judge.sandbox._workers
+    assert not parts.task.judge.sandbox._pool.workers
 
 
 def test_settings_out_of_range_are_refused() -> None:
