@@ -3,6 +3,8 @@
 import gc
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -14,11 +16,21 @@ from fixtures.judge_server import server  # it imports torch, which reads that o
 
 __all__ = ["server"]
 
+CACHE = tempfile.TemporaryDirectory(prefix="rrl-cache-")  # of the whole session; the user's own is left alone
+os.environ["RRL_CACHE"] = CACHE.name
 STARTERS = {
     "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "working", "start",
     "begin", "demo", "evaluate", "make_policy", "make_trainer", "reward_model", "sft", "train",
 }  # fmt: skip
 """What a test module that starts processes imports: these, whole commands, and DeepSpeed, which looks for compilers."""
+
+
+@pytest.fixture(autouse=True)
+def cache_as_before() -> Iterator[None]:
+    """A test may put the cache elsewhere."""
+    before = os.environ["RRL_CACHE"]
+    yield
+    os.environ["RRL_CACHE"] = before
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

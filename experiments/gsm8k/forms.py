@@ -77,7 +77,7 @@ def measure(form: str, rows: Sequence[tuple[str, int]]) -> dict[str, object]:
 
 def verdicts(responses: Sequence[tuple[str, int]]) -> list[str]:
     """Judged by the task's own verifier, flexible."""
-    task = GSM8K(path=None, hub_id="", hub_config=None, calculator_annotations=False, answer_format="flexible")
+    task = GSM8K(path=None, hub_id="", calculator_annotations=False, answer_format="flexible")
     return [feedback.verdict.value for feedback in task.verify([rollout(text, n) for text, n in responses])]
 
 

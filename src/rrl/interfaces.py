@@ -159,7 +159,7 @@ class Guidance(DependsOnTask, Protocol):
         """Begin with this tokenizer, this way to make prompts, and these limits in tokens."""
 
     def state(self, problem: Problem, attempt: int) -> State | None:
-        """Where guided try ``attempt``, from 0, starts, or None; the state's ``origin`` names the kind of help."""
+        """Where guided try ``attempt``, from 0, starts, or None; the state's ``help`` names its kind."""
 
 
 class WeightSource(Protocol):

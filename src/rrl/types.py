@@ -72,19 +72,24 @@ class Problem:
 class State:
     """Where writing starts: a problem and the token ids of the response so far.
 
-    A fresh start has an empty prefix. A replayed start is no other kind of thing. ``origin`` is the
-    key of the remembered state that this start was drawn from; it is None for an ordinary draw, and
-    set with an empty prefix by the re-draw control.
+    An ordinary start has an empty prefix. ``replayed_from`` is the key of the remembered state that it was drawn from
+    (with an empty prefix under the re-draw control), ``help`` the name of the guidance that it has.
     """
 
     problem: Problem
     prefix: tuple[int, ...] = ()
-    origin: str | None = None
+    replayed_from: str | None = None
+    help: str | None = None
 
     @property
     def replayed(self) -> bool:
-        """Whether it was drawn from a remembered state; metrics keep such starts and fresh ones apart."""
-        return self.origin is not None
+        """Whether it was drawn from a remembered state."""
+        return self.replayed_from is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is an ordinary start; metrics keep these and the others apart."""
+        return self.replayed_from is None and self.help is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from rrl.training.warm_start import WarmStart
 
 TINY = {
     "run.threads": 1, "run.test_freq": "null", "run.save_freq": 1, "run.rollout_freq": 2, "algo": "rrl",
-    "task.train_per_level": 40, "task.test_per_level": 4, "data.level_weights": "{L3: 1, L10: 1}",
-    "model.hidden_size": 16, "model.intermediate_size": 32, "model.num_hidden_layers": 1,
-    "model.num_attention_heads": 2, "warmstart.steps": 2, "warmstart.batch_size": 8,
+    "task.train_per_level": 40, "data.level_weights": "{L3: 1, L10: 1}",
+    "model.hidden_size": 16, "model.num_hidden_layers": 1,
+    "warmstart.steps": 2, "warmstart.batch_size": 8,
     "trainer.train_batch_size": 8, "trainer.ppo_mini_batch_size": 4, "trainer.critic_warmup": 0, "policy.head_size": 8,
     "trainer.total_tokens": "null", "trainer.total_training_steps": 2, "evaluation.n": 2,
     "objective.entropy_coef": 0.1,
@@ -36,7 +36,7 @@ HEAVY = {"torch", "numpy", "transformers", "tokenizers", "deepspeed", "hydra", "
 
 def arguments(folder: Path, **changes: object) -> list[str]:
     """A run of a second or two in ``folder/run``; double underscores stand for dots."""
-    keys = {"run.dir": folder / "run", "run.cache_dir": folder / "cache", **TINY}
+    keys = {"run.dir": folder / "run", **TINY}
     keys |= {name.replace("__", "."): value for name, value in changes.items()}
     return [f"{key}={value}" for key, value in keys.items() if value is not None]
 
@@ -139,7 +139,6 @@ def test_cfg_prints_the_composed_configuration_and_starts_nothing(
     train._train([*arguments(tmp_path), "--cfg"])
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed == load("train", arguments(tmp_path))[0]
-    assert printed["engine"]["max_new_tokens"] == printed["data"]["max_response_length"]
     assert not any(tmp_path.iterdir())
 
 
@@ -170,10 +169,13 @@ def test_a_directory_that_holds_something_is_refused_with_both_remedies(tmp_path
 
 
 @pytest.mark.usefixtures("no_model")
-@pytest.mark.parametrize("key", ["run.dir", "run.cache_dir"])
-def test_a_place_where_nothing_can_be_written_is_refused(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["run.dir", "RRL_CACHE"])
+def test_a_place_where_nothing_can_be_written_is_refused(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
-    (told,) = refused(tmp_path, **{key.replace(".", "__"): tmp_path / "file" / "x"})
+    monkeypatch.setenv("RRL_CACHE", str(tmp_path / ("file/x" if key == "RRL_CACHE" else "cache")))
+    (told,) = refused(tmp_path, run__dir=tmp_path / ("file/x" if key == "run.dir" else "run"))
     assert told == (
         f"{key}: nothing can be written in '{tmp_path}/file/x' (Not a directory: '{tmp_path}/file'); expected a folder "
         f"that this user may create and write to; give another {key}"
@@ -194,14 +196,6 @@ def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (told, remedy) = refused(tmp_path, task="gsm8k", data__path=tmp_path / "nothing", **changes)
     assert told.startswith(f"{tmp_path / 'nothing' / 'train.jsonl'}: no such file")
     assert remedy.startswith("remedy: give data.path=")
-
-
-def test_a_context_without_room_for_the_response_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, model__max_position_embeddings=16, data__max_response_length=16) == (
-        "data.max_response_length: 16 leaves no room for a prompt in the model's context of 16 tokens; lower it, or "
-        "take a model with a longer context",
-    )
-    assert not (tmp_path / "run").exists()
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -268,7 +262,7 @@ def test_a_run_without_a_directory_makes_one_up_and_never_the_same_twice(
 
 def test_numbers_that_are_not_finite_stop_the_run_at_their_batch_and_keep_what_was_saved(tmp_path: Path) -> None:
     (told,) = refused(
-        tmp_path, algo="ppo", policy__critic="own", policy__actor_lr=1e30,
+        tmp_path, algo="ppo", critic="own", policy__actor_lr=1e30,
         trainer__critic_warmup=1, trainer__ppo_epochs=1, trainer__total_training_steps=3,
     )  # fmt: skip
     assert told.startswith("step 2: mini-batch 2: loss: actor nan, critic ")
@@ -282,7 +276,7 @@ def test_numbers_that_are_not_finite_stop_the_run_at_their_batch_and_keep_what_w
 
 def test_weights_that_left_their_range_stop_the_run_at_the_next_text(tmp_path: Path) -> None:
     (told,) = refused(
-        tmp_path, algo="ppo", policy__critic="own", policy__actor_lr=1e30, trainer__ppo_epochs=1,
+        tmp_path, algo="ppo", critic="own", policy__actor_lr=1e30, trainer__ppo_epochs=1,
         trainer__ppo_mini_batch_size=8, trainer__total_training_steps=3,
     )  # fmt: skip
     assert told == (
@@ -306,6 +300,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[WarmStart]:
 
     monkeypatch.setattr(WarmStart, "train", train)
     return done
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of each test's own."""
+    monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
 
 
 def warm_start(folder: Path, capsys: pytest.CaptureFixture[str], **changes: object) -> Path:
@@ -337,12 +337,9 @@ def test_a_run_takes_the_cached_warm_start(
     "change",
     [
         {"warmstart__lr": 0.5},
-        {"warmstart__seed": 1},
-        {"model__init_seed": 1},
-        {"model__num_attention_heads": 4},
-        {"model__max_position_embeddings": 512},
-        {"task__data_seed": 1},
-        {"template__text": "'1 {question}'"},
+        {"start_seed": 1},
+        {"model__num_hidden_layers": 2},
+        {"data__plain_template": "'1 {question}'"},
         {"data__max_prompt_length": 31},
         {"data__max_response_length": 15},
     ],
@@ -363,7 +360,7 @@ def test_what_does_not_go_into_a_warm_start_does_not(
 
 def test_a_cached_warm_start_attends_as_it_was_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = warm_start(tmp_path, capsys)
-    shape = {"warmstart.steps": 1, "warmstart.batch_size": 2, "run.cache_dir": tmp_path, "task.train_per_level": 2}
+    shape = {"warmstart.steps": 1, "warmstart.batch_size": 2, "task.train_per_level": 2}
     given = {"model": "hf", "model.path": made, "model.attention": "eager", "warmstart": "sft", **shape}
     _, parts = load("train", [f"{key}={value}" for key, value in given.items()])
     for _ in range(2):

@@ -20,8 +20,8 @@ from rrl.errors import ConfigError
         ("rrl-train sampler=re", ["sampler=redraw", "sampler=retrospective"]),
         ("rrl-train sam", ["sampler.", "sampler="]),
         ("rrl-train experiment=trace/sh", ["experiment=trace/shared_critic"]),
-        ("rrl-train objective=grpo objective.kl", ["objective.kl_coef=", "objective.kl_estimator="]),
-        ("rrl-train sampler=problems sampler.", ["sampler.level_weights."]),
+        ("rrl-train objective=grpo kl=loss kl.", ["kl.coef=", "kl.estimator="]),
+        ("rrl-train sampler=problems sampler.", []),
         ("rrl-train trainer.train_on_truncated=f", ["trainer.train_on_truncated=false"]),
         ("rrl-train --cf", ["--cfg"]),
         ("rrl-train res", ["resume="]),
@@ -31,11 +31,11 @@ from rrl.errors import ConfigError
         ("rrl-sft fr", []),
         ("rrl-train model.path=ru", []),  # a path: the shell's own business
         ("rrl-train resume=ru", []),
-        ("rrl-train 'template.text=Q: ", []),
+        ("rrl-train 'data.plain_template=Q: ", []),
         ("rrl-train no.such", []),
         ("rrl-train sampler=redraw", []),
-        ("rrl-train sampler=zzzz nonsense x=1 seed=abc engine.top", ["engine.top_k=", "engine.top_p="]),
-        ("rrl-train trainer=3 resume=x engine.top_k", ["engine.top_k="]),
+        ("rrl-train sampler=zzzz nonsense x=1 seed=abc engine.te", ["engine.temperature="]),
+        ("rrl-train trainer=3 resume=x engine.batch", ["engine.batch_size="]),
     ],
 )  # fmt: skip
 def test_the_words_that_may_come_next(line: str, words: list[str]) -> None:
@@ -67,7 +67,7 @@ def test_an_answer_loads_no_torch() -> None:
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "objective.lam=" in done.stdout.splitlines()
+    assert "objective.gae_lambda=" in done.stdout.splitlines()
     assert done.stdout.endswith("False\n")
 
 
@@ -129,7 +129,7 @@ def test_bash_gets_what_follows_the_equals_sign(bash: Path) -> None:
 
 
 def test_bash_gets_the_keys_of_what_was_chosen(bash: Path) -> None:
-    assert completed(bash, "rrl-train objective=grpo objective.kl") == ["objective.kl_coef=", "objective.kl_estimator="]
+    assert completed(bash, "rrl-train objective=grpo kl=loss kl.") == ["kl.coef=", "kl.estimator="]
 
 
 def test_bash_completes_at_the_cursor(bash: Path) -> None:

@@ -57,10 +57,10 @@ def test_backslashes_in_double_quotes_are_escapes_and_stand_as_they_are_elsewher
 
 def test_escapes_count_in_every_text_alone_and_in_mappings() -> None:
     config = composed(r'data.plain_template="Question: {question}\nAnswer:\n"', r'data.level_weights={L3: "a\nb"}')
-    assert config["prompts"]["template"]["text"] == "Question: {question}\nAnswer:\n"
+    assert config["data"]["plain_template"] == "Question: {question}\nAnswer:\n"
     assert config["data"]["level_weights"] == {"L3": "a\nb"}
     assert composed(r'+data.notes={x: {y: ["\t"]}}')["data"]["notes"] == {"x": {"y": ["\t"]}}
-    assert composed(r'template.text="\boxed{question}"')["template"]["text"] == "\\" + "boxed{question}"
+    assert composed(r'data.plain_template="\boxed{question}"')["data"]["plain_template"] == "\\" + "boxed{question}"
 
 
 @pytest.mark.parametrize(

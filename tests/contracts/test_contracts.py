@@ -141,11 +141,11 @@ def test_pairs_are_pairs_of_text() -> None:
         ([MINE] * 2, "Problem("),
         ([State(None), State(None)], "problem None (NoneType) of item 0; problem None (NoneType) of item 1; expected a "
                                      "Problem that start gave, token ids below 76, fewer than 6, as prefix, "
-                                     "and a name or None as origin"),
+                                     "and a name or None as replayed_from"),
         ([State(MINE, [4])] * 2, "prefix [4] (list) of item 0; prefix [4] (list) of item 1; expected"),
         ([State(MINE, (4.0,))] * 2, "prefix (4.0,) (tuple) of item 0"),
         ([State(MINE, (-1,))] * 2, "prefix (-1,) (tuple) of item 0"),
-        ([State(MINE, (), 7)] * 2, "origin 7 (int) of item 0; origin 7 (int) of item 1; expected a Problem that"),
+        ([State(MINE, (), 7)] * 2, "replayed_from 7 (int) of item 0; replayed_from 7 (int) of item 1; expected a "),
     ],
 )  # fmt: skip
 def test_a_sampler_gives_as_many_states_as_were_asked_for(value: Any, told: str) -> None:
@@ -210,12 +210,12 @@ def test_a_selections_score_is_a_finite_number(value: Any) -> None:
     assert told.startswith("score: returned ") and told.endswith("; expected a finite number")
 
 
-def test_help_is_a_state_of_the_problem_with_an_origin() -> None:
-    for wrong in (State(MINE), State(OTHER, (), "gsi/x"), MINE, State(MINE, [1], "gsi/x")):
+def test_help_is_a_state_of_the_problem_with_a_name() -> None:
+    for wrong in (State(MINE), State(OTHER, (), help="x"), MINE, State(MINE, [1], help="x")):
         told = refusal(lambda wrong=wrong: border.guided_state(Returns(wrong), MINE, 0, LIMITS))
-        assert told.endswith(f"; expected a State of problem {MINE.id!r} with an origin, or None")
+        assert told.endswith(f"; expected a State of problem {MINE.id!r} with a help, or None")
     assert border.guided_state(Returns(None), MINE, 0, LIMITS) is None
-    assert border.guided_state(Returns(State(MINE, (4,), "gsi/x")), MINE, 0, LIMITS) == State(MINE, (4,), "gsi/x")
+    assert border.guided_state(Returns(State(MINE, (4,), help="x")), MINE, 0, LIMITS) == State(MINE, (4,), help="x")
 
 
 @pytest.mark.parametrize("value", [[0.5], torch.zeros(2), [0.5, "1"], {"a": 1}])

@@ -204,7 +204,9 @@ NEW = Problem(Example("mine", "L", "q", "", "a"), FIRST.prompt, ())
 def test_a_start_is_of_a_problem_that_was_given_and_leaves_room_to_write(state: State, told: str) -> None:
     with pytest.raises(ContractError) as caught:
         border.starts(Gives(state), 1, 0.0, LIMITS)
-    expected = "a Problem that start gave, token ids below 76, fewer than 6, as prefix, and a name or None as origin"
+    expected = (
+        "a Problem that start gave, token ids below 76, fewer than 6, as prefix, and a name or None as replayed_from"
+    )
     assert caught.value.faults == (f"test_failing_parts.Gives.sample: returned {told}; expected {expected}{MEND}",)
 
 
@@ -216,7 +218,7 @@ def test_a_start_within_the_limits_passes(state: State) -> None:
 def test_help_may_change_the_prompt_but_keeps_to_the_limits() -> None:
     class Help:
         def state(self, problem: Problem, attempt: int) -> State:
-            return State(replace(problem, prompt=(attempt,)), (), "gsi/mine")
+            return State(replace(problem, prompt=(attempt,)), (), help="mine")
 
     assert border.guided_state(Help(), FIRST, 75, LIMITS) is not None  # type: ignore[arg-type]
     with pytest.raises(ContractError, match=r"Help\.state: returned token 76 in the prompt"):
@@ -244,7 +246,7 @@ class Wild(HFEngine):
     ],
 )  # fmt: skip
 def test_an_engine_writes_what_the_model_can_read(change: Any, told: str) -> None:
-    engine = Wild(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=6, stop=(), batch_size=8, dtype=None)
+    engine = Wild(temperature=1.0, max_response_length=6, stop=(), batch_size=8)
     engine.change = change
     with pytest.raises(ContractError) as caught:
         make_trainer(engine=engine).step()

@@ -10,7 +10,7 @@ from rrl.types import Batch, State
 
 LONG, SHORT = problem("long", prompt=(1, 5, 6, 7)), problem("short", level="hard", prompt=(1, 8))
 FRESH = rollout(State(SHORT), (9, EOS), logprobs=(-0.25, -0.5))
-REPLAYED = rollout(State(LONG, prefix=(10, 11), origin="long@1"), (4, 5, EOS), logprobs=(-1.0, -2.0, -3.0))
+REPLAYED = rollout(State(LONG, prefix=(10, 11), replayed_from="long@1"), (4, 5, EOS), logprobs=(-1.0, -2.0, -3.0))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_rows_of_one_start_state_share_a_group_and_another_prefix_is_another_gro
 
 
 def test_a_redrawn_prompt_is_the_same_start_state_as_an_ordinary_one():
-    rollouts = [rollout(State(LONG), (4,)), rollout(State(LONG, origin="long@1"), (4,))]
+    rollouts = [rollout(State(LONG), (4,)), rollout(State(LONG, replayed_from="long@1"), (4,))]
     assert collate(rollouts, [[0.0]] * 2, PAD).group.tolist() == [0, 0]
 
 

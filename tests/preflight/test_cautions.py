@@ -5,27 +5,31 @@ from typing import Any
 
 import pytest
 
-from rrl.config.check import Parts, _warn, idle, load
+from rrl.config.check import Parts, _bound, _warn, idle, load
 from rrl.config.compose import compose
 from rrl.preflight.cautions import cautions
 from rrl.preflight.plan import in_short, plan, plan_text
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
+REPLAYING = "sampler=redraw, sampler=retrospective, sampler=success_prefix"
 HF = ("task=gsm8k", "model=hf", "model.path=x")
 
 
 def unread(*overrides: str, used: list[str] = USED) -> list[str]:
-    _, parts = load("train", overrides)
-    return idle(compose("train", overrides), parts, used)
+    composed = compose("train", overrides)
+    parts, taken = _bound(composed.config, [], Parts)
+    return idle(composed, parts, taken, used)
 
 
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
         (["algo=ppo", "selection.below=0.5"], [
-            "selection.below: nothing in use reads it; sampler=retrospective would"
+            f"selection.below: nothing in use reads it; {REPLAYING} would"
         ]),
-        (["sampler=random_cut", "selection=peak"], ["selection: nothing in use reads it; sampler=retrospective would"]),
+        (["sampler=random_cut", "selection=peak"], [
+            f"selection: nothing in use reads it; {REPLAYING} would"
+        ]),
         (["+foo=1"], ["foo: nothing in use reads it"]),
         (["+data.note=1", "+foo={a: 1}"], ["data.note: nothing in use reads it", "foo: nothing in use reads it"]),
         (["reward_model=sequence", "reward_model.path=x"], [
@@ -37,16 +41,16 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
             "sandbox.workers: nothing in use reads it; task=apps, task=apps_plus, task=minicode would"
         ]),
         (["algo=ppo", "data.cut_points=line"], [
-            "data.cut_points: nothing in use reads it; sampler=retrospective would"
+            f"data.cut_points: nothing in use reads it; {REPLAYING} would"
         ]),
         ([*HF, "template=chat", "data.plain_template='{question}'"], ["data.plain_template: nothing in use reads it"]),
-        (["policy.critic=own", "policy.trunk_gradient=0.5"], ["policy.trunk_gradient: policy.critic is own"]),
-        (["objective=grpo", "policy.critic=none", "trainer.n=8", "policy.critic_lr=0.1"], [
-            "policy.critic_lr: policy.critic is none"
+        (["objective=grpo", "critic=none", "trainer.n=8", "policy.critic_lr=0.1"], [
+            "policy.critic_lr: critic is none"
         ]),
-        (["objective.kl_coef=0", "objective.kl_estimator=k2"], ["objective.kl_estimator: objective.kl_coef is 0"]),
-        (["objective.kl_horizon=5"], ["objective.kl_horizon: objective.kl_target is null"]),
-        (["evaluation.n=0", "evaluation.top_p=0.5"], ["evaluation.top_p: evaluation.n is 0"]),
+        (["objective=supervised", "algo=ppo", "kl=reward"], [
+            "kl: nothing in use reads it; objective=grpo, objective=ppo would"
+        ]),
+        (["evaluation.n=0", "evaluation.temperature=0.5"], ["evaluation.temperature: evaluation.n is 0"]),
     ],
 )  # fmt: skip
 def test_a_key_without_effect_is_told_with_what_would_read_it(overrides: list[str], told: list[str]) -> None:
@@ -59,16 +63,16 @@ def test_a_key_without_effect_is_told_with_what_would_read_it(overrides: list[st
         [
             "selection.below=0.5",
             "data.max_response_length=8",
-            "template.text='{question}'",
+            "data.plain_template='{question}'",
             "seed=3",
             "warmstart.steps=3",
         ],
         ["task=minicode", "sandbox.workers=2"],
         ["algo=gsi", "guidance.shares=[0.5]"],
-        ["algo=ppo", "sampler=retrospective", "selection=peak", "policy.trunk_gradient=0.5"],
+        ["algo=ppo", "sampler=retrospective", "selection=peak", "critic.value_trunk_grad_scale=0.5"],
         ["task=minichat", "data.warmstart.steps=3", "data.name=mine"],
         ["reward_model=none", "logger=none", "run.threads=null"],
-        ["objective.kl_coef=0.1", "objective.kl_estimator=k2", "evaluation.n=2", "evaluation.top_p=0.5"],
+        ["kl=loss", "kl.coef=0.1", "kl.estimator=k2", "evaluation.n=2", "evaluation.temperature=0.5"],
         ["+other={a: 3}", "trainer.critic_warmup='${other.a}'"],
     ],
 )
@@ -125,7 +129,9 @@ UNREPLAYED = (
             "policy.actor_lr: 0, so that the actor never moves", "policy.critic_lr: 0, so that the critic never learns",
         ]),
         (["objective.vf_coef=0"], ["objective.vf_coef: 0, so that the critic never learns"]),
-        (["engine.top_k=1"], ["engine.top_k: 1 draws the likeliest token alone, so that nothing is explored"]),
+        (["engine=truncated", "engine.top_k=1"], [
+            "engine.top_k: 1 draws the likeliest token alone, so that nothing is explored"
+        ]),
         (["sampler.schedule.share=0"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.share=[[0, 0], [1, 0]]"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0.5], [0.5, 0]]"], [

@@ -115,7 +115,7 @@ def test_a_library_that_is_not_installed_names_the_extra(monkeypatch: pytest.Mon
     monkeypatch.setattr(libraries, "probe", lambda name, *modules: ({}, ""))
     found = {finding.what: finding for finding in libraries.libraries()}
     assert found["peft"].remedy == "pip install 'rrl[lora]'"
-    assert "policy.lora" in found["peft"].why
+    assert "lora=default" in found["peft"].why
     assert not found["peft"].needed
     assert found["transformers"].needed
     assert found["transformers"].remedy.startswith("pip install 'transformers")

@@ -125,7 +125,7 @@ def test_a_warm_start_holds_what_is_estimated() -> None:
 
 def _warm_start() -> tuple[int, int]:
     model, rows = tiny(layers=3), 256
-    warm = WarmStart(steps=2, batch_size=rows, lr=1e-3, lr_warmup_steps=0, seed=0)
+    warm = WarmStart(steps=2, batch_size=rows, lr=1e-3, lr_warmup_steps=0, start_seed=0)
     hard = [problem for problem in problems() if problem.level == "L10"]
 
     def work(mark: Any) -> None:

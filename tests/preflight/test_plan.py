@@ -32,7 +32,7 @@ from rrl.training.models import TinyLlama
 from rrl.training.networks import on_meta
 from rrl.training.trainer import TrainerSettings
 
-SMALL = ("task.train_per_level=20", "task.test_per_level=5", "evaluation.limit=5")
+SMALL = ("task.train_per_level=20", "evaluation.limit=5")
 
 
 def planned(folder: Path, *overrides: str) -> Plan:
@@ -41,7 +41,7 @@ def planned(folder: Path, *overrides: str) -> Plan:
 
 
 def configured(folder: Path, *overrides: str) -> tuple[dict[str, Any], Parts]:
-    return load("train", [*SMALL, f"run.dir={folder / 'run'}", f"run.cache_dir={folder / 'cache'}", *overrides])
+    return load("train", [*SMALL, f"run.dir={folder / 'run'}", *overrides])
 
 
 # --- what a run does --------------------------------------------------------------------------------------------------
@@ -112,9 +112,9 @@ def test_a_checkpoint_is_written_at_milestones_and_at_the_end_too(
 
 
 def test_an_evaluation_writes_one_greedy_response_and_n_sampled_ones() -> None:
-    shape = {"split": "test", "limit": None, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}
-    assert Evaluation(greedy=True, n=4, **shape).responses(6) == 30
-    assert Evaluation(greedy=False, n=4, **shape).responses(6) == 24
+    shape = {"split": "test", "limit": None, "temperature": 1.0, "seed": 0}
+    assert Evaluation(n=4, **shape).responses(6) == 30
+    assert Evaluation(n=0, **shape).responses(6) == 6
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def test_problems_are_counted_by_level(tmp_path: Path) -> None:
     text = plan_text(planned(tmp_path))
     # Prompts: a digit, ten instructions, "=" and the begin token; references: 3 or 10 digits and the end token.
     assert "train: 40 (L3 20, L10 20); tokens: prompts 13 to 13, references 7.5 on average\n" in text
-    assert "test: 15 (L3 5, L6 5, L10 5); tokens: prompts 13 to 13, references 7.3 on average\n" in text
+    assert "test: 6 (L3 2, L6 2, L10 2); tokens: prompts 13 to 13, references 7.3 on average\n" in text
 
 
 @pytest.mark.parametrize("critic", ["own", "shared", "none"])
@@ -207,8 +207,8 @@ def _plan_of_a_large_model(folder: str) -> tuple[int, list[tuple[str, int]], int
 
 
 def _write_large_model(folder: Path) -> None:
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    small = TinyLlama(**sizes, max_position_embeddings=64, initializer_range=0.1, init_seed=0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1}
+    small = TinyLlama(**sizes, max_prompt_length=32, max_response_length=32, start_seed=0)
     small.load(None).tokenizer.save_pretrained(folder)
     Qwen2Config(
         vocab_size=152_064, hidden_size=3584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
@@ -314,7 +314,7 @@ def test_a_start_tells_its_plan_in_a_few_lines(tmp_path: Path) -> None:
     assert lines[:3] == [
         "plan: 256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps",
         "plan: mini-batch: 128 sequences = 1 process x 1 micro-batch of at most 128 rows",
-        "plan: 10 steps, 40 optimiser steps, 40,960 new tokens at most, 2 evaluations of 75 responses, 1 checkpoints",
+        "plan: 10 steps, 40 optimiser steps, 40,960 new tokens at most, 2 evaluations of 30 responses, 1 checkpoints",
     ]  # 10 x 256 x 16 tokens; 15 problems, each one greedy response and 4 samples
     # The same estimates as the whole plan's: the program's 256 MiB and what the tiny model takes.
     assert re.fullmatch(

@@ -14,8 +14,10 @@ from fixtures.ranks import on_ranks
 from fixtures.training import (
     ROLLOUTS,
     TASK,
+    adaptive_kl,
     evaluation,
     grpo,
+    loss_kl,
     make_engine,
     make_trainer,
     ppo,
@@ -165,7 +167,7 @@ def _train(name: str, stage: int) -> dict[str, Any]:
 
 
 def _setting(name: str) -> dict[str, Any]:
-    adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100, entropy_coef=0.01, normalise="batch")
+    adaptive = ppo(kl=adaptive_kl(0.05, 0.01, 100), entropy_coef=0.01, advantage_norm="batch")
     return {
         "replay": {
             "sampler": replay(0.5, sources="both"),
@@ -173,8 +175,13 @@ def _setting(name: str) -> dict[str, Any]:
             "train_batch_size": 24,
             "ppo_mini_batch_size": 8,
         },
-        "level": {"objective": ppo(kl_coef=0.05, kl_in="loss", kl_estimator="k3", normalise="level")},
-        "grpo": {"objective": grpo(kl_coef=0.05), "n": 2, "ppo_mini_batch_size": 8, "aggregate": "sequence"},
+        "level": {"objective": ppo(kl=loss_kl(0.05, "k3"), advantage_norm="level")},
+        "grpo": {
+            "objective": grpo(kl=loss_kl(0.05, "k3")),
+            "n": 2,
+            "ppo_mini_batch_size": 8,
+            "loss_agg_mode": "sequence",
+        },
         "incomplete": {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)},
         "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12},
         "odd": {"train_batch_size": 3, "ppo_mini_batch_size": 1, "critic_warmup": 1},
@@ -196,7 +203,7 @@ def _fields(part: Any) -> dict[str, Any]:
 
 
 def _policy(name: str) -> dict[str, Any]:
-    settings = {"level": {"critic": "shared", "trunk_gradient": 0.5}}
+    settings = {"level": {"critic": "shared", "value_trunk_grad_scale": 0.5}}
     return {**settings, "clipped": {"micro_batch_size": 2, "grad_clip": 0.05}}.get(name, {})
 
 

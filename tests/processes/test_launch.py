@@ -22,7 +22,7 @@ from rrl.config.check import load
 from rrl.errors import ConfigError
 from rrl.processes import stopping, watchdog
 from rrl.processes.clock import Clock
-from rrl.processes.launch import Launcher, first_host, free_port, started_by_others, take_devices, why
+from rrl.processes.launch import Hostfile, Launcher, first_host, free_port, started_by_others, take_devices, why
 from rrl.processes.stopping import (
     NOW,
     STOP,
@@ -54,7 +54,7 @@ def started_by_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hosts(folder: Path, text: str, count: int = 1) -> Launcher:
     (folder / "hosts").write_text(text)
-    return Launcher(num_processes=count, hostfile=str(folder / "hosts"))
+    return Hostfile(num_processes=count, hostfile=str(folder / "hosts"))
 
 
 def asked_of_deepspeed(launcher: Launcher, folder: Path) -> Any:
@@ -67,7 +67,7 @@ def asked_of_deepspeed(launcher: Launcher, folder: Path) -> Any:
 
 
 def test_processes_are_counted_over_machines(tmp_path: Path) -> None:
-    assert Launcher(num_processes=3, hostfile=None).processes == 3
+    assert Launcher(num_processes=3).processes == 3
     assert hosts(tmp_path, "# ours\na slots=4\n\nb slots=3 # new\n", count=3).processes == 6
 
 
@@ -83,14 +83,14 @@ def test_folders_with_a_users_own_parts_travel_along(tmp_path: Path, monkeypatch
 
 
 def test_this_machine_alone_reads_no_hostfile_of_the_system(tmp_path: Path) -> None:
-    asked = asked_of_deepspeed(Launcher(num_processes=2, hostfile=None), tmp_path)
+    asked = asked_of_deepspeed(Launcher(num_processes=2), tmp_path)
     assert (asked.hostfile, asked.num_gpus, asked.force_multi) == ("/dev/null", 2, False)
 
 
 def test_a_hostfile_below_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     hosts(tmp_path, "a slots=1\n")
-    assert str(tmp_path / "hosts") in Launcher(num_processes=1, hostfile="~/hosts").command(tmp_path)
+    assert str(tmp_path / "hosts") in Hostfile(num_processes=1, hostfile="~/hosts").command(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_faults_of_a_hostfile_are_told(tmp_path: Path, text: str, fault: str) ->
 
 def test_a_hostfile_that_is_not_there_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"launcher\.hostfile: '.*/none' cannot be read \(.*No such file"):
-        load("train", [f"launcher.hostfile={tmp_path / 'none'}", "launcher.num_processes=2"])
+        load("train", ["launcher=hostfile", f"launcher.hostfile={tmp_path / 'none'}", "launcher.num_processes=2"])
 
 
 def test_without_pdsh_no_other_machine_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,28 +122,28 @@ def test_without_pdsh_no_other_machine_is_tried(tmp_path: Path, monkeypatch: pyt
 def test_every_process_needs_a_device_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    Launcher(num_processes=2, hostfile=None).refuse_misfits()
+    Launcher(num_processes=2).refuse_misfits()
     with pytest.raises(ConfigError, match=r"launcher\.num_processes: 3, but there are 2 devices here: 2, 3; .*most 2;"):
-        Launcher(num_processes=3, hostfile=None).refuse_misfits()
+        Launcher(num_processes=3).refuse_misfits()
 
 
 def test_without_devices_every_process_needs_a_processor_unless_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # left over from another machine
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("rrl.processes.launch.cpus", lambda: 2)
-    Launcher(num_processes=4, hostfile=None).refuse_misfits()
+    Launcher(num_processes=4).refuse_misfits()
     with pytest.raises(
         ConfigError, match=r"num_processes: 5, but there are 2 processors here; expected at most 4; lower"
     ):
-        Launcher(num_processes=5, hostfile=None).refuse_misfits()
+        Launcher(num_processes=5).refuse_misfits()
     monkeypatch.setattr("rrl.processes.launch.cpus", lambda: 16)
-    Launcher(num_processes=16, hostfile=None).refuse_misfits()
+    Launcher(num_processes=16).refuse_misfits()
 
 
 @pytest.mark.parametrize("chosen", ["2,3", "GPU-8f2c,GPU-77ab", ""])
 def test_ranks_see_the_devices_that_the_user_chose(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    passed = Launcher(num_processes=2, hostfile=None)._environment()
+    passed = Launcher(num_processes=2)._environment()
     assert "CUDA_VISIBLE_DEVICES" not in passed  # DeepSpeed would refuse these or, with --num_gpus, ignore them
     monkeypatch.setattr(os, "environ", passed | {"CUDA_VISIBLE_DEVICES": "0,1"})  # as its launcher does
     take_devices()
@@ -153,10 +153,10 @@ def test_ranks_see_the_devices_that_the_user_chose(monkeypatch: pytest.MonkeyPat
 def test_processors_are_divided_unless_the_user_has_done_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrl.processes.launch.cpus", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert Launcher(num_processes=3, hostfile=None)._environment()["OMP_NUM_THREADS"] == "5"
-    assert Launcher(num_processes=32, hostfile=None)._environment()["OMP_NUM_THREADS"] == "1"
+    assert Launcher(num_processes=3)._environment()["OMP_NUM_THREADS"] == "5"
+    assert Launcher(num_processes=32)._environment()["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert Launcher(num_processes=3, hostfile=None)._environment()["OMP_NUM_THREADS"] == "7"
+    assert Launcher(num_processes=3)._environment()["OMP_NUM_THREADS"] == "7"
 
 
 # --- started by others ------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, tell: str =
     """The exit code of a start whose ranks end with ``code``, having run the program ``tell``."""
     program = [sys.executable, "-c", f"from rrl.records.status import write_state; {tell}; raise SystemExit({code})"]
     monkeypatch.setattr(Launcher, "command", lambda self, folder: [*program, str(folder)])
-    return Launcher(num_processes=2, hostfile=None).start(folder)
+    return Launcher(num_processes=2).start(folder)
 
 
 @pytest.mark.parametrize(

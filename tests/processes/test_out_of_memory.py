@@ -117,17 +117,23 @@ def test_each_phase_has_its_keys(phase: str, keys: list[str], config: dict[str, 
 
 
 def test_what_is_lowest_already_is_not_named(config: dict[str, Any]) -> None:
-    lowest = {"micro_batch_size": 1, "gradient_checkpointing": True, "dtype": "bfloat16", "critic": "none"}
-    small = {**config, "policy": {**config["policy"], **lowest}, "data": {**config["data"], "max_response_length": 1}}
+    lowest = {"micro_batch_size": 1, "gradient_checkpointing": True, "dtype": "bfloat16"}
+    small = {
+        **config,
+        "critic": None,
+        "policy": {**config["policy"], **lowest},
+        "data": {**config["data"], "max_response_length": 1},
+    }
     assert lower("update_actor", small, 1) == {}
 
 
 def test_a_stage_shares_out_among_several_processes_only(config: dict[str, Any]) -> None:
     assert "policy.zero_stage" not in lower("update_actor", config, 1)
     assert lower("update_actor", config, 4)["policy.zero_stage"] == "policy.zero_stage=1"
-    own = {**config, "policy": {**config["policy"], "critic": "own", "zero_stage": 3}}
+    critic = {"_target_": "rrl.training.policy_settings.OwnCritic"}
+    own = {**config, "critic": critic, "policy": {**config["policy"], "zero_stage": 3}}
     assert "policy.zero_stage" not in lower("update_actor", own, 4)
-    assert lower("update_actor", own, 4)["policy.critic"] == "policy.critic=shared"
+    assert lower("update_actor", own, 4)["critic"] == "critic=shared"
 
 
 def test_more_processes_are_named_when_there_are_accelerators_for_them(

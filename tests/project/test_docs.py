@@ -54,7 +54,7 @@ EXAMPLES_OF = {
 """The example of each kind."""
 ONE_STEP = ("trainer.total_training_steps=1", *SMALL)
 RUN = (
-    "task.train_per_length=20", "task.test_per_length=5", "algo=ppo", "policy.critic=none", "trainer.critic_warmup=0",
+    "task.train_per_length=20", "task.test_per_length=5", "algo=ppo", "critic=none", "trainer.critic_warmup=0",
     "trainer.ppo_epochs=1", *ONE_STEP,
 )  # fmt: skip
 """With what all of them are tried together."""
@@ -78,7 +78,7 @@ def test_examples_run_when_their_two_files_each_are_put_in(tmp_path: Path) -> No
 
     done = subprocess.run(
         [
-            sys.executable, "-m", "rrl.cli.train", f"run.dir={tmp_path / 'run'}", f"run.cache_dir={tmp_path / 'cache'}",
+            sys.executable, "-m", "rrl.cli.train", f"run.dir={tmp_path / 'run'}",
             *(f"{kind}={name}" for kind, name in EXAMPLES_OF.items()), *RUN,
         ],
         cwd=tmp_path,
@@ -134,12 +134,12 @@ def _rollout(
     ],
 )
 def test_reverse_judges_the_whole_word(response: str, finished: bool, verdict: Verdict) -> None:
-    task = _example("task", "reverse").Reverse(lengths=(2,), train_per_length=3, test_per_length=3, data_seed=0)
+    task = _example("task", "reverse").Reverse(lengths=(2,), train_per_length=3, test_per_length=3, start_seed=0)
     assert task.verify([_rollout(response, finished=finished)])[0].verdict is verdict
 
 
 def test_reverse_holds_its_test_words_out() -> None:
-    task = _example("task", "reverse").Reverse(lengths=(1, 2), train_per_length=13, test_per_length=13, data_seed=0)
+    task = _example("task", "reverse").Reverse(lengths=(1, 2), train_per_length=13, test_per_length=13, start_seed=0)
     train, test = ({example.question for example in task.examples(split)} for split in ("train", "test"))
     assert (len(train), len(test), train & test) == (26, 26, set())
     assert all(e.question.split() == e.reference.split()[::-1] for e in task.examples("train"))
@@ -187,11 +187,10 @@ def _batch(rewards: list[list[float]]) -> Batch:
 def engine() -> RolloutEngine:
     """The example's engine on a random model of 12 tokens."""
     model, tokenizer = TinyLlama(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=64,
-        initializer_range=0.5, init_seed=0,
+        hidden_size=16, num_hidden_layers=1, max_prompt_length=32, max_response_length=32, start_seed=0,
     ).load(tuple("abcdefgh"))  # fmt: skip
     made: RolloutEngine = _example("engine", "generate").Generate(
-        temperature=0.8, top_p=0.9, top_k=6, max_new_tokens=5, batch_size=2
+        temperature=0.8, top_p=0.9, top_k=6, max_response_length=5, batch_size=2
     )
     made.start(FrozenSource(model), tokenizer, seed=0)
     return made
@@ -264,9 +263,9 @@ def _every_key() -> dict[str, list[Any]]:
 
 
 def test_every_key_is_explained() -> None:
-    told = {row.key for row in key_rows()} | {"warmstart", "judge"}
+    told = {row.key for row in key_rows()} | {"warmstart", "judge", "critic", "lora"}
     # in the tasks themselves; under their own names
-    elsewhere = ("task.", "sampler.selection", "prompts.template", "judge.reward_model", "trainer.guidance")
+    elsewhere = "task."
     missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
     assert not missing, f"explain these keys in one of {PAGES} in docs/: {missing}"
 
@@ -318,8 +317,9 @@ def test_every_metric_of_preferences_is_explained() -> None:
 
 
 ITERATIONS = (
-    "task.train_per_level=20", "warmstart=none", "run.threads=1", "evaluation.limit=2", "trainer.first=references",
-    "trainer.iterations=2", "trainer.train_batch_size=20", "trainer.epochs=12", "trainer.mini_batch_size=8",
+    "task.train_per_level=20", "warmstart=none", "run.threads=1", "evaluation.limit=2",
+    "trainer.first_iteration=references", "trainer.iterations=2", "trainer.train_batch_size=20",
+    "trainer.epochs=12", "trainer.mini_batch_size=8",
     "policy.actor_lr=3e-3",
 )  # fmt: skip
 

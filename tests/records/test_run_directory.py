@@ -13,17 +13,18 @@ import pytest
 from fixtures.wandb_files import items, of_kind, offline_runs
 from rrl.cli import train
 from rrl.records.plots import learning_curves
+from rrl.records.run_directory import cache_folder
 from rrl.study.comparison import Measure
 
 STEPS = 4
 RUN = {
     "run.threads": 1, "run.test_freq": 2, "run.save_freq": 3, "run.rollout_freq": 1, "algo": "rrl", "logger": "wandb",
-    "task.train_per_level": 40, "task.test_per_level": 3, "data.level_weights": "{L3: 1, L10: 1}", "seed": 3,
-    "model.hidden_size": 32, "model.intermediate_size": 64, "model.num_hidden_layers": 1,
-    "model.num_attention_heads": 2, "warmstart.steps": 2, "warmstart.batch_size": 8,
+    "task.train_per_level": 40, "data.level_weights": "{L3: 1, L10: 1}", "seed": 3,
+    "model.hidden_size": 32, "model.num_hidden_layers": 1,
+    "warmstart.steps": 2, "warmstart.batch_size": 8,
     "trainer.train_batch_size": 12, "trainer.ppo_mini_batch_size": 6, "trainer.ppo_epochs": 2,
     "trainer.critic_warmup": 1, "trainer.total_tokens": "null", "trainer.total_training_steps": STEPS,
-    "policy.critic": "own", "selection": "random_cut", "sampler.schedule.share": 0.5,
+    "critic": "own", "selection": "random_cut", "sampler.schedule.share": 0.5,
     "evaluation.n": 2, "objective.entropy_coef": 0.1,
 }  # fmt: skip
 
@@ -41,7 +42,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a short run with replay."""
     folder = tmp_path_factory.mktemp("records")
-    given = {**RUN, "run.dir": folder / "run", "run.cache_dir": folder / "cache"}
+    given = {**RUN, "run.dir": folder / "run"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_API_KEY", raising=False)
         patch.setenv("WANDB_SILENT", "true")
@@ -157,8 +158,8 @@ def test_fresh_and_replayed_starts_are_kept_apart(
 ) -> None:
     assert "critic/score/replayed/mean" not in metrics[1]
     for row, dump in zip(metrics[1:], dumps, strict=True):
-        fresh = [r["score"] for r in dump if r["origin"] is None]
-        replayed = [r["score"] for r in dump if r["origin"] is not None]
+        fresh = [r["score"] for r in dump if r["replayed_from"] is None]
+        replayed = [r["score"] for r in dump if r["replayed_from"] is not None]
         assert row["critic/score/fresh/mean"] == pytest.approx(fmean(fresh))
         assert row["replay/ratio"] == len(replayed) / len(dump) == (0 if row["step"] == 1 else 0.5)
         if replayed:
@@ -198,7 +199,7 @@ def test_a_dump_has_every_rollout_of_its_step_and_where_it_began(dumps: list[lis
         for row in dump:
             assert row["step"] == number
             assert len(row["logprobs"]) == row["tokens"] >= 1
-            assert (row["origin"] is not None) == bool(row["prefix_tokens"])
+            assert (row["replayed_from"] is not None) == bool(row["prefix_tokens"])
             assert row["response"].startswith(row["prefix"])
             assert len(row["prefix_tokens"]) + row["tokens"] <= 16
             assert max(row["logprobs"]) <= 0
@@ -207,9 +208,9 @@ def test_a_dump_has_every_rollout_of_its_step_and_where_it_began(dumps: list[lis
 def test_a_replayed_start_names_a_rollout_of_an_earlier_step(dumps: list[list[dict[str, Any]]]) -> None:
     seen: dict[str, set[str]] = {}
     for dump in dumps:
-        for row in (r for r in dump if r["origin"]):
+        for row in (r for r in dump if r["replayed_from"]):
             problem = row["problem"]["id"]
-            assert row["origin"].startswith(f"{problem}@")
+            assert row["replayed_from"].startswith(f"{problem}@")
             assert any(response.startswith(row["prefix"]) for response in seen[problem])
         for row in dump:
             seen.setdefault(row["problem"]["id"], set()).add(row["response"])
@@ -224,10 +225,10 @@ def test_the_manifest_says_what_the_result_depends_on(run: Path) -> None:
     assert manifest["packages"]["torch"] == version("torch")
     assert {"rrl", "transformers", "deepspeed", "wandb"} <= manifest["packages"].keys()
     assert (manifest["hardware"]["threads"], manifest["tokenizer"]["size"]) == (1, 76)
-    assert {name: part["problems"] for name, part in manifest["data"].items()} == {"train": 80, "test": 9}
+    assert {name: part["problems"] for name, part in manifest["data"].items()} == {"train": 80, "test": 12}
     assert manifest["data"]["train"]["sha256"] != manifest["data"]["test"]["sha256"]
     assert len(manifest["tokenizer"]["sha256"]) == 64
-    assert Path(manifest["warmstart"]).parent == run.parent / "cache"
+    assert Path(manifest["warmstart"]).parent == cache_folder()
     assert {"command", "started", "python", "git_commit"} <= manifest.keys()
 
 

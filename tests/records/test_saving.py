@@ -24,20 +24,20 @@ from rrl.records.saving import rehearse, rescued, write_model
 from rrl.training.models import TinyLlama
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "max_position_embeddings": 128, "initializer_range": 0.1, "init_seed": 0,
+    "hidden_size": 16, "num_hidden_layers": 1,
+    "max_prompt_length": 64, "max_response_length": 64, "start_seed": 0,
 }  # fmt: skip
 DATED = "{{ strftime_now('%d %b %Y') }}|{% for m in messages %}{{ m.content }}{% endfor %}|"
 RUN = {
     "task": "trace", "algo": "ppo", "model": "hf", "warmstart": "none", "run.threads": 1, "run.test_freq": "null",
-    "task.train_per_level": 8, "task.test_per_level": 1, "data.level_weights": "null", "data.max_response_length": 8,
+    "task.train_per_level": 8, "data.level_weights": "null", "data.max_response_length": 8,
     "trainer.train_batch_size": 4, "trainer.ppo_mini_batch_size": 4, "trainer.ppo_epochs": 1,
     "trainer.critic_warmup": 0, "trainer.total_tokens": "null", "trainer.total_training_steps": 1,
-    "evaluation.n": 0, "evaluation.limit": 1, "policy.critic": "shared", "policy.head_size": 8,
+    "evaluation.n": 0, "evaluation.limit": 1, "critic": "shared", "policy.head_size": 8,
     "data.max_prompt_length": 100,
 }  # fmt: skip
 
-LORA = "{_target_: rrl.training.policy_settings.LoRA, rank: 2, alpha: 4.0, dropout: 0.0, target_modules: [q_proj]}"
+LORA = {"lora": "default", "lora__rank": 2, "lora__target_modules": "[q_proj]"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(base: Path, run: Path, **changes: object) -> list[str]:
-    keys = RUN | {"model.path": base, "run.dir": run, "run.cache_dir": run.parent / "cache"}
+    keys = RUN | {"model.path": base, "run.dir": run}
     keys |= {name.replace("__", "."): value for name, value in changes.items()}
     return [f"{key}={value}" for key, value in keys.items()]
 
@@ -109,7 +109,7 @@ def test_a_copy_that_fails_is_told_with_where_the_model_is(
 ) -> None:
     monkeypatch.setattr(shutil, "copytree", raising(shutil.Error("no space")))
     small = {"warmstart.steps": 1, "warmstart.batch_size": 2}
-    with pytest.raises(StorageError, match=r"cannot be written \(no space\); the model is in '.*/cache/sft-"):
+    with pytest.raises(StorageError, match=r"cannot be written \(no space\); the model is in '.*/sft-"):
         sft._sft([word for word in words(base, tmp_path / "sft", **small) if not word.startswith("warmstart=")])
 
 
@@ -145,7 +145,7 @@ def test_adapters_are_merged_for_the_rehearsal_without_their_weights(
 
     monkeypatch.setattr(Linear, "merge", raising(RuntimeError("no such merge")))
     with pytest.raises(DataError, match=r"the model cannot be saved .*\(RuntimeError: no such merge\)"):
-        start(base, tmp_path / "run", policy__critic="own", policy__lora=LORA)
+        start(base, tmp_path / "run", critic="own", **LORA)
 
 
 def test_no_weight_is_copied_for_the_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

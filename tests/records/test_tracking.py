@@ -86,14 +86,14 @@ def test_a_sink_is_told_everything_in_order_and_nothing_after_the_end(folder: Pa
     notes = Notes()
     tracker = Tracker(folder, notes, CONFIG, None)
     tracker.log(0, {"x": 1.5})
-    tracker.samples(0, [{"response": "a", "score": 1.0, "problem": {"id": "p"}, "origin": None}])
+    tracker.samples(0, [{"response": "a", "score": 1.0, "problem": {"id": "p"}, "replayed_from": None}])
     tracker.summary({"steps": 0})
     tracker.finish()
     tracker.finish()
     assert notes.told == [
         ("start", "run", CONFIG, None),
         ("log", 0, {"x": 1.5}),
-        ("samples", 0, [{"response": "a", "score": 1.0, "problem": '{"id": "p"}', "origin": None}]),
+        ("samples", 0, [{"response": "a", "score": 1.0, "problem": '{"id": "p"}', "replayed_from": None}]),
         ("summary", {"steps": 0}),
         ("finish", True),
     ]

@@ -18,7 +18,7 @@ import torch
 
 from fixtures.gsi import make_gsi
 from fixtures.programs import rltf_trainer
-from fixtures.training import LORA, grpo, make_engine, make_trainer, ppo, replay
+from fixtures.training import LORA, adaptive_kl, grpo, make_engine, make_trainer, ppo, replay
 from rrl.errors import ConfigError, DataError, StorageError
 from rrl.runs import checkpoint
 from rrl.runs.checkpoint import Checkpoints, guard_disk, state_of
@@ -30,7 +30,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 def trainer(**policy: Any) -> Trainer:
     """One with replay, an adaptive KL coefficient, a critic of its own: everything that changes during training."""
-    adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100, normalise="batch")
+    adaptive = ppo(kl=adaptive_kl(0.05, 0.01, 100), advantage_norm="batch")
     sampler = replay(0.5, sources="both")
     return make_trainer(
         sampler=sampler, objective=adaptive, policy={"lr_warmup_steps": 9, **policy}, train_batch_size=12
@@ -84,7 +84,7 @@ NOT_RESTORED = {
     "trainer.engine._copy": "a copy of the actor's weights, refreshed when their version moves",
     "trainer.engine._copied_version": "of that copy",
     "trainer.sampler._inspect": "a method of the policy",
-    "trainer.origin": "what the run begins with",
+    "trainer.start": "what the run begins with",
     "trainer.settings": "of the configuration",
 }
 """Attributes that differ after a resume, and why that does not matter."""

@@ -90,7 +90,7 @@ def test_other_prompts_and_parts_are_told(
         ({"trainer": {"n": 1}}, {"trainer": {"n": True}}, ["trainer.n: 1 in the run 'r', now True"]),
         ({"a": None}, {"a": {"b": 1}}, ["a.b: absent in the run 'r', now 1"]),
         ({"a": {"b": 1}}, {"a": {}}, ["a.b: 1 in the run 'r', now absent"]),
-        ({"run": {"seed": 1, "dir": "x"}}, {"run": {"seed": 2, "dir": "y"}}, ["run.seed: 1 in the run 'r', now 2"]),
+        ({"seed": 1, "run": {"dir": "x"}}, {"seed": 2, "run": {"dir": "y"}}, ["seed: 1 in the run 'r', now 2"]),
         ({"trainer": {"total_tokens": 1}}, {"trainer": {"total_tokens": 2}}, []),
         ({"trainer": {"total_tokens_x": 1}}, {"trainer": {"total_tokens_x": 2}}, ["trainer.total_tokens_x: 1 in the"]),
         ({"runs": 1, "logger": {"a": {"b": 1}}}, {"runs": 2, "logger": None}, ["runs: 1 in the run 'r', now 2"]),
@@ -130,5 +130,5 @@ def test_a_folder_that_was_moved_is_the_run_that_it_was(begun: Path, tmp_path: P
     moved = Path(shutil.copytree(begun, tmp_path / "moved"))
     config, _ = resume(moved, ["trainer.total_tokens=5000", f"run.dir={moved}"])
     assert config["trainer"]["total_tokens"] == 5000
-    with pytest.raises(ConfigError, match=r"run.seed: 3 in the run '.*moved', now 4"):
+    with pytest.raises(ConfigError, match=r"(?m)^  seed: 3 in the run '.*moved', now 4"):
         resume(moved, ["seed=4"])

@@ -86,9 +86,7 @@ def test_two_processes_go_on_as_one_does(stage: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes", [{"policy__zero_stage": 3}, {"policy__critic": "shared", "policy__dtype": "bfloat16"}]
-)
+@pytest.mark.parametrize("changes", [{"policy__zero_stage": 3}, {"critic": "shared", "policy__dtype": "bfloat16"}])
 def test_other_ways_of_training_go_on_too(changes: dict[str, object], tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert finish(start(arguments(whole, **changes))) == [0]
@@ -100,8 +98,7 @@ def test_other_ways_of_training_go_on_too(changes: dict[str, object], tmp_path: 
 @pytest.mark.slow
 def test_dropout_in_adapters_goes_on_where_it_was(tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    lora = "{_target_: rrl.training.policy_settings.LoRA, rank: 2, alpha: 4.0, dropout: 0.5, target_modules: null}"
-    changes = {"policy__lora": lora, "trainer__total_training_steps": 6}
+    changes = {"lora": "default", "lora__rank": 2, "lora__dropout": 0.5, "trainer__total_training_steps": 6}
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert finish(start(arguments(whole, **changes))) == [0]
     assert kill_when(lambda: step_of(folder) >= 3, start(arguments(folder, **changes)))
@@ -111,11 +108,11 @@ def test_dropout_in_adapters_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_warm_start_a_run_began_with_is_kept_with_it(tmp_path: Path) -> None:
     folder, cache = tmp_path / "run", tmp_path / "cache"
-    warm = {"warmstart": "tiny", "warmstart__steps": 2, "warmstart__batch_size": 8, "run__cache_dir": cache}
+    warm = {"warmstart": "tiny", "warmstart__steps": 2, "warmstart__batch_size": 8}
     words = arguments(folder, **warm, trainer__total_training_steps=4)
-    assert kill_when(lambda: step_of(folder) >= 2, start(words))
+    assert kill_when(lambda: step_of(folder) >= 2, start(words, RRL_CACHE=cache))
     shutil.rmtree(cache)
-    assert finish(start([f"resume={folder}"])) == [0]
+    assert finish(start([f"resume={folder}"], RRL_CACHE=cache)) == [0]
     assert not cache.exists()
 
 
@@ -145,9 +142,9 @@ def test_a_run_can_be_made_longer(run: Path) -> None:
 
 def test_changes_of_what_was_trained_are_refused_all_by_name(run: Path, whole: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        _train(f"resume={run}", "trainer.n=2", "objective.gamma=0.9", "run.save_freq=3", "run.seed=4")
+        _train(f"resume={run}", "trainer.n=2", "objective.gamma=0.9", "run.save_freq=3", "seed=4")
     told = [fault.split(" in the run")[0] for fault in refused.value.faults]
-    assert sorted(told) == ["objective.gamma: 1.0", "run.seed: 3", "trainer.n: 1"]
+    assert sorted(told) == ["objective.gamma: 1.0", "seed: 3", "trainer.n: 1"]
     assert history(run) == history(whole)
 
 

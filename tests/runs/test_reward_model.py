@@ -284,7 +284,7 @@ def given(data: Path, *more: object) -> list[object]:
     return [f"data.path={data}", f"run.dir={data.parent / 'out'}", "task.subsets=[helpful-base]", *more]
 
 
-SMALL = ("model.hidden_size=32", "model.num_hidden_layers=1", "model.max_position_embeddings=128")
+SMALL = ("model.hidden_size=32", "model.num_hidden_layers=1")
 
 
 def test_the_command_writes_a_model_a_report_and_a_picture(

@@ -194,7 +194,7 @@ def test_the_table_has_counts_scores_and_the_first_changes(dumped: Path) -> None
 
 RUN = {
     "run.threads": 1, "run.test_freq": "null", "run.rollout_freq": 1, "algo": "ppo", "policy.head_size": 8,
-    "task.train_per_level": 20, "task.test_per_level": 2, "model.hidden_size": 16, "model.intermediate_size": 32,
+    "task.train_per_level": 20, "model.hidden_size": 16, 
     "model.num_hidden_layers": 1, "warmstart": "none", "trainer.train_batch_size": 8, "trainer.ppo_mini_batch_size": 8,
     "trainer.critic_warmup": 0, "trainer.total_tokens": "null", "trainer.total_training_steps": 2, "evaluation.n": 0,
 }  # fmt: skip
@@ -204,7 +204,7 @@ RUN = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two steps with a dump of each."""
     folder = tmp_path_factory.mktemp("rescore")
-    places = {"run.dir": folder / "run", "run.cache_dir": folder / "cache"}
+    places = {"run.dir": folder / "run"}
     train._train([f"{key}={value}" for key, value in {**RUN, **places}.items()])
     return folder / "run"
 

@@ -154,7 +154,7 @@ def test_the_same_job_twice_is_told(nowhere: Path, text: str) -> None:
     [
         ("trainer.n=range(0,500)", ["trainer.n: expected at least 1, got 0"]),
         ("trainer.n=range(3,-1,step=-1)", ["trainer.n: expected at least 1, got 0"]),
-        ("evaluation.top_p=range(0.5,2.6,step=0.1)", ["evaluation.top_p: expected a number from 1e-09"]),
+        ("objective.gamma=range(0.5,2.6,step=0.1)", ["objective.gamma: expected a number from 0"]),
     ],
 )
 def test_both_ends_of_a_range_are_checked(nowhere: Path, text: str, told: list[str]) -> None:
@@ -219,7 +219,7 @@ def test_more_devices_than_there_are_is_a_fault(nowhere: Path, monkeypatch: pyte
 
 
 def test_a_job_borrows_a_device_for_each_of_its_processes_on_this_machine() -> None:
-    assert devices_needed({"launcher": {"num_processes": 4, "hostfile": None}}) == 4
+    assert devices_needed({"launcher": {"num_processes": 4}}) == 4
     assert devices_needed({"launcher": {"num_processes": 4, "hostfile": "hosts"}}) == 0
 
 

@@ -18,8 +18,8 @@ from rrl.parts.reward_models.sequence import SequenceRewardModel
 from rrl.training.models import HuggingFace, TinyLlama
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "max_position_embeddings": 64, "initializer_range": 0.1, "init_seed": 0,
+    "hidden_size": 16, "num_hidden_layers": 1,
+    "max_prompt_length": 32, "max_response_length": 32, "start_seed": 0,
 }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_base_and_adapter_are_one_plain_model(place: Path, tmp_path: Path) -> No
 
 def test_its_outline_is_that_of_the_base(place: Path) -> None:
     model = at(place / "adapter").outline(None).model
-    assert (model.device.type, sum(p.numel() for p in model.parameters())) == ("meta", 260 * 16 * 2 + 2608)
+    assert (model.device.type, sum(p.numel() for p in model.parameters())) == ("meta", 260 * 16 * 2 + 3184)
 
 
 @pytest.mark.parametrize("base", ["base", "../base"])
@@ -87,7 +87,7 @@ def test_a_base_is_looked_for_from_here_and_from_the_adapter(
     folder = told_base(copied(place, tmp_path), base)
     shutil.copytree(place / "base", tmp_path / "base")
     monkeypatch.chdir(tmp_path if base == "base" else "/")
-    assert at(folder).load(None).model.num_parameters() == 260 * 16 * 2 + 2608
+    assert at(folder).load(None).model.num_parameters() == 260 * 16 * 2 + 3184
 
 
 def test_a_tokenizer_beside_the_adapter_goes_before_that_of_the_base(place: Path, tmp_path: Path) -> None:

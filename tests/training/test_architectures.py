@@ -40,7 +40,7 @@ def save(kind: str, folder: Path, **changes: Any) -> Any:
 @pytest.mark.parametrize("kind", SERVED)
 def test_engine_and_networks_agree(kind: str) -> None:
     loaded = LoadedModel(build(kind, **SERVED[kind]), TOKENIZER)
-    assert disagreement(loaded, engine(loaded, max_new_tokens=16)) < 1e-5
+    assert disagreement(loaded, engine(loaded, max_response_length=16)) < 1e-5
 
 
 QUICK = (("gemma3", "shared"), ("mamba2", "own"), ("opt", "shared"), ("qwen3_5_text", "own"))
@@ -56,7 +56,7 @@ def test_it_trains_is_saved_and_goes_on(kind: str, critic: str, tmp_path: Path) 
     model = save(kind, tmp_path / "model", **SERVED[kind])
     places = {"data.path": tmp_path / "gsm8k", "model.path": tmp_path / "model", "run.dir": tmp_path / "run"}
     attention = "sdpa" if model._supports_sdpa else "eager"
-    words = {**RUN, **places, "policy.critic": critic, "model.attention": attention}
+    words = {**RUN, **places, "critic": critic, "model.attention": attention}
     train._train([f"{key}={value}" for key, value in words.items()])
     train._train([f"resume={tmp_path / 'run'}", "trainer.total_training_steps=3"])
 

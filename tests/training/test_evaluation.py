@@ -8,6 +8,7 @@ import torch
 
 from fixtures.training import (
     TASK,
+    Small,
     apart,
     evaluation,
     make_engine,
@@ -19,7 +20,6 @@ from fixtures.training import (
     weights,
 )
 from rrl.parts.engines.hf import HFEngine
-from rrl.parts.tasks.trace import Trace
 from rrl.training.evaluation import accuracy, evaluation_metrics
 from rrl.types import Feedback, Problem, Sampling, State, Verdict
 
@@ -36,14 +36,14 @@ class Watched(HFEngine):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marked(Trace):
-    """A verifier that gives marks out in the order of the rollouts."""
+class Marked(Small):
+    """A verifier that gives marks out in the order of the rollouts; none is right where there are not as many."""
 
     marks: tuple[float, ...]
 
     def verify(self, rollouts):
-        assert len(rollouts) == len(self.marks)
-        return [Feedback(mark, Verdict.RIGHT if mark == 1 else Verdict.WRONG) for mark in self.marks]
+        marks = self.marks if len(rollouts) == len(self.marks) else (0.0,) * len(rollouts)
+        return [Feedback(mark, Verdict.RIGHT if mark == 1 else Verdict.WRONG) for mark in marks]
 
 
 def marked(*marks: float) -> Marked:
@@ -65,7 +65,7 @@ def three() -> list[Problem]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unsure(Trace):
+class Unsure(Small):
     """A verifier that fails on the responses to some problems, by their place, and finds the others right."""
 
     failing: tuple[int, ...]
@@ -144,7 +144,7 @@ def test_accuracy_is_told_by_level():
 
 def test_samples_of_a_problem_are_averaged_together():
     marks = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)  # two each: 1, .5 and 0
-    result = evaluation(greedy=False, n=2).measure(three(), marked(*marks), engine())["mean@2"]
+    result = evaluation(n=2).measure(three(), marked(*marks), engine())["mean@2"]
     assert {name: x["accuracy"] for name, x in result["levels"].items()} == {"L3": 0.5, "L10": 0.5}
     assert (result["n_problems"], result["n_samples"]) == (3, 2)
     assert result["verdicts"] == {"right": 3, "wrong": 3, "unparseable": 0, "error": 0}
@@ -160,17 +160,19 @@ def test_every_evaluation_starts_from_prompts_alone():
 
 
 def test_greedy_is_greedy_and_samples_have_the_evaluations_own_shape():
-    watched = engine(Watched, temperature=0.3, max_new_tokens=5, stop=("x",))
-    result = evaluation(temperature=0.9, top_p=0.8, top_k=7).measure(three(), TASK, watched)
+    watched = engine(Watched, temperature=0.3, max_response_length=5, stop=("x",))
+    result = evaluation(temperature=0.9).measure(three(), TASK, watched)
     greedy, sampled = (sampling for _, sampling in watched.asked)
-    assert greedy == Sampling(0.0, 0.8, 7, 5, ("x",))
-    assert sampled == Sampling(0.9, 0.8, 7, 5, ("x",))
+    assert greedy == Sampling(0.0, 1.0, 0, 5, ("x",))
+    assert sampled == Sampling(0.9, 1.0, 0, 5, ("x",))
     assert result["mean@2"]["sampling"]["temperature"] == 0.9
+    evaluation(temperature=None).measure(three(), TASK, watched)
+    assert watched.asked[-1][1] == Sampling(0.3, 1.0, 0, 5, ("x",))
 
 
 def test_what_was_cut_off_is_counted():
-    result = evaluation(n=0).measure(three(), TASK, engine(max_new_tokens=1))["greedy"]
-    written = engine(max_new_tokens=1).generate([State(p) for p in three()], Sampling(0.0, 1.0, 0, 1, ()))
+    result = evaluation(n=0).measure(three(), TASK, engine(max_response_length=1))["greedy"]
+    written = engine(max_response_length=1).generate([State(p) for p in three()], Sampling(0.0, 1.0, 0, 1, ()))
     assert result["truncated"] == sum(not r.finished for r in written) / 3 > 0
 
 
@@ -297,7 +299,7 @@ def test_metrics_are_the_accuracies():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"n": -1}, "^n, greedy"), ({"n": 0, "greedy": False}, "^n, greedy"), ({"limit": 0}, "^limit: .*0")],
+    [({"n": -1}, "^n: expected a number >= 0, got -1"), ({"limit": 0}, "^limit: .*0")],
 )
 def test_settings_refuse_what_cannot_be(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -25,8 +25,7 @@ from rrl.training.models import HuggingFace, LoadedModel, TinyLlama, check_token
 from rrl.training.tokens import embedded, refuse_beyond
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "max_position_embeddings": 64, "initializer_range": 0.1, "init_seed": 0,
+    "hidden_size": 16, "num_hidden_layers": 1, "max_prompt_length": 32, "max_response_length": 32, "start_seed": 0,
 }  # fmt: skip
 WORDS = ("1", "2", "=", "add3")
 BYTES = TinyLlama(**SIZES).load(None)
@@ -104,7 +103,7 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    again, other = (TinyLlama(**{**SIZES, "init_seed": seed}).load(None).model for seed in (0, 1))
+    again, other = (TinyLlama(**{**SIZES, "start_seed": seed}).load(None).model for seed in (0, 1))
     assert torch.equal(before, torch.get_rng_state())
     torch.testing.assert_close(weights(again), weights(BYTES.model), rtol=0, atol=0)
     assert not torch.equal(weights(other)["lm_head.weight"], weights(again)["lm_head.weight"])
@@ -112,8 +111,8 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_al
 
 def test_sizes_and_spread_are_as_asked_for() -> None:
     config = BYTES.model.config
-    assert (config.hidden_size, config.num_hidden_layers, config.max_position_embeddings) == (16, 1, 64)
-    assert float(weights(BYTES.model)["lm_head.weight"].std()) == pytest.approx(0.1, rel=0.05)
+    assert (config.hidden_size, config.num_hidden_layers, config.max_position_embeddings) == (16, 1, 1024)
+    assert float(weights(BYTES.model)["lm_head.weight"].std()) == pytest.approx(0.15, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +120,8 @@ def test_sizes_and_spread_are_as_asked_for() -> None:
     [
         ("hidden_size", -16, "hidden_size: expected at least 1, got -16"),
         ("num_hidden_layers", 0, "num_hidden_layers: expected at least 1, got 0"),
-        ("max_position_embeddings", 0, "max_position_embeddings: expected at least 1, got 0"),
-        ("initializer_range", 0.0, "initializer_range: expected a number > 0, got 0.0"),
-        (
-            "num_attention_heads",
-            16,
-            "num_attention_heads: expected hidden_size=16 to be so many heads of an even width, got 16",
-        ),
+        ("hidden_size", 48, "hidden_size: expected a multiple of 32, or an even number below it, got 48"),
+        ("hidden_size", 15, "hidden_size: expected a multiple of 32, or an even number below it, got 15"),
     ],
 )
 def test_sizes_that_make_no_model_are_refused(key: str, value: float, expected: str) -> None:

@@ -19,6 +19,7 @@ from fixtures.training import (
     critic_of,
     gradients,
     improve,
+    loss_kl,
     make_policy,
     padded,
     plain_descent,
@@ -27,6 +28,7 @@ from fixtures.training import (
     problem,
     raw_batch,
     ready_batch,
+    reward_kl,
     settings,
     shake,
     shaken,
@@ -44,7 +46,8 @@ from rrl.training.policy_settings import LoRA
 from rrl.types import PolicyOutput, State
 
 CRITICS = pytest.mark.parametrize("critic", ["own", "shared"])
-KL = {"kl_coef": 0.1, "entropy_coef": 0.01}
+KL = {"kl": reward_kl(0.1), "entropy_coef": 0.01}
+KL_IN_LOSS = {"kl": loss_kl(0.1, "k2"), "entropy_coef": 0.01}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -55,7 +58,7 @@ def total_norm(tensors) -> float:
 
 def trunk_gradient_of_values(scale: float) -> torch.Tensor:
     """What the sum of values sends into the trunk, as one vector."""
-    policy = shaken(make_policy(critic="shared", trunk_gradient=scale))
+    policy = shaken(make_policy(critic="shared", value_trunk_grad_scale=scale))
     output = policy(raw_batch())
     policy.backward(torch.tensor(0.0), output.values[raw_batch().mask].sum(), last=True)
     assert any(p.grad.any() for p in critic_head(policy).parameters())
@@ -249,7 +252,7 @@ def test_trunk_gradient_scales_what_values_send_into_the_trunk():
 
 def test_trunk_gradient_does_not_scale_what_the_actor_sends():
     def actor_gradient(scale):
-        policy = shaken(make_policy(critic="shared", trunk_gradient=scale))
+        policy = shaken(make_policy(critic="shared", value_trunk_grad_scale=scale))
         policy.backward(policy(raw_batch()).logprobs[raw_batch().mask].sum(), torch.tensor(0.0), last=True)
         return torch.cat([p.grad.flatten() for p in trunk_of(policy)])
 
@@ -273,9 +276,9 @@ def test_the_policy_gradient_is_that_of_the_actions_alone():
         assert_close(ours.grad, slow.grad, **CLOSE)
 
 
-@pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_the_loss_gives_prompt_prefix_and_padding_no_gradient_of_their_own(kl_in):
-    policy, objective = shaken(make_policy(reference=True)), ppo(kl_in=kl_in, **KL)
+@pytest.mark.parametrize("kl", [KL, KL_IN_LOSS])
+def test_the_loss_gives_prompt_prefix_and_padding_no_gradient_of_their_own(kl):
+    policy, objective = shaken(make_policy(reference=True)), ppo(**kl)
     batch = ready_batch(policy, objective)
     cells = [x.detach().requires_grad_() for x in (batch.old_logprobs + 0.01, batch.old_logprobs, batch.values + 0.01)]
     sum(objective.loss(batch, PolicyOutput(*cells))[:2]).backward()
@@ -286,7 +289,7 @@ def test_the_loss_gives_prompt_prefix_and_padding_no_gradient_of_their_own(kl_in
 
 @pytest.mark.parametrize("garbage", [1e9, math.inf, math.nan])
 def test_garbage_outside_the_mask_changes_no_gradient(garbage):
-    policy, objective = make_policy(reference=True), ppo(kl_in="loss", **KL)
+    policy, objective = make_policy(reference=True), ppo(**KL_IN_LOSS)
     batch = ready_batch(policy, objective)
     names = ("rewards", "old_logprobs", "ref_logprobs", "values", "advantages", "returns")
     accumulate(policy, objective, batch, 6)
@@ -313,7 +316,7 @@ def test_a_shared_network_gets_the_sum_of_both_losses_gradients():
 @CRITICS
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_micro_batch_changes_neither_gradient_nor_step(critic, size):
-    changes, objective = {"critic": critic, "reference": True, **plain_descent()}, ppo(kl_in="loss", **KL)
+    changes, objective = {"critic": critic, "reference": True, **plain_descent()}, ppo(**KL_IN_LOSS)
     whole, parts = (shaken(make_policy(**changes)) for _ in range(2))
     batch = ready_batch(whole, objective)
     expected, actual = improve(whole, objective, batch, 6), improve(parts, objective, batch, size)
@@ -657,7 +660,7 @@ def test_micro_batches_are_the_batch_in_order_without_needless_columns():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("actor_lr", -1.0), ("critic_lr", -1.0), ("trunk_gradient", -0.1), ("weight_decay", -1.0), ("grad_clip", -1.0),
+    [("actor_lr", -1.0), ("critic_lr", -1.0), ("weight_decay", -1.0), ("grad_clip", -1.0),
      ("lr_warmup_steps", -1), ("micro_batch_size", 0)],
 )  # fmt: skip
 def test_settings_refuse_numbers_out_of_range(name, value):

@@ -11,8 +11,8 @@ from rrl.training.prompts import Chat, Plain, Prompts, Template
 from rrl.types import Example, Problem
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "max_position_embeddings": 64, "initializer_range": 0.1, "init_seed": 0,
+    "hidden_size": 16, "num_hidden_layers": 1,
+    "max_prompt_length": 32, "max_response_length": 32, "start_seed": 0,
 }  # fmt: skip
 TURNS = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -36,10 +36,8 @@ def example(question: str, reference: str = "") -> Example:
     return Example(id=f"toy/{question}", level="L", question=question, reference=reference, answer="")
 
 
-def encode(
-    *examples: Example, limit: int = 64, overlong: Any = "drop", context: int = 1000, response: int = 10
-) -> list[Problem]:
-    prompts = Prompts(template=Plain(text="{question}"), max_prompt_length=limit, overlong=overlong)
+def encode(*examples: Example, limit: int = 64, context: int = 1000, response: int = 10) -> list[Problem]:
+    prompts = Prompts(template=Plain(plain_template="{question}"), max_prompt_length=limit)
     return prompts.encode(examples, BYTES, context=context, response=response)
 
 
@@ -54,14 +52,14 @@ def refusal(*examples: Example, **changes: Any) -> str:
 
 
 def test_the_question_stands_in_the_text_after_one_bos_and_without_eos() -> None:
-    (row,) = Plain(text="Q: {question}\nA:").render([example("1+1?")], BYTES)
+    (row,) = Plain(plain_template="Q: {question}\nA:").render([example("1+1?")], BYTES)
     assert BYTES.decode(row) == "<bos>Q: 1+1?\nA:"
     assert list(row).count(BYTES.bos_token_id) == 1
 
 
 @pytest.mark.parametrize("question", ["{question}", "{0} {x}", "%s \\n", "<eos>", "", " \n"])
 def test_a_question_is_not_read_as_anything_but_text(question: str) -> None:
-    (row,) = Plain(text="Q: {question}.").render([example(question)], BYTES)
+    (row,) = Plain(plain_template="Q: {question}.").render([example(question)], BYTES)
     assert BYTES.decode(row[1:]) == f"Q: {question}."
     assert BYTES.eos_token_id not in row
 
@@ -71,20 +69,20 @@ def test_an_end_token_that_the_tokenizer_adds_is_taken_off() -> None:
     specials = [("<bos>", 1), ("<eos>", 2)]
     closing.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A <eos>", special_tokens=specials)
     assert closing("x").input_ids[-1] == 2
-    assert Plain(text="{question}").render([example("x")], closing) == Plain(text="{question}").render(
-        [example("x")], BYTES
-    )
-    assert Plain(text="{question}").describe(closing) == "<bos>{question}"
+    assert Plain(plain_template="{question}").render([example("x")], closing) == Plain(
+        plain_template="{question}"
+    ).render([example("x")], BYTES)
+    assert Plain(plain_template="{question}").describe(closing) == "<bos>{question}"
 
 
 @pytest.mark.parametrize("text", ["", "hello", "{question} {question}", "{Question}"])
 def test_a_text_has_the_question_exactly_once(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^text: expected \{question\} exactly once, got "):
-        Plain(text=text)
+    with pytest.raises(ValueError, match=r"^plain_template: expected \{question\} exactly once, got "):
+        Plain(plain_template=text)
 
 
 def test_the_text_with_its_special_tokens_is_the_description() -> None:
-    assert Plain(text="Q: {question}\n").describe(BYTES) == "<bos>Q: {question}\n"
+    assert Plain(plain_template="Q: {question}\n").describe(BYTES) == "<bos>Q: {question}\n"
 
 
 # --- chat -------------------------------------------------------------------------------------------------------------
@@ -110,10 +108,12 @@ def test_turns_of_a_conversation_become_turns_of_the_template_and_a_plain_text_h
     conversation = Example("p", "level", "raw", " 2", "2", turns=turns)
     (row,) = Chat(system="Be brief.").render([conversation], CHAT)
     assert CHAT.decode(row) == "[system]Be brief.[user]Hi[assistant]Hello.[user]1+1?[assistant]"
-    assert BYTES.decode(Plain(text="{question}").render([conversation], BYTES)[0]) == "<bos>raw"
+    assert BYTES.decode(Plain(plain_template="{question}").render([conversation], BYTES)[0]) == "<bos>raw"
 
 
-@pytest.mark.parametrize(("template", "expected"), [(Plain(text="{question}"), " 2"), (Chat(system=None), "2")])
+@pytest.mark.parametrize(
+    ("template", "expected"), [(Plain(plain_template="{question}"), " 2"), (Chat(system=None), "2")]
+)
 def test_a_reference_follows_a_chat_template_without_the_blank_that_follows_plain_text(
     template: Template, expected: str
 ) -> None:
@@ -154,7 +154,7 @@ def test_longer_prompts_are_dropped_and_counted_and_the_order_stays(caplog: pyte
     kept = encode(*map(example, ["aaaa", "bbbbbbb", "ccc", "dddddd"]), limit=5)
     assert [problem.id for problem in kept] == ["toy/aaaa", "toy/ccc"]  # with BOS, four letters make five tokens
     assert caplog.messages == [
-        "prompts.max_prompt_length: 2 of 4 prompts are longer than 5 tokens (longest: toy/bbbbbbb with 8); "
+        "data.max_prompt_length: 2 of 4 prompts are longer than 5 tokens (longest: toy/bbbbbbb with 8); "
         f"{THE_LIMIT}; dropped"
     ]
 
@@ -165,17 +165,9 @@ def test_a_prompt_has_to_leave_room_for_the_response_in_the_context() -> None:
     assert [p.id for p in encode(four, five, context=15, response=10)] == ["toy/aaa", "toy/bbbb"]
 
 
-def test_a_longer_prompt_can_be_refused_instead() -> None:
-    assert encode(example("aaaa"), limit=5, overlong="refuse")
-    assert refusal(example("a"), example("bbbbb"), limit=5, overlong="refuse") == (
-        "prompts.max_prompt_length: 1 of 2 prompts are longer than 5 tokens (longest: toy/bbbbb with 6); "
-        f"{THE_LIMIT}; raise the limit or set prompts.overlong=drop"
-    )
-
-
 def test_nothing_left_is_refused() -> None:
     assert refusal(example("aaaa"), example("bbbbb"), limit=4) == (
-        "prompts.max_prompt_length: 2 of 2 prompts are longer than 4 tokens (longest: toy/bbbbb with 6); "
+        "data.max_prompt_length: 2 of 2 prompts are longer than 4 tokens (longest: toy/bbbbb with 6); "
         f"{THE_LIMIT}; raise the limit: no problem is left"
     )
 
@@ -194,4 +186,4 @@ def test_a_response_as_long_as_the_context_is_refused(response: int) -> None:
 
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^max_prompt_length: expected at least 1, got 0$"):
-        Prompts(template=Plain(text="{question}"), max_prompt_length=0, overlong="drop")
+        Prompts(template=Plain(plain_template="{question}"), max_prompt_length=0)

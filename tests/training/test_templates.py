@@ -19,8 +19,8 @@ from rrl.training.templates import this_moment
 from rrl.types import Example
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "max_position_embeddings": 512, "initializer_range": 0.1, "init_seed": 0,
+    "hidden_size": 16, "num_hidden_layers": 1,
+    "max_prompt_length": 256, "max_response_length": 256, "start_seed": 0,
 }  # fmt: skip
 NOON = datetime(2025, 3, 9, 12, 34, 56, tzinfo=timezone(timedelta(hours=-12)))
 DATED = (

@@ -19,6 +19,7 @@ from fixtures.training import (
     TASK,
     EvenTokens,
     Failing,
+    adaptive_kl,
     apart,
     by_hand,
     critic_of,
@@ -32,6 +33,7 @@ from fixtures.training import (
     problems,
     raw_batch,
     replay,
+    reward_kl,
     shake,
     tiny,
     trainer_settings,
@@ -127,8 +129,8 @@ def descend_by_hand(trainer: Trainer, actor: Any, trunk: Any, head: Any, rate: f
             facts.append((log_p, row[t], value, (log_p[row[t]] - log_r[row[t]]).item()))
         rewards, following, advantage, credit = trainer.reward(rollout, feedback), 0.0, 0.0, []
         for (_, _, value, divergence), reward in reversed(list(zip(facts, rewards, strict=True))):
-            delta = reward - objective.kl_coef * divergence + objective.gamma * following - value.item()
-            advantage = delta + objective.gamma * objective.lam * advantage
+            delta = reward - objective.kl.price * divergence + objective.gamma * following - value.item()
+            advantage = delta + objective.gamma * objective.gae_lambda * advantage
             following = value.item()
             credit.insert(0, advantage)
         tokens += facts
@@ -150,7 +152,9 @@ def descend_by_hand(trainer: Trainer, actor: Any, trunk: Any, head: Any, rate: f
 @pytest.mark.parametrize("algo", ["ppo", "rrl"])
 def test_a_step_is_the_one_written_out_by_hand(algo):
     sampler = replay(0.5) if algo == "rrl" else Problems(level_weights=None)
-    objective = ppo(kl_coef=0.3, entropy_coef=0.05, vf_coef=0.5, gamma=0.9, lam=0.8, normalise="batch")
+    objective = ppo(
+        kl=reward_kl(0.3), entropy_coef=0.05, vf_coef=0.5, gamma=0.9, gae_lambda=0.8, advantage_norm="batch"
+    )
     trainer = make_trainer(
         sampler=sampler, objective=objective, engine=make_engine(temperature=0.7), policy=plain_descent(0.05),
         ppo_epochs=1, ppo_mini_batch_size=8,
@@ -272,7 +276,7 @@ def test_a_policy_that_is_paid_for_even_tokens_writes_more_of_them():
 # --- what must not matter ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", [ppo(kl_coef=0.05, normalise="level"), grpo()])
+@pytest.mark.parametrize("objective", [ppo(kl=reward_kl(0.05), advantage_norm="level"), grpo()])
 def test_replay_with_share_zero_is_the_baseline_bit_for_bit(objective):
     shape = {"n": 2, "ppo_mini_batch_size": 8, "objective": copy.deepcopy(objective)}
     baseline = history(make_trainer(**shape | {"objective": copy.deepcopy(objective)}), 4)
@@ -324,7 +328,7 @@ def test_the_seed_orders_the_mini_batches():
 @pytest.mark.parametrize("size", [1, 3, 8])
 @AGGREGATES
 def test_the_micro_batch_changes_nothing_beyond_rounding(size, aggregate):
-    shape = {"n": 2, "ppo_mini_batch_size": 8, "aggregate": aggregate}
+    shape = {"n": 2, "ppo_mini_batch_size": 8, "loss_agg_mode": aggregate}
     expected, actual = (
         history(make_trainer(policy=plain_descent() | {"micro_batch_size": m}, **shape), 2) for m in (4, size)
     )
@@ -358,7 +362,7 @@ def test_every_response_weighs_the_same_under_sequence():
 @AGGREGATES
 def test_the_trainer_weighs_each_mini_batch_by_its_own_tokens(aggregate):
     objective = noting()
-    make_trainer(objective=objective, aggregate=aggregate, policy={"micro_batch_size": 4}).step()
+    make_trainer(objective=objective, loss_agg_mode=aggregate, policy={"micro_batch_size": 4}).step()
     for batch in objective.batches:
         assert torch.equal(batch.weight, weigh(batch, aggregate).weight)
 
@@ -481,7 +485,7 @@ def test_a_first_mini_batch_that_is_not_finite_leaves_every_weight():
 
 def one_token(**changes: Any) -> Trainer:
     """A trainer whose every step generates exactly eight tokens."""
-    return make_trainer(engine=make_engine(max_new_tokens=1), **changes)
+    return make_trainer(engine=make_engine(max_response_length=1), **changes)
 
 
 def test_training_ends_with_the_step_that_reaches_the_token_budget():
@@ -610,7 +614,7 @@ def test_batch_metrics_by_hand():
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
 def test_the_coefficient_of_the_kl_is_told_as_it_is_however_many_micro_batches_there_are(rows: int) -> None:
-    adaptive = ppo(kl_coef=0.05, kl_target=0.01, kl_horizon=100)
+    adaptive = ppo(kl=adaptive_kl(0.05, 0.01, 100))
     trainer = make_trainer(objective=adaptive, policy={"micro_batch_size": rows})
     metrics = trainer.step()
-    assert metrics["actor/kl_coef"] == pytest.approx(adaptive.state_dict()["kl_coef"])
+    assert metrics["actor/kl_coef"] == pytest.approx(adaptive.kl.price)

@@ -23,7 +23,7 @@ ROWS = (
 
 def warm_start(**changes: Any) -> WarmStart:
     """A few steps of six demonstrations."""
-    return WarmStart(**{"steps": 4, "batch_size": 6, "lr": 1e-3, "lr_warmup_steps": 0, "seed": 0} | changes)
+    return WarmStart(**{"steps": 4, "batch_size": 6, "lr": 1e-3, "lr_warmup_steps": 0, "start_seed": 0} | changes)
 
 
 def trained(
@@ -94,7 +94,7 @@ def test_the_seed_alone_orders_the_demonstrations():
     def losses(seed):
         torch.rand(3)
         random.random()
-        return trained(warm_start(seed=seed))[1]
+        return trained(warm_start(start_seed=seed))[1]
 
     assert losses(1) == losses(1) != losses(2)
 
@@ -143,7 +143,7 @@ def test_a_task_without_references_is_refused():
 def test_as_many_demonstrations_are_drawn_as_are_used():
     settings = warm_start()
     assert settings.count == 24
-    assert len(TASK.demonstrations(settings.count, settings.seed)) == 24
+    assert len(TASK.demonstrations(settings.count, settings.start_seed)) == 24
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("batch_size", 0), ("lr", 0.0), ("lr_warmup_steps", -1)])

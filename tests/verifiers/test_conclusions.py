@@ -180,7 +180,7 @@ def test_a_response_ends_where_the_template_of_its_task_would_ask_again(task: st
 def test_the_stop_follows_the_template_that_is_chosen() -> None:
     chosen = [
         ["data.plain_template='Q: {question}'"],
-        ["template.text='Q: {question}'"],
+        ["data.plain_template='Q: {question}'"],
         ["template=chat"],
         ["engine.stop=[x]"],
     ]

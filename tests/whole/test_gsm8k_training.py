@@ -33,8 +33,8 @@ BASE = {
     "reward.truncation_penalty": 0.5,
 }  # fmt: skip
 REPLAY = {"algo": "rrl", "sampler.sources": "both", "sampler.schedule.share": 0.5}
-CONFIDENT = {**REPLAY, "selection": "confidence", "selection.below": 0.004, "policy.critic": "own"}
-BY_CRITIC = {**REPLAY, "selection": "critic_rise", "selection.delta": -1, "policy.critic": "shared"}
+CONFIDENT = {**REPLAY, "selection": "confidence", "selection.below": 0.004, "critic": "own"}
+BY_CRITIC = {**REPLAY, "selection": "critic_rise", "selection.delta": -1, "critic": "shared"}
 """The model is random: its tokens have probabilities around 1/260, and the values are still about zero."""
 
 ARMS = {
@@ -57,8 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of 260 byte tokens, with a chat template."""
     folder = tmp_path_factory.mktemp("gsm8k") / "model"
     loaded = TinyLlama(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=512,
-        initializer_range=0.1, init_seed=0,
+        hidden_size=32, num_hidden_layers=1, max_prompt_length=256, max_response_length=256, start_seed=0,
     ).load(None)  # fmt: skip
     loaded.tokenizer.chat_template = TURNS
     loaded.model.save_pretrained(folder)
@@ -81,7 +80,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Path) -> 
 
     def train_it(changes: dict[str, Any]) -> Path:
         folder = tmp_path_factory.mktemp("runs")
-        places = {"model.path": model, "data.path": data, "run.dir": folder / "run", "run.cache_dir": folder / "cache"}
+        places = {"model.path": model, "data.path": data, "run.dir": folder / "run"}
         train._train([f"{key}={value}" for key, value in {**BASE, **places, **changes}.items()])
         return folder / "run"
 
@@ -187,7 +186,7 @@ def test_a_replayed_response_goes_on_from_its_prefix_and_pays_for_the_new_tokens
     arm: str, runs: Callable[[str], Path]
 ) -> None:
     first, second = dumps(runs(arm))
-    replayed = [row for row in second if row["origin"]]
+    replayed = [row for row in second if row["replayed_from"]]
     assert len(replayed) == 4
     assert {row["problem"]["id"] for row in replayed} <= {row["problem"]["id"] for row in first}
     assert all(1 <= row["tokens"] == len(row["logprobs"]) for row in replayed)
@@ -207,7 +206,7 @@ def test_states_come_from_where_they_are_asked_to(
     first, second = dumps(run)
     tokenizer = AutoTokenizer.from_pretrained(model)
     own = {row["problem"]["id"]: row["response"] for row in first}
-    for row in (r for r in second if r["origin"]):
+    for row in (r for r in second if r["replayed_from"]):
         problem = row["problem"]
         text = own[problem["id"]] if sources == "self" else problem["reference"]
         if sources == "canonical":
@@ -259,7 +258,7 @@ def test_the_official_files_are_read_whole_and_overlong_prompts_dropped_and_coun
     kept = {name: part["problems"] for name, part in json.loads((run / "manifest.json").read_text())["data"].items()}
     total = {split: len(rows(folder / f"{split}.jsonl")) for split in ("train", "test")}
     assert total == {"train": 7473, "test": 1319}
-    told = [text for text in caplog.messages if text.startswith("prompts.max_prompt_length: ")]
+    told = [text for text in caplog.messages if text.startswith("data.max_prompt_length: ")]
     assert [text.split(" prompts are")[0].split(": ")[1] for text in told] == [
         f"{1319 - _short(folder / 'test.jsonl')} of 1319",
         f"{7473 - kept['train']} of 7473",

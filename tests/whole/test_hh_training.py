@@ -19,7 +19,7 @@ BASE = {
     "task": "hh", "model": "tiny", "warmstart": "none", "seed": 1, "run.test_freq": "null", "run.rollout_freq": 1,
     "run.save_freq": 1, "task.subsets": "[helpful-base,harmless-base]", "data.max_prompt_length": 80,
     "data.max_response_length": 12, "data.cut_points": "token", "model.hidden_size": 32, "model.num_hidden_layers": 1,
-    "model.intermediate_size": 64, "model.max_position_embeddings": 256, "trainer.train_batch_size": 8,
+    "trainer.train_batch_size": 8,
     "trainer.ppo_mini_batch_size": 4, "trainer.total_tokens": "null", "trainer.total_training_steps": 2,
     "trainer.critic_warmup": 0, "evaluation.limit": 2, "evaluation.n": 0,
 }  # fmt: skip
@@ -55,7 +55,7 @@ def start(tmp_path: Path, data: Path, reward_models: dict[str, Path]) -> Callabl
 
     def train_it(kind: str, **changes: Any) -> Path:
         folder = tmp_path / changes.pop("name", "run")
-        places = {"data.path": data, "run.dir": folder, "run.cache_dir": tmp_path / "cache"}
+        places = {"data.path": data, "run.dir": folder}
         judge = {"reward_model": kind, "reward_model.path": reward_models[kind]}
         train._train([f"{key}={value}" for key, value in {**BASE, **places, **judge, **changes}.items()])
         return folder
@@ -91,7 +91,7 @@ def test_the_running_moments_survive_a_resume(start: Callable[..., Path]) -> Non
     train._train([f"resume={halves}", "trainer.total_training_steps=2"])
     names = ("reward/running_mean", "reward/running_std", "reward/raw/mean", "critic/rewards/mean")
     told = [{name: rows(run / "metrics.jsonl")[-1][name] for name in names} for run in (straight, halves)]
-    assert told[0] == told[1]
+    assert told[0] == pytest.approx(told[1], rel=1e-6)  # a product may round by where in memory it stands
 
 
 def test_training_without_a_reward_model_is_refused_with_the_other_faults(data: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_supervised_training_needs_no_reward_model(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [f"{key}={value}" for key, value in BASE.items() if key.startswith(("task", "data", "model"))]
-    more = ["warmstart.steps=2", "warmstart.batch_size=4", f"data.path={data}", f"run.cache_dir={tmp_path}"]
+    more = ["warmstart.steps=2", "warmstart.batch_size=4", f"data.path={data}"]
     monkeypatch.setattr(sys, "argv", ["rrl-sft", *given, *more])
     with pytest.raises(SystemExit) as caught:
         sft.main()
@@ -133,9 +133,8 @@ def test_training_climbs_a_reward_model_that_was_itself_trained(algo: str, tmp_p
     changes = {
         "data.path": folder.parent, "task.subsets": "[helpful-base]", "reward_model": "sequence", "algo": algo,
         "reward_model.path": tmp_path / "reward_model", "run.dir": tmp_path / "run",
-        "run.cache_dir": tmp_path / "cache", "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3,
-        "trainer.train_batch_size": 64, "trainer.ppo_mini_batch_size": 32, "run.save_freq": "null",
-        "run.rollout_freq": "null",
+        "trainer.total_training_steps": 120, "policy.actor_lr": 1e-3, "trainer.train_batch_size": 64,
+        "trainer.ppo_mini_batch_size": 32, "run.save_freq": "null", "run.rollout_freq": "null",
     }  # fmt: skip
     train._train([f"{key}={value}" for key, value in {**BASE, **changes}.items()])
     raw = [row["reward/raw/mean"] for row in rows(tmp_path / "run" / "metrics.jsonl")[1:]]

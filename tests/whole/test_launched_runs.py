@@ -248,7 +248,7 @@ def machines(folder: Path) -> str:
 def test_a_process_on_each_machine_of_a_hostfile(tmp_path: Path) -> None:
     """DeepSpeed's runner and launchers are real; pdsh and ssh are not."""
     (tmp_path / "hosts").write_text("first slots=2\nsecond slots=2\n")
-    keys = [f"launcher.hostfile={tmp_path / 'hosts'}", "launcher.num_processes=1"]
+    keys = ["launcher=hostfile", f"launcher.hostfile={tmp_path / 'hosts'}", "launcher.num_processes=1"]
     passed_on = {"RRL_TEST_ACT": "none", "RRL_TEST_SEEN": str(tmp_path), "OMP_NUM_THREADS": "1"}
     (tmp_path / ".deepspeed_env").write_text("".join(f"{name}={value}\n" for name, value in passed_on.items()))
     with running(begin(tmp_path, *LONG, *keys, PATH=machines(tmp_path), HOME=str(tmp_path))) as parent:

@@ -65,7 +65,7 @@ def test_apps_plus_fits(algo: str) -> None:
 @pytest.mark.parametrize(("task", "algo"), RUN)
 def test_a_pair_that_fits_takes_its_steps_on_real_rows(task: str, algo: str, data: Path, tmp_path: Path) -> None:
     few_rows(data, task)
-    config, parts = load("train", [*overrides(task, algo, str(data)), f"run.cache_dir={tmp_path}"])
+    config, parts = load("train", [*overrides(task, algo, str(data))])
     start_process_group()
     loop = make_trainer(parts, prepare(config, parts, lambda share, metrics: None), Clock())
     before, record = networks(loop), Record()
@@ -131,4 +131,4 @@ def context(loop: Loop, record: Record) -> Iterator[tuple[tuple[int, ...], int]]
         yield (*prompt, *reference), len(prompt)
         yield (*prompt, *reference[: loop.engine.sampling.max_new_tokens]), len(prompt)
     if isinstance(loop, GSI):
-        yield from (((*p.prompt, *p.reference), len(p.prompt)) for p in loop.origin.problems)
+        yield from (((*p.prompt, *p.reference), len(p.prompt)) for p in loop.start.problems)

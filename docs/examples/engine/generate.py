@@ -19,7 +19,7 @@ from rrl.types import Rollout, Sampling, State
 class Generate(RolloutEngine):
     """Writes with the policy's own model.
 
-    ``temperature``, ``top_k`` (0: off) and ``top_p`` (1: off) shape the distribution; ``max_new_tokens`` limits a
+    ``temperature``, ``top_k`` (0: off) and ``top_p`` (1: off) shape the distribution; ``max_response_length`` limits a
     whole response, replayed prefix included; ``batch_size`` is the number of rows written together. Unlike ``HFEngine``
     it has no stop texts, and what a row writes depends on the rows it is written with.
     """
@@ -27,7 +27,7 @@ class Generate(RolloutEngine):
     temperature: float
     top_p: float
     top_k: int
-    max_new_tokens: int
+    max_response_length: int
     batch_size: int
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
 
@@ -36,7 +36,7 @@ class Generate(RolloutEngine):
             self,
             not_negative("temperature", "top_k"),
             between(1e-9, 1, "top_p"),
-            at_least_one("max_new_tokens", "batch_size"),
+            at_least_one("max_response_length", "batch_size"),
         )
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
@@ -47,7 +47,7 @@ class Generate(RolloutEngine):
     @property
     def sampling(self) -> Sampling:
         """The sampling of training rollouts."""
-        return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens, stop=())
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_response_length, stop=())
 
     def generate(
         self,

@@ -15,14 +15,14 @@ from rrl.types import Example, Feedback, Rollout, Verdict
 class Reverse(Task):
     """Fixed words per length, none of them in both splits.
 
-    ``lengths`` are counts of letters; ``train_per_length`` and ``test_per_length`` count words; ``data_seed`` fixes
+    ``lengths`` are counts of letters; ``train_per_length`` and ``test_per_length`` count words; ``start_seed`` fixes
     which.
     """
 
     lengths: tuple[int, ...]
     train_per_length: int
     test_per_length: int
-    data_seed: int
+    start_seed: int
 
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("train_per_length", "test_per_length"))
@@ -48,7 +48,7 @@ class Reverse(Task):
         return [_judge(rollout) for rollout in rollouts]
 
     def _words(self, length: int, split: str) -> list[Example]:
-        rng = random.Random(f"reverse/{length}/{self.data_seed}")
+        rng = random.Random(f"reverse/{length}/{self.start_seed}")
         numbers = rng.sample(range(len(ascii_lowercase) ** length), self.train_per_length + self.test_per_length)
         chosen = numbers[: self.train_per_length] if split == "train" else numbers[self.train_per_length :]
         return [_example(f"reverse/{split}/{length}/{i}", _spell(number, length)) for i, number in enumerate(chosen)]

@@ -44,12 +44,13 @@ def _warm_up(overrides: Sequence[str]) -> None:
     from rrl.config.check import load
     from rrl.contracts import border
     from rrl.records.display import display
+    from rrl.records.run_directory import cache
     from rrl.runs.assemble import warm_start
 
     _, parts = load("train", overrides)
     if parts.warmstart is None:
         return
-    parts.run.cache()
+    cache()
     bar = display("both")
     bar.begin("warm start")
     warm_start(parts.model.load(border.vocabulary(parts.task)), parts, bar.advance)

@@ -26,10 +26,11 @@ def _sft(arguments: Sequence[str]) -> None:
     from rrl.config.check import load
     from rrl.contracts import border
     from rrl.records.display import display
+    from rrl.records.run_directory import cache
     from rrl.runs.assemble import warm_start
 
     config, parts = load("train", _with_warm_start(arguments), judging=False)
-    parts.run.cache()
+    cache()
     parts.run.limit_threads()
     target = None if parts.run.dir is None else parts.run.choose("sft")
     bar = display("sft")

@@ -121,7 +121,7 @@ def _start_training(request: LaunchRequest) -> None:
         from rrl.records.display import display
         from rrl.runs.experiment import train
 
-        train(config, parts, folder, display(config["algo"], every=parts.run.log_seconds))
+        train(config, parts, folder, display(config["algo"]))
         return
     from rrl.config.saved import write_config
     from rrl.processes.launch import why

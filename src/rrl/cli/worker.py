@@ -47,7 +47,7 @@ def work_together(choose: Callable[[], tuple[dict[str, Any], Path] | None]) -> N
 
     take_own_parts()
     parts = check(config)  # on every machine, because a package may be missing on one
-    shown = display(config["algo"], every=parts.run.log_seconds)
+    shown = display(config["algo"])
     try:
         _printed_once(lambda: train(config, parts, folder, shown))
     except Interrupted:

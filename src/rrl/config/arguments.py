@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-EXAMPLE = "\"template.text='Q: {question}'\""
+EXAMPLE = "\"data.plain_template='Q: {question}'\""
 ESCAPE = re.compile(r"""\\(?:([nrt\\"'])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))""")
 CHARACTERS = {"n": "\n", "r": "\r", "t": "\t"}
 MEANINGS = {"n": "a line's end", "r": "a carriage return", "t": "a tab", "u": "a character"}

@@ -1,12 +1,15 @@
-"""Objects from mappings: ``_target_`` names a class, the other keys are its constructor's keyword-only arguments."""
+"""Objects from mappings: ``_target_`` names a class, the other keys are its constructor's keyword-only arguments.
+
+An argument without a key of its own is the top-level key, or the key of ``data``, of the same name.
+"""
 
 import inspect
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from rrl.config.importing import load_class
 from rrl.contracts.tracebacks import raised
@@ -18,40 +21,75 @@ BROKEN = object()
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
-def make(value: Any, path: str, faults: list[str]) -> Any:
-    """The value with every ``_target_`` mapping in it turned into its object."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            return _construct(value, path, faults)
-        return {key: make(item, f"{path}.{key}", faults) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(make(item, f"{path}[{i}]", faults) for i, item in enumerate(value))
-    return value
+class Source(NamedTuple):
+    """Where a value stands that parts take by its name: ``prefix`` and ``key`` name it, ``owner`` is its mapping."""
+
+    prefix: str
+    key: str
+    owner: Mapping[str, Any]
 
 
-def _construct(node: Mapping[str, Any], path: str, faults: list[str]) -> Any:
-    target = load_class(str(node["_target_"]), path, faults)
-    known = len(faults)
-    arguments = {k: make(v, f"{path}.{k}", faults) for k, v in node.items() if k != "_target_"}
-    if target is None:
+class Binder:
+    """Makes the objects of one configuration and collects what is wrong with it in ``faults``.
+
+    An argument that a part's own mapping does not give is taken from ``shared`` by its name; ``taken`` has where from.
+    """
+
+    def __init__(self, faults: list[str], shared: Mapping[str, Source]) -> None:
+        self.faults, self.shared = faults, shared
+        self.taken: set[str] = set()
+
+    def make(self, value: Any, path: str) -> Any:
+        """The value with every ``_target_`` mapping in it turned into its object."""
+        if isinstance(value, Mapping):
+            if "_target_" in value:
+                return self._construct(value, path)
+            return {key: self.make(item, f"{path}.{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return tuple(self.make(item, f"{path}[{i}]") for i, item in enumerate(value))
+        return value
+
+    def _construct(self, node: Mapping[str, Any], path: str) -> Any:
+        target = load_class(str(node["_target_"]), path, self.faults)
+        known = len(self.faults)
+        sources = {key: Source(f"{path}.", key, node) for key in node if key != "_target_"}
+        if target is not None:
+            sources |= self._shared_by(target, sources)
+        arguments = {name: self.make(at.owner.get(at.key), at.prefix + at.key) for name, at in sources.items()}
+        if target is None:
+            return BROKEN
+        hints = typing.get_type_hints(target.__init__)
+        arguments = {name: _whole(value, hints.get(name, Any)) for name, value in arguments.items()}
+        for name, at in sources.items():  # who reads the configuration itself sees the same whole numbers
+            if isinstance(at.owner, dict) and isinstance(at.owner.get(at.key), float):
+                at.owner[at.key] = arguments[name]
+        named = {name: at.prefix + at.key for name, at in sources.items()}
+        unbound = _binding_faults(target, arguments, named, path)
+        self.faults += unbound.values()
+        if len(self.faults) > known:
+            good = {key: value for key, value in arguments.items() if value is not BROKEN and key not in unbound}
+            self.faults += [_at(fault, named, path) for fault in _looked(target, good)]
+            return BROKEN
+        try:
+            return target(**arguments)
+        except ValueError as error:
+            self.faults += [_at(fault, named, path) for fault in _refused(target, arguments, error)]
+        except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
+            self.faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); fix this class")
         return BROKEN
-    hints = typing.get_type_hints(target.__init__)
-    arguments = {key: _whole(value, hints.get(key, Any)) for key, value in arguments.items()}
-    if isinstance(node, dict):  # who reads the configuration itself sees the same whole numbers
-        node.update((key, value) for key, value in arguments.items() if isinstance(node[key], float))
-    unbound = _binding_faults(target, arguments, path)
-    faults += unbound.values()
-    if len(faults) > known:
-        good = {key: value for key, value in arguments.items() if value is not BROKEN and key not in unbound}
-        faults += [f"{path}.{fault}" for fault in _looked(target, good)]
-        return BROKEN
-    try:
-        return target(**arguments)
-    except ValueError as error:
-        faults += [f"{path}.{fault}" for fault in _refused(target, arguments, error)]
-    except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
-        faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); fix this class")
-    return BROKEN
+
+    def _shared_by(self, target: Any, given: Collection[str]) -> dict[str, Source]:
+        """Where the arguments stand that the part's own mapping does not give, as far as they stand anywhere."""
+        lacking = [name for name in inspect.signature(target).parameters if name not in given and name in self.shared]
+        found = {name: self.shared[name] for name in lacking}
+        self.taken |= {at.prefix + at.key for at in found.values()}
+        return found
+
+
+def _at(fault: str, named: Mapping[str, str], path: str) -> str:
+    """What a part has against an argument, with the key that the argument stands at."""
+    name, separator, rest = fault.partition(":")
+    return f"{named.get(name, f'{path}.{name}')}{separator}{rest}"
 
 
 def _refused(target: Any, arguments: Mapping[str, Any], error: ValueError) -> list[str]:
@@ -75,19 +113,21 @@ def _looked(target: Any, arguments: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _binding_faults(target: Any, arguments: Mapping[str, Any], path: str) -> dict[str, str]:
-    """Arguments that are missing, unknown or of another type than the signature says, and how that is told."""
+def _binding_faults(
+    target: Any, arguments: Mapping[str, Any], named: Mapping[str, str], path: str
+) -> dict[str, str]:  # fmt: skip
+    """Arguments that are missing, unknown or of another type than the signature says, and how that is reported."""
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)
     faults = {key: f"{path}.{key}: missing; {target.__name__} needs it" for key in parameters if key not in arguments}
     for key, value in arguments.items():
         if key not in parameters:
             hint = nearest(key, list(parameters))
-            faults[key] = f"{path}.{key}: {target.__name__} takes no such argument{hint}"
+            faults[key] = f"{named[key]}: {target.__name__} takes no such argument{hint}"
         elif value is not BROKEN and not _fits(value, hints.get(key, Any)):
             finite = "a finite " if isinstance(value, float) and not math.isfinite(value) else ""
             wanted = f"{finite}{_spell(hints[key])}"
-            faults[key] = f"{path}.{key}: expected {wanted}, got {shown(value)}{_remedy(value, hints[key])}"
+            faults[key] = f"{named[key]}: expected {wanted}, got {shown(value)}{_remedy(value, hints[key])}"
     return faults
 
 

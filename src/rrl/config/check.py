@@ -5,16 +5,16 @@ and loads nothing. So a configuration is checked by building all of it, and ever
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from inspect import getattr_static
 from typing import Any, get_args, get_type_hints
 
-from rrl.config.binding import BROKEN, make
-from rrl.config.choices import targets
-from rrl.config.compose import Composed, compose, compose_run, readers, walk
-from rrl.config.effects import collected, without_effect
+from rrl.config.binding import BROKEN, Binder, Source
+from rrl.config.choices import groups, targets
+from rrl.config.compose import Composed, compose, compose_run, walk
+from rrl.config.effects import collected, takers_of, without_effect, would
 from rrl.config.importing import load_class
 from rrl.contracts.breaches import items, typed_repr
 from rrl.contracts.calling import calling
@@ -72,8 +72,10 @@ class RewardModelParts:
 PARTS: dict[str, type[Any]] = {"train": Parts, "evaluate": Parts, "train_reward_model": RewardModelParts}
 """By the name of the configuration."""
 SLOTS = tuple(field.name for field in fields(Parts))
-SHARED = ("data", "reward_model", "sandbox", "seed")
-"""Keys of a configuration that are no part of their own but go into parts."""
+KEPT = ("algo", "data", "seed")
+"""Keys that every configuration keeps."""
+SHARED = ("data", "reward_model", "sandbox", "template", "seed", "start_seed")
+"""Keys of the configuration of a reward model that are no part but go into parts."""
 UNUSED = {
     "train": ("judge",),
     "evaluate": ("policy", "trainer", "sampler", "reward", "objective", "logger", "launcher"),
@@ -99,32 +101,32 @@ def load(
 def checked(
     composed: Composed, kind: type[Any] = Parts, used: Sequence[str] = SLOTS, *, judging: bool = True
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
-    """The configuration and its parts, of which some are ``used``. Raises one ConfigError with all faults."""
-    try:
-        faults = [*composed.faults, *exposed_secrets(dict(walk(composed.config)))]
-        parts = check(composed.config, faults, kind, judging=judging)
-    except ConfigError as error:
-        raise ConfigError(*dict.fromkeys(map(composed.at_source, error.faults))) from None
-    for text in idle(composed, parts, used):
+    """The configuration, without what no part takes, and its parts, of which some are ``used``.
+
+    Raises one ConfigError with all faults.
+    """
+    faults = [*composed.faults, *exposed_secrets(dict(walk(composed.config)))]
+    parts, taken = _bound(composed.config, faults, kind, judging=judging)
+    for text in idle(composed, parts, taken, used):
         _warn(text)
-    return composed.config, parts
+    needed = {*KEPT, *(key.partition(".")[0] for keys in taken.values() for key in keys)}
+    slots = [field.name for field in fields(kind)]
+    config = {key: value for key, value in composed.config.items() if key in needed or key in slots}
+    return {key: value for key, value in config.items() if value is not None}, parts
 
 
-def idle(composed: Composed, parts: Any, used: Sequence[str]) -> list[str]:
-    """Keys that were set and are without effect: no part that is ``used`` reads them, or the part says so."""
-    takers = {
-        key: [choice for choice in readers(key) if choice.partition("=")[0] in used]
-        for key in without_effect(composed.given, composed.values, used)
-    }
+def idle(composed: Composed, parts: Any, taken: Mapping[str, Collection[str]], used: Sequence[str]) -> list[str]:
+    """Keys that were set and are without effect: no part that is ``used`` reads them, or the part says so.
+
+    ``taken`` are the keys that each part takes by name.
+    """
+    read = [*used, *(key for slot in used for key in taken.get(slot, ()))]
+    takers = {key: takers_of(key, used) for key in without_effect(composed.given, composed.values, read)}
     reasons = {f"{path}.{key}": why for path, said in collected(parts, "idle") for key, why in said.items()}
     return [
-        *(f"{key}: without effect; nothing in use reads it{_would(choices)}" for key, choices in takers.items()),
+        *(f"{key}: without effect; nothing in use reads it{would(choices)}" for key, choices in takers.items()),
         *(f"{key}: without effect; {reasons[key]}" for key in composed.given if key in reasons),
     ]
-
-
-def _would(choices: Sequence[str]) -> str:
-    return f"; {', '.join(choices[:4])} would" if choices else ""
 
 
 @cache
@@ -133,22 +135,25 @@ def _warn(text: str) -> None:
     log.warning("%s", text)
 
 
-def check(
-    config: Mapping[str, Any],
-    faults: Sequence[str] = (),
-    kind: type[Any] = Parts,
-    *,
-    judging: bool = True,
-) -> Any:
-    """Build every component that a resolved configuration has; raise one ConfigError with all faults.
+def check(config: Mapping[str, Any]) -> Any:
+    """The parts of the resolved configuration of a run; raises one ConfigError with all faults."""
+    return _bound(config, [], Parts)[0]
 
-    ``faults`` are those found before.
+
+def _bound(
+    config: Mapping[str, Any], faults: list[str], kind: type[Any], *, judging: bool = True
+) -> tuple[Any, dict[str, set[str]]]:  # fmt: skip
+    """The parts of a resolved configuration, and the keys that each takes by name.
+
+    Raises one ConfigError with all faults, those found before included.
     """
-    faults = list(faults)
-    slots = [field.name for field in fields(kind)]
     hints = get_type_hints(kind)
+    slots = [field.name for field in fields(kind)]
+    shared, taken = _shared(config, slots), dict[str, set[str]]()
     made: dict[str, Any] = dict.fromkeys(slots)
-    made |= {slot: _slot(config[slot], slot, hints[slot], faults) for slot in slots if slot in config}
+    for slot in [slot for slot in slots if slot in config]:
+        binder = Binder(faults, shared)
+        made[slot], taken[slot] = _slot(config[slot], slot, hints[slot], binder), binder.taken
     parts = kind(**made)
     if kind is Parts:
         faults += _misfits(parts)
@@ -156,18 +161,29 @@ def check(
         with calling("task", parts.task, "faults"):
             faults += items(parts.task, "faults", parts.task.faults(), str)
     if faults:
-        raise ConfigError(*faults)
-    return parts
+        raise ConfigError(*dict.fromkeys(faults))
+    return parts, taken
 
 
-def _slot(value: Any, slot: str, hint: Any, faults: list[str]) -> Any:
+def _shared(config: Mapping[str, Any], slots: Collection[str]) -> dict[str, Source]:
+    """What parts take by name: keys of ``data``, top-level keys that are no part, and null for absent groups."""
+    data = config.get("data") or {}
+    names = [name for name in (*groups(), *config) if name not in (*slots, "data")]
+    return {
+        **{name: Source("data.", name, data) for name in data},
+        **{name: Source("", name, config) for name in names},
+    }
+
+
+def _slot(value: Any, slot: str, hint: Any, binder: Binder) -> Any:
     """The part, or None where there is none."""
+    faults = binder.faults
     if value is None and slot in OPTIONAL:
         return None
     if not isinstance(value, Mapping) or "_target_" not in value:
         faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
         return None
-    made = make(value, slot, faults)
+    made = binder.make(value, slot)
     lacking = [] if made is BROKEN else [name for name in _asked(hint) if getattr_static(made, name, BROKEN) is BROKEN]
     if lacking:
         faults.append(
@@ -207,11 +223,11 @@ def _misfits(parts: Parts) -> list[str]:
     """Faults between components that are each in order."""
     faults = []
     if parts.objective is not None and parts.policy is not None:
-        critic = parts.policy.critic != "none"
+        critic = parts.policy.critic is not None
         if parts.objective.needs_critic and not critic:
-            faults.append("policy.critic: 'none', but this objective trains a critic; use own or shared")
+            faults.append("critic: none, but this objective trains a critic; use critic=own or critic=shared")
         if critic and not parts.objective.needs_critic:
-            faults.append(f"policy.critic: {parts.policy.critic!r}, but this objective trains no critic; use none")
+            faults.append("critic: there is one, but this objective trains no critic; use critic=none")
         if parts.sampler is not None and parts.sampler.needs_critic and not parts.objective.needs_critic:
             faults.append(
                 "sampler: its selection rule reads the critic, which this objective does not train; "
@@ -254,7 +270,7 @@ def _needs(parts: Parts) -> list[str]:
 
 def _tasks() -> dict[str, frozenset[str]]:
     """What each task gives beyond a score."""
-    classes = {option: load_class(target, "task", []) for option, target in targets("task").items()}
+    classes = {option: load_class(nodes[0][0], "task", []) for option, nodes in targets("task").items()}
     return {option: found.gives for option, found in classes.items() if found is not None}
 
 

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rrl.processes.environment import OWN
 
@@ -30,18 +32,27 @@ def written() -> tuple[tuple[str, int, int, int], ...]:
     return tuple((name, found.st_ino, found.st_mtime_ns, found.st_size) for name, found in stats)
 
 
-def targets(group: str) -> dict[str, str]:
-    """The class that each option of a group names in ``_target_``, as far as its own file says."""
+def targets(group: str) -> dict[str, list[tuple[str, frozenset[str]]]]:
+    """Of each option of a group the classes that its own file names in ``_target_``, each with the keys it gives."""
     import yaml
 
     found = {}
     for folder in folders():
         for option in _options(folder / group):
             node = yaml.safe_load((folder / group / f"{option}.yaml").read_text(encoding="utf-8")) or {}
-            part = node.get(group, node)
-            if isinstance(part, dict) and "_target_" in part:
-                found[option] = str(part["_target_"])
+            classes = list(_nodes(node.get(group, node)))
+            if classes:
+                found[option] = classes
     return found
+
+
+def _nodes(node: Any) -> Iterator[tuple[str, frozenset[str]]]:
+    """The class and the keys of every mapping with a ``_target_``, the outer one first."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"]), frozenset(node)
+        for item in node.values():
+            yield from _nodes(item)
 
 
 def folders() -> tuple[Path, ...]:

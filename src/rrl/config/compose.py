@@ -12,12 +12,10 @@ from rrl.config.arguments import read
 from rrl.config.choices import conf_dir as conf_dir
 from rrl.config.choices import folders, search_path, take_own_parts, written
 from rrl.config.choices import groups as groups
-from rrl.config.effects import names, touches
 from rrl.config.resolvers import register
-from rrl.config.spelling import likeliest_choice, likeliest_key
+from rrl.config.spelling import GONE, likeliest_choice, likeliest_key
 from rrl.errors import ConfigError, closest, shown
 
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Written = tuple[tuple[str, int, int, int], ...]
 ANEW = ("judge", "reward_model")
 """Groups that are chosen when a run is evaluated, whatever it was trained with."""
@@ -32,24 +30,14 @@ TORN = "expected the file that the run has written; bring it back from a copy, o
 class Composed(NamedTuple):
     """A resolved configuration, the faults of overrides that were left out, and what it is without any value set.
 
-    ``sources`` names, for each key that takes its value from another one, that other one; ``given`` are the keys and
-    groups that were set, ``values`` every key with its references unresolved.
+    ``given`` are the keys and groups that were set, ``values`` every key with its references unresolved.
     """
 
     config: dict[str, Any]
     faults: list[str]
     before: dict[str, Any]
-    sources: dict[str, str]
     given: list[str]
     values: dict[str, Any]
-
-    def at_source(self, fault: str) -> str:
-        """The fault with the key that a user sets in place of the key that takes its value from there."""
-        key = re.split("[:, ]", fault, maxsplit=1)[0]
-        for taken, source in self.sources.items():
-            if key == taken or key.startswith(f"{taken}."):
-                return self.at_source(source + fault[len(taken) :])
-        return fault
 
 
 def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = None) -> Composed:
@@ -105,7 +93,7 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
     """
     faults = take_own_parts()
     with _told(faults):
-        config = _linked(folder / "config.yaml")
+        config = _saved(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.training.models.HuggingFace", **actor}, None
         chosen, values = _divide(read(overrides, faults), ANEW, faults)
@@ -127,11 +115,11 @@ def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
     """The configuration that a run has written in ``file``, under ``overrides``."""
     faults = take_own_parts()
     with _told(faults):
-        return _settle(_linked(file), read(overrides, faults), faults)
+        return _settle(_saved(file), read(overrides, faults), faults)
 
 
-def _linked(file: Path) -> Any:
-    """A run's configuration; its file has values resolved, so let each that was taken from another key follow again."""
+def _saved(file: Path) -> Any:
+    """A run's configuration, as it has written it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -144,10 +132,6 @@ def _linked(file: Path) -> Any:
     except (YAMLError, OSError, ValueError, AttributeError) as error:  # no YAML, no mapping, no text, no file
         raise ConfigError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); {TORN}") from error
     _refuse_torn(values, file)
-    for _, key, value in _contents(written()):
-        source = REFERENCE.fullmatch(str(value))
-        if source and {key, source[1]} <= values.keys() and values[key] == values[source[1]]:
-            OmegaConf.update(config, key, value, merge=False)
     return config
 
 
@@ -213,16 +197,10 @@ def _settle(
             faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...{run}")
         else:
             OmegaConf.update(config, key, value, merge=False, force_add=True)
+            OmegaConf.select(config, key)  # a reference that leads nowhere is reported here, by this key
     tree = dict(walk(_plain(config, resolve=False)))
-    taken = {key: source[1] for key, value in tree.items() if (source := REFERENCE.fullmatch(str(value)))}
     given = [o.key_or_group for o in values] + [choice.partition("=")[0] for choice in chosen]
-    return Composed(_plain(config), faults, before, taken, [key for key in given if tree.get(key) is not None], tree)
-
-
-def readers(key: str) -> list[str]:
-    """The choices that take a value from this key."""
-    found = (choice for choice, _, value in _contents(written()) if any(touches(key, name) for name in names(value)))
-    return list(dict.fromkeys(filter(None, found)))
+    return Composed(_plain(config), faults, before, [key for key in given if tree.get(key) is not None], tree)
 
 
 def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
@@ -235,6 +213,8 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
         if choice and name not in keys and (only is None or name.split(".")[0] in only)
     ]
     elsewhere = dict(reversed(brought))  # the first choice wins
+    if key in GONE:
+        return f"; it is no key any more: {GONE[key]}"
     if key in elsewhere:
         return f"; it comes with {elsewhere[key]}"
     choice = likeliest_choice(key)

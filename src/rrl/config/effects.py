@@ -1,9 +1,13 @@
 """Keys without effect: what was set on a command line, and nothing that is in use reads."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from inspect import signature
 from typing import Any
+
+from rrl.config.choices import targets
+from rrl.config.importing import load_class
 
 INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 NAME = re.compile(r"\w+(?:\.\w+)*")
@@ -41,6 +45,27 @@ def _named_by(keys: set[str], values: Mapping[str, Any]) -> set[str]:
         fresh = {name for key in below for name in links[key]} - found
         found |= fresh
     return found
+
+
+def takers_of(key: str, used: Sequence[str]) -> list[str]:
+    """The choices for a part in use that would take this key by its name."""
+    root, _, below = key.partition(".")
+    name = below.partition(".")[0] if root == "data" else root
+    found = {f"{slot}={option}": classes for slot in used for option, classes in targets(slot).items()}
+    return [
+        choice for choice, classes in found.items() if any(_lacks(target, given, name) for target, given in classes)
+    ]
+
+
+def _lacks(target: str, given: Collection[str], name: str) -> bool:
+    """Whether the class takes an argument of this ``name`` that is not ``given``."""
+    found = load_class(target, "", [])
+    return found is not None and name not in given and name in signature(found).parameters
+
+
+def would(choices: Sequence[str]) -> str:
+    """The choices as a remedy."""
+    return f"; {', '.join(choices[:4])} would" if choices else ""
 
 
 def collected(parts: Any, what: str) -> Iterator[tuple[str, Any]]:

@@ -1,13 +1,19 @@
-"""What a configuration computes while it is composed: ``${next_question:...}``."""
+"""What a configuration computes while it is composed: ``${next_question:}``."""
+
+from typing import Any
 
 
 def register() -> None:
     """Let configurations name what is below."""
     from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver(  # a template that is no text is told where it is read
-        "next_question", lambda text: next_question(text) if isinstance(text, str) else [], replace=True
-    )
+    def plain(_root_: Any) -> list[str]:
+        """Nothing under another template than the plain one, which itself reports a text that is none."""
+        text = OmegaConf.select(_root_, "data.plain_template")
+        is_plain = str(OmegaConf.select(_root_, "template._target_")).endswith(".Plain")
+        return next_question(text) if is_plain and isinstance(text, str) else []
+
+    OmegaConf.register_new_resolver("next_question", plain, replace=True)
 
 
 def next_question(template: str) -> list[str]:

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from rrl.errors import likeness, ratio
 
 ALIASES = {
-    "seed": "random_seed rng_seed manual_seed",
+    "seed": "random_seed rng_seed manual_seed run.seed",
+    "start_seed": "warmstart.seed data_seed init_seed",
     "policy.actor_lr": "lr learning_rate actor_learning_rate",
     "policy.critic_lr": "critic.optim.lr critic.lr critic_learning_rate value_lr",
     "policy.grad_clip": "max_grad_norm max_norm gradient_clipping gradient_clip_val clip_grad_norm",
     "policy.lr_warmup_steps": "warmup_steps num_warmup_steps lr_warmup_iters",
     "policy.lr_schedule": "lr_scheduler lr_scheduler_type warmup_style",
     "policy.adam_betas": "betas adam_beta1 adam_beta2",
-    "policy.adam_epsilon": "adam_eps",
     "policy.micro_batch_size": (
         "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size_per_gpu ppo_micro_batch_size "
         "gradient_accumulation_steps warmstart.micro_batch_size"
@@ -20,7 +20,7 @@ ALIASES = {
     "policy.dtype": "bf16 torch_dtype precision mixed_precision model_dtype",
     "policy.gradient_checkpointing": "enable_gradient_checkpointing",
     "policy.zero_stage": "zero deepspeed_stage zero_optimization.stage",
-    "policy.lora": "use_peft use_lora lora_rank lora_r",
+    "critic.value_trunk_grad_scale": "trunk_gradient",
     "engine.batch_size": "micro_rollout_batch_size per_device_eval_batch_size eval_batch_size val_batch_size",
     "engine.stop": "stop_words stop_sequences stop_strings stop_token",
     "trainer.train_batch_size": "batch_size rollout_batch_size global_batch_size",
@@ -31,20 +31,30 @@ ALIASES = {
     "trainer.total_training_steps": (
         "steps max_steps num_steps total_steps train_steps num_train_epochs num_epochs total_epochs epochs num_episodes"
     ),
+    "trainer.loss_agg_mode": "aggregate loss_aggregation",
+    "trainer.min_correct": "trainer.enough",
+    "trainer.max_guided_attempts": "guided_tries",
+    "trainer.first_iteration": "trainer.first",
     "trainer.total_tokens": "tokens token_budget max_total_tokens",
     "trainer.ppo_epochs": "num_ppo_epochs max_epochs update_epochs",
     "trainer.critic_warmup": "critic_warmup_steps freezing_actor_steps value_warmup",
     "objective.clip_ratio": "clip cliprange clip_range clip_eps eps_clip epsilon",
     "objective.cliprange_value": "value_clip cliprange_vf",
     "objective.gamma": "discount discount_factor",
-    "objective.lam": "lambd gae_lambda",
-    "objective.kl_coef": "init_kl_coef kl_loss_coef beta kl_beta kl",
+    "objective.gae_lambda": "lam lambd gae_lambda",
+    "kl.coef": "init_kl_coef kl_loss_coef kl_coef beta kl_beta",
+    "kl.target": "kl_target target_kl",
+    "kl.horizon": "kl_horizon",
+    "kl.estimator": "kl_estimator kl_loss_type",
     "objective.entropy_coef": "ent_coef entropy_coeff entropy_bonus",
     "objective.vf_coef": "value_coef value_loss_coef vf_coeff",
-    "objective.normalise": "whiten_rewards whiten_advantages normalize normalize_advantages",
-    "data.max_prompt_length": "prompt_max_len prompt_length max_input_length",
-    "data.max_response_length": "response_length max_completion_length generate_max_len max_length max_tokens",
+    "objective.advantage_norm": "whiten_rewards whiten_advantages normalise normalize normalize_advantages",
+    "data.max_prompt_length": "prompt_max_len prompt_length max_input_length prompts.max_prompt_length",
+    "data.max_response_length": (
+        "response_length max_completion_length generate_max_len max_length max_tokens max_new_tokens"
+    ),
     "data.path": "train_files prompt_data data_path data_dir dataset_path train_file",
+    "data.plain_template": "template.text",
     "model.path": "model_name_or_path model_name model_id base_model pretrain",
     "run.dir": (
         "output_dir default_local_dir save_path save_dir directory run.name log_dir logdir out_dir outdir run_name "
@@ -74,6 +84,10 @@ CHOICES = {
     "task": "dataset dataset_name env env_name",
     "template=chat": "chat_template apply_chat_template use_chat_template",
     "algo": "algorithm algorithm.name adv_estimator advantage_estimator",
+    "critic=own|shared|none": "policy.critic",
+    "lora=default": "policy.lora use_peft use_lora lora_rank lora_r",
+    "kl=reward or kl=loss": "kl_in use_kl_loss use_kl_in_reward",
+    "engine=truncated": "top_p top_k",
     "dry_run=true": "dryrun plan",
     "reward_model": "scorer",
     "fit (of rrl-reward-model)": "kind",
@@ -86,6 +100,20 @@ CHOICES = {
     "sampler.buffer.capacity, at which the state of the lowest score is given up": "sampler.buffer.overflow",
 }
 """The same of what is no key: options and choices."""
+GONE = {
+    "policy.adam_epsilon": "it is always 1e-8",
+    "run.cache_dir": "the environment variable RRL_CACHE names that folder",
+    "judge.cache_dir": "the environment variable RRL_CACHE names that folder",
+    "run.log_seconds": "there is a line at most every 30 seconds, and metrics.jsonl has every step",
+    "prompts.overlong": "prompts that are too long are always dropped, and counted",
+    "evaluation.greedy": "a greedy response is always measured",
+    "model.num_attention_heads": "a head is 32 wide",
+    "model.initializer_range": "it is always 0.15",
+    "task.test_per_level": "a tenth of task.train_per_level are held out",
+    "model.intermediate_size": "it is 8/3 of model.hidden_size",
+    "model.max_position_embeddings": "it follows from data.max_prompt_length and data.max_response_length",
+}
+"""Keys of earlier versions, and what holds instead."""
 
 
 def likeliest_key(key: str, keys: Sequence[str], elsewhere: Iterable[str]) -> str | None:

@@ -141,7 +141,7 @@ def starts(sampler: StateSampler, count: int, progress: float, limits: StateLimi
         if is_foreign(s, limits)
     ]
     tokens = f"token ids below {limits.vocabulary}, fewer than {limits.response}, as prefix"
-    refuse_result(sampler, "sample", wrong, f"a Problem that start gave, {tokens}, and a name or None as origin")
+    refuse_result(sampler, "sample", wrong, f"a Problem that start gave, {tokens}, and a name or None as replayed_from")
     return found
 
 
@@ -240,8 +240,8 @@ def guided_state(guidance: Guidance, problem: Problem, attempt: int, limits: Sta
     if found is None:
         return None
     same = isinstance(found, State) and isinstance(found.problem, Problem) and found.problem.id == problem.id
-    wrong = state_faults([found], limits) if same and isinstance(found.origin, str) else [typed_repr(found)]
-    refuse_result(guidance, "state", wrong, f"a State of problem {problem.id!r} with an origin, or None")
+    wrong = state_faults([found], limits) if same and isinstance(found.help, str) else [typed_repr(found)]
+    refuse_result(guidance, "state", wrong, f"a State of problem {problem.id!r} with a help, or None")
     return found
 
 

@@ -77,8 +77,9 @@ def state_faults(states: Sequence[State], limits: StateLimits) -> list[str]:
         f"problem {typed_repr(s.problem)} of item {i}" for i, s in enumerate(states) if not is_a(s.problem, Problem)
     ]
     faults += [f"prefix {typed_repr(s.prefix)} of item {i}" for i, s in enumerate(states) if not are_tokens(s.prefix)]
-    wrong = [i for i, s in enumerate(states) if not isinstance(s.origin, str | None)]
-    faults += [f"origin {typed_repr(states[i].origin)} of item {i}" for i in wrong]
+    for name in ("replayed_from", "help"):
+        given = [(i, getattr(state, name)) for i, state in enumerate(states)]
+        faults += [f"{name} {typed_repr(value)} of item {i}" for i, value in given if not isinstance(value, str | None)]
     return faults or [
         f"{fault} of item {i}" for i, state in enumerate(states) for fault in _token_faults(state, limits)
     ]

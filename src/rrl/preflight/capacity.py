@@ -16,7 +16,7 @@ from rrl.processes.machine import MemoryInfo, accelerators, in_words, main_memor
 from rrl.processes.out_of_memory import lower
 from rrl.records.files import nearest_there
 from rrl.training.networks import Actor, Critic
-from rrl.training.policy_settings import PolicySettings
+from rrl.training.policy_settings import OwnCritic, PolicySettings
 from rrl.types import Problem
 
 
@@ -86,10 +86,10 @@ def _rows_at_once(config: Mapping[str, Any], parts: Parts, processes: int, respo
 def networks(model: Any, settings: PolicySettings) -> list[Network]:
     """The networks that the policy would train, on the meta device; adapters are added to ``model`` itself."""
     with torch.device("meta"):
-        own = [memory.network_of("critic", Critic(model, settings.head_size))] if settings.critic == "own" else []
-        head = settings.head_size if settings.critic == "shared" else None
+        separate = isinstance(settings.critic, OwnCritic)
+        own = [memory.network_of("critic", Critic(model, settings.head_size))] if separate else []
         adapted = settings.lora.wrap(model) if settings.lora else model
-        return [memory.network_of("actor", Actor(adapted, 1.0, head_size=head, trunk_gradient=0.0)), *own]
+        return [memory.network_of("actor", Actor(adapted, 1.0, **settings.head())), *own]
 
 
 def look_around() -> Here:

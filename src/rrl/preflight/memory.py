@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from rrl.preflight import passes
-from rrl.training.policy_settings import BUCKET, BYTES, PolicySettings
+from rrl.training.policy_settings import BUCKET, BYTES, PolicySettings, SharedCritic
 
 LIVE = 1_000_000_000  # stage3_max_live_parameters: parameters that stage 3 keeps gathered at most
 PERSISTENT = 100_000  # stage3_param_persistence_threshold: elements up to which it keeps a tensor whole
@@ -118,7 +118,7 @@ def old_log_prob(need: Need) -> Bytes:
 
     A head on the actor's trunk needs the hidden states of all layers.
     """
-    rows, shared = need.rows["old_log_prob"], need.settings.critic == "shared"
+    rows, shared = need.rows["old_log_prob"], isinstance(need.settings.critic, SharedCritic)
     return {
         **_resting(need),
         "weights to read with": sum(states(one, need).forward for one in need.networks),

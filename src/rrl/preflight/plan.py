@@ -17,10 +17,12 @@ from rrl.preflight.capacity import Disk, Here, Phase
 from rrl.preflight.cautions import cautions
 from rrl.preflight.memory import Need
 from rrl.processes.machine import in_words
+from rrl.records.run_directory import cache
 from rrl.records.secrecy import redacted
 from rrl.records.texts import one_line
 from rrl.training.course import Between, Course, some
 from rrl.training.networks import on_meta
+from rrl.training.policy_settings import OwnCritic, SharedCritic
 from rrl.training.prepared import Prepared, check_levels, encode
 from rrl.types import Problem
 
@@ -48,9 +50,9 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     """
     folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
     if parts.warmstart is not None:
-        parts.run.cache()
+        cache()
     problems = border.examples(parts.task, "train")
-    check_levels(problems, config["sampler"].get("level_weights"))
+    check_levels(problems, getattr(parts.sampler, "level_weights", None))
     loaded = parts.model.outline(border.vocabulary(parts.task))
     longest = parts.engine.sampling.max_new_tokens
     train = encode(problems, loaded, parts.prompts, longest)
@@ -181,11 +183,11 @@ def _between(number: Between) -> str:
 
 
 def _parameter_lines(need: Need) -> list[str]:
-    critic = {"own": "a network of its own", "shared": "a head on the actor's trunk", "none": "none"}
+    critic = {OwnCritic: "a network of its own", SharedCritic: "a head on the actor's trunk", type(None): "none"}
     base = "the actor's frozen base" if need.settings.lora else "none"
     return [
         *(f"{one.name}: {one.trained:,} trained, {one.frozen:,} frozen" for one in need.networks),
-        f"critic: {critic[need.settings.critic]}; reference: "
+        f"critic: {critic[type(need.settings.critic)]}; reference: "
         + (f"a frozen copy of {need.whole:,}" if need.reference else base),
     ]
 

@@ -29,38 +29,26 @@ FEW = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
-    """Starts ``num_processes`` processes on this machine or, with a ``hostfile``, on each of its machines.
-
-    A hostfile has a line ``name slots=8`` for each machine. This machine must reach it by ssh without a password, and
-    the run's directory must have the same path there.
-    """
+    """Starts ``num_processes`` processes on this machine."""
 
     num_processes: int
-    hostfile: str | None
 
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("num_processes"))
-        slots = self._slots()
-        if slots and min(slots) < self.num_processes:
-            raise ValueError(
-                f"num_processes: expected at most the {min(slots)} slots of hostfile, got {self.num_processes}"
-            )
 
     @property
     def processes(self) -> int:
-        return self.num_processes * max(1, len(self._slots()))
+        """How many in all."""
+        return self.num_processes
+
+    @property
+    def machines(self) -> str | None:
+        """The path of a file that names them; None for this machine alone."""
+        return None
 
     def refuse_misfits(self) -> None:
         """Raise ConfigError where this machine cannot start them."""
-        if self.hostfile is None:
-            self._refuse_sharing()
-            return
-        missing = [name for name in ("pdsh", "ssh") if shutil.which(name) is None]
-        if missing:
-            raise ConfigError(
-                f"launcher.hostfile: other machines are reached by pdsh and ssh; {' and '.join(missing)} cannot be "
-                "found here; install what is missing, or start a process for each device with torchrun or srun"
-            )
+        self._refuse_sharing()
 
     def _refuse_sharing(self) -> None:
         """Each process needs a device or, without any, a processor; FEW processes may share one, for trials."""
@@ -98,8 +86,7 @@ class Launcher:
     def command(self, folder: Path) -> list[str]:
         """DeepSpeed's runner, which starts its launcher on each machine, which starts the ranks."""
         parts = [os.environ[OWN]] if os.environ.get(OWN) else []  # other machines do not get the environment
-        hostfile = None if self.hostfile is None else _path(self.hostfile)
-        return runner(self.num_processes, hostfile, "rrl.cli.worker", str(folder), *parts)
+        return runner(self.num_processes, self.machines, "rrl.cli.worker", str(folder), *parts)
 
     def _environment(self) -> dict[str, str]:
         """This environment, with the devices as DEVICES and the processors divided among the processes."""
@@ -118,12 +105,50 @@ class Launcher:
                 reason = f"the processes ended with code {code} without a report"
                 write_state(folder, "failed", reason, self.processes)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Hostfile(Launcher):
+    """``num_processes`` on each machine of a ``hostfile`` train together.
+
+    It has a line ``name slots=8`` for each machine, which this one reaches by ssh without a password and which sees the
+    run's directory under the same path.
+    """
+
+    hostfile: str | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hostfile is None:
+            raise ValueError("hostfile: missing; give a file with a line 'name slots=8' for each machine")
+        slots = self._slots()
+        if min(slots) < self.num_processes:
+            raise ValueError(
+                f"num_processes: expected at most the {min(slots)} slots of hostfile, got {self.num_processes}"
+            )
+
+    @property
+    def processes(self) -> int:
+        """How many in all."""
+        return self.num_processes * len(self._slots())
+
+    @property
+    def machines(self) -> str:
+        """The path of the hostfile."""
+        return _path(str(self.hostfile))
+
+    def refuse_misfits(self) -> None:
+        """Raise ConfigError where other machines cannot be reached."""
+        missing = [name for name in ("pdsh", "ssh") if shutil.which(name) is None]
+        if missing:
+            raise ConfigError(
+                f"launcher.hostfile: other machines are reached by pdsh and ssh; {' and '.join(missing)} cannot be "
+                "found here; install what is missing, or start a process for each device by torchrun or srun"
+            )
+
     def _slots(self) -> list[int]:
         """The slots of each machine of the hostfile."""
-        if self.hostfile is None:
-            return []
         try:
-            lines = Path(_path(self.hostfile)).read_text(encoding="utf-8").splitlines()
+            lines = Path(self.machines).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"hostfile: {self.hostfile!r} cannot be read ({error}); expected a text file") from error
         machines = [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]

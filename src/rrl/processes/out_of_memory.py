@@ -16,7 +16,7 @@ EXHAUSTED = re.compile(
 ASKED = re.compile(r"(?:to allocate|unable to mmap) ([\d.]+) ?(bytes|KiB|MiB|GiB|TiB)")
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 WRITING = ("engine.batch_size", "data.max_response_length", "data.max_prompt_length")
-STATES = ("policy.dtype", "policy.zero_stage", "launcher.num_processes", "policy.critic")
+STATES = ("policy.dtype", "policy.zero_stage", "launcher.num_processes", "critic")
 LEARNING = ("policy.micro_batch_size", "data.max_response_length")
 KEYS = {
     "loading": STATES,
@@ -77,7 +77,7 @@ def lower(phase: str | None, config: Mapping[str, Any], processes: int) -> dict[
     changes: dict[str, str] = {}
     for key in KEYS.get(phase or "", ELSEWHERE):
         group, _, name = key.partition(".")
-        if name in (config.get(group) or {}):
+        if (name or "_target_") in (config.get(group) or {}):
             value = _lower(key, config, processes)
             changes |= {} if value is None else {key: f"{key}={value}"}
     return changes
@@ -85,20 +85,20 @@ def lower(phase: str | None, config: Mapping[str, Any], processes: int) -> dict[
 
 def _value_text(key: str, config: Mapping[str, Any]) -> str:
     group, _, name = key.partition(".")
-    value = config[group][name]
+    value = config[group][name] if name else "own"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | None:
     """The next value that takes less memory; None where there is none."""
     group, _, name = key.partition(".")
-    value, stage = config[group][name], config["policy"]["zero_stage"]
+    value, stage = config[group][name or "_target_"], config["policy"]["zero_stage"]
     if key == "policy.dtype":
         return "bfloat16" if value == "float32" else None
     if key == "policy.gradient_checkpointing":
         return None if value else "true"
-    if key == "policy.critic":
-        return "shared" if value == "own" else None
+    if key == "critic":
+        return "shared" if value.endswith(".OwnCritic") else None
     if key == "policy.zero_stage":  # divides weights among processes, so that a single one gains nothing
         return stage + 1 if processes > 1 and stage < 3 else None
     if key == "launcher.num_processes":  # more processes help only on accelerators of their own

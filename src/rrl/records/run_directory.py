@@ -1,5 +1,6 @@
 """The run directory: its path, the protection against reuse, and the rollouts dumped in it."""
 
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,9 @@ from rrl.records.files import nearest_there, write_whole
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
 from rrl.types import Feedback, Rollout
+
+CACHE = "RRL_CACHE"
+"""The environment variable that names the folder of what is kept from run to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +61,17 @@ class Place:
 class RunSettings(Place):
     """Where a run is written and how often.
 
-    ``dir`` is the run's directory (null: one is made under ``runs/``); warm starts are cached under ``cache_dir``;
+    ``dir`` is the run's directory (null: one is made under ``runs/``);
     ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
     checkpoints, evaluations and rollout dumps (null: only at the end). The last ``keep_last`` checkpoints are kept and,
     of those with an evaluation at their step, the ``keep_best`` with the highest accuracy. A phase that lasts longer
-    than ``phase_limit`` seconds ends the run (null: no limit). The log has a line of a step, and one of a phase, every
-    ``log_seconds`` (0: of each).
+    than ``phase_limit`` seconds ends the run (null: no limit).
     """
 
-    cache_dir: str
     save_freq: int | None
     keep_last: int
     keep_best: int
     phase_limit: float | None
-    log_seconds: float
     test_freq: int | None
     rollout_freq: int | None
 
@@ -79,13 +80,19 @@ class RunSettings(Place):
         check_ranges(
             self,
             at_least_one("save_freq", "test_freq", "rollout_freq", "keep_last"),
-            not_negative("keep_best", "log_seconds"),
+            not_negative("keep_best"),
             positive("phase_limit"),
         )
 
-    def cache(self) -> Path:
-        """The folder of warm starts, not yet created; raises ConfigError when it is not writable."""
-        return writable(Path(self.cache_dir).expanduser(), "run.cache_dir")
+
+def cache_folder() -> Path:
+    """Where warm starts and replies of judges are kept, by content: ``RRL_CACHE`` of the environment, or a default."""
+    return Path(os.environ.get(CACHE) or "~/.cache/rrl").expanduser()
+
+
+def cache(kind: str = "") -> Path:
+    """The folder of one kind of them, not yet made; refuses one that cannot be written to."""
+    return writable(cache_folder() / kind, CACHE)
 
 
 def writable(folder: Path, key: str) -> Path:
@@ -117,7 +124,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> list[dict[str, Any]]:
-    """One step's rollouts: problem, prefix, response, verdict, and the origin of each."""
+    """One step's rollouts: problem, prefix, response, verdict, and where each started."""
     return [_rollout_row(step, rollout, feedback, tokenizer) for rollout, feedback in judged]
 
 
@@ -132,7 +139,8 @@ def _rollout_row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any
     return {
         "step": step,
         "problem": asdict(example),
-        "origin": rollout.state.origin,
+        "replayed_from": rollout.state.replayed_from,
+        "help": rollout.state.help,
         "prefix": tokenizer.decode(rollout.state.prefix),
         "prefix_tokens": rollout.state.prefix,
         "response": rollout.response,

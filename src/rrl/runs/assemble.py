@@ -20,6 +20,7 @@ from rrl.interfaces import RolloutEngine
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, first_on_each_machine
 from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
+from rrl.records.run_directory import cache
 from rrl.records.saving import rehearse, rescued, write_model
 from rrl.training.agreement import check_agreement, reader
 from rrl.training.loop import Loop, RunStart
@@ -48,7 +49,7 @@ def prepare(
     """
     with first_on_each_machine():
         train = border.examples(parts.task, "train")
-        check_levels(train, config["sampler"].get("level_weights"))
+        check_levels(train, getattr(parts.sampler, "level_weights", None))
         cold = _cold(parts)
         cold = replace(cold, train=_encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
         read(cold)
@@ -64,7 +65,7 @@ def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Pr
 def _cold(parts: Parts) -> Prepared:
     """The held-out problems, and the model before a warm start."""
     if parts.warmstart is not None:
-        parts.run.cache()
+        cache()
     examples = border.examples(parts.task, parts.evaluation.split)
     loaded = parts.model.load(border.vocabulary(parts.task))
     test = parts.evaluation.choose(_encode(examples, loaded, parts))
@@ -96,7 +97,7 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
     """The model after supervised training and its folder in the cache; the same content is trained once."""
     settings, (model, tokenizer) = parts.warmstart, loaded
     assert settings is not None, "the caller checks"
-    demonstrations = border.demonstrations(parts.task, settings.count, settings.seed)
+    demonstrations = border.demonstrations(parts.task, settings.count, settings.start_seed)
     folder = _cache_folder(loaded, demonstrations, settings, parts)
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
@@ -236,7 +237,7 @@ def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settin
             {**asdict(settings), "micro_batch_size": parts.policy.micro_batch_size},
         ]
     )
-    return parts.run.cache() / f"sft-{content[:16]}"
+    return cache() / f"sft-{content[:16]}"
 
 
 def _architecture(model: Any) -> dict[str, Any]:

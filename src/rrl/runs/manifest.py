@@ -46,7 +46,7 @@ def manifest(
         "python": platform.python_version(),
         "packages": {name: _installed_version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
-        "seed": config["run"]["seed"],
+        "seed": config["seed"],
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),

@@ -11,8 +11,7 @@ from rrl.records.status import suggestion
 
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
 HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, "trainer.mismatch_limit", "trainer.on_mismatch")
-"""Keys, with all keys below them, that may change when a run is resumed, except HARMFUL."""
-HARMFUL = ("run.seed",)
+"""Keys, with all keys below them, that may change when a run is resumed."""
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Parts]:
@@ -72,10 +71,7 @@ def _differ(old: Any, new: Any) -> bool:
 
 
 def _harmless(key: str) -> bool:
-    def below(names: Sequence[str]) -> bool:
-        return any(key == name or key.startswith(f"{name}.") for name in names)
-
-    return below(HARMLESS) and not below(HARMFUL)
+    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
 
 
 def _value_or_absent(values: Mapping[str, Any], key: str) -> str:

@@ -15,6 +15,7 @@ from rrl.config.check import Parts, load
 from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.errors import ConfigError, DataError
+from rrl.records.run_directory import cache
 from rrl.runs.assemble import start_frozen, warm_start
 from rrl.runs.manifest import moment
 from rrl.study.win_rates import RULE, Answered, JudgedQuestion, matches, tally
@@ -62,7 +63,7 @@ def compare_answers(parts: Parts, theirs: Side, show: Show) -> tuple[dict[str, A
     with calling("judge", judge, "start"):
         judge.start()
     if parts.warmstart is not None:
-        parts.run.cache()
+        cache()
     mine, others, left_out = _in_common(parts, theirs)
     our_texts, about_ours = _answers(Side(name="ours", parts=parts), mine, show)
     with _named_faults(theirs.name):
@@ -172,7 +173,7 @@ def _generate(parts: Parts, problems: Sequence[Problem], show: Show) -> tuple[li
 
 
 def _sampling(parts: Parts) -> Sampling:
-    return parts.evaluation.one_answer(parts.engine.sampling)
+    return replace(parts.engine.sampling, temperature=0.0)
 
 
 def _without_stop(response: str, stop: Sequence[str]) -> str:

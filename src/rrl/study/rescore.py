@@ -123,7 +123,7 @@ def _dumped(row: Any, place: str) -> Dumped:
     actions = (0,) * _token_number(row.get("tokens", 1))  # no verifier reads the tokens, but their number matters
     nothing = (0.0,) * len(actions)
     prefix = tuple(row.get("prefix_tokens", ()))
-    state = State(Problem(example, (), ()), prefix, row.get("origin"))
+    state = State(Problem(example, (), ()), prefix, row.get("replayed_from", row.get("origin")))
     finished, version = bool(row["finished"]), int(row.get("version", 0))
     rollout = Rollout(state, actions, nothing, nothing, finished, _string(row["response"]), version)
     score = float(row["score"])

@@ -76,7 +76,7 @@ def hide_secrets(file: Path) -> None:
 def devices_needed(config: Mapping[str, Any]) -> int:
     """The number of devices that a job leases: one for each process; none with a hostfile."""
     launcher = config["launcher"]
-    return int(launcher["num_processes"]) if launcher["hostfile"] is None else 0
+    return int(launcher["num_processes"]) if launcher.get("hostfile") is None else 0
 
 
 def _run(sweep: Sweep, job: SweepJob, overrides: Sequence[str], count: int, trial: Trial | None) -> SweepJob:

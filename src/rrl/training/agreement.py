@@ -47,7 +47,7 @@ def check_agreement(
 
 def reader(model: Any, tokenizer: Any, temperature: float) -> ScorePrefixes:
     """Prices prefixes by a forward pass of a model that is not in training."""
-    actor = Actor(model, temperature or 1.0, head_size=None, trunk_gradient=0.0).eval()
+    actor = Actor(model, temperature or 1.0).eval()
 
     @torch.no_grad()
     def inspect(states: Sequence[State]) -> list[TokenScores]:

@@ -13,7 +13,7 @@ import torch
 from rrl.contracts import border
 from rrl.interfaces import RolloutEngine, Task
 from rrl.processes.distributed import spread
-from rrl.ranges import at_least_one, between, check_ranges
+from rrl.ranges import at_least_one, between, check_ranges, not_negative
 from rrl.training.intervals import normal, wilson
 from rrl.types import Feedback, Metrics, Problem, Rollout, Sampling, State, Verdict
 
@@ -25,33 +25,27 @@ class Evaluation:
     """What is measured: one greedy response a problem, and ``n`` sampled ones.
 
     ``split`` names the task's problems, of which ``limit`` of each level are used (null: all), evenly from what further
-    strata they have; ``temperature``,
-    ``top_p`` and ``top_k`` shape the samples; ``seed`` fixes them, the same at every evaluation.
+    strata they have; ``temperature`` is that of the samples (null: the engine's); ``seed`` fixes them, the same at
+    every evaluation.
     """
 
     split: str
     limit: int | None
-    greedy: bool
     n: int
-    temperature: float
-    top_p: float
-    top_k: int
+    temperature: float | None
     seed: int
 
     def __post_init__(self) -> None:
         check_ranges(
             self,
             at_least_one("limit"),
+            not_negative("n"),
             between(0, 100, "temperature"),
-            between(1e-9, 1, "top_p"),
-            between(0, 10**9, "top_k"),
         )
-        if self.n < 0 or (self.n == 0 and not self.greedy):
-            raise ValueError(f"n, greedy: expected n >= 1 or greedy=true, got {self.n} and {self.greedy}")
 
     def idle(self) -> dict[str, str]:
         """Keys without effect, and why."""
-        return {} if self.n else dict.fromkeys(("temperature", "top_p", "top_k"), "evaluation.n is 0")
+        return {} if self.n else {"temperature": "evaluation.n is 0"}
 
     def choose(self, problems: Sequence[Problem]) -> list[Problem]:
         """The first ``limit`` problems of each level, its strata taking turns; in their order."""
@@ -68,19 +62,15 @@ class Evaluation:
 
     def responses(self, problems: int) -> int:
         """How many responses so many problems get."""
-        return problems * (self.greedy + self.n)
-
-    def one_answer(self, sampling: Sampling) -> Sampling:
-        """How the one response a problem is drawn that a comparison takes: greedily, or as a sample with greedy off."""
-        temperature = 0.0 if self.greedy else self.temperature
-        return replace(sampling, temperature=temperature, top_p=self.top_p, top_k=self.top_k)
+        return problems * (1 + self.n)
 
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
         """Accuracy overall, by level and by stratum with 95 % intervals; starts from prompts alone, always."""
-        shape = replace(engine.sampling, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
+        shape = engine.sampling
+        if self.temperature is not None:
+            shape = replace(shape, temperature=self.temperature)
         result: dict[str, Any] = {"split": self.split, "seed": self.seed, "problems": len(problems)}
-        if self.greedy:
-            result["greedy"] = self._mode(problems, task, engine, replace(shape, temperature=0.0), 1)
+        result["greedy"] = self._mode(problems, task, engine, replace(shape, temperature=0.0), 1)
         if self.n:
             result[f"mean@{self.n}"] = self._mode(problems, task, engine, shape, self.n)
         return result

@@ -24,13 +24,13 @@ from rrl.types import Feedback, Metrics, Rollout, State
 class GSISettings(GSISizes):
     """The sizes of guided self-improvement (Ding et al., arXiv 2411.00750), which make its loop."""
 
-    def make(self, origin: RunStart, **parts: Any) -> "GSI":
+    def make(self, start: RunStart, **parts: Any) -> "GSI":
         """The loop, which works with these parts."""
         if self.guidance is not None:
             longest = parts["engine"].sampling.max_new_tokens
             with calling("guidance", self.guidance, "start"):
-                self.guidance.start(origin.tokenizer, origin.render, origin.longest_prompt, longest)
-        return GSI(settings=self, origin=origin, **parts)
+                self.guidance.start(start.tokenizer, start.render, start.longest_prompt, longest)
+        return GSI(settings=self, start=start, **parts)
 
 
 @dataclass(kw_only=True)
@@ -38,12 +38,12 @@ class GSI(Loop):
     """Goes through its iterations a piece of work at a time; problems and answers are known by number."""
 
     settings: GSISettings
-    origin: RunStart
+    start: RunStart
     position: Position = field(init=False, default_factory=Position)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._number = {problem.id: i for i, problem in enumerate(self.origin.problems)}
+        self._number = {problem.id: i for i, problem in enumerate(self.start.problems)}
         self._harvest = AcceptedAnswers(per_problem=self.settings.keep_per_problem, distinct=self.settings.distinct)
 
     @property
@@ -102,19 +102,19 @@ class GSI(Loop):
         at = self.position = Position(iteration=self.position.iteration + 1)
         self._harvest.clear()
         at.drawn = self._draw()
-        if at.iteration == 1 and self.settings.first == "references":
+        if at.iteration == 1 and self.settings.first_iteration == "references":
             self._keep_references()
         else:
             at.fill("sample", at.drawn, self.settings.train_batch_size)
 
     def _keep_references(self) -> None:
         for number in self.position.drawn:
-            problem = self.origin.problems[number]
+            problem = self.start.problems[number]
             if problem.reference:
                 self._harvest.add(AcceptedAnswer(number, problem.reference, guided=False), problem.example.reference)
 
     def _draw(self) -> list[int]:
-        count, problems = self.settings.problems_per_iteration, self.origin.problems
+        count, problems = self.settings.problems_per_iteration, self.start.problems
         if count is None:
             return torch.randperm(len(problems), generator=self._generator).tolist()
         progress = (self.position.iteration - 1) / self.settings.iterations
@@ -124,13 +124,13 @@ class GSI(Loop):
     def _helpable(self) -> list[int]:
         """Problems that were tried and have too few right answers, and that can be helped with."""
         tried = self.position.drawn[: self.position.tried]
-        return [i for i in tried if self._harvest.right[i] < self.settings.enough and self._help(i) is not None]
+        return [i for i in tried if self._harvest.right[i] < self.settings.min_correct and self._help(i) is not None]
 
     def _help(self, number: int) -> State | None:
         guidance = self.settings.guidance
         if guidance is None:
             return None
-        return border.guided_state(guidance, self.origin.problems[number], self.position.round - 1, self.limits)
+        return border.guided_state(guidance, self.start.problems[number], self.position.round - 1, self.limits)
 
     def _begin_tuning(self) -> None:
         """Back to the model that the run began with, to learn everything that was kept in a new order."""
@@ -138,7 +138,7 @@ class GSI(Loop):
         if not count:
             raise DivergenceError(
                 f"no right answer in iteration {at.iteration} to {len(at.drawn)} problems, so that there is "
-                "nothing to learn from; begin with a warm start, or raise trainer.n or trainer.guided_tries"
+                "nothing to learn from; begin with a warm start, or raise trainer.n or trainer.max_guided_attempts"
             )
         minibatches = [
             index.tolist()
@@ -149,7 +149,7 @@ class GSI(Loop):
         ]
         at.fill("tune", minibatches, self.settings.tuned_at_once)
         with self.clock.phase("update_actor"):
-            self.policy.reset(self.origin.model(), len(minibatches))
+            self.policy.reset(self.start.model(), len(minibatches))
 
     # --- a piece of work ----------------------------------------------------------------------------------------------
 
@@ -174,21 +174,23 @@ class GSI(Loop):
         if self.position.phase == "guide":
             return [state for state in map(self._help, numbers) if state is not None]
         self.position.tried += len(numbers)
-        return [State(self.origin.problems[i]) for i in numbers for _ in range(self.settings.n)]
+        return [State(self.start.problems[i]) for i in numbers for _ in range(self.settings.n)]
 
     def _keep(self, rollout: Rollout, feedback: Feedback) -> None:
         if feedback.solved and (rollout.finished or self.settings.train_on_truncated):
             number = self._number[rollout.state.problem.id]
-            self._harvest.add(AcceptedAnswer(number, rollout.tokens, guided=rollout.state.replayed), rollout.response)
+            self._harvest.add(
+                AcceptedAnswer(number, rollout.tokens, guided=rollout.state.help is not None), rollout.response
+            )
 
     def _tune(self, minibatches: Sequence[Sequence[int]]) -> Metrics:
         """Optimiser steps on these answers, each to its problem's own prompt."""
         self.last_rollouts = []
         with self.clock.phase("update_actor"):
             answers = [self._harvest.answers[i] for index in minibatches for i in index]
-            batch = as_batch(answers, self.origin.problems, self.pad)
+            batch = as_batch(answers, self.start.problems, self.pad)
             rows = torch.arange(len(batch)).split([len(index) for index in minibatches])
-            return self._descend(border.credit(self.objective, batch), rows, self.settings.aggregate)
+            return self._descend(border.credit(self.objective, batch), rows, self.settings.loss_agg_mode)
 
     def _state_of_things(self) -> Metrics:
         answers, at = self._harvest.answers, self.position
@@ -209,6 +211,6 @@ def _successes(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Met
     """The share of guided tries that were right, by the help they had."""
     solved: dict[str, list[bool]] = defaultdict(list)
     for rollout, judged in zip(rollouts, feedback, strict=True):
-        if rollout.state.origin is not None:
-            solved[rollout.state.origin.removeprefix("gsi/")].append(judged.solved)
+        if rollout.state.help is not None:
+            solved[rollout.state.help].append(judged.solved)
     return {f"gsi/guided_success/{stage}": fmean(each) for stage, each in solved.items()}

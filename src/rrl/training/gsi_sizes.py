@@ -7,22 +7,23 @@ from typing import Literal
 from rrl.interfaces import Guidance
 from rrl.ranges import at_least_one, between, check_ranges, not_negative
 from rrl.training.course import Between, Course, some
-from rrl.training.loop import Aggregate
+from rrl.training.loop import Aggregate, LoopSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class GSISizes:
+class GSISizes(LoopSettings):
     """The sizes of guided self-improvement (Ding et al., arXiv 2411.00750).
 
     Each of ``iterations`` writes ``n`` responses at ``temperature`` to each of ``problems_per_iteration`` problems
     that the sampler draws (null: to every problem), ``train_batch_size`` problems a step. Problems with fewer than
-    ``enough`` right ones get up to ``guided_tries`` more, one at a time, each helped by ``guidance`` (null: none).
+    ``min_correct`` right ones get up to ``max_guided_attempts`` more, one at a time, each helped by ``guidance`` (null:
+    none).
     Right responses are kept: of each problem the first ``keep_per_problem`` (null: all), each once if ``distinct``,
     and none that the length limit cut off unless ``train_on_truncated``. Then the model that the run began with is
-    fine-tuned afresh on them, ``epochs`` times in mini-batches of ``mini_batch_size``, with ``aggregate`` as a token's
-    weight, and writes in the next iteration. ``first: references`` makes the first iteration a fine-tuning on
-    references instead. When ``total_tokens`` have been generated (null: no limit), what was kept is learnt, and
-    training ends.
+    fine-tuned afresh on them, ``epochs`` times in mini-batches of ``mini_batch_size``, with ``loss_agg_mode`` as a
+    token's weight, and writes in the next iteration. ``first_iteration: references`` makes the first iteration a
+    fine-tuning on references instead. When ``total_tokens`` have been generated (null: no limit), what was kept is
+    learnt, and training ends.
     """
 
     iterations: int
@@ -30,41 +31,40 @@ class GSISizes:
     train_batch_size: int
     n: int
     temperature: float
-    enough: int
-    guided_tries: int
+    min_correct: int
+    max_guided_attempts: int
     guidance: Guidance | None
     keep_per_problem: int | None
     distinct: bool
     train_on_truncated: bool
-    first: Literal["sample", "references"]
+    first_iteration: Literal["sample", "references"]
     epochs: int
     mini_batch_size: int
-    aggregate: Aggregate
+    loss_agg_mode: Aggregate
     total_tokens: int | None
 
     annotates = False
-    knows_length = True
-    optimiser_steps = None
+    knows_length = True  # of each fine-tuning
 
     def __post_init__(self) -> None:
         check_ranges(
             self,
             at_least_one("iterations", "problems_per_iteration", "train_batch_size", "n", "keep_per_problem"),
             at_least_one("epochs", "mini_batch_size", "total_tokens"),
-            not_negative("enough", "guided_tries"),
+            not_negative("min_correct", "max_guided_attempts"),
             between(1e-9, 100, "temperature"),
         )
 
     @property
     def needs(self) -> frozenset[str]:
         """References, as far as they are used."""
-        own = frozenset({"references"} if self.first == "references" else ())
+        own = frozenset({"references"} if self.first_iteration == "references" else ())
         return own if self.guidance is None else own | self.guidance.needs
 
     @property
     def helps(self) -> int:
         """Guided tries that a problem can get."""
-        return 0 if self.guidance is None else self.guided_tries
+        return 0 if self.guidance is None else self.max_guided_attempts
 
     @property
     def sequences(self) -> int:
@@ -84,13 +84,13 @@ class GSISizes:
     def course(self, problems: int, longest: int, likely: float | None) -> Course:
         """All iterations, or as many as a limit in tokens allows, which is passed in one step.
 
-        A problem gives at most ``n`` right answers, or ``enough`` of them where help is needed.
+        A problem gives at most ``n`` right answers, or ``min_correct`` of them where help is needed.
         """
         drawn, a_step = min(self.problems_per_iteration or problems, problems), self.sequences * longest
-        right = max(self.n, min(self.enough, self.n + self.helps))
+        right = max(self.n, min(self.min_correct, self.n + self.helps))
         few, many = self._tuning(1), self._tuning(drawn * min(right, self.keep_per_problem or right))
-        given = self._tuning(drawn) if self.first == "references" else (0, 0)
-        times = self.iterations - (self.first == "references")
+        given = self._tuning(drawn) if self.first_iteration == "references" else (0, 0)
+        times = self.iterations - (self.first_iteration == "references")
         sampling, helping = math.ceil(drawn / self.train_batch_size), self.helps * math.ceil(drawn / self.sequences)
         least, most = given[0] + times * (sampling + few[0]), given[0] + times * (sampling + helping + many[0])
         fewest, tokens = given[1] + times * few[1], self.iterations * drawn * (self.n + self.helps) * longest
@@ -109,7 +109,7 @@ class GSISizes:
         return [
             f"{some(self.iterations, 'iteration')} of {drawn:,} problems x {some(self.n, 'response')}, "
             f"{self.train_batch_size:,} problems a step",
-            f"with help: up to {self.helps} more to each problem with fewer than {self.enough} right ones, "
+            f"with help: up to {self.helps} more to each problem with fewer than {self.min_correct} right ones, "
             f"{self.sequences:,} a step",
             f"then from the starting model {some(self.epochs, 'epoch')} over the right ones in mini-batches of "
             f"{self.mini_batch_size:,}, {self.tuned_at_once:,} a step",

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -51,21 +51,20 @@ class RunStart:
 class LoopSettings(DependsOnTask, Protocol):
     """The sizes of a training loop. They know which loop it is, and ``make`` it."""
 
-    @property
-    def annotates(self) -> bool:
-        """Whether samplers and objectives are shown what the policy thought of its rollouts."""
-
-    @property
-    def knows_length(self) -> bool:
-        """Whether the number of optimiser steps is known when the first is taken, as schedules need it."""
+    n: int
+    """Rollouts from one start state."""
+    annotates: ClassVar[bool] = True
+    """Whether samplers and objectives are shown the log-probabilities and values that the policy gives its rollouts."""
 
     @property
     def optimiser_steps(self) -> int | None:
         """How many optimiser steps the whole takes, where that is known from the beginning."""
+        return None
 
     @property
-    def n(self) -> int:
-        """Rollouts from one start state."""
+    def knows_length(self) -> bool:
+        """Whether the number of optimiser steps is known when the first is taken, as schedules need it."""
+        return self.optimiser_steps is not None
 
     @property
     def sequences(self) -> int:
@@ -75,7 +74,7 @@ class LoopSettings(DependsOnTask, Protocol):
     def mini_batch(self) -> int:
         """Rows of an optimiser step."""
 
-    def make(self, origin: RunStart, **parts: Any) -> "Loop":
+    def make(self, start: RunStart, **parts: Any) -> "Loop":
         """The loop, which works with these parts."""
 
     def course(self, problems: int, longest: int, likely: float | None) -> Course:

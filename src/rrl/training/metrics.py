@@ -13,7 +13,7 @@ from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
     """Scores, verdicts, lengths and the realised mixture of levels."""
     pairs = list(zip(rollouts, feedback, strict=True))
-    fresh = [f.score for r, f in pairs if not r.state.replayed]
+    fresh = [f.score for r, f in pairs if r.state.fresh]
     replayed = [f.score for r, f in pairs if r.state.replayed]
     metrics = {
         "replay/ratio": len(replayed) / len(rollouts),
@@ -42,8 +42,8 @@ def _levels(pairs: Sequence[tuple[Rollout, Feedback]]) -> Metrics:
     counts = Counter(r.state.problem.level for r, _ in pairs)
     metrics = {f"data/level_share/{level}": count / len(pairs) for level, count in counts.items()}
     for level in counts:
-        for kind, replayed in (("fresh", False), ("replayed", True)):
-            scores = [f.score for r, f in pairs if r.state.problem.level == level and r.state.replayed == replayed]
+        for kind in ("fresh", "replayed"):
+            scores = [f.score for r, f in pairs if r.state.problem.level == level and getattr(r.state, kind)]
             if scores:
                 metrics[f"data/level_score/{level}/{kind}"] = fmean(scores)
     return metrics

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rrl.errors import DataError
-from rrl.ranges import at_least_one, check_ranges, positive
+from rrl.ranges import at_least_one, check_ranges
 from rrl.records.files import by_step
 from rrl.training.adapters import Adapter, adapter_of
 from rrl.training.pretrained import Refuse, load_pretrained, refusing
@@ -41,33 +41,33 @@ class Model(Protocol):
         return self.load(vocabulary)
 
 
+CONTEXT = 1024
+"""Tokens that a tiny model reads at least, prompt and response."""
+HEAD = 32
+"""Width of an attention head."""
+INITIALIZER_RANGE = 0.15
+"""Standard deviation of random weights; Llama's 0.02 is for wide networks: at width 64 it hardly learns."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TinyLlama(Model):
     """A random Llama small enough for a laptop, with the task's own words or, for free text, bytes as tokens.
 
-    Sizes are counts of units; random weights have the standard deviation ``initializer_range`` and the seed
-    ``init_seed``. (Llama's 0.02 is for wide networks: at width 64 it hardly learns.)
+    Heads are ``HEAD`` wide, or as wide as the model, and feed-forward layers 8/3 as wide as it, in multiples of 4, as
+    Llama's (arXiv 2302.13971). Random weights have the standard deviation ``INITIALIZER_RANGE`` and ``start_seed``.
     """
 
     hidden_size: int
-    intermediate_size: int
     num_hidden_layers: int
-    num_attention_heads: int
-    max_position_embeddings: int
-    initializer_range: float
-    init_seed: int
+    start_seed: int
+    max_prompt_length: int
+    max_response_length: int
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            at_least_one("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-            at_least_one("max_position_embeddings"),
-            positive("initializer_range"),
-        )
-        if self.hidden_size % (2 * self.num_attention_heads):
+        check_ranges(self, at_least_one("hidden_size", "num_hidden_layers"))
+        if self.hidden_size % (HEAD if self.hidden_size > HEAD else 2):
             raise ValueError(
-                f"num_attention_heads: expected hidden_size={self.hidden_size} to be so many heads of an even width, "
-                f"got {self.num_attention_heads}"
+                f"hidden_size: expected a multiple of {HEAD}, or an even number below it, got {self.hidden_size}"
             )
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
@@ -76,21 +76,22 @@ class TinyLlama(Model):
         from transformers import LlamaConfig, LlamaForCausalLM
 
         tokenizer = _byte_tokenizer() if vocabulary is None else _word_tokenizer(vocabulary)
+        heads = max(1, self.hidden_size // HEAD)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
+            intermediate_size=4 * round(2 * self.hidden_size / 3),
             num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            num_key_value_heads=self.num_attention_heads,
-            max_position_embeddings=self.max_position_embeddings,
-            initializer_range=self.initializer_range,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=max(CONTEXT, self.max_prompt_length + self.max_response_length),
+            initializer_range=INITIALIZER_RANGE,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
         with torch.random.fork_rng():
-            torch.manual_seed(self.init_seed)
+            torch.manual_seed(self.start_seed)
             return LoadedModel(LlamaForCausalLM(config), tokenizer)
 
 

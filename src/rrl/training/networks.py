@@ -17,15 +17,17 @@ class Actor(nn.Module):
     """Log-probabilities of given tokens and, with a head on the shared trunk, values.
 
     ``temperature`` divides the logits; ``head_size`` is the value head's hidden width (None: no head);
-    ``trunk_gradient`` scales the gradient that values send into the trunk.
+    ``value_trunk_grad_scale`` scales the gradient that values send into the trunk.
     """
 
-    def __init__(self, model: Any, temperature: float, *, head_size: int | None, trunk_gradient: float) -> None:
+    def __init__(
+        self, model: Any, temperature: float, *, head_size: int | None = None, value_trunk_grad_scale: float = 0.0
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
         self.head = None if head_size is None else value_head(hidden_width(model), head_size)
         self.detach_trunk = False
-        self._temperature, self._trunk_gradient = temperature, trunk_gradient
+        self._temperature, self._value_trunk_grad_scale = temperature, value_trunk_grad_scale
 
     def forward(self, tokens: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities, entropies and values (or None), [batch, time] each, from right-padded rows.
@@ -45,7 +47,7 @@ class Actor(nn.Module):
         return logprobs, entropies, values
 
     def _values(self, hidden: Tensor) -> Tensor:
-        scale = 0.0 if self.detach_trunk else self._trunk_gradient
+        scale = 0.0 if self.detach_trunk else self._value_trunk_grad_scale
         hidden = scale * hidden + (1 - scale) * hidden.detach()
         return cast(Tensor, cast(nn.Module, self.head)(hidden)).squeeze(-1).float()
 

@@ -17,7 +17,7 @@ from rrl.interfaces import Policy, StateDict
 from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.records.saving import rehearse, write_model
 from rrl.training.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
-from rrl.training.policy_settings import PolicySettings
+from rrl.training.policy_settings import OwnCritic, PolicySettings
 from rrl.training.zero import count, gathered_weights, in_deepspeed
 from rrl.types import Batch, Metrics, PolicyOutput, State, TokenScores
 
@@ -47,7 +47,7 @@ class DeepSpeedPolicy(Policy):
         self._train_actor = True
         self._reference = None
         if reference and settings.lora is None:
-            frozen = Actor(copy.deepcopy(model), temperature, head_size=None, trunk_gradient=0.0)
+            frozen = Actor(copy.deepcopy(model), temperature)
             self._reference = in_precision(frozen.to(device()), settings.dtype).eval().requires_grad_(False)
         self._reads_base = reference and settings.lora is not None
         self._build(model)
@@ -55,7 +55,7 @@ class DeepSpeedPolicy(Policy):
     def _build(self, model: Any) -> None:
         """Networks and optimisers that begin with the weights of ``model``."""
         settings = self._settings
-        critic = Critic(model, settings.head_size) if settings.critic == "own" else None
+        critic = Critic(model, settings.head_size) if isinstance(settings.critic, OwnCritic) else None
         if critic is not None and settings.gradient_checkpointing:
             critic.trunk.train()
             critic.trunk.gradient_checkpointing_enable()
@@ -64,8 +64,7 @@ class DeepSpeedPolicy(Policy):
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self._bare = skeleton(model, device()) if settings.zero_stage == 3 else None
-        head = settings.head_size if settings.critic == "shared" else None
-        actor = Actor(model, self._temperature, head_size=head, trunk_gradient=settings.trunk_gradient)
+        actor = Actor(model, self._temperature, **settings.head())
         self._engines = {"actor": in_deepspeed(actor, settings, self._factor)}
         if critic is not None:
             self._engines["critic"] = in_deepspeed(critic, settings, self._factor)
@@ -95,7 +94,7 @@ class DeepSpeedPolicy(Policy):
 
         Without a critic there is nothing to wait for.
         """
-        self._train_actor = not only or self._settings.critic == "none"
+        self._train_actor = not only or self._settings.critic is None
         self.actor.detach_trunk = only
 
     def __call__(self, batch: Batch) -> PolicyOutput:
@@ -138,7 +137,7 @@ class DeepSpeedPolicy(Policy):
         if wrong:
             raise DivergenceError(
                 f"loss: actor {wrong[0][0]}, critic {wrong[0][1]}; expected finite numbers; lower policy.actor_lr, "
-                "policy.critic_lr or raise objective.kl_coef"
+                "policy.critic_lr or raise kl.coef"
             )
         for name, loss in self._losses(actor_loss, critic_loss).items():
             self._engines[name].set_gradient_accumulation_boundary(last)

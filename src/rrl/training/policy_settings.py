@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -42,24 +42,37 @@ class LoRA:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnCritic:
+    """A second network, which begins as a copy of the actor's trunk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedCritic:
+    """A head on the actor's trunk, into which it sends ``value_trunk_grad_scale`` times its gradient (0: none)."""
+
+    value_trunk_grad_scale: float
+
+    def __post_init__(self) -> None:
+        check_ranges(self, not_negative("value_trunk_grad_scale"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicySettings:
     """Everything about the networks and their optimisers.
 
-    ``critic``: ``own`` is a second network that begins as a copy of the actor's trunk, ``shared`` a head on the
-    actor's trunk, ``none`` no critic. ``trunk_gradient`` scales what a shared head's loss sends into the trunk (0
-    cuts it). ``head_size`` is the width of the head's hidden layer (0: linear). Learning rates rise linearly over
+    ``critic`` is its kind, or null. ``head_size`` is the width of the hidden layer of the critic's head (0: linear).
+    Learning rates rise linearly over
     ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at the end of training (``constant``
     stays). ``grad_clip`` is the largest gradient norm, of each network (0: no clipping). ``micro_batch_size``
-    is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage.
+    is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage. ``lora`` trains low-rank
+    adapters instead of all weights.
     """
 
-    critic: Literal["own", "shared", "none"]
-    trunk_gradient: float
+    critic: OwnCritic | SharedCritic | None
     head_size: int
     actor_lr: float
     critic_lr: float
     adam_betas: tuple[float, float]
-    adam_epsilon: float
     weight_decay: float
     lr_schedule: Literal["constant", "linear", "cosine"]
     lr_warmup_steps: int
@@ -70,11 +83,14 @@ class PolicySettings:
     gradient_checkpointing: bool
     lora: LoRA | None
 
+    adam_epsilon: ClassVar[float] = 1e-8
+    """Added to the root of the second moment (Kingma and Ba, arXiv 1412.6980, algorithm 1)."""
+
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            not_negative("actor_lr", "critic_lr", "trunk_gradient", "weight_decay", "grad_clip", "lr_warmup_steps"),
-            not_negative("head_size", "adam_epsilon"),
+            not_negative("actor_lr", "critic_lr", "weight_decay", "grad_clip", "lr_warmup_steps"),
+            not_negative("head_size"),
             at_least_one("micro_batch_size"),
         )
         if not all(0 <= beta < 1 for beta in self.adam_betas):
@@ -82,7 +98,7 @@ class PolicySettings:
 
     def cautions(self) -> list[str]:
         """Networks that never move."""
-        critic = self.critic != "none" and self.critic_lr == 0
+        critic = self.critic is not None and self.critic_lr == 0
         return [
             *(["actor_lr: 0, so that the actor never moves"] if self.actor_lr == 0 else []),
             *(["critic_lr: 0, so that the critic never learns"] if critic else []),
@@ -90,8 +106,13 @@ class PolicySettings:
 
     def idle(self) -> dict[str, str]:
         """Keys without effect, and why."""
-        unused = {"none": ("critic_lr", "head_size", "trunk_gradient"), "own": ("trunk_gradient",), "shared": ()}
-        return dict.fromkeys(unused[self.critic], f"policy.critic is {self.critic}")
+        return {} if self.critic else dict.fromkeys(("critic_lr", "head_size"), "critic is none")
+
+    def head(self) -> dict[str, Any]:
+        """The arguments of a head on the actor's trunk; none without one."""
+        if not isinstance(self.critic, SharedCritic):
+            return {}
+        return {"head_size": self.head_size, "value_trunk_grad_scale": self.critic.value_trunk_grad_scale}
 
     def lr_factor(self, step: int, steps: int | None) -> float:
         """What learning rates are multiplied by in optimiser step ``step``, from 0, of ``steps`` (None: unknown)."""

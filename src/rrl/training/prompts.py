@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rrl.errors import DataError
 from rrl.ranges import at_least_one, check_ranges
@@ -35,20 +35,22 @@ class Template(Protocol):
 class Plain(Template):
     """A plain text with ``{question}`` in it; special tokens as the tokenizer adds them to a text."""
 
-    text: str
+    plain_template: str
 
     def __post_init__(self) -> None:
-        if self.text.count("{question}") != 1:
-            raise ValueError(f"text: expected {{question}} exactly once, got {self.text!r}")
+        if self.plain_template.count("{question}") != 1:
+            raise ValueError(f"plain_template: expected {{question}} exactly once, got {self.plain_template!r}")
 
     def render(self, examples: Sequence[Example], tokenizer: Any) -> list[tuple[int, ...]]:
         """The filled texts' token ids, without an end token."""
-        texts = [self.text.replace("{question}", example.question) for example in examples]
+        texts = [self.plain_template.replace("{question}", example.question) for example in examples]
         return [_without_end(row, tokenizer.eos_token_id) for row in tokenizer(texts).input_ids]
 
     def describe(self, tokenizer: Any) -> str:
         """The text itself, with its special tokens."""
-        return str(tokenizer.decode(_without_end(tokenizer("").input_ids, tokenizer.eos_token_id)) + self.text)
+        return str(
+            tokenizer.decode(_without_end(tokenizer("").input_ids, tokenizer.eos_token_id)) + self.plain_template
+        )
 
 
 @dataclass(kw_only=True)
@@ -107,15 +109,10 @@ def _without_end(tokens: Sequence[int], end: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Turns examples into problems.
-
-    ``max_prompt_length`` is in tokens; a longer prompt is dropped and counted (``overlong: drop``) or stops the run
-    (``overlong: refuse``).
-    """
+    """Turns examples into problems; those with a prompt of more than ``max_prompt_length`` tokens are dropped."""
 
     template: Template
     max_prompt_length: int
-    overlong: Literal["drop", "refuse"]
 
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("max_prompt_length"))
@@ -148,12 +145,10 @@ class Prompts:
     def _report(self, dropped: int, problems: Sequence[Problem], limit: int) -> None:
         worst = max(problems, key=lambda problem: len(problem.prompt))
         message = (
-            f"prompts.max_prompt_length: {dropped} of {len(problems)} prompts are longer than {limit} tokens (longest: "
+            f"data.max_prompt_length: {dropped} of {len(problems)} prompts are longer than {limit} tokens (longest: "
             f"{worst.id} with {len(worst.prompt)}); the limit is the smaller of max_prompt_length and the model's "
             "context less data.max_response_length"
         )
-        if self.overlong == "refuse":
-            raise DataError(f"{message}; raise the limit or set prompts.overlong=drop")
         if dropped == len(problems):
             raise DataError(f"{message}; raise the limit: no problem is left")
         log.warning("%s; dropped", message)

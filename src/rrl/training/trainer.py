@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -14,7 +14,7 @@ from rrl.errors import DivergenceError
 from rrl.processes.distributed import agree
 from rrl.ranges import at_least_one, check_ranges, not_negative, refuse
 from rrl.training.course import Between, Course, some
-from rrl.training.loop import Aggregate, Loop, RunStart
+from rrl.training.loop import Aggregate, Loop, LoopSettings, RunStart
 from rrl.training.metrics import batch_metrics
 from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 
@@ -24,15 +24,15 @@ MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerSettings:
+class TrainerSettings(LoopSettings):
     """The sizes of a step and the length of training.
 
     ``train_batch_size`` start states a step, ``n`` rollouts each; ``ppo_epochs`` passes in mini-batches of
     ``ppo_mini_batch_size`` rollouts, one optimiser step each. Training ends after ``total_training_steps`` or with the
     step that reaches ``total_tokens`` newly generated tokens, whichever comes first (null: no limit). In the first
-    ``critic_warmup`` steps only the critic learns. ``aggregate`` is a token's weight: ``token`` gives every token of a
-    mini-batch the same, ``sequence`` every response. Responses that the length limit cut off are left out of training
-    when ``train_on_truncated`` is false. ``on_mismatch`` is what happens when the engine is further from the
+    ``critic_warmup`` steps only the critic learns. ``loss_agg_mode`` is a token's weight: ``token`` gives every token
+    of a mini-batch the same, ``sequence`` every response. Responses that the length limit cut off are left out of
+    training when ``train_on_truncated`` is false. ``on_mismatch`` is what happens when the engine is further from the
     policy than ``mismatch_limit``, by either measure of ``MISMATCH``.
     """
 
@@ -43,13 +43,10 @@ class TrainerSettings:
     total_training_steps: int | None
     total_tokens: int | None
     critic_warmup: int
-    aggregate: Aggregate
+    loss_agg_mode: Aggregate
     train_on_truncated: bool
     mismatch_limit: float
     on_mismatch: Literal["warn", "stop", "ignore"]
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-    annotates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -78,17 +75,12 @@ class TrainerSettings:
         return self.ppo_mini_batch_size
 
     @property
-    def knows_length(self) -> bool:
-        """Whether the number of steps is given."""
-        return self.total_training_steps is not None
-
-    @property
     def optimiser_steps(self) -> int | None:
         """How many optimiser steps training takes, when the number of steps is given."""
         per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
         return None if self.total_training_steps is None else self.total_training_steps * per_step
 
-    def make(self, origin: RunStart, **parts: Any) -> "Trainer":
+    def make(self, start: RunStart, **parts: Any) -> "Trainer":
         """The trainer, which works with these parts."""
         return Trainer(settings=self, **parts)
 
@@ -180,7 +172,7 @@ class Trainer(Loop):
             return
         fault = (
             f"{' and '.join(beyond)}; expected at most {limit:g} (trainer.mismatch_limit): the engine drew tokens with "
-            "other probabilities than the policy has; look at engine.dtype and the engine's temperature and weights, "
+            "other probabilities than the policy has; look at the engine's precision, temperature and weights, "
             "correct by objective.importance_cap=2, or set trainer.on_mismatch=warn|stop|ignore"
         )
         if self.settings.on_mismatch == "stop":
@@ -210,4 +202,4 @@ class Trainer(Loop):
         parts = math.ceil(len(batch) / self.settings.ppo_mini_batch_size)
         orders = [torch.randperm(len(batch), generator=self._generator) for _ in range(self.settings.ppo_epochs)]
         minibatches = [index for order in orders for index in order.tensor_split(parts)]
-        return self._descend(batch, minibatches, self.settings.aggregate)
+        return self._descend(batch, minibatches, self.settings.loss_agg_mode)

@@ -25,15 +25,15 @@ class WarmStart:
     """Supervised training on a task's demonstrations.
 
     ``steps`` optimiser steps of ``batch_size`` demonstrations; AdamW with learning rate ``lr``, rising linearly over
-    ``lr_warmup_steps``, weight decay ``WEIGHT_DECAY`` and gradients clipped to norm ``GRAD_CLIP``. ``seed`` fixes the
-    demonstrations and their order.
+    ``lr_warmup_steps``, weight decay ``WEIGHT_DECAY`` and gradients clipped to norm ``GRAD_CLIP``. ``start_seed`` fixes
+    the demonstrations and their order.
     """
 
     steps: int
     batch_size: int
     lr: float
     lr_warmup_steps: int
-    seed: int
+    start_seed: int
 
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("steps", "batch_size"), not_negative("lr_warmup_steps"), positive("lr"))
@@ -60,7 +60,7 @@ class WarmStart:
             for _ in range(self.steps)
         )
         with torch.random.fork_rng():  # dropout draws from the global state
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.start_seed)
             losses = descend(
                 model, batches, lr=self.lr, full_at=self.lr_warmup_steps + 1, weight_decay=WEIGHT_DECAY,
                 grad_clip=GRAD_CLIP, key="warmstart",
@@ -69,7 +69,7 @@ class WarmStart:
                 show(step / self.steps, {"loss": loss})
 
     def _order(self, count: int) -> Iterator[int]:
-        rng = random.Random(f"sft/{self.seed}")
+        rng = random.Random(f"sft/{self.start_seed}")
         while True:
             epoch = list(range(count))
             rng.shuffle(epoch)

@@ -168,7 +168,7 @@ def test_no_states_no_rollouts(loaded):
 
 
 def test_the_end_token_ends_a_response_and_nothing_follows_it(loaded, states):
-    written = engine(loaded, max_new_tokens=20).generate(states * 5)
+    written = engine(loaded, max_response_length=20).generate(states * 5)
     assert {rollout.finished for rollout in written} == {True, False}
     for rollout in written:
         assert EOS not in rollout.actions[:-1] and rollout.finished == (rollout.actions[-1] == EOS)
@@ -199,7 +199,7 @@ def test_special_tokens_within_a_response_stay_visible():
      ("", 7, "b c d e f g h", False), ("", 8, "b c d e f g h", True), ("b c d e f", 8, "b c d e f g h", True)],
 )  # fmt: skip
 def test_the_length_limit_counts_the_prefix_but_leaves_one_token_to_write(prefix, limit, response, finished):
-    assert write(chain(WORDS, "a b c d e f g h"), "a", prefix, max_new_tokens=limit) == (response, finished)
+    assert write(chain(WORDS, "a b c d e f g h"), "a", prefix, max_response_length=limit) == (response, finished)
 
 
 @pytest.mark.parametrize(
@@ -296,17 +296,17 @@ def test_temperature_zero_takes_the_likeliest_token_for_sure():
 
 def test_a_sampling_of_the_callers_replaces_the_engines(loaded, states):
     greedy = Sampling(0.0, 1.0, 0, max_new_tokens=3, stop=())
-    expected = engine(loaded, temperature=0.0, max_new_tokens=3).generate(states)
+    expected = engine(loaded, temperature=0.0, max_response_length=3).generate(states)
     assert actions(engine(loaded, seed=9).generate(states, greedy)) == actions(expected)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def answers(dtype: str | None, version: int) -> list[str]:
+def answers(version: int, **changes: str) -> list[str]:
     """What is written before and after the policy learns another answer and its version becomes ``version``."""
     old, new = chain(WORDS, "a b c"), chain(WORDS, "a d e")
-    writer = engine(old, dtype=dtype)
+    writer = engine(old, **changes)
     texts = [writer.generate([start(old.tokenizer, "a")])[0].response]
     old.model.load_state_dict(new.model.state_dict())
     writer._source.version = version
@@ -315,12 +315,12 @@ def answers(dtype: str | None, version: int) -> list[str]:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_copy_is_refreshed_when_the_version_has_moved_and_only_then(dtype):
-    assert answers(dtype, version=0) == ["b c", "b c"]
-    assert answers(dtype, version=1) == ["b c", "d e"]
+    assert answers(0, dtype=dtype) == ["b c", "b c"]
+    assert answers(1, dtype=dtype) == ["b c", "d e"]
 
 
 def test_shared_weights_need_no_refreshing():
-    assert answers(None, version=0) == ["b c", "d e"]
+    assert answers(0) == ["b c", "d e"]
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
@@ -360,7 +360,14 @@ def test_a_rollout_carries_the_version_it_was_written_by():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("temperature", -0.1), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1), ("max_new_tokens", 0), ("batch_size", 0)],
+    [
+        ("temperature", -0.1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+        ("max_response_length", 0),
+        ("batch_size", 0),
+    ],
 )
 def test_an_impossible_setting_is_refused_by_name(loaded, key, value):
     with pytest.raises(ValueError, match=key):

@@ -254,5 +254,5 @@ def test_a_secret_in_the_configuration_is_refused_and_not_repeated(change: dict[
 
 def test_a_place_where_no_reply_can_be_kept_is_told_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"judge\.cache_dir: nothing can be written in"):
+    with pytest.raises(UsageError, match=r"RRL_CACHE: nothing can be written in"):
         judge_of("http://127.0.0.1:9/v1", tmp_path / "file").start()

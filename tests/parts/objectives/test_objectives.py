@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fixtures.training import by_hand, grpo, poison, ppo
+from fixtures.training import adaptive_kl, by_hand, grpo, loss_kl, poison, ppo, reward_kl
+from rrl.parts.objectives.kl import NoKL
 from rrl.types import Batch, PolicyOutput
 
 FILLED = ("rewards", "old_logprobs", "ref_logprobs", "values", "advantages", "returns")
@@ -41,41 +42,34 @@ UNMOVED = ([-1.0, -2.0], [0.5, 1.5], [0.5, 0.5])
 def advantages_of(rewards: list[float], levels: list[int], normalise: str) -> list[float]:
     """Advantages of one-token responses, which without values are their rewards before normalisation."""
     batch = by_hand(["01"] * len(rewards), rewards=[[5.0, r] for r in rewards], level=levels)
-    return ppo(normalise=normalise).assign_credit(batch).advantages[:, 1].tolist()
+    return ppo(advantage_norm=normalise).assign_credit(batch).advantages[:, 1].tolist()
 
 
 # --- PPO: credit ------------------------------------------------------------------------------------------------------
 
 
 def test_divergence_is_paid_for_token_by_token_and_the_outcome_comes_last():
-    batch = ppo(kl_coef=0.1).assign_credit(EPISODE)
+    batch = ppo(kl=reward_kl(0.1)).assign_credit(EPISODE)
     assert_close(batch.rewards, torch.tensor([[0.0, -0.05, 0.1, 1.0, 0.0]]))
 
 
 def test_credit_by_hand_without_discount():
     # deltas: -.05 + .4 - .2 = .15; .1 + .6 - .4 = .3; 1 + 0 - .6 = .4. Then A3 = .4, A2 = .3 + .5 A3, A1 = .15 + .5 A2.
-    batch = ppo(kl_coef=0.1, gamma=1.0, lam=0.5).assign_credit(EPISODE)
+    batch = ppo(kl=reward_kl(0.1), gamma=1.0, gae_lambda=0.5).assign_credit(EPISODE)
     assert_close(batch.advantages, torch.tensor([[0.0, 0.4, 0.5, 0.4, 0.0]]))
     assert_close(batch.returns, torch.tensor([[0.0, 0.6, 0.9, 1.0, 0.0]]))
 
 
 def test_credit_by_hand_with_discount():
     # deltas: -.05 + .2 - .2 = -.05; .1 + .3 - .4 = 0; 1 + 0 - .6 = .4. Then A3 = .4, A2 = .5 A3, A1 = -.05 + .5 A2.
-    batch = ppo(kl_coef=0.1, gamma=0.5, lam=1.0).assign_credit(EPISODE)
+    batch = ppo(kl=reward_kl(0.1), gamma=0.5, gae_lambda=1.0).assign_credit(EPISODE)
     assert_close(batch.advantages, torch.tensor([[0.0, 0.05, 0.2, 0.4, 0.0]]))
     assert_close(batch.returns, torch.tensor([[0.0, 0.25, 0.6, 1.0, 0.0]]))
 
 
 def test_divergence_in_the_loss_is_not_paid_for_as_well():
-    batch = ppo(kl_coef=0.1, kl_in="loss").assign_credit(EPISODE)
+    batch = ppo(kl=loss_kl(0.1, "k2")).assign_credit(EPISODE)
     assert batch.rewards[batch.mask].tolist() == [0.0, 0.0, 1.0]
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("k2", [-0.0125, -0.05, 1.0]), ("k3", [-0.0106531, -0.0718282, 1.0])])
-def test_the_estimator_of_the_divergence_is_the_one_asked_for(kind, expected):
-    # k2: .1 * .5^2 / 2 and .1 * 1^2 / 2. k3: .1 (e^-.5 - 1 + .5) and .1 (e - 1 - 1).
-    batch = ppo(kl_coef=0.1, kl_estimator=kind).assign_credit(EPISODE)
-    assert batch.rewards[batch.mask].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_whitened_advantages_have_mean_zero_and_variance_one():
@@ -94,13 +88,13 @@ def test_advantages_may_stay_as_they_are():
 
 def test_returns_are_not_normalised():
     batch = by_hand(["01"] * 2, rewards=[[0.0, 1.0], [0.0, 3.0]])
-    assert ppo(normalise="batch").assign_credit(batch).returns[:, 1].tolist() == [1.0, 3.0]
+    assert ppo(advantage_norm="batch").assign_credit(batch).returns[:, 1].tolist() == [1.0, 3.0]
 
 
 @pytest.mark.parametrize("normalise", ["batch", "level", "none"])
 @pytest.mark.parametrize("garbage", [1e9, math.inf, math.nan])
 def test_garbage_outside_the_mask_changes_no_credit(normalise, garbage):
-    objective = ppo(kl_coef=0.1, normalise=normalise)
+    objective = ppo(kl=reward_kl(0.1), advantage_norm=normalise)
     clean, dirty = (objective.assign_credit(b) for b in (EPISODE, poison(EPISODE, garbage, FILLED)))
     for name in ("advantages", "returns", "rewards"):
         assert torch.equal(getattr(clean, name), getattr(dirty, name))
@@ -127,37 +121,31 @@ def diverged(*nats: float) -> Batch:
     ],
 )
 def test_the_coefficient_follows_the_divergence(nats, expected):
-    objective = ppo(kl_coef=0.1, kl_target=2.0, kl_horizon=10)
+    objective = ppo(kl=adaptive_kl(0.1, 2.0, 10))
     objective.assign_credit(diverged(*nats))
-    assert objective.state_dict()["kl_coef"] == pytest.approx(expected)
+    assert objective.state_dict()["kl"]["price"] == pytest.approx(expected)
 
 
 def test_a_batch_is_paid_at_the_coefficient_from_before_it():
-    objective = ppo(kl_coef=0.1, kl_target=2.0, kl_horizon=10)
+    objective = ppo(kl=adaptive_kl(0.1, 2.0, 10))
     rewards = [objective.assign_credit(diverged(9.0, 9.0, 9.0, 9.0)).rewards[0, 2].item() for _ in range(2)]
     assert rewards == pytest.approx([-0.9, -0.9 * 1.08])
 
 
-def test_the_adapted_coefficient_weighs_the_loss_too():
-    objective = ppo(kl_coef=0.1, kl_in="loss", kl_target=2.0, kl_horizon=10)
-    objective.assign_credit(diverged(9.0, 9.0, 9.0, 9.0))
-    assert objective.loss(PAIR, output(*UNMOVED))[0].item() == pytest.approx(-2.0 + 0.108 * 0.05)
-
-
-def test_without_a_target_the_coefficient_stays():
-    objective = ppo(kl_coef=0.1, kl_horizon=10)
+def test_without_a_target_the_price_stays():
+    objective = ppo(kl=reward_kl(0.1))
     objective.assign_credit(diverged(9.0, 9.0))
-    assert objective.state_dict() == {"kl_coef": 0.1}
+    assert (objective.state_dict(), objective.kl.price) == ({"kl": {}}, 0.1)
 
 
 def test_garbage_outside_the_mask_does_not_move_the_coefficient():
-    objective = ppo(kl_coef=0.1, kl_target=2.0, kl_horizon=10)
+    objective = ppo(kl=adaptive_kl(0.1, 2.0, 10))
     objective.assign_credit(poison(diverged(2.2, 2.2), math.nan, FILLED))
-    assert objective.state_dict()["kl_coef"] == pytest.approx(0.102)
+    assert objective.state_dict()["kl"]["price"] == pytest.approx(0.102)
 
 
 def test_the_coefficient_is_saved_and_restored():
-    first, second = (ppo(kl_coef=0.1, kl_target=2.0, kl_horizon=10) for _ in range(2))
+    first, second = (ppo(kl=adaptive_kl(0.1, 2.0, 10)) for _ in range(2))
     first.assign_credit(diverged(9.0, 9.0))
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.assign_credit(EPISODE).rewards, second.assign_credit(EPISODE).rewards)
@@ -208,7 +196,7 @@ def test_entropy_lowers_the_loss():
 
 def test_divergence_in_the_loss_raises_it():
     moved = output(*UNMOVED)  # log(pi / ref) is .2 and .4, so that k2 is .02 and .08 with slopes .2 and .4
-    loss, _, metrics = ppo(kl_coef=0.1, kl_in="loss").loss(PAIR.with_(advantages=torch.zeros(1, 3)), moved)
+    loss, _, metrics = ppo(kl=loss_kl(0.1, "k2")).loss(PAIR.with_(advantages=torch.zeros(1, 3)), moved)
     loss.backward()
     assert loss.item() == pytest.approx(0.1 * 0.05)
     assert metrics["actor/kl_loss"] == pytest.approx(0.05)
@@ -216,7 +204,7 @@ def test_divergence_in_the_loss_raises_it():
 
 
 def test_divergence_in_the_reward_is_not_in_the_loss():
-    loss, _, metrics = ppo(kl_coef=0.1, kl_in="reward").loss(PAIR, output(*UNMOVED))
+    loss, _, metrics = ppo(kl=reward_kl(0.1)).loss(PAIR, output(*UNMOVED))
     assert loss.item() == pytest.approx(-2.0) and "actor/kl_loss" not in metrics
 
 
@@ -229,7 +217,7 @@ def test_each_token_counts_by_its_weight():
 
 
 @pytest.mark.parametrize("garbage", [1e9, math.inf, math.nan])
-@pytest.mark.parametrize("objective", [ppo(kl_coef=0.1, kl_in="loss", entropy_coef=0.1), grpo(kl_coef=0.1)])
+@pytest.mark.parametrize("objective", [ppo(kl=loss_kl(0.1, "k2"), entropy_coef=0.1), grpo(kl=loss_kl(0.1, "k3"))])
 def test_garbage_outside_the_mask_changes_neither_loss_nor_gradient(objective, garbage):
     clean, dirty = output(*UNMOVED), output(*UNMOVED)
     for cell in (dirty.logprobs, dirty.entropy, dirty.values):
@@ -268,16 +256,18 @@ def test_grpos_loss_by_hand():
 
 
 def test_grpos_divergence_raises_the_loss():
-    loss, _, metrics = grpo(kl_coef=0.1, kl_estimator="k2").loss(PAIR, output(*UNMOVED))
+    loss, _, metrics = grpo(kl=loss_kl(0.1, "k2")).loss(PAIR, output(*UNMOVED))
     assert loss.item() == pytest.approx(-2.0 + 0.1 * 0.05)
     assert metrics["actor/kl_loss"] == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("make", [lambda: ppo(kl_coef=0.1, kl_in="loss", kl_estimator="k1"),
-                                  lambda: grpo(kl_coef=0.1, kl_estimator="k1")])  # fmt: skip
-def test_an_estimator_without_gradient_is_refused_in_the_loss(make):
-    with pytest.raises(ValueError, match="kl_estimator: 'k1' in the loss has an expected gradient of zero"):
-        make()
+def test_grpo_is_paid_less_where_divergence_costs():
+    # k1 is .5 and -1 at the first two actions of EPISODE: its score is 1 - .1 * .5 + .1 * 1 = 1.05, its sibling's 1.
+    pair = by_hand(["0111", "0111"], rewards=[[0.0, 0.0, 0.0, 1.0]] * 2, group=[0, 0],
+                   old_logprobs=[[0.0, -1.0, -2.0, -1.0], [0.0, -1.0, -1.0, -1.0]],
+                   ref_logprobs=[[0.0, -1.5, -1.0, -1.0], [0.0, -1.0, -1.0, -1.0]])  # fmt: skip
+    advantages = grpo(kl=reward_kl(0.1)).assign_credit(pair).advantages
+    assert_close(advantages[:, 1], torch.tensor([1.0, -1.0]), rtol=1e-4, atol=1e-4)
 
 
 def test_garbage_outside_the_mask_changes_no_relative_score():
@@ -290,19 +280,19 @@ def test_garbage_outside_the_mask_changes_no_relative_score():
 
 @pytest.mark.parametrize("make", [ppo, grpo])
 def test_a_reference_is_needed_only_where_divergence_costs(make):
-    assert [make(kl_coef=coefficient).needs_reference for coefficient in (0.0, 0.1)] == [False, True]
+    costs = (NoKL(), reward_kl(0.1), adaptive_kl(0.1, 2.0, 10), loss_kl(0.1, "k2"))
+    assert [make(kl=kl).needs_reference for kl in costs] == [False, True, True, True]
 
 
 def test_ppo_trains_a_critic_and_grpo_none():
     assert ppo().needs_critic and not grpo().needs_critic
-    assert grpo().state_dict() == {}
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("gamma", 1.1), ("gamma", -0.1), ("lam", 1.1), ("clip_ratio", 0.0), ("cliprange_value", 0.0), ("vf_coef", -1.0),
-     ("importance_cap", 0.0), ("importance_cap", -1.0),
-     ("entropy_coef", -1.0), ("kl_coef", -1.0), ("kl_horizon", -1)],
+    [("gamma", 1.1), ("gamma", -0.1), ("gae_lambda", 1.1), ("clip_ratio", 0.0), ("cliprange_value", 0.0),
+     ("vf_coef", -1.0), ("importance_cap", 0.0), ("importance_cap", -1.0),
+     ("entropy_coef", -1.0)],
 )  # fmt: skip
 def test_ppo_refuses_numbers_out_of_range(name, value):
     with pytest.raises(ValueError, match=f"^{name}: .*{value}"):
@@ -310,17 +300,23 @@ def test_ppo_refuses_numbers_out_of_range(name, value):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"kl_target": 0.0, "kl_coef": 0.1}, {"kl_target": 1.0, "kl_coef": 0.0},
-                {"kl_target": 1.0, "kl_coef": 0.1, "kl_horizon": 0}]
-)  # fmt: skip
-def test_ppo_refuses_a_target_that_cannot_be_followed(changes):
-    with pytest.raises(ValueError, match=r"^kl_target"):
-        ppo(**changes)
+    ("make", "fault"),
+    [
+        (lambda: reward_kl(0.0), "^coef: expected a number > 0, got 0; kl=none lets divergence be free$"),
+        (lambda: loss_kl(0.0, "k3"), "^coef: expected a number > 0, got 0; kl=none lets divergence be free$"),
+        (lambda: reward_kl(-1.0), "^coef: expected a number >= 0, got -1"),
+        (lambda: adaptive_kl(0.1, 0.0, 10), "^target: expected a number > 0, got 0"),
+        (lambda: adaptive_kl(0.1, 1.0, 0), "^horizon: expected at least 1, got 0"),
+    ],
+)
+def test_a_cost_of_divergence_refuses_numbers_out_of_range(make, fault):
+    with pytest.raises(ValueError, match=fault):
+        make()
 
 
 def test_grpo_refuses_all_numbers_out_of_range_at_once():
-    with pytest.raises(ValueError, match=r"^clip_ratio: expected a number > 0, got 0\.0\nkl_coef: .* >= 0, got -0.1$"):
-        grpo(clip_ratio=0.0, kl_coef=-0.1)
+    with pytest.raises(ValueError, match=r"^clip_ratio: expected a number > 0, got 0\.0\nimportance_cap: .* got -0.1$"):
+        grpo(clip_ratio=0.0, importance_cap=-0.1)
 
 
 # --- an engine that differs from the policy ---------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rrl.types import Batch, PolicyOutput, Rollout, State
 
 
 def rltf(**changes: Any) -> RLTF:
-    return RLTF(**{"capacity": 100, "max_reference_length": 50, "seed": 0} | changes)
+    return RLTF(**{"capacity": 100, "max_response_length": 50, "seed": 0} | changes)
 
 
 def wrote(name: str, *actions: int, prefix: tuple[int, ...] = (), reference: tuple[int, ...] = (91, 92, 2)) -> Rollout:
@@ -118,7 +118,7 @@ def test_a_problem_without_a_reference_has_no_supervised_row() -> None:
 
 
 def test_a_long_reference_is_cut() -> None:
-    assert rows(learnt(rltf(max_reference_length=2), *[wrote("a", 6, 2)] * 2))[1][1] == [91, 92]
+    assert rows(learnt(rltf(max_response_length=2), *[wrote("a", 6, 2)] * 2))[1][1] == [91, 92]
 
 
 def test_the_buffer_keeps_the_latest_and_draws_from_all_of_it() -> None:
@@ -167,7 +167,7 @@ def test_it_needs_no_critic_and_no_reference_model() -> None:
     assert (objective.needs_critic, objective.needs_reference, objective.needs) == (False, False, {"references"})
 
 
-@pytest.mark.parametrize("name", ["capacity", "max_reference_length"])
+@pytest.mark.parametrize("name", ["capacity", "max_response_length"])
 def test_it_refuses_numbers_out_of_range(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         rltf(**{name: 0})

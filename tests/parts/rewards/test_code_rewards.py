@@ -281,7 +281,7 @@ def test_one_response_a_problem_is_written_from_the_bare_prompt() -> None:
     reward = rltf(greedy, relative=True)
     rollouts = [written("ab", prefix="a", name="p"), written("a", name="p"), written("a", name="q")]
     reward.observe(rollouts, [feedback(WRONG, r.response) for r in rollouts])
-    assert [[(s.problem.id, s.prefix, s.origin) for s in states] for states in greedy.asked] == [
+    assert [[(s.problem.id, s.prefix, s.replayed_from) for s in states] for states in greedy.asked] == [
         [("p", (), None), ("q", (), None)]
     ]
 

@@ -101,7 +101,7 @@ def names(states: Sequence[State]) -> list[str]:
 
 
 def replays(states: Sequence[State]) -> list[State]:
-    return [state for state in states if state.origin is not None]
+    return [state for state in states if state.replayed_from is not None]
 
 
 # --- ordinary starts --------------------------------------------------------------------------------------------------
@@ -134,8 +134,8 @@ def test_a_level_without_a_weight_is_never_drawn():
     assert {s.problem.level for s in problems(weights={"easy": 1.0}).sample(200, 0.0)} == {"easy"}
 
 
-def test_an_ordinary_start_has_no_prefix_and_no_origin():
-    assert {(s.prefix, s.origin) for s in problems().sample(20, 0.5)} == {((), None)}
+def test_an_ordinary_start_has_no_prefix_and_is_not_replayed():
+    assert {(s.prefix, s.replayed_from) for s in problems().sample(20, 0.5)} == {((), None)}
 
 
 def test_a_weight_for_a_level_that_the_data_has_not_is_an_error_that_names_both():
@@ -260,7 +260,7 @@ def test_a_replayed_start_is_the_problem_with_the_prefix_forced_and_says_where_i
     sampler = retrospective()
     teach(sampler, (wrote(P, 5, 6, 2), 0.0))
     starts = {("hard0@1", P, (5,)), ("hard0@2", P, (5, 6))}
-    assert {(s.origin, s.problem, s.prefix) for s in replays(sampler.sample(40, 0.5))} == starts
+    assert {(s.replayed_from, s.problem, s.prefix) for s in replays(sampler.sample(40, 0.5))} == starts
 
 
 def test_the_redraw_control_has_the_same_schedule_with_every_prefix_emptied():
@@ -268,7 +268,7 @@ def test_the_redraw_control_has_the_same_schedule_with_every_prefix_emptied():
     for sampler in samplers:
         teach(sampler, (wrote(P, 5, 6, 7, 2), 0.0), (wrote(Q, 8, 9, 2), 0.0))
     forced, emptied = (sampler.sample(40, 0.5) for sampler in samplers)
-    assert [(s.problem, s.origin) for s in forced] == [(s.problem, s.origin) for s in emptied]
+    assert [(s.problem, s.replayed_from) for s in forced] == [(s.problem, s.replayed_from) for s in emptied]
     assert all(s.prefix for s in replays(forced)) and not any(s.prefix for s in emptied)
 
 
@@ -292,7 +292,11 @@ def test_states_are_collected_from_failed_responses_or_as_a_control_from_solved_
 @pytest.mark.parametrize("kind", [Retrospective, Redraw, SuccessPrefix])
 def test_no_state_is_collected_from_a_replayed_rollout(kind, score):
     sampler = retrospective(kind=kind)
-    teach(sampler, (wrote(State(P, (5,), origin="gone@1"), 6, 7), score), (wrote(State(P, (), "gone@1"), 6, 7), score))
+    teach(
+        sampler,
+        (wrote(State(P, (5,), replayed_from="gone@1"), 6, 7), score),
+        (wrote(State(P, (), "gone@1"), 6, 7), score),
+    )
     assert held(sampler) == []
 
 
@@ -406,7 +410,7 @@ def test_nothing_is_collected_for_a_mastered_problem():
 def test_success_from_a_remembered_state_does_not_make_its_problem_mastered():
     sampler = retrospective(max_problem_success=0.25)
     teach(sampler, (wrote(P, 5, 6, 2), 0.0))
-    teach(sampler, (wrote(State(P, (5,), origin="hard0@1"), 6, 2), 1.0))
+    teach(sampler, (wrote(State(P, (5,), replayed_from="hard0@1"), 6, 2), 1.0))
     assert len(sampler.buffer) == 2
 
 
@@ -428,7 +432,7 @@ def test_a_reference_is_cut_like_a_response_and_inspected_once():
 
 @pytest.mark.parametrize(
     ("start", "score"),
-    [(State(P), 1.0), (State(EASY[0]), 0.0), (State(P, (5,), origin="gone@1"), 0.0)],
+    [(State(P), 1.0), (State(EASY[0]), 0.0), (State(P, (5,), replayed_from="gone@1"), 0.0)],
     ids=["solved", "no reference", "replayed"],
 )
 def test_a_reference_is_looked_at_only_after_a_failure_from_the_prompt(start, score):
@@ -478,8 +482,8 @@ def test_a_critic_is_needed_by_the_rule(selection, expected):
 
 
 def test_first_solves_counts_problems_solved_from_a_memory_before_any_other_way():
-    sampler, replay = retrospective(), State(P, (5,), origin="gone@1")
-    other = State(Q, (5,), origin="gone@2")
+    sampler, replay = retrospective(), State(P, (5,), replayed_from="gone@1")
+    other = State(Q, (5,), replayed_from="gone@2")
     judged = [(wrote(Q, 2), 1.0), (wrote(other, 2), 1.0), (wrote(replay, 2), 0.0), (wrote(replay, 3), 1.0)]
     assert teach(sampler, *judged, (wrote(replay, 4), 1.0))["replay/first_solves"] == 1.0
     assert teach(sampler, (wrote(replay, 2), 1.0))["replay/first_solves"] == 0.0

@@ -20,14 +20,14 @@ TASKS: dict[type[Embedded], dict[str, Any]] = {
 }
 
 IDENTIFIERS = {
-    Trace: ("trace/train/L3/0", "trace/test/L10/2499"),
-    MiniCode: ("minicode/train/easy3/0", "minicode/test/hard5/2499"),
-    MiniChat: ("minichat/train/helpful1/0", "minichat/test/harmless/2499"),
+    Trace: ("trace/train/L3/0", "trace/test/L10/249"),
+    MiniCode: ("minicode/train/easy3/0", "minicode/test/hard5/249"),
+    MiniChat: ("minichat/train/helpful1/0", "minichat/test/harmless/249"),
 }
 
 
 def task(kind: type[Embedded], **changes: Any) -> Embedded:
-    sizes = {"train_per_level": 30, "test_per_level": 20, "data_seed": 0}
+    sizes = {"train_per_level": 200, "start_seed": 0}
     return kind(**sizes | TASKS[kind] | changes)
 
 
@@ -41,16 +41,16 @@ def test_the_test_set_holds_every_level_and_the_training_set_the_trained_ones(
 ) -> None:
     untrained = {Trace: "L6", MiniCode: "hard3", MiniChat: None}[kind]
     assert Counter(example.level for example in task(kind).examples("test")) == levels
-    trained = {level: 30 for level in levels if level != untrained}
+    trained = {level: 200 for level in levels if level != untrained}
     assert Counter(example.level for example in task(kind).examples("train")) == trained
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_no_question_and_no_identifier_occurs_twice_nor_in_both_splits(kind: type[Embedded]) -> None:
-    crowded = task(kind, train_per_level=2500, test_per_level=2500)
+    crowded = task(kind, train_per_level=2500)
     examples = crowded.examples("train") + crowded.examples("test")
     trained = 3 if kind is MiniChat else 2
-    assert len(examples) == 2500 * (trained + 3)
+    assert len(examples) == 2500 * trained + 250 * 3
     assert (examples[0].id, examples[-1].id) == IDENTIFIERS[kind]
     assert len({example.question for example in examples}) == len(examples) == len({example.id for example in examples})
 
@@ -60,25 +60,25 @@ def test_no_question_and_no_identifier_occurs_twice_nor_in_both_splits(kind: typ
 def test_the_data_seed_fixes_the_examples(kind: type[Embedded], split: str) -> None:
     first = task(kind).examples(split)
     assert task(kind).examples(split) == first
-    assert task(kind, data_seed=1).examples(split) != first
+    assert task(kind, start_seed=1).examples(split) != first
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_both_seeds_fix_the_demonstrations(kind: type[Embedded]) -> None:
     first = task(kind).demonstrations(20, 0)
     assert task(kind).demonstrations(20, 0) == first
-    assert task(kind).demonstrations(20, 1) != first != task(kind, data_seed=1).demonstrations(20, 0)
+    assert task(kind).demonstrations(20, 1) != first != task(kind, start_seed=1).demonstrations(20, 0)
     assert task(kind).demonstrations(30, 0)[:20] == first
 
 
 @pytest.mark.parametrize(
     ("kind", "key", "value"),
-    [(Trace, "train_per_level", 20_001), (MiniCode, "test_per_level", 2_501), (MiniChat, "train_per_level", 0),
+    [(Trace, "train_per_level", 20_001), (MiniCode, "train_per_level", 2_501), (MiniChat, "train_per_level", 0),
      (Trace, "demonstration_weak", 1.5), (MiniCode, "demonstration_weak", -0.1), (MiniCode, "tests", 0),
      (Trace, "demonstration_lengths", (0, 3)), (Trace, "demonstration_lengths", (11,)),
      (MiniCode, "demonstration_lengths", (6,)), (MiniCode, "demonstration_lengths", ()),
-     (MiniChat, "demonstration_quality", 1.5), (MiniChat, "test_per_level", 2_501), (MiniCode, "tests", 62),
-     (Trace, "test_per_level", 0), (Trace, "demonstration_lengths", ())],
+     (MiniChat, "demonstration_quality", 1.5), (MiniCode, "tests", 62),
+     (Trace, "demonstration_lengths", ())],
 )  # fmt: skip
 def test_an_impossible_setting_is_refused_by_name(kind: type[Embedded], key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=key):

@@ -46,8 +46,7 @@ def examples(folder: Path) -> list[Example]:
 def task(path: object = None, *, annotations: bool = False, answer_format: str = "flexible") -> GSM8K:
     return GSM8K(
         path=None if path is None else str(path),
-        hub_id="openai/gsm8k",
-        hub_config="main",
+        hub_id="openai/gsm8k:main",
         calculator_annotations=annotations,
         answer_format=answer_format,  # type: ignore[arg-type]
     )
@@ -389,4 +388,4 @@ def test_text_is_free() -> None:
 def test_the_yaml_states_every_field() -> None:
     stated = yaml.safe_load((Path(__file__).parents[3] / "conf/task/gsm8k.yaml").read_text(encoding="utf-8"))["task"]
     assert stated.pop("_target_") == "rrl.parts.tasks.gsm8k.GSM8K"
-    assert stated.keys() == GSM8K.__dataclass_fields__.keys()
+    assert {*stated, "path"} == GSM8K.__dataclass_fields__.keys()  # the path is data.path

@@ -190,14 +190,14 @@ RUN = {
     "task": "jsonl", "model": "tiny", "algo": "ppo", "warmstart": "none", "run.threads": 1, "task.question": "q",
     "task.answer": "a", "task.match": "number", "task.level": "kind", "data.max_response_length": 6,
     "data.max_prompt_length": 64, "data.level_weights": "null", "policy.head_size": 8, "model.hidden_size": 16,
-    "model.intermediate_size": 32, "model.num_hidden_layers": 1, "trainer.train_batch_size": 8,
+    "model.num_hidden_layers": 1, "trainer.train_batch_size": 8,
     "trainer.ppo_mini_batch_size": 8, "trainer.critic_warmup": 0, "trainer.total_tokens": "null",
     "trainer.total_training_steps": 2, "evaluation.limit": 2, "evaluation.n": 0,
 }  # fmt: skip
 
 
 def test_a_tiny_model_trains_for_two_steps_on_a_file(tmp_path: Path) -> None:
-    places = {"data.path": write(tmp_path / "mine.jsonl", ROWS), "run.dir": tmp_path / "run", "run.cache_dir": tmp_path}
+    places = {"data.path": write(tmp_path / "mine.jsonl", ROWS), "run.dir": tmp_path / "run"}
     train._train([f"{key}={value}" for key, value in {**RUN, **places}.items()])
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert max(row["step"] for row in metrics) == 2

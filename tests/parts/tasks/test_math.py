@@ -607,13 +607,13 @@ def test_settings_that_cannot_be_are_refused_by_key(key: str, told: str) -> None
 def test_the_yaml_states_every_field() -> None:
     stated = yaml.safe_load((HERE.parent / "conf/task/math.yaml").read_text(encoding="utf-8"))["task"]
     assert stated.pop("_target_") == "rrl.parts.tasks.math.MATH"
-    assert stated.keys() == MATH.__dataclass_fields__.keys()
+    assert {*stated, "path"} == MATH.__dataclass_fields__.keys()  # the path is data.path
     assert stated["judge"].keys() - {"_target_"} == {f.name for f in fields(MathVerifier) if f.init}
 
 
 def test_the_documented_defaults_are_those_of_the_yaml() -> None:
     stated = yaml.safe_load((HERE.parent / "conf/task/math.yaml").read_text(encoding="utf-8"))["task"]
-    leaves = {f"task.{key}": value for key, value in stated.items()} | {"task.path": None}
+    leaves = {f"task.{key}": value for key, value in stated.items()}
     leaves |= {f"task.judge.{key}": value for key, value in leaves.pop("task.judge").items()}
     text = (HERE.parent / "docs" / "math.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| `(task\.[\w.]+)` \|.*\| `([^`]+)` \|$", text, re.MULTILINE)
@@ -625,7 +625,7 @@ def test_the_documented_defaults_are_those_of_the_yaml() -> None:
 
 RUN = {
     "task": "math", "algo": "rrl", "model": "tiny", "run.test_freq": "null", "run.rollout_freq": 1,
-    "model.hidden_size": 16, "model.intermediate_size": 32, "model.num_hidden_layers": 1,
+    "model.hidden_size": 16, "model.num_hidden_layers": 1,
     "warmstart.steps": 1, "warmstart.batch_size": 4,
     "data.max_prompt_length": 160, "data.max_response_length": 40, "data.level_weights": "{Level 4: 1, Level 5: 2}",
     "trainer.train_batch_size": 6, "trainer.ppo_mini_batch_size": 6, "trainer.critic_warmup": 0,
@@ -638,7 +638,7 @@ def test_a_step_of_replay_on_real_problems(folder: Path, tmp_path: Path) -> None
     for split in ("train", "test"):  # every 25th problem: all levels and subjects
         rows = gzip.decompress((folder / f"{split}.jsonl.gz").read_bytes()).decode().split("\n")[::25]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    places = {"data.path": tmp_path, "run.dir": tmp_path / "run", "run.cache_dir": tmp_path / "cache"}
+    places = {"data.path": tmp_path, "run.dir": tmp_path / "run"}
     train._train([f"{key}={value}" for key, value in {**RUN, **places}.items()])
     step = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert sum(step[f"verdict/{v.value}"] for v in Verdict) == pytest.approx(1.0)

@@ -27,7 +27,7 @@ HARM = Example(
 
 
 def task(**changes: Any) -> MiniChat:
-    shape = {"train_per_level": 40, "test_per_level": 20, "demonstration_quality": 0.7, "data_seed": 0}
+    shape = {"train_per_level": 200, "demonstration_quality": 0.7, "start_seed": 0}
     return MiniChat(**shape | changes)
 
 
@@ -135,7 +135,7 @@ def test_every_reference_is_right_and_leaves_room_in_the_limits() -> None:
 
 
 def test_every_level_is_in_both_splits_with_its_subset() -> None:
-    for split, count in (("train", 40), ("test", 20)):
+    for split, count in (("train", 200), ("test", 20)):
         levels = Counter((example.level, example.strata["subset"]) for example in task().examples(split))
         assert levels == {
             ("helpful1", "helpful"): count,

@@ -31,8 +31,8 @@ def judge() -> Iterator[ProgramVerifier]:
 
 def task(judge: ProgramVerifier = UNUSED, **changes: Any) -> MiniCode:
     shape = {
-        "train_per_level": 30, "test_per_level": 20, "tests": 3, "demonstration_lengths": (1, 3, 5),
-        "demonstration_weak": 0.25, "data_seed": 0, "judge": judge,
+        "train_per_level": 200, "tests": 3, "demonstration_lengths": (1, 3, 5),
+        "demonstration_weak": 0.25, "start_seed": 0, "judge": judge,
     }  # fmt: skip
     return MiniCode(**shape | changes)
 

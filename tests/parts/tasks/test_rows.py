@@ -227,7 +227,7 @@ def test_hub_rows_are_checked_like_local_ones(hub_copy: Path) -> None:
     assert caught.value.faults == (
         f"{place}, row 0: field 'level' is missing, expected a string; there are ['question', 'answer']",
         f"{place}, row 1: field 'level' is missing, expected a string; there are ['question', 'answer']",
-        "remedy: check hub_id and hub_config, or give data.path",
+        "remedy: check task.hub_id, or give data.path",
     )
 
 

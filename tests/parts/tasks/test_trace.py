@@ -15,8 +15,8 @@ ANSWER = Example("trace/train/L3/0", "L3", "7 add3 sub2 mul5 . . . . . . . =", "
 
 def task(**changes: Any) -> Trace:
     settings = {
-        "train_per_level": 50, "test_per_level": 30, "demonstration_lengths": (1, 3, 10), "demonstration_weak": 0.25,
-        "data_seed": 0,
+        "train_per_level": 300, "demonstration_lengths": (1, 3, 10), "demonstration_weak": 0.25,
+        "start_seed": 0,
     }  # fmt: skip
     return Trace(**settings | changes)
 

@@ -1,10 +1,9 @@
 """The reference engine: batched sampling with a transformers model, from prompt plus prefix."""
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,59 +15,45 @@ from rrl.parts.engines.decoding import Decoding
 from rrl.processes.distributed import spread
 from rrl.ranges import at_least_one, between, check_ranges
 from rrl.records.pulse import beat
-from rrl.training.networks import in_precision
 from rrl.types import Rollout, Sampling, State
 
 
 @dataclass(kw_only=True)
 class HFEngine(RolloutEngine):
-    """Writes with the policy's own model, or with a copy of it in another precision.
+    """Writes with the policy's own model.
 
-    ``temperature``, ``top_k`` (0: off) and ``top_p`` (1: off) shape the distribution; ``max_new_tokens`` limits a
-    whole response, replayed prefix included; ``stop`` are texts that end a response; ``batch_size`` is the number
-    of rows written together, which are sorted by length. ``dtype`` null shares the policy's weights; another one keeps
-    a copy that is refreshed whenever the policy's version has moved.
+    ``temperature`` shapes the distribution; ``max_response_length`` limits a whole response in tokens, replayed prefix
+    included; ``stop`` are texts that end a response; ``batch_size`` is the number
+    of rows written together, which are sorted by length.
 
     Every row draws from a uniform number of its own per position, so that neither batching nor the end of other
     rows changes what it writes (beyond rounding).
     """
 
     temperature: float
-    top_p: float
-    top_k: int
-    max_new_tokens: int
+    max_response_length: int
     stop: tuple[str, ...]
     batch_size: int
-    dtype: Literal["float32", "bfloat16"] | None
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
-    _copy: Any = field(init=False, default=None)
-    _copied_version: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
         check_ranges(
             self,
             between(0, 100, "temperature"),
-            between(1e-9, 1, "top_p"),
-            between(0, 10**9, "top_k"),
-            at_least_one("max_new_tokens", "batch_size"),
+            at_least_one("max_response_length", "batch_size"),
         )
         if "" in self.stop:
             raise ValueError(f"stop: an empty text ends every response at once; expected texts, got {list(self.stop)}")
 
-    def cautions(self) -> list[str]:
-        """Sampling that is none."""
-        return ["top_k: 1 draws the likeliest token alone, so that nothing is explored"] if self.top_k == 1 else []
-
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""
         self._source, self._tokenizer = source, tokenizer
-        self._copy, self._copied_version = None, -1
         self._generator.manual_seed(seed)
 
     @property
     def sampling(self) -> Sampling:
         """The sampling of training rollouts."""
-        return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.stop)
+        return Sampling(self.temperature, top_p=1.0, top_k=0, max_new_tokens=self.max_response_length, stop=self.stop)
 
     def generate(
         self,
@@ -117,16 +102,9 @@ class HFEngine(RolloutEngine):
             rollouts += batch
         return rollouts
 
-    @contextmanager
-    def _model(self) -> Iterator[Any]:
-        with self._source.generation_model() as live:
-            if self.dtype is None:
-                yield live
-                return
-            if self._copied_version != self._source.version:
-                self._copy = in_precision(copy.deepcopy(live), self.dtype).eval()
-                self._copied_version = self._source.version
-            yield self._copy
+    def _model(self) -> AbstractContextManager[Any]:
+        """What it writes with, for the length of the context."""
+        return self._source.generation_model()
 
 
 class _Writer:

@@ -39,7 +39,7 @@ class Hint(Guidance):
         if problem.id not in self._hinted:
             self._hinted[problem.id] = self._with_hint(problem)
         hinted = self._hinted[problem.id]
-        return None if hinted is None else State(hinted, (), f"gsi/{self.name}")
+        return None if hinted is None else State(hinted, (), help=self.name)
 
     def _with_hint(self, problem: Problem) -> Problem | None:
         example = problem.example

@@ -38,7 +38,7 @@ class StateReset(Guidance):
         if not stages:
             return None
         name, length = stages[attempt % len(stages)]
-        return State(problem, problem.reference[:length], f"gsi/{name}")
+        return State(problem, problem.reference[:length], help=name)
 
     def _stages(self, reference: Sequence[int]) -> list[tuple[str, int]]:
         """The name and length of each prefix, in the order of tries; none is the whole reference but its end token."""

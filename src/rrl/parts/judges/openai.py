@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,11 +22,13 @@ from rrl.parts.judges.replies import Reply, ReplyCache
 from rrl.parts.judges.wording import check_template, fill, read_verdict
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, refuse
 from rrl.records.fingerprints import fingerprint
-from rrl.records.run_directory import writable
+from rrl.records.run_directory import cache
 from rrl.types import Comparison, Judgement, Preference, Show
 
 log = logging.getLogger(__name__)
 Body = dict[str, Any]
+REPLIES = "judgements"
+"""The kind of cache that replies are kept in."""
 
 
 @dataclass(kw_only=True)
@@ -43,7 +44,7 @@ class OpenAIJudge(Judge):
     for ``backoff`` and ``longest_wait`` (seconds); ``seed`` fixes the jitter. After that the comparison is an error;
     ``stop_after`` errors in a row end the judging (null: none do).
 
-    Replies are kept below ``cache_dir`` by the content of the request. ``price_prompt`` and ``price_completion`` are
+    Replies are kept in the cache folder by the content of the request. ``price_prompt`` and ``price_completion`` are
     of a million tokens (null: tokens are counted alone).
     """
 
@@ -63,7 +64,6 @@ class OpenAIJudge(Judge):
     stop_after: int | None
     price_prompt: float | None
     price_completion: float | None
-    cache_dir: str
     seed: int
     _ledger: Ledger = field(init=False)
 
@@ -95,8 +95,7 @@ class OpenAIJudge(Judge):
 
     def start(self) -> None:
         """The key can be sent, replies can be kept, and somebody answers; where some are kept, nobody has to."""
-        folder = self._folder()
-        writable(folder, "judge.cache_dir")
+        folder = cache(REPLIES)
         with self._workers() as (_, endpoint):
             try:
                 endpoint.greet()
@@ -161,12 +160,12 @@ class OpenAIJudge(Judge):
 
     def _reply(self, endpoint: Endpoint, body: Body) -> tuple[Reply, bool]:
         """The reply, and whether it was kept from before. Raises what ``Endpoint.ask`` does."""
-        cache = ReplyCache(self._folder())
-        kept = cache.find(self.base_url, body)
+        replies = ReplyCache(cache(REPLIES))
+        kept = replies.find(self.base_url, body)
         if kept is not None and kept.text.strip():  # an empty one is a mishap of the moment
             return kept, True
         reply = endpoint.ask(body)
-        cache.keep(self.base_url, body, reply)
+        replies.keep(self.base_url, body, reply)
         return reply, False
 
     def _judgement(self, done: Future[tuple[Reply, bool]]) -> Judgement:
@@ -196,6 +195,3 @@ class OpenAIJudge(Judge):
                 "key; set it anew"
             )
         return Address(base_url=self.base_url.rstrip("/"), key=key or None, key_name=self.api_key_env)
-
-    def _folder(self) -> Path:
-        return Path(self.cache_dir).expanduser() / "judgements"

@@ -35,12 +35,12 @@ class RLTF(Objective):
 
     The buffer holds the latest ``capacity`` rollouts. A step on n rollouts puts them in and then learns from n rows:
     one half are samples drawn from the buffer, whose advantages are what their tokens were paid when they were written;
-    the other half are the references of the same problems, cut to ``max_reference_length`` tokens, with advantage 1.
+    the other half are the references of the same problems, cut to ``max_response_length`` tokens, with advantage 1.
     ``seed`` is that of the drawing.
     """
 
     capacity: int
-    max_reference_length: int
+    max_response_length: int
     seed: int
     _samples: list[Sample] = field(init=False, default_factory=list)
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
@@ -48,7 +48,7 @@ class RLTF(Objective):
     needs = frozenset({"references"})
 
     def __post_init__(self) -> None:
-        check_ranges(self, at_least_one("capacity", "max_reference_length"))
+        check_ranges(self, at_least_one("capacity", "max_response_length"))
         self._generator.manual_seed(self.seed)
 
     def assign_credit(self, batch: Batch) -> Batch:
@@ -62,7 +62,7 @@ class RLTF(Objective):
         self._samples = [*self._samples, *fresh][-self.capacity :]
         drawn = self._draw((len(batch) + 1) // 2)
         taught = [sample for sample in drawn if sample.reference][: len(batch) - len(drawn)]
-        references = [s.reference[: self.max_reference_length] for s in taught]
+        references = [s.reference[: self.max_response_length] for s in taught]
         rows = [Row((*s.prompt, *s.prefix), s.actions, s.pay, (s.problem, s.prefix), s.level) for s in drawn]
         rows += [
             Row(s.prompt, reference, [1.0] * len(reference), s.problem, s.level)

@@ -102,7 +102,7 @@ class Retrospective(StateSampler):
         self._progress, self._step = state["progress"], state["step"]
 
     def _state(self, stored: StoredState) -> State:
-        return State(self._problems[stored.problem_id], stored.prefix, origin=stored.key)
+        return State(self._problems[stored.problem_id], stored.prefix, replayed_from=stored.key)
 
     def _collects(self, judged: Feedback) -> bool:
         """Whether states are collected from a response that was judged so."""
@@ -113,8 +113,8 @@ class Retrospective(StateSampler):
         first_solves = 0
         for rollout, judged in zip(rollouts, feedback, strict=True):
             problem_id, solved = rollout.state.problem.id, judged.solved
-            if rollout.state.origin is not None:
-                self.buffer.record(rollout.state.origin, solved)
+            if rollout.state.replayed_from is not None:
+                self.buffer.record(rollout.state.replayed_from, solved)
                 first_solves += solved and problem_id not in self._solved
             else:
                 past = self._success.get(problem_id, 0.0)

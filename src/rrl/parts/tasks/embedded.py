@@ -18,21 +18,21 @@ SPLITS = ("train", "test")
 class Embedded(Task):
     """Examples made by ``draw`` and demonstrations made by ``demonstrate``, each from a generator of its own.
 
-    ``train_per_level`` and ``test_per_level`` count examples, at most ``most``; no test question is in the training
-    set, and ``levels`` that are not ``trained`` are only in the test set. ``data_seed`` fixes it all.
+    ``train_per_level`` counts examples, at most ``most``; ``held_out`` times as many are held out. No test question is
+    in the training set, and ``levels`` that are not ``trained`` are only in the test set. ``start_seed`` fixes it all.
     """
 
     train_per_level: int
-    test_per_level: int
-    data_seed: int
+    start_seed: int
 
     name: ClassVar[str]
     levels: ClassVar[Sequence[str]]
     trained: ClassVar[Sequence[str]]
     most: ClassVar[int]
+    held_out: ClassVar[float] = 0.1
 
     def __post_init__(self) -> None:
-        check_ranges(self, between(1, self.most, "train_per_level", "test_per_level"))
+        check_ranges(self, between(1, self.most, "train_per_level"))
 
     @abstractmethod
     def draw(self, rng: random.Random, level: str, id: str) -> Example:
@@ -51,15 +51,19 @@ class Embedded(Task):
         if split == "train":
             return train
         taken = {example.question for example in train}
-        return [e for level in self.levels for e in self._drawn(level, split, self.test_per_level, taken)]
+        return [
+            e
+            for level in self.levels
+            for e in self._drawn(level, split, max(1, round(self.train_per_level * self.held_out)), taken)
+        ]
 
     def demonstrations(self, count: int, seed: int) -> list[Example]:
         """``count`` examples of the stream; a longer one begins like a shorter one."""
-        rng = random.Random(f"{self.name}/demonstrations/{self.data_seed}/{seed}")
+        rng = random.Random(f"{self.name}/demonstrations/{self.start_seed}/{seed}")
         return [self.demonstrate(rng, f"{self.name}/demonstration/{number}") for number in range(count)]
 
     def _drawn(self, level: str, split: str, count: int, taken: set[str]) -> list[Example]:
-        rng = random.Random(f"{self.name}/{level}/{split}/{self.data_seed}")
+        rng = random.Random(f"{self.name}/{level}/{split}/{self.start_seed}")
         seen, examples = set(taken), list[Example]()
         while len(examples) < count:
             example = self.draw(rng, level, f"{self.name}/{split}/{level}/{len(examples)}")

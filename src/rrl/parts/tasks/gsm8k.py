@@ -19,8 +19,9 @@ from rrl.verifiers.final_numbers import NumberFormat, read_answer, read_number
 class GSM8K(Task):
     """The data set and its verifier.
 
-    ``path`` is a folder with ``train.jsonl`` and ``test.jsonl`` (or ``.jsonl.gz``); None loads ``hub_id`` with
-    ``hub_config`` from the hub. ``calculator_annotations`` keeps ``<<...>>`` in the references. ``answer_format``
+    ``path`` is a folder with ``train.jsonl`` and ``test.jsonl`` (or ``.jsonl.gz``); None loads ``hub_id``, a name
+    and its configuration as in ``openai/gsm8k:main``, from the hub. ``calculator_annotations`` keeps ``<<...>>`` in
+    the references. ``answer_format``
     says where a response may state its answer, see ``final_numbers.read_answer``.
 
     An example's level is its number of solution steps: ``steps1-2``, ``steps3-4`` or ``steps5+``. Steps are
@@ -29,7 +30,6 @@ class GSM8K(Task):
 
     path: str | None
     hub_id: str
-    hub_config: str | None
     calculator_annotations: bool
     answer_format: NumberFormat
 
@@ -41,9 +41,9 @@ class GSM8K(Task):
 
     def examples(self, split: str) -> list[Example]:
         """Every problem of ``train`` (7,473 in the official data) or ``test`` (1,319), in the data set's order."""
-        rows = load_split(
-            self.path, hub_id=self.hub_id, hub_config=self.hub_config, split=split, fields=("question", "answer")
-        )
+        name, _, config = self.hub_id.partition(":")
+        fields = ("question", "answer")
+        rows = load_split(self.path, hub_id=name, hub_config=config or None, split=split, fields=fields)
         faults = [
             f"{split}, row {index}: field 'answer' ends in {row['answer'][-40:]!r}, expected '#### <number>'"
             for index, row in enumerate(rows)

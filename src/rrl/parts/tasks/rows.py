@@ -243,5 +243,5 @@ def _hub_rows(source: str, arguments: dict[str, Any], split: str, fields: Sequen
             f"remedy: give data.path=<folder that holds {split}.jsonl or {split}.jsonl.gz> to read local files",
         ) from error
     faults = [f"{origin}, row {i}: {fault}" for i, row in enumerate(rows) for fault in _row_faults(row, fields)]
-    refuse(faults or ([] if rows else [f"{origin}: empty"]), "check hub_id and hub_config, or give data.path")
+    refuse(faults or ([] if rows else [f"{origin}: empty"]), "check task.hub_id, or give data.path")
     return rows

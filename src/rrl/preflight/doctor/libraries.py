@@ -18,7 +18,7 @@ MODULES = {"hydra-core": "hydra"}
 """Modules with another name than their package."""
 NEEDED = ("transformers", "hydra-core", "omegaconf", "tqdm", "matplotlib", "datasets")
 BY_CHOICE = {
-    "peft": ("policy.lora", "rrl[lora]"),
+    "peft": ("lora=default", "rrl[lora]"),
     "tensorboard": ("logger=tensorboard", "rrl[tensorboard]"),
     "hydra-joblib-launcher": ("a sweep of several runs at a time", "rrl[sweep]"),
     "hydra-submitit-launcher": ("a sweep on a SLURM cluster", "rrl[sweep]"),

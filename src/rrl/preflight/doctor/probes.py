@@ -90,8 +90,8 @@ def zero() -> dict[str, Any]:
     """One optimiser step of a tiny policy at each ZeRO stage: the error of the stage, or None."""
     from rrl.training.models import TinyLlama
 
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = TinyLlama(**sizes, max_position_embeddings=64, initializer_range=0.1, init_seed=0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1}
+    model = TinyLlama(**sizes, max_prompt_length=32, max_response_length=32, start_seed=0)
     found: dict[str, Any] = {}
     for stage in range(4):
         try:
@@ -109,8 +109,8 @@ def _step(model: Any, stage: Any) -> None:
     from rrl.types import Example, Problem, State
 
     settings = PolicySettings(
-        critic="none", trunk_gradient=0.0, head_size=0, actor_lr=1e-3, critic_lr=0.0, adam_betas=(0.9, 0.99),
-        adam_epsilon=1e-8, weight_decay=0.0, lr_schedule="constant", lr_warmup_steps=0, grad_clip=1.0,
+        critic=None, head_size=0, actor_lr=1e-3, critic_lr=0.0, adam_betas=(0.9, 0.99),
+        weight_decay=0.0, lr_schedule="constant", lr_warmup_steps=0, grad_clip=1.0,
         micro_batch_size=1, zero_stage=stage, dtype="float32", gradient_checkpointing=False, lora=None,
     )  # fmt: skip
     loaded = model.load(("a", "b"))

@@ -14,6 +14,7 @@ from rrl.processes.environment import PROBE
 from rrl.processes.launch import runner
 from rrl.processes.machine import in_words
 from rrl.records.files import nearest_there
+from rrl.records.run_directory import CACHE, cache_folder
 
 LITTLE = 5 * 2**30
 """Bytes of free disk space below which there is a warning."""
@@ -70,8 +71,7 @@ def sandbox() -> list[Finding]:
 
 def disk() -> list[Finding]:
     """The folders of runs and warm starts."""
-    cache = Path(os.environ.get("RRL_CACHE", "~/.cache/rrl")).expanduser()
-    return [_disk_space("runs", Path("runs"), "run.dir"), _disk_space("cache", cache, "run.cache_dir")]
+    return [_disk_space("runs", Path("runs"), "run.dir"), _disk_space("cache", cache_folder(), CACHE)]
 
 
 def _disk_space(what: str, folder: Path, key: str) -> Finding:
