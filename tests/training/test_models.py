@@ -328,7 +328,8 @@ def test_a_damaged_folder_is_refused_with_the_reason(
 
 def test_weights_that_are_missing_are_not_made_up(saved: Path, tmp_path: Path) -> None:
     told = refusal(changed(saved, tmp_path / "x", "config.json", num_hidden_layers=2))
-    assert "(9 weights are missing, such as model.layers.1.input_layernorm.weight)" in told
+    assert "(9 weights are missing, such as model.layers.1.input_layernorm.weight); expected a folder with" in told
+    assert told.count("model.path: ") == 1
 
 
 def test_weights_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
