@@ -19,7 +19,6 @@ from rrl.config.check import load
 from rrl.parts.tasks.apps import APPS
 from rrl.parts.tasks.coding import Item
 from rrl.sandbox.runs import Job
-from rrl.verifiers.program_verifier import PRELUDE
 
 Draw = Callable[[random.Random], Any]
 
@@ -133,7 +132,7 @@ def _compare(task: APPS, item: Item, operator: str, new: str, draw: Draw) -> tup
     ]
     rng = random.Random(0)
     inputs = tuple(draw(rng) for _ in range(INPUTS))
-    jobs = [Job(PRELUDE + source, item.suite.function, inputs) for source in found[0]]
+    jobs = [Job(source, item.suite.function, inputs) for source in found[0]]
     begun = [task.judge.sandbox.submit(job) for job in jobs]
     ours, theirs = [[future.result() for future in futures] for futures in begun]
     differ = [

@@ -11,6 +11,7 @@ import importlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -140,7 +141,8 @@ def main(arguments: Sequence[str], root: Path = ROOT, table: Path = TABLE, loade
     mutants = [mutant for mutant in read(table) if chosen.text in f"{mutant}"]
     for name in loaded:
         importlib.import_module(name)
-    with tempfile.TemporaryDirectory(prefix="rrl-mutants.") as place:
+    place = tempfile.mkdtemp(prefix="rrl-mutants.")
+    try:
         copies = [copied(root, Path(place, str(number))) for number in range(chosen.jobs)]
         tests = list(dict.fromkeys(mutant.test for mutant in mutants if not mutant.faults(root)))
         if words := failing(tests, copies):
@@ -148,6 +150,8 @@ def main(arguments: Sequence[str], root: Path = ROOT, table: Path = TABLE, loade
             return 1
         print(f"{len(tests)} tests pass without a mutant, after {time.monotonic() - begun:.0f} s", flush=True)
         found = tried(mutants, root, copies)
+    finally:
+        subprocess.run(["rm", "-rf", place], check=False)  # a mutant may leave folders too deep for Python's own
     counts = ", ".join(f"{found[name]} {name}" for name in ("killed", "survived", "error"))
     print(f"{len(mutants)} mutants: {counts}, in {time.monotonic() - begun:.0f} s")
     return int(found["killed"] < len(mutants))

@@ -1,6 +1,7 @@
 """Comparisons over seeds: what is paired with what, at which budget, and how wide the intervals are."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from rrl.cli.report import _budgets, _parse_arguments
 from rrl.errors import ConfigError, DataError
 from rrl.records.status import write_state
 from rrl.study.arms import find_arms
-from rrl.study.comparison import Measure, as_markdown, at, compare_arms, marks, summary, t975, token_count, tokens_to
+from rrl.study.comparison import Measure, as_markdown, at, compare_arms, marks, summary, token_count, tokens_to
 
 LEVEL = Measure("accuracy", "greedy", "L")
 
@@ -73,7 +74,8 @@ def test_the_budget_to_reach_a_height():
 @pytest.mark.parametrize(("freedom", "expected"), [(1, 12.706), (2, 4.303), (10, 2.228), (11, 2.201), (30, 2.042)])
 def test_intervals_are_students(freedom, expected):
     """Expected values are those of any table of the 97.5 % quantile."""
-    assert t975(freedom) == pytest.approx(expected, abs=0.003)
+    found = summary([float(value) for value in range(freedom + 1)])
+    assert found["half95"] * math.sqrt(freedom + 1) / found["sd"] == pytest.approx(expected, abs=5e-4)
 
 
 def test_a_summary_by_hand():

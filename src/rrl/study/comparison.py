@@ -13,9 +13,6 @@ from rrl.errors import DataError, nearest
 from rrl.records.files import modes, whole_rows
 from rrl.records.plots import Point
 
-T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Student's t, 97.5 % quantile, for 1 to 10 degrees of freedom (any statistics table)."""
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -148,21 +145,12 @@ def tokens_to(curve: Sequence[tuple[int, float]], height: float) -> int | None:
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation (n-1) and half the 95 % interval (Student's t); None for a single value."""
+    from scipy.stats import t
+
     n = len(values)
     deviation = stdev(values) if n > 1 else None
-    half = None if deviation is None else t975(n - 1) * deviation / math.sqrt(n)
+    half = None if deviation is None else float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     return {"mean": fmean(values), "sd": deviation, "half95": half, "values": list(values)}
-
-
-def t975(freedom: int) -> float:
-    """Student's t, 97.5 % quantile; beyond the table by its expansion around the normal quantile z.
-
-    t = z + (z^3 + z) / 4v + (5 z^5 + 16 z^3 + 3 z) / 96 v^2 (Abramowitz and Stegun, 26.7.5, its first terms).
-    """
-    if freedom <= len(T975):
-        return T975[freedom - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
