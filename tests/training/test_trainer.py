@@ -3,9 +3,8 @@
 import copy
 import math
 import random
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Any
 
@@ -13,13 +12,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fixtures.trainer import history, noting, same
 from fixtures.training import (
-    PAD,
-    ROLLOUTS,
     TASK,
     EvenTokens,
-    Failing,
-    adaptive_kl,
     apart,
     by_hand,
     critic_of,
@@ -36,79 +32,16 @@ from fixtures.training import (
     reward_kl,
     shake,
     tiny,
-    trainer_settings,
-    weights,
 )
 from rrl.collate import micro_batches
 from rrl.errors import DivergenceError
-from rrl.interfaces import Reward
 from rrl.parts.engines.hf import HFEngine
-from rrl.parts.objectives.ppo import PPO
 from rrl.parts.samplers.problems import Problems
 from rrl.training.loop import weigh
-from rrl.training.metrics import batch_metrics, exploration_metrics, rollout_metrics
 from rrl.training.trainer import Trainer
-from rrl.types import Batch, Feedback, Rollout, State, Verdict
+from rrl.types import State
 
 AGGREGATES = pytest.mark.parametrize("aggregate", ["token", "sequence"])
-
-
-@dataclass(kw_only=True)
-class Watching(Problems):
-    """Ordinary starts that remember what they were shown."""
-
-    level_weights: dict[str, float] | None = None
-    seen: list[tuple[list[Rollout], list[Feedback], Batch]] = field(default_factory=list)
-
-    def observe(self, rollouts, feedback, batch):
-        self.seen.append((list(rollouts), list(feedback), batch))
-        return {}
-
-
-@dataclass(kw_only=True)
-class Noting(PPO):
-    """PPO that remembers the batches it took a loss of."""
-
-    batches: list[Batch] = field(default_factory=list)
-
-    def loss(self, batch, output):
-        self.batches.append(batch)
-        return super().loss(batch, output)
-
-
-@dataclass(frozen=True)
-class Poisoned(Reward):
-    """Pays so much on the rollouts of one problem that sums of it are no numbers any more."""
-
-    problem: str
-
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
-        pay = EvenTokens()(rollout, feedback)
-        return [3e38] * len(pay) if rollout.state.problem.id == self.problem else pay
-
-
-def noting(**changes: Any) -> Noting:
-    """PPO as in the other tests, remembering."""
-    plain = ppo(**changes)
-    return Noting(**{name: getattr(plain, name) for name in PPO.__dataclass_fields__ if name != "_kl_coef"})
-
-
-def history(trainer: Trainer, steps: int = 3, between: Any = lambda: None) -> list[Any]:
-    """Metrics and rollouts of some steps, with ``between`` done after each, and the weights at the end."""
-    told = []
-    for _ in range(steps):
-        told.append((trainer.step(), trainer.last_rollouts))
-        between()
-    return [*told, weights(trainer.policy)]
-
-
-def same(first: list[Any], second: list[Any]) -> bool:
-    """Whether two histories agree in every bit, as far as both have a metric."""
-    for (metrics, rollouts), (others, other_rollouts) in zip(first[:-1], second[:-1], strict=True):
-        shared = metrics.keys() & others.keys()
-        if rollouts != other_rollouts or any(metrics[name] != others[name] for name in shared):
-            return False
-    return not apart(first[-1], second[-1])
 
 
 # --- one step, written out by hand ------------------------------------------------------------------------------------
@@ -365,256 +298,3 @@ def test_the_trainer_weighs_each_mini_batch_by_its_own_tokens(aggregate):
     make_trainer(objective=objective, loss_agg_mode=aggregate, policy={"micro_batch_size": 4}).step()
     for batch in objective.batches:
         assert torch.equal(batch.weight, weigh(batch, aggregate).weight)
-
-
-# --- passes over the batch --------------------------------------------------------------------------------------------
-
-
-def test_every_epoch_sees_every_rollout_once_in_an_order_of_its_own():
-    objective, sampler = noting(), Watching()
-    trainer = make_trainer(objective=objective, sampler=sampler, ppo_epochs=3)
-    trainer.step()
-    rows = [tuple(row[row != PAD].tolist()) for batch in objective.batches for row in batch.tokens]
-    written = Counter((*r.state.problem.prompt, *r.tokens) for r in sampler.seen[0][0])
-    epochs = [rows[i : i + 8] for i in (0, 8, 16)]
-    assert [Counter(epoch) for epoch in epochs] == [written] * 3
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert trainer.policy.version == 6
-
-
-def test_metrics_of_the_update_are_means_over_mini_batches():
-    objective = noting(entropy_coef=0.01)
-    metrics = make_trainer(objective=objective, policy={"actor_lr": 0.0, "critic_lr": 0.0}, ppo_epochs=1).step()
-    policy = make_trainer(objective=ppo()).policy
-    means = [float((policy(b).entropy * b.weight).sum().detach()) for b in objective.batches]
-    assert metrics["actor/entropy"] == pytest.approx(sum(means) / 2, rel=1e-4) and len(means) == 2
-    assert metrics["actor/lr"] == 0.0 < metrics["actor/grad_norm"]
-
-
-def test_states_are_observed_before_the_policy_moves():
-    sampler = Watching()
-    trainer = make_trainer(sampler=sampler)
-    trainer.step()
-    rollouts, _, batch = sampler.seen[0]
-    assert len(rollouts) == len(batch) == 8
-    assert {r.version for r in rollouts} == {0} and trainer.policy.version == 4
-    assert batch.advantages.any() and not batch.values.any()  # credited, by a critic that has not learnt yet
-
-
-def test_siblings_stand_together_and_make_a_group():
-    sampler = Watching()
-    make_trainer(sampler=sampler, train_batch_size=4, n=3, ppo_mini_batch_size=6).step()
-    assert sampler.seen[0][2].group.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-
-
-@pytest.mark.parametrize("critic", ["own", "shared"])
-def test_only_the_critic_learns_in_the_first_steps(critic):
-    trainer, moved = make_trainer(critic_warmup=2, policy={"critic": critic}), []
-    for _ in range(3):
-        before = weights(trainer.policy)
-        trainer.step()
-        moved.append(apart(before, weights(trainer.policy)))
-    assert ["0.model.lm_head.weight" in names for names in moved] == [False, False, True]
-    assert all(any("head.bias" in name for name in names) for names in moved)
-
-
-def test_without_a_critic_nothing_waits_for_it():
-    trainer = make_trainer(objective=grpo(), critic_warmup=2, n=2)
-    before = weights(trainer.policy)
-    trainer.step()
-    assert "0.model.lm_head.weight" in apart(before, weights(trainer.policy))
-
-
-# --- what is left out -------------------------------------------------------------------------------------------------
-
-
-def test_rollouts_that_the_verifier_failed_on_are_left_out():
-    sampler, objective = Watching(), noting()
-    task = Failing(**vars(TASK))
-    trainer = make_trainer(sampler=sampler, task=task, objective=objective, ppo_epochs=1)
-    metrics = trainer.step()
-    rollouts, feedback, batch = sampler.seen[0]
-    assert rollouts == [r for i, (r, _) in enumerate(trainer.last_rollouts) if i % 3]
-    assert len(feedback) == len(batch) == 5
-    assert [len(b) for b in objective.batches] == [3, 2]  # mini-batches of at most four, none of a single rollout
-    assert metrics["verdict/error"] == pytest.approx(3 / 8)
-
-
-def test_truncated_responses_are_left_out_on_request():
-    seen = {}
-    for asked in (True, False):
-        sampler = Watching()
-        trainer = make_trainer(sampler=sampler, train_on_truncated=asked, train_batch_size=32)
-        trainer.step()
-        seen[asked] = sampler.seen[0][0]
-    assert {r.finished for r in seen[True]} == {True, False}
-    assert seen[False] == [r for r in seen[True] if r.finished] != []
-
-
-def test_a_step_with_nothing_to_train_on_stops_and_says_why():
-    trainer = make_trainer(train_on_truncated=False)
-    generate = trainer.engine.generate
-    trainer.engine.generate = lambda states, **named: [replace(r, finished=False) for r in generate(states, **named)]
-    with pytest.raises(DivergenceError, match=r"step 1: no rollout to train on: all 8 .*max_response_length"):
-        list(trainer.run())
-
-
-def test_a_number_that_is_not_finite_names_step_and_mini_batch():
-    trainer = make_trainer(objective=ppo(), ppo_epochs=1, total_training_steps=5)
-    trainer.step()
-    trainer.step()
-    order = torch.randperm(8, generator=copy.deepcopy(trainer._generator))
-    culprit = copy.deepcopy(trainer.sampler).sample(8, 0.0)[5].problem.id
-    trainer.reward = Poisoned(culprit)
-    with pytest.raises(DivergenceError, match=f"step 3: mini-batch {1 + order.tolist().index(5) // 4}: loss: "):
-        list(trainer.run())
-    assert all(w.isfinite().all() for w in weights(trainer.policy).values())
-
-
-def test_a_first_mini_batch_that_is_not_finite_leaves_every_weight():
-    trainer = make_trainer()  # whitening spreads one bad number over the batch
-    before = weights(trainer.policy)
-    trainer.reward = Poisoned(copy.deepcopy(trainer.sampler).sample(8, 0.0)[0].problem.id)
-    with pytest.raises(DivergenceError, match="step 1: mini-batch 1: loss: actor nan, critic "):
-        list(trainer.run())
-    assert apart(before, weights(trainer.policy)) == set()
-
-
-# --- where it ends, and what it counts --------------------------------------------------------------------------------
-
-
-def one_token(**changes: Any) -> Trainer:
-    """A trainer whose every step generates exactly eight tokens."""
-    return make_trainer(engine=make_engine(max_response_length=1), **changes)
-
-
-def test_training_ends_with_the_step_that_reaches_the_token_budget():
-    trainer, progress = one_token(total_training_steps=None, total_tokens=20), []
-    for metrics in islice(trainer.run(), 20):
-        progress.append((metrics["budget/tokens_generated"], trainer.progress))
-    assert progress == [(8.0, 0.4), (16.0, 0.8), (24.0, 1.0)]
-
-
-@pytest.mark.parametrize(("steps", "tokens", "expected"), [(2, None, 2), (2, 10**6, 2), (9, 17, 3), (9, 16, 2)])
-def test_training_ends_at_whichever_limit_comes_first(steps, tokens, expected):
-    trainer = one_token(total_training_steps=steps, total_tokens=tokens)
-    assert [m["training/global_step"] for m in islice(trainer.run(), 20)] == [float(i + 1) for i in range(expected)]
-
-
-def test_the_sampler_is_told_the_progress():
-    trainer, told = one_token(total_training_steps=4), []
-    sample = trainer.sampler.sample
-    trainer.sampler.sample = lambda count, progress: told.append(progress) or sample(count, progress)
-    list(islice(trainer.run(), 20))
-    assert told == [0.0, 0.25, 0.5, 0.75]
-
-
-def test_trained_tokens_are_the_actions_of_every_epoch():
-    trainer = make_trainer(ppo_epochs=3, total_training_steps=2, sampler=replay(0.5))
-    generated, trained = 0, []
-    for metrics in islice(trainer.run(), 20):
-        generated += sum(len(r.actions) for r, _ in trainer.last_rollouts)
-        trained.append((metrics["budget/tokens_generated"], metrics["budget/tokens_trained"]))
-    assert trained[-1] == (generated, 3 * generated)
-
-
-def test_tokens_left_out_are_generated_but_not_trained_on():
-    task = Failing(**vars(TASK))
-    trainer = one_token(task=task, ppo_epochs=1)
-    trainer.step()
-    assert (trainer.tokens_generated, trainer.tokens_trained) == (8, 5)
-
-
-def test_the_loop_goes_on_where_it_was_saved():
-    still = {"policy": {"actor_lr": 0.0, "critic_lr": 0.0}, "sampler": replay(0.5), "total_training_steps": 9}
-    first = make_trainer(**still)
-    history(first, 2)
-    second = make_trainer(**still | {"sampler": replay(0.5)})
-    for part in ("sampler", "engine", "objective"):
-        getattr(second, part).load_state_dict(getattr(first, part).state_dict())
-    second.load_state_dict(first.state_dict())
-    second.policy.version = first.policy.version
-    assert (second.progress, second.tokens_trained) == (2 / 9, first.tokens_trained)
-    assert same(history(first, 2), history(second, 2))
-    assert first.state_dict()["solves"] == second.state_dict()["solves"] != {}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"train_batch_size": 0}, r"^train_batch_size: .*0"),
-        ({"n": 0}, r"^n: .*0"),
-        ({"ppo_epochs": 0}, r"^ppo_epochs: .*0"),
-        ({"ppo_mini_batch_size": 3}, r"^ppo_mini_batch_size: .*= 8, got 3"),
-        ({"critic_warmup": -1}, r"^critic_warmup: .*-1"),
-        ({"total_training_steps": None}, r"^total_training_steps, total_tokens: .*neither"),
-    ],
-)
-def test_settings_refuse_what_cannot_be(changes, message):
-    with pytest.raises(ValueError, match=message):
-        trainer_settings(**changes)
-
-
-# --- metrics ----------------------------------------------------------------------------------------------------------
-
-# ROLLOUTS by place: easy fresh, hard replayed, easy replayed and cut off, hard fresh, easy replayed, hard fresh.
-SCORES = (1.0, 1.0, 0.0, 0.0, 1.0, 0.5)
-FEEDBACK = [Feedback(s, Verdict.RIGHT if s == 1 else Verdict.WRONG) for s in SCORES]
-
-
-def test_the_realised_mixture_is_reported_by_level():
-    metrics = rollout_metrics([ROLLOUTS[i] for i in (0, 1, 2, 4)], [FEEDBACK[i] for i in (0, 1, 2, 4)])
-    assert (metrics["data/level_share/easy"], metrics["data/level_share/hard"]) == (0.75, 0.25)
-
-
-def test_scores_of_fresh_and_replayed_starts_are_kept_apart():
-    metrics = rollout_metrics(ROLLOUTS, FEEDBACK)
-    assert metrics["critic/score/fresh/mean"] == pytest.approx(1.5 / 3)
-    assert metrics["critic/score/replayed/mean"] == pytest.approx(2 / 3)
-    assert metrics["replay/gain_vs_fresh"] == pytest.approx(2 / 3 - 1.5 / 3)
-    assert metrics["replay/ratio"] == 0.5
-    levels = [metrics[f"data/level_score/{name}"] for name in ("easy/fresh", "easy/replayed", "hard/fresh")]
-    assert levels == [1.0, 0.5, 0.25]
-
-
-def test_lengths_and_verdicts_are_counted():
-    metrics = rollout_metrics(ROLLOUTS, FEEDBACK)
-    assert metrics["response_length/mean"] == pytest.approx((4 + 3 + 4 + 3 + 6 + 1) / 6)  # prefixes included
-    assert (metrics["prompt_length/min"], metrics["prompt_length/max"]) == (2.0, 5.0)
-    assert metrics["response_length/clip_ratio"] == pytest.approx(1 / 6)
-    assert (metrics["verdict/right"], metrics["verdict/wrong"], metrics["verdict/error"]) == (0.5, 0.5, 0.0)
-    assert (metrics["critic/score/mean"], metrics["critic/score/min"]) == (pytest.approx(3.5 / 6), 0.0)
-
-
-def test_exploration_counts_problems_never_and_once_solved():
-    metrics = exploration_metrics([0, 0, 0, 1, 2, 1, 9, 0])
-    assert metrics == {"explore/unsolved_frac": 0.5, "explore/solved_once_frac": 0.25}
-
-
-def test_responses_without_any_advantage_are_counted_as_silent():
-    batch = by_hand(["011"] * 3, advantages=[[9.0, 0.0, 0.5], [9.0, 0.0, 0.0], [9.0, -0.5, 0.5]])
-    assert batch_metrics(batch, torch.zeros(3, 3))["explore/zero_signal_frac"] == pytest.approx(1 / 3)
-
-
-def test_batch_metrics_by_hand():
-    batch = by_hand(
-        ["011", "010"], rewards=[[9.0, 1.0, 2.0], [9.0, 6.0, 9.0]], advantages=[[0.0, 0.5, 0.0], [0.0, 0.0, 0.0]],
-        returns=[[9.0, 1.0, 2.0], [9.0, 3.0, 9.0]], values=[[9.0, 1.0, 1.0], [9.0, 1.0, 9.0]],
-        old_logprobs=[[9.0, math.log(0.5), math.log(0.2)], [9.0, 0.0, 9.0]],
-        ref_logprobs=[[-9.0, math.log(0.25), math.log(0.2)], [-9.0, 0.0, -9.0]],
-    )  # fmt: skip
-    metrics = batch_metrics(batch, torch.tensor([[0.0, math.log(0.5), math.log(0.5)], [0.0, 0.0, 0.0]]))
-    assert [metrics[f"critic/rewards/{x}"] for x in ("mean", "max", "min")] == [3.0, 6.0, 1.0]
-    assert metrics["critic/vf_explained_var"] == pytest.approx(0.0)  # a constant explains nothing
-    assert metrics["explore/zero_signal_frac"] == 0.5
-    assert metrics["training/rollout_probs_diff_max"] == pytest.approx(0.3)
-    assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(0.1)
-    assert metrics["actor/ref_kl"] == pytest.approx(math.log(2) / 3)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 4])
-def test_the_coefficient_of_the_kl_is_told_as_it_is_however_many_micro_batches_there_are(rows: int) -> None:
-    adaptive = ppo(kl=adaptive_kl(0.05, 0.01, 100))
-    trainer = make_trainer(objective=adaptive, policy={"micro_batch_size": rows})
-    metrics = trainer.step()
-    assert metrics["actor/kl_coef"] == pytest.approx(adaptive.kl.price)
