@@ -1,6 +1,7 @@
 """What parts share stands in one place: taken by name, reported by its own key, left out where nothing takes it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rrl.config.binding import Binder, Source
 from rrl.config.check import check, load
 from rrl.config.saved import read_config, write_config
 from rrl.errors import ConfigError
+from rrl.parts.rewards.verdict import OutcomeReward
 
 HF = ["task=gsm8k", "model=hf", "model.path=somewhere", "algo=rrl"]
 
@@ -101,6 +103,19 @@ def test_a_run_reads_its_own_configuration_again_without_what_was_left_out(tmp_p
     assert "guidance" not in yaml.safe_load((tmp_path / "config.yaml").read_text())
     again = check(read_config(tmp_path))
     assert (again.trainer, again.task, again.model) == (parts.trainer, parts.task, parts.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited(OutcomeReward):
+    """Takes a key of a user's own from the top level."""
+
+    limit: int | None
+
+
+def test_a_null_of_a_users_own_that_a_part_takes_is_read_again(tmp_path: Path) -> None:
+    config, parts = load("train", ["+limit=null", f"+reward._target_={__name__}.Limited"])
+    write_config(tmp_path, config)
+    assert parts.reward.limit is None and check(read_config(tmp_path)).reward == parts.reward
 
 
 def test_a_part_lacks_what_stands_nowhere() -> None:

@@ -71,15 +71,18 @@ def test_processes_are_counted_over_machines(tmp_path: Path) -> None:
     assert hosts(tmp_path, "# ours\na slots=4\n\nb slots=3 # new\n", count=3).processes == 6
 
 
-def test_two_machines_are_asked_for_as_many_processes_each(tmp_path: Path) -> None:
+def test_two_machines_are_asked_for_as_many_processes_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RRL_CACHE", raising=False)
     asked = asked_of_deepspeed(hosts(tmp_path, "a slots=4\nb slots=4\n", count=2), tmp_path / "run")
     assert (asked.hostfile, asked.num_gpus, asked.force_multi) == (str(tmp_path / "hosts"), 2, True)
     assert (asked.module, asked.user_script, asked.user_args) == (True, "rrl.cli.worker", [str(tmp_path / "run")])
 
 
-def test_folders_with_a_users_own_parts_travel_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_own_parts_and_of_the_cache_travel_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RRL_PARTS", "/my own:/other")
-    assert asked_of_deepspeed(hosts(tmp_path, "a slots=1\n"), tmp_path).user_args == [str(tmp_path), "/my own:/other"]
+    monkeypatch.setenv("RRL_CACHE", "/kept")
+    given = asked_of_deepspeed(hosts(tmp_path, "a slots=1\n"), tmp_path).user_args
+    assert given == [str(tmp_path), "RRL_PARTS=/my own:/other", "RRL_CACHE=/kept"]
 
 
 def test_this_machine_alone_reads_no_hostfile_of_the_system(tmp_path: Path) -> None:

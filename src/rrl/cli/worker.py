@@ -14,16 +14,16 @@ from rrl.cli import shell
 from rrl.cli.streams import open_streams
 from rrl.config.choices import take_own_parts
 from rrl.errors import UsageError
-from rrl.processes.environment import OWN, PARENT
+from rrl.processes.environment import PARENT
 from rrl.processes.launch import take_devices, take_signals
 from rrl.processes.stopping import Interrupted, leave_with_starter
 
 
 def main() -> None:
-    """Entry point: ``python -m rrl.cli.worker RUN PARTS``, where PARTS is the parent's RRL_PARTS, if set."""
+    """Entry point: ``python -m rrl.cli.worker RUN NAME=VALUE ...`` with variables of the parent's environment."""
     open_streams()
-    folder, *parts = sys.argv[1:]
-    os.environ |= {OWN: parts[0]} if parts else {}
+    folder, *given = sys.argv[1:]
+    os.environ |= dict(text.split("=", 1) for text in given)
     os.environ.setdefault(PARENT, "0")
     take_devices()
     take_signals()

@@ -112,7 +112,8 @@ def checked(
     needed = {*KEPT, *(key.partition(".")[0] for keys in taken.values() for key in keys)}
     slots = [field.name for field in fields(kind)]
     config = {key: value for key, value in composed.config.items() if key in needed or key in slots}
-    return {key: value for key, value in config.items() if value is not None}, parts
+    known = groups()  # an absent one is null; a null key of a user's own is needed as it is
+    return {key: value for key, value in config.items() if value is not None or key not in known}, parts
 
 
 def idle(composed: Composed, parts: Any, taken: Mapping[str, Collection[str]], used: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from rrl.processes.machine import cpus
 from rrl.processes.stopping import SIGNALS, Signals, print_stopping, remove_requests, request_stop
 from rrl.ranges import at_least_one, check_ranges
 from rrl.records.files import read_object
+from rrl.records.run_directory import CACHE
 from rrl.records.status import RunLock, read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,9 @@ class Launcher:
 
     def command(self, folder: Path) -> list[str]:
         """DeepSpeed's runner, which starts its launcher on each machine, which starts the ranks."""
-        parts = [os.environ[OWN]] if os.environ.get(OWN) else []  # other machines do not get the environment
-        return runner(self.num_processes, self.machines, "rrl.cli.worker", str(folder), *parts)
+        names = [name for name in (OWN, CACHE) if os.environ.get(name)]  # other machines do not get the environment
+        given = [f"{name}={os.environ[name]}" for name in names]
+        return runner(self.num_processes, self.machines, "rrl.cli.worker", str(folder), *given)
 
     def _environment(self) -> dict[str, str]:
         """This environment, with the devices as DEVICES and the processors divided among the processes."""
