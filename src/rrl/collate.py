@@ -1,4 +1,4 @@
-"""From ragged rows to padded tensors: prompt and prefix are context, only what was written is acted on."""
+"""From ragged rows to padded tensors: prompt and prefix are context, only written tokens are acted on."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -38,14 +38,14 @@ def collate_rows(rows: Sequence[Row], pad: int) -> Batch:
         attention=attention,
         mask=mask,
         rewards=_spread([row.pay for row in rows], mask),
-        group=_number([row.start for row in rows]),
-        level=_number([row.level for row in rows]),
+        group=_as_numbers([row.start for row in rows]),
+        level=_as_numbers([row.level for row in rows]),
         **dict.fromkeys(later, torch.zeros(tokens.shape)),
     )
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids and where they are real, [batch, time] each."""
+    """Token ids, and a mask that is false on padding, [batch, time] each."""
     width = max(len(row) for row in rows)
     tokens = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
     return tokens, _before([len(row) for row in rows], width)
@@ -58,7 +58,7 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def pad_written(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of a context and what was written after it: token ids, where they are real, and where they were written."""
+    """Rows of (context, written tokens): token ids, a mask without padding, and a mask of the written tokens."""
     tokens, real = pad_right([(*context, *written) for context, written in rows], pad)
     return tokens, real, real & ~_before([len(context) for context, _ in rows], tokens.shape[1])
 
@@ -73,7 +73,7 @@ def micro_batches(batch: Batch, size: int) -> list[Batch]:
 
 
 def stacked(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
-    """Put [rows, width] parts below one another in a tensor of ``shape``, zero where they are narrower."""
+    """Stack [rows, width] parts in a tensor of ``shape``, zero where they are narrower."""
     whole = torch.zeros(shape)
     row = 0
     for part in parts:
@@ -88,7 +88,7 @@ def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:
 
 
 def context_batch(states: Sequence[State], pad: int, eos: int) -> Batch:
-    """Prefixes as what was written after the prompts, each with an end token, so that a policy can annotate them."""
+    """Prompts as contexts, prefixes with an end token as written tokens, so that a policy can annotate them."""
     rows = [
         Row(s.problem.prompt, (*s.prefix, eos), [0.0] * (len(s.prefix) + 1), s.problem.id, s.problem.level)
         for s in states
@@ -102,6 +102,6 @@ def _spread(numbers: Sequence[Sequence[float]], mask: Tensor) -> Tensor:
     return spread
 
 
-def _number(keys: Sequence[Hashable]) -> Tensor:
+def _as_numbers(keys: Sequence[Hashable]) -> Tensor:
     numbers: dict[Hashable, int] = {}
     return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])

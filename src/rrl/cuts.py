@@ -9,7 +9,7 @@ _ENDS = {"line": re.compile(r"\n[ \t]*$"), "sentence": re.compile(r"[.!?][\"')\]
 
 
 class Cutter:
-    """Knows, for one tokenizer, which token ids end a line or a sentence.
+    """Finds the tokens of one tokenizer that end a line or a sentence.
 
     A sentence also ends where a line does; a full stop inside a number counts only when its token ends with it and
     the next token does not begin with a digit.
@@ -20,7 +20,7 @@ class Cutter:
         self._texts: dict[int, str] = {}
 
     def legal(self, tokens: Sequence[int]) -> list[int]:
-        """The lengths k, 0 < k < len(tokens), at which ``tokens[:k]`` is a state to go back to."""
+        """The lengths k, 0 < k < len(tokens), at which ``tokens[:k]`` is a state to replay."""
         return [k for k in range(1, len(tokens)) if self._ends(tokens[k - 1], tokens[k])]
 
     def _ends(self, token: int, following: int) -> bool:

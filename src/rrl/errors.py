@@ -1,4 +1,4 @@
-"""Faults that a user can mend, printed without a traceback, with exit code 2; which valid name a wrong one is like."""
+"""Faults that a user can fix, printed without a traceback, with exit code 2; the valid name closest to a wrong one."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class UsageError(Exception):
-    """Faults in what the user gave; each names the key or item, the value, what was expected and the remedy."""
+    """Faults in a user's input; each names the key or item, the value, what was expected and the remedy."""
 
     heading = "cannot go on"
 
@@ -31,13 +31,13 @@ class DataError(UsageError):
 
 
 class ContractError(DataError):
-    """A part returned something else than what ``interfaces.py`` says. What was saved before stays."""
+    """A part broke its contract in ``interfaces.py``. What was saved before stays."""
 
     heading = "a part does not keep its contract"
 
 
 class PartError(ContractError):
-    """A part of a user's own raised an error, which is the cause of this one. What was saved before stays."""
+    """A user's own part raised an error, the cause of this one. What was saved before stays."""
 
     heading = "a part of your own failed"
 
@@ -49,7 +49,7 @@ class DivergenceError(UsageError):
 
 
 class ServiceError(UsageError):
-    """A service that was asked over the network will not answer, whoever asks how often. What it answered stays."""
+    """A network service fails permanently. Its earlier answers stay."""
 
     heading = "a service cannot be used"
 
@@ -61,7 +61,7 @@ class StorageError(UsageError):
 
 
 def shown(value: Any) -> str:
-    """A value as a user would write it."""
+    """A value as in YAML."""
     if isinstance(value, tuple):
         value = list(value)
     return "null" if value is None else repr(value)
@@ -76,13 +76,13 @@ def nearest(name: str, valid: Sequence[str]) -> str:
 
 
 def closest(name: str, valid: Sequence[str]) -> str | None:
-    """The valid name most like ``name``, if any is like it."""
+    """The valid name most similar to ``name``, if any is similar enough."""
     best = max(valid, key=lambda candidate: likeness(name, candidate), default="")
     return best if best and likeness(name, best) >= 0.6 else None
 
 
 def likeness(name: str, candidate: str) -> float:
-    """How alike two names are, 0 to 1; a single word of the candidate may do, at a small discount."""
+    """The similarity of two names, 0 to 1; a match of a single word of the candidate counts 5 % less."""
     words = [ratio(name, word) for word in candidate.split("_")]
     return max(ratio(name, candidate), 0.95 * max(words))
 

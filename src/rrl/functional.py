@@ -15,7 +15,7 @@ KLEstimator = Literal["k1", "k2", "k3"]
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability (nats) of each token: log softmax(logits)[token].
 
-    ``logits`` [..., vocabulary] and ``tokens`` [...] are aligned: logits[i] is the distribution token i came from.
+    ``logits`` [..., vocabulary] and ``tokens`` [...] are aligned: logits[i] is the distribution of token i.
     """
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return chosen - logits.logsumexp(-1)
@@ -89,7 +89,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KLEstimator) -> Te
 
     Departure: log r is clamped to [-80, 80], beyond any token that was drawn, so that r is finite in float32.
     """
-    # The clamp also stops the gradient of what may stand outside the mask: 0 * inf and 0 * NaN would be NaN.
+    # The clamp also stops the gradient of cells outside the mask: 0 * inf and 0 * NaN would be NaN.
     log_r = (ref_logprobs - logprobs).clamp(-80, 80)
     if kind == "k1":
         return -log_r
@@ -125,13 +125,13 @@ def clipped_policy_loss(
 
 
 def truncated_importance(logprobs: Tensor, engine_logprobs: Tensor, weight: Tensor, *, cap: float) -> Tensor:
-    """How much likelier the trainer's policy finds each token than the engine that drew it, at most ``cap``.
+    """The ratio of each token's probability under the trainer's policy to that under the engine, at most ``cap``.
 
         c_t = min(exp(logp_t - logp_engine_t), C)
 
     Truncated importance sampling of Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL
     Training", 2025: as a factor of a token's loss it corrects for an engine whose numbers differ from the trainer's.
-    Both policies are those that wrote, before the update. 1 where ``weight`` is zero.
+    Both are of the policy before the update. 1 where ``weight`` is zero.
     """
     log_ratio = torch.where(weight != 0, logprobs - engine_logprobs, 0.0)
     return log_ratio.exp().clamp(max=cap)

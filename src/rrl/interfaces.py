@@ -1,8 +1,8 @@
-"""What each kind of part must do: signatures only.
+"""The contract of each kind of part: signatures only.
 
 A part's constructor takes its hyper-parameters and nothing else, keyword-only and without defaults; it checks their
-ranges and loads nothing, so that a configuration is checked by building it. What it works with at run time (problems, a
-policy, a seed) comes through ``start``. What it needs of others is stated by a class attribute or a property.
+ranges and loads nothing, so that a configuration is checked by building it. Its inputs at run time (problems, a
+policy, a seed) come through ``start``. A class attribute or property states what it needs of others.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ StateDict = dict[str, Any]
 ScorePrefixes = Callable[[Sequence[State]], list[TokenScores]]
 """Scores the prefix of each state with the current policy and critic."""
 Written = Callable[[Sequence[Rollout]], None]
-"""Is told of rollouts, in any order, as soon as this process has written them."""
+"""Callback for rollouts, in any order, as soon as this process has written them."""
 Decode = Callable[[Sequence[State]], list[Feedback]]
 """One greedy response from each state, judged; its tokens count as generated."""
 Render = Callable[[Sequence[str]], list[tuple[int, ...]]]
@@ -42,10 +42,10 @@ Render = Callable[[Sequence[str]], list[tuple[int, ...]]]
 
 
 class Stateful(Protocol):
-    """A part that is saved with a run: by default one in which nothing changes during training."""
+    """A part that is saved with a run: by default one without state."""
 
     def state_dict(self) -> StateDict:
-        """All that changes in it, its random state included, the same on every rank, as plain data."""
+        """Its whole state, random state included, the same on every rank, as plain data."""
         return {}
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -53,11 +53,11 @@ class Stateful(Protocol):
 
 
 class DependsOnTask(Protocol):
-    """A part that may count on more of a task than a score."""
+    """A part that may need more of a task than a score."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the task must give (see ``Task``)."""
+        """The names that must be in the task's ``gives``."""
         return frozenset()
 
 
@@ -66,16 +66,16 @@ class DependsOnCritic(Protocol):
 
     @property
     def needs_critic(self) -> bool:
-        """True when it does."""
+        """Whether it does."""
         return False
 
 
 class Task(Protocol):
-    """Examples and a verifier. Works on text alone; knows nothing of tokenizers and models.
+    """Examples and a verifier. Works on text alone, without tokenizers and models.
 
-    ``gives`` says what others can count on beyond a score: ``references`` (canonical responses), ``answers`` (final
-    answers that a person could be told), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence
-    ``reward``, a reward model's number).
+    ``gives`` lists what it provides beyond a score: ``references`` (canonical responses), ``answers`` (final answers in
+    readable form), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``, a reward
+    model's number).
     """
 
     gives: ClassVar[frozenset[str]] = frozenset()
@@ -87,34 +87,34 @@ class Task(Protocol):
         """``count`` examples with references for supervised training, drawn with ``seed``."""
 
     def vocabulary(self) -> tuple[str, ...] | None:
-        """The words of a closed language, for a tokenizer of the task's own; None for free text."""
+        """The words of a closed language, for the task's own tokenizer; None for free text."""
 
     def pairs(self, split: str) -> list[Pair]:
         """Pairs of responses of which one was preferred, to train a reward model on; by default none."""
         return []
 
     def faults(self) -> list[str]:
-        """What keeps this task from judging, for the report on a configuration; loads nothing."""
+        """Reasons why this task cannot judge, for the report on a configuration; loads nothing."""
         return []
 
     def start(self) -> None:
-        """Load what judging needs, before a run or an evaluation begins. Raises DataError where that does not fit."""
+        """Load what judging needs, before a run or an evaluation begins. Raises DataError where it does not fit."""
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
-        """Start to judge these in the background, for a ``verify`` to come; where that gains nothing, do nothing."""
+        """Start to judge these in the background, for a later ``verify``; does nothing where that gains nothing."""
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """One feedback per rollout, in order. Its own failures are verdicts, not exceptions."""
 
 
 class Reward(DependsOnTask, Stateful, Protocol):
-    """Turns a verdict into pay. All but the pricing itself can be left out."""
+    """Turns a verdict into a reward per action. Only ``__call__`` is required."""
 
     def start(self, tokenizer: Any, decode: Decode) -> None:
         """Begin with this tokenizer and a way to have greedy responses judged."""
 
     def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
-        """Look at a whole judged batch before any of it is priced."""
+        """Read a whole judged batch before any of its rollouts is rewarded."""
         return {}
 
     def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
@@ -122,11 +122,11 @@ class Reward(DependsOnTask, Stateful, Protocol):
 
 
 class StateSampler(DependsOnCritic, Stateful, Protocol):
-    """Decides where rollouts start, and learns from how they went."""
+    """Decides where rollouts start, and learns from their results."""
 
     @property
     def needs_annotation(self) -> bool:
-        """True when it learns from what the policy thought of its rollouts."""
+        """True when it reads the policy's log-probabilities or values of its rollouts."""
         return False
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
@@ -136,7 +136,7 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
         """``count`` start states, at ``progress`` in [0, 1] of training."""
 
     def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
-        """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy moves."""
+        """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy is updated."""
 
 
 class Selection(DependsOnCritic, Protocol):
@@ -146,46 +146,46 @@ class Selection(DependsOnCritic, Protocol):
     """States are collected only while the critic explains at least this much of the returns; None: always."""
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
-        """Of the ``legal`` lengths, in rising order, those at which to cut; may be none."""
+        """The ``legal`` lengths at which to cut, in rising order; may be none."""
 
     def score(self, response: TokenScores, cut: int) -> float:
         """How promising the state after the first ``cut`` tokens is; for ranking and reporting."""
 
 
 class Guidance(DependsOnTask, Protocol):
-    """Helps the policy where it seldom succeeds."""
+    """Start states that help the policy where it seldom succeeds."""
 
     def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
-        """Begin with this tokenizer, this way to make prompts, and these limits in tokens."""
+        """Begin with this tokenizer, this function to make prompts, and these limits in tokens."""
 
     def state(self, problem: Problem, attempt: int) -> State | None:
-        """Where guided try ``attempt``, from 0, starts, or None; the state's ``help`` names its kind."""
+        """The start of guided attempt ``attempt``, from 0, or None; the state's ``help`` names its kind."""
 
 
 class WeightSource(Protocol):
-    """Something that lends a language model to write with; ``version`` moves whenever its weights do."""
+    """Lends a language model for generation; ``version`` changes with its weights."""
 
     version: int
 
     def generation_model(self) -> AbstractContextManager[Any]:
-        """The causal language model with all its weights at hand, for the length of the context."""
+        """The causal language model with all its weights in memory, for the length of the context."""
 
 
 class RolloutEngine(Stateful, Protocol):
-    """Writes on from states."""
+    """Writes responses from states."""
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""
 
     @property
     def sampling(self) -> Sampling:
-        """How it draws tokens unless told otherwise."""
+        """How it draws tokens by default."""
 
     def generate(
         self, states: Sequence[State], sampling: Sampling | None = None, generator: Generator | None = None,
         written: Written | None = None,
     ) -> list[Rollout]:  # fmt: skip
-        """One rollout per state, in order; a ``generator`` of the caller's leaves its own untouched."""
+        """One rollout per state, in order; drawn from ``generator`` where given, which leaves the engine's unused."""
 
 
 class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
@@ -193,7 +193,7 @@ class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
 
     @property
     def needs_annotation(self) -> bool:
-        """False when it reads nothing that policy, critic or reference thought of the rollouts."""
+        """False when it reads neither log-probabilities nor values of the rollouts."""
         return True
 
     @property
@@ -210,7 +210,7 @@ class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
         """Fill ``advantages`` and ``returns``, once per batch of rollouts."""
 
     def experience(self, rollouts: Sequence[Rollout], batch: Batch) -> Batch:
-        """What to learn from in this step: by default the batch, whose row ``i`` is rollout ``i``."""
+        """The batch to learn from in this step: by default ``batch``, whose row ``i`` is rollout ``i``."""
         return batch
 
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
@@ -226,7 +226,7 @@ class Policy(WeightSource, Stateful, Protocol):
         """Fill ``old_logprobs``, ``ref_logprobs`` and ``values`` without gradient."""
 
     def __call__(self, batch: Batch) -> PolicyOutput:
-        """A forward pass that a loss can be taken of."""
+        """A forward pass with gradients."""
 
     def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:
         """Accumulate gradients; ``last`` marks the final micro-batch of an optimiser step."""
@@ -235,42 +235,42 @@ class Policy(WeightSource, Stateful, Protocol):
         """Apply the accumulated gradients."""
 
     def train_critic_only(self, only: bool) -> None:
-        """Whether the actor stays as it is until told otherwise."""
+        """Freeze the actor, or train it again."""
 
     def reset(self, model: Any, optimiser_steps: int) -> None:
-        """Begin anew from these weights, with fresh optimisers and schedules for so many steps."""
+        """Restart from these weights, with new optimisers and schedules for this many steps."""
 
     def save(self, folder: Path) -> list[str]:
-        """Write the actor and its tokenizer in Hugging Face format; tells what could not be, and is written plainly."""
+        """Write the actor and its tokenizer in Hugging Face format; returns warnings of what was saved otherwise."""
 
     def rehearse(self, folder: Path) -> None:
-        """Try within ``folder`` what ``save`` will do, as far as it costs no more than seconds."""
+        """Try ``save`` in ``folder``, in parts that take no more than seconds."""
 
     @property
     def saves_alone(self) -> bool:
         """Whether ``save`` works on this rank without the others."""
 
     def state_bytes(self) -> int:
-        """About how many bytes ``save_state`` and ``save`` write together."""
+        """Approximate number of bytes that ``save_state`` and ``save`` write together."""
 
     def save_state(self, folder: Path) -> None:
         """Write networks, optimisers and schedules; all ranks together."""
 
     def load_state(self, folder: Path) -> None:
-        """Go back to what ``save_state`` wrote."""
+        """Restore what ``save_state`` wrote."""
 
 
 class RewardModel(Protocol):
-    """A reward model: one number for each response, of which the higher is the better."""
+    """A reward model: one number for each response; higher is better."""
 
     def start(self) -> None:
-        """Load it onto this process's device, unless that is done. Raises DataError for a model that is none."""
+        """Load it onto this process's device; idempotent. Raises DataError where it is no reward model."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """One number for each (prompt, response), in order; a batch at a time, loading at its first use."""
+        """One number for each (prompt, response), in order; computed in batches; loads at its first use."""
 
     def described(self) -> dict[str, Any]:
-        """What goes into a report: where it is from, how many texts it has read and how many of them it had to cut."""
+        """For a report: its origin, the number of texts read, and the number of those that were cut."""
 
 
 class RewardModelTrainer(Protocol):
@@ -278,23 +278,23 @@ class RewardModelTrainer(Protocol):
 
     @property
     def needs_model(self) -> bool:
-        """True when it begins with the language model of the run."""
+        """True when it starts from the language model of the run."""
         return False
 
     def train(
         self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show
     ) -> RewardModel:
-        """Train, write the reward model to ``folder``, and return it as it is read from there."""
+        """Train, write the reward model to ``folder``, and return it as loaded from there."""
 
 
 class Judge(Protocol):
-    """Says which of two answers to a question is better."""
+    """Decides which of two answers to a question is better."""
 
     def start(self) -> None:
-        """Look whether what it needs is at hand, before answers are written. Raises UsageError when it is not."""
+        """Check what it needs before answers are written; UsageError where something is missing."""
 
     def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
         """One judgement per comparison, in order. Its own failures are judgements too, unless none could succeed."""
 
     def account(self) -> dict[str, Any]:
-        """Who it is and what it has cost so far, as plain data without secrets."""
+        """Its name and its costs so far, as plain data without secrets."""

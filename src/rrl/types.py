@@ -15,17 +15,16 @@ from torch import Tensor
 
 Metrics = dict[str, float]
 Show = Callable[[float, Metrics], None]
-"""Is told how far a piece of work is, from 0 to 1, and the latest metrics."""
+"""Progress callback: the fraction of the work done, from 0 to 1, and the latest metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One item of a data set, as text.
 
-    ``reference`` is a whole canonical response ("" when there is none); ``answer`` is what the
-    verifier compares with; ``level`` names the stratum that results are reported by, ``strata`` further
-    ones by kind, as in {"subject": "algebra"}. Where the question is a conversation, ``turns`` has it as chat messages
-    ({"role": "user" or "assistant", "content": text}); empty, the question is the user's only turn.
+    ``reference`` is a whole canonical response ("" when there is none); the verifier compares with ``answer``;
+    results are reported by ``level`` and by ``strata``, as in {"subject": "algebra"}. Where the question is a
+    conversation, ``turns`` are its chat messages ({"role": "user" or "assistant", "content": text}); otherwise empty.
     """
 
     id: str
@@ -70,7 +69,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where writing starts: a problem and the token ids of the response so far.
+    """The start of a rollout: a problem and the token ids of the response so far.
 
     An ordinary start has an empty prefix. ``replayed_from`` is the key of the remembered state that it was drawn from
     (with an empty prefix under the re-draw control), ``help`` the name of the guidance that it has.
@@ -94,7 +93,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What the policy wrote from a state.
+    """A response of the policy from a state.
 
     ``actions`` are the new token ids and ``logprobs`` (nats) their log-probabilities under exactly the
     distribution they were drawn from; ``finished`` is false when the length limit cut the response off;
@@ -118,7 +117,7 @@ class Rollout:
 
 
 class Verdict(str, Enum):
-    """What a verifier found. ``ERROR`` is the verifier's own failure, never the policy's."""
+    """A verifier's result. ``ERROR`` is the verifier's own failure, never the policy's."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -128,9 +127,9 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A judged rollout: ``score`` in [0, 1], the verdict, and what the verifier saw (for rewards and viewers).
+    """A rollout's judgement: ``score`` in [0, 1], the verdict, and the verifier's findings for rewards and viewers.
 
-    ``evidence`` is plain data. Under ``outcome`` it may name what happened more closely than the verdict does.
+    ``evidence`` is plain data. Its ``outcome``, where present, is more specific than the verdict.
     """
 
     score: float
@@ -163,7 +162,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge says of a comparison; ``reason`` is its own words or numbers, or what went wrong."""
+    """A judge's result for a comparison; ``reason`` is its own words or numbers, or its error."""
 
     preference: Preference
     reason: str
@@ -171,10 +170,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """What the current policy thinks of a token sequence that follows a prompt.
+    """The current policy's scores of a token sequence that follows a prompt.
 
     ``logprobs[i]`` is the log-probability (nats) of token ``i``; ``values[i]`` is the critic's value of the
-    state after the first ``i`` tokens, so that ``values[0]`` is the bare start's. Zeros when there is no critic.
+    state after the first ``i`` tokens, so that ``values[0]`` is that of the empty prefix. Zeros without a critic.
     """
 
     logprobs: tuple[float, ...]
@@ -199,8 +198,8 @@ class Batch:
     Shapes are [batch, time], except ``group`` and ``level`` [batch]: rows of one start state share a group
     number, rows of one level a level number. ``attention`` is true on real tokens. ``weight`` is each acted
     token's share of one optimiser step and sums to one over it, so that a loss is a weighted sum.
-    ``engine_logprobs`` are those that the engine told of the tokens it drew, ``old_logprobs`` those of the policy
-    that wrote, by the networks that are trained.
+    ``engine_logprobs`` are the engine's for the tokens it drew, ``old_logprobs`` those of the same policy computed
+    by the trained networks.
     """
 
     tokens: Tensor
@@ -221,7 +220,7 @@ class Batch:
         return int(self.tokens.shape[0])
 
     def rows(self, index: Tensor) -> "Batch":
-        """The rows that ``index`` [n] names, in its order, without columns that are padding in all of them."""
+        """The rows ``index`` [n], in its order, without columns that are padding in all of them."""
         width = int(self.attention[index].any(0).nonzero().max()) + 1
         cut = {
             name: value[index] if value.dim() == 1 else value[index, :width]
@@ -231,7 +230,7 @@ class Batch:
         return Batch(**cut)
 
     def with_(self, **tensors: Tensor) -> "Batch":
-        """A copy with these tensors in place of its own."""
+        """A copy with these tensors replaced."""
         return replace(self, **tensors)
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -243,7 +242,7 @@ class Batch:
 class PolicyOutput:
     """A forward pass over a batch: [batch, time] log-probabilities, entropies (nats) and values.
 
-    ``values`` is None under a policy without a critic. Cells outside the mask hold nothing of meaning.
+    ``values`` is None under a policy without a critic. Cells outside the mask are meaningless.
     """
 
     logprobs: Tensor

@@ -40,10 +40,10 @@ def test_it_composes_with_tasks_and_models(task: str, model: list[str]) -> None:
         (
             ["objective=grpo", "sampler=retrospective"],
             [
-                "sampler: Retrospective learns from what the policy thought of its rollouts, which GSISettings does "
-                "not ask; expected sampler=problems, or another trainer",
-                "objective: GRPO learns from what the policy thought of its rollouts, which GSISettings does not ask; "
-                "expected objective=supervised, or another trainer",
+                "sampler: Retrospective reads the policy's log-probabilities or values of its rollouts, which "
+                "GSISettings does not compute; expected sampler=problems, or another trainer",
+                "objective: GRPO reads the policy's log-probabilities or values of its rollouts, which GSISettings "
+                "does not compute; expected objective=supervised, or another trainer",
             ],
         ),
     ],

@@ -1,8 +1,8 @@
-r"""Overrides as a command line gives them, read one by one: ``key=value``, quotes, and what backslashes mean there.
+r"""Parsing overrides of a command line: ``key=value``, quotes and backslashes.
 
-In double quotes ``\n``, ``\r``, ``\t``, ``\\``, ``\"``, ``\xe9``, ``\u00e9`` and ``\U0001f600`` are what they are in
-JSON and YAML; any other backslash stands as it is, as in ``"\d+"``. Outside double quotes text stands as it is, and
-what would be a line's end, a tab or a character by its number is refused, for it may be meant either way.
+In double quotes ``\n``, ``\r``, ``\t``, ``\\``, ``\"``, ``\xe9``, ``\u00e9`` and ``\U0001f600`` mean the same as in
+JSON and YAML; any other backslash is literal, as in ``"\d+"``. Outside double quotes text is literal, and an escape
+for a line's end, a tab or a character is refused as ambiguous.
 """
 
 import re
@@ -18,7 +18,7 @@ UNCLEAR = re.compile(r"\\+(?:[nrt]|u[0-9a-fA-F]{4})")
 
 
 def read(overrides: Sequence[str], faults: list[str]) -> list[Any]:
-    """The overrides that can be read, one a key, as Hydra's; of the others, and of double ones, a fault each."""
+    """The readable overrides, one per key, as Hydra's; adds a fault for each unreadable or duplicate one."""
     found: dict[str, Any] = {}
     for text in overrides:
         override = _parse(text)
@@ -32,7 +32,7 @@ def read(overrides: Sequence[str], faults: list[str]) -> list[Any]:
 
 
 def _parse(text: str) -> Any:
-    """The override, or what is wrong with it."""
+    """The override, or its fault."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -55,20 +55,20 @@ def _parse(text: str) -> Any:
     if override.is_sweep_override():
         return f"{text}: several values, expected one; give a list as key=[a,b], or start one run for each"
     try:
-        override._value = _meant(override._value)
+        override._value = _unescaped_value(override._value)
     except ValueError as error:
         return f"{override.key_or_group}: {error}"
     return override
 
 
-def _meant(value: Any) -> Any:
-    """A value as Hydra has read it, its texts unescaped, at any depth. Raises ValueError for one that is unclear."""
+def _unescaped_value(value: Any) -> Any:
+    """Hydra's value with its texts unescaped, at any depth. Raises ValueError for an ambiguous one."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if isinstance(value, list):
-        return [_meant(item) for item in value]
+        return [_unescaped_value(item) for item in value]
     if isinstance(value, dict):
-        return {key: _meant(item) for key, item in value.items()}
+        return {key: _unescaped_value(item) for key, item in value.items()}
     if isinstance(value, QuotedString) and value.quote is Quote.double:
         return QuotedString(_unescaped(value.with_quotes()[1:-1]), Quote.double)
     text = value.text if isinstance(value, QuotedString) else value
@@ -84,7 +84,7 @@ def _meant(value: Any) -> Any:
 
 
 def _unescaped(text: str) -> str:
-    """What is written between double quotes. Raises ValueError for half of a character."""
+    """The meaning of a text between double quotes. Raises ValueError for half of a character."""
     plain = ESCAPE.sub(lambda found: _character(*found.groups()), text)
     try:
         return plain.encode("utf-16", "surrogatepass").decode("utf-16")  # two halves become one character

@@ -1,6 +1,6 @@
 """Objects from mappings: ``_target_`` names a class, the other keys are its constructor's keyword-only arguments.
 
-An argument without a key of its own is the top-level key, or the key of ``data``, of the same name.
+An argument without its own key is taken from the top-level key, or the key of ``data``, of the same name.
 """
 
 import inspect
@@ -17,12 +17,12 @@ from rrl.errors import nearest, shown
 from rrl.ranges import OutOfRange
 
 BROKEN = object()
-"""Stands for a part that could not be constructed: told already, so it fits everywhere."""
+"""Stands for a part that could not be constructed: reported already, so it fits everywhere."""
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
 class Source(NamedTuple):
-    """Where a value stands that parts take by its name: ``prefix`` and ``key`` name it, ``owner`` is its mapping."""
+    """The place of a value that parts take by its name: ``prefix`` and ``key`` name it, ``owner`` is its mapping."""
 
     prefix: str
     key: str
@@ -30,9 +30,9 @@ class Source(NamedTuple):
 
 
 class Binder:
-    """Makes the objects of one configuration and collects what is wrong with it in ``faults``.
+    """Makes the objects of one configuration and collects its faults in ``faults``.
 
-    An argument that a part's own mapping does not give is taken from ``shared`` by its name; ``taken`` has where from.
+    An argument that a part's own mapping lacks is taken from ``shared`` by its name; ``taken`` lists the keys used.
     """
 
     def __init__(self, faults: list[str], shared: Mapping[str, Source]) -> None:
@@ -60,7 +60,7 @@ class Binder:
             return BROKEN
         hints = typing.get_type_hints(target.__init__)
         arguments = {name: _whole(value, hints.get(name, Any)) for name, value in arguments.items()}
-        for name, at in sources.items():  # who reads the configuration itself sees the same whole numbers
+        for name, at in sources.items():  # readers of the configuration itself get the same whole numbers
             if isinstance(at.owner, dict) and isinstance(at.owner.get(at.key), float):
                 at.owner[at.key] = arguments[name]
         named = {name: at.prefix + at.key for name, at in sources.items()}
@@ -68,47 +68,47 @@ class Binder:
         self.faults += unbound.values()
         if len(self.faults) > known:
             good = {key: value for key, value in arguments.items() if value is not BROKEN and key not in unbound}
-            self.faults += [_at(fault, named, path) for fault in _looked(target, good)]
+            self.faults += [_with_key(fault, named, path) for fault in _range_faults(target, good)]
             return BROKEN
         try:
             return target(**arguments)
         except ValueError as error:
-            self.faults += [_at(fault, named, path) for fault in _refused(target, arguments, error)]
+            self.faults += [_with_key(fault, named, path) for fault in _faults_of(error, target, arguments)]
         except (TypeError, LookupError, ArithmeticError, AttributeError, NameError, OSError, RuntimeError) as error:
             self.faults.append(f"{path}: {target.__qualname__} could not be made ({raised(error)}); fix this class")
         return BROKEN
 
     def _shared_by(self, target: Any, given: Collection[str]) -> dict[str, Source]:
-        """Where the arguments stand that the part's own mapping does not give, as far as they stand anywhere."""
+        """The sources of arguments that the part's own mapping lacks and that are shared."""
         lacking = [name for name in inspect.signature(target).parameters if name not in given and name in self.shared]
         found = {name: self.shared[name] for name in lacking}
         self.taken |= {at.prefix + at.key for at in found.values()}
         return found
 
 
-def _at(fault: str, named: Mapping[str, str], path: str) -> str:
-    """What a part has against an argument, with the key that the argument stands at."""
+def _with_key(fault: str, named: Mapping[str, str], path: str) -> str:
+    """A part's fault with an argument's name replaced by its key."""
     name, separator, rest = fault.partition(":")
     return f"{named.get(name, f'{path}.{name}')}{separator}{rest}"
 
 
-def _refused(target: Any, arguments: Mapping[str, Any], error: ValueError) -> list[str]:
-    """What a part has against its arguments: the ``error``, and what is wrong with those that are in their range."""
+def _faults_of(error: ValueError, target: Any, arguments: Mapping[str, Any]) -> list[str]:
+    """The faults in ``error``, and those that the part finds with the arguments that are in their range."""
     if not isinstance(error, OutOfRange):
         return [str(error)]
     others = {key: value for key, value in arguments.items() if key not in error.names}
-    return [*error.faults, *(_looked(target, others) if len(others) < len(arguments) else [])]
+    return [*error.faults, *(_range_faults(target, others) if len(others) < len(arguments) else [])]
 
 
-def _looked(target: Any, arguments: Mapping[str, Any]) -> list[str]:
-    """What a part has against these arguments, as far as it asks for no other."""
+def _range_faults(target: Any, arguments: Mapping[str, Any]) -> list[str]:
+    """The faults that a part's checks find in these arguments alone; none where the checks need another argument."""
     try:
         part = object.__new__(target)
         vars(part).update(arguments)
         part.__post_init__()
     except ValueError as error:
-        return _refused(target, arguments, error)
-    except Exception:  # it asked for another
+        return _faults_of(error, target, arguments)
+    except Exception:  # it needs another argument
         return []
     return []
 
@@ -116,7 +116,7 @@ def _looked(target: Any, arguments: Mapping[str, Any]) -> list[str]:
 def _binding_faults(
     target: Any, arguments: Mapping[str, Any], named: Mapping[str, str], path: str
 ) -> dict[str, str]:  # fmt: skip
-    """Arguments that are missing, unknown or of another type than the signature says, and how that is reported."""
+    """The fault of each argument that is missing, unknown or of a type other than the signature's."""
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)
     faults = {key: f"{path}.{key}: missing; {target.__name__} needs it" for key in parameters if key not in arguments}
@@ -132,7 +132,7 @@ def _binding_faults(
 
 
 def _remedy(value: Any, hint: Any) -> str:
-    """How to write a number or a switch that was given as a text."""
+    """The correct form of a number or a switch that was given as a text."""
     plain = SWITCHES.get(value.lower(), value) if isinstance(value, str) else ""
     try:
         return f"; write {plain}, without quotes" if _fits(json.loads(plain), hint) else ""
@@ -161,7 +161,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _whole(value: Any, hint: Any) -> Any:
-    """The value, its whole numbers as int where no float is expected, however they were written: 1e5, 8.0."""
+    """The value, with whole numbers such as 1e5 or 8.0 as int where no float is expected."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if isinstance(value, float):
         return int(value) if value.is_integer() and float not in options and _fits(int(value), hint) else value
@@ -178,7 +178,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    """The annotation in a user's words."""
+    """The annotation in words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(_spell(option) for option in arguments)

@@ -75,12 +75,12 @@ SLOTS = tuple(field.name for field in fields(Parts))
 KEPT = ("algo", "data", "seed")
 """Keys that every configuration keeps."""
 SHARED = ("data", "reward_model", "sandbox", "template", "seed", "start_seed")
-"""Keys of the configuration of a reward model that are no part but go into parts."""
+"""Keys of a reward model's configuration that are no part but values for parts."""
 UNUSED = {
     "train": ("judge",),
     "evaluate": ("policy", "trainer", "sampler", "reward", "objective", "logger", "launcher"),
 }
-"""Parts that are checked and play no part, by the name of the configuration."""
+"""Parts that are checked but not used, by the name of the configuration."""
 OPTIONAL = ("warmstart", "logger", "judge")
 
 
@@ -117,13 +117,13 @@ def checked(
 
 
 def idle(composed: Composed, parts: Any, taken: Mapping[str, Collection[str]], used: Sequence[str]) -> list[str]:
-    """Keys that were set and are without effect: no part that is ``used`` reads them, or the part says so.
+    """A message for each given key without effect: no ``used`` part reads it, or its part's ``idle`` says so.
 
     ``taken`` are the keys that each part takes by name.
     """
     read = [*used, *(key for slot in used for key in taken.get(slot, ()))]
     takers = {key: takers_of(key, used) for key in without_effect(composed.given, composed.values, read)}
-    reasons = {f"{path}.{key}": why for path, said in collected(parts, "idle") for key, why in said.items()}
+    reasons = {f"{path}.{key}": why for path, keys in collected(parts, "idle") for key, why in keys.items()}
     return [
         *(f"{key}: without effect; nothing in use reads it{would(choices)}" for key, choices in takers.items()),
         *(f"{key}: without effect; {reasons[key]}" for key in composed.given if key in reasons),
@@ -132,12 +132,12 @@ def idle(composed: Composed, parts: Any, taken: Mapping[str, Collection[str]], u
 
 @cache
 def _warn(text: str) -> None:
-    """Once in a process, however many variants of a configuration it checks."""
+    """Warn once in a process, however many variants of a configuration it checks."""
     log.warning("%s", text)
 
 
 def check(config: Mapping[str, Any]) -> Any:
-    """The parts of the resolved configuration of a run; raises one ConfigError with all faults."""
+    """The parts of a run's resolved configuration; raises one ConfigError with all faults."""
     return _bound(config, [], Parts)[0]
 
 
@@ -146,7 +146,7 @@ def _bound(
 ) -> tuple[Any, dict[str, set[str]]]:  # fmt: skip
     """The parts of a resolved configuration, and the keys that each takes by name.
 
-    Raises one ConfigError with all faults, those found before included.
+    Raises one ConfigError with all faults, the given ones included.
     """
     hints = get_type_hints(kind)
     slots = [field.name for field in fields(kind)]
@@ -167,7 +167,7 @@ def _bound(
 
 
 def _shared(config: Mapping[str, Any], slots: Collection[str]) -> dict[str, Source]:
-    """What parts take by name: keys of ``data``, top-level keys that are no part, and null for absent groups."""
+    """The values that parts take by name: of ``data``, of top-level keys that are no part, null for absent groups."""
     data = config.get("data") or {}
     names = [name for name in (*groups(), *config) if name not in (*slots, "data")]
     return {
@@ -185,7 +185,8 @@ def _slot(value: Any, slot: str, hint: Any, binder: Binder) -> Any:
         faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
         return None
     made = binder.make(value, slot)
-    lacking = [] if made is BROKEN else [name for name in _asked(hint) if getattr_static(made, name, BROKEN) is BROKEN]
+    wanted = [] if made is BROKEN else _required_names(hint)
+    lacking = [name for name in wanted if getattr_static(made, name, BROKEN) is BROKEN]
     if lacking:
         faults.append(
             f"{slot}: {type(made).__name__} has no {', '.join(lacking)}; expected a {slot} (docs/adding-a-part.md)"
@@ -196,7 +197,7 @@ def _slot(value: Any, slot: str, hint: Any, binder: Binder) -> Any:
 
 
 def _misstated(part: Any, slot: str) -> list[str]:
-    """What a part says of itself (``needs``, ``gives``, ``needs_critic``) in a form that cannot be read."""
+    """Faults of a part's statements about itself (``needs``, ``gives``, ``needs_critic``) of another type."""
     faults: list[str] = []
     for name in [name for name in dir(part) if name in ("needs", "gives") or name.startswith("needs_")]:
         try:
@@ -212,8 +213,8 @@ def _misstated(part: Any, slot: str) -> list[str]:
     return faults
 
 
-def _asked(hint: Any) -> list[str]:
-    """What a part of this type must have: the public names of its Protocol."""
+def _required_names(hint: Any) -> list[str]:
+    """The public names of a part's Protocol."""
     wanted = next(kind for kind in (*get_args(hint), hint) if kind is not type(None))
     if not getattr(wanted, "_is_protocol", False):
         return []
@@ -221,7 +222,7 @@ def _asked(hint: Any) -> list[str]:
 
 
 def _misfits(parts: Parts) -> list[str]:
-    """Faults between components that are each in order."""
+    """Faults of combinations of components that are each valid."""
     faults = []
     if parts.objective is not None and parts.policy is not None:
         critic = parts.policy.critic is not None
@@ -242,20 +243,20 @@ def _misfits(parts: Parts) -> list[str]:
 
 
 def _unannotated(parts: Parts) -> list[str]:
-    """Faults of parts that learn from what a policy thought of its rollouts, under a loop that does not ask it."""
+    """Faults of parts that read the policy's scores of its rollouts, under a loop that does not compute them."""
     if parts.trainer is None or parts.trainer.annotates:
         return []
     made = [(slot, getattr(parts, slot)) for slot in ("sampler", "objective")]
     return [
-        f"{slot}: {type(part).__name__} learns from what the policy thought of its rollouts, which "
-        f"{type(parts.trainer).__name__} does not ask; expected {slot}={fitting}, or another trainer"
+        f"{slot}: {type(part).__name__} reads the policy's log-probabilities or values of its rollouts, which "
+        f"{type(parts.trainer).__name__} does not compute; expected {slot}={fitting}, or another trainer"
         for (slot, part), fitting in zip(made, ("problems", "supervised"), strict=True)
         if part is not None and part.needs_annotation
     ]
 
 
 def _needs(parts: Parts) -> list[str]:
-    """Faults of parts that count on more than the task gives, with the tasks that would do."""
+    """Faults of parts that need more than the task gives, with the tasks that give it."""
     faults = []
     for slot in ("reward", "objective", "trainer"):
         part = getattr(parts, slot)
@@ -270,13 +271,13 @@ def _needs(parts: Parts) -> list[str]:
 
 
 def _tasks() -> dict[str, frozenset[str]]:
-    """What each task gives beyond a score."""
+    """The ``gives`` of each task."""
     classes = {option: load_class(nodes[0][0], "task", []) for option, nodes in targets("task").items()}
     return {option: found.gives for option, found in classes.items() if found is not None}
 
 
 def _length_misfits(parts: Parts) -> list[str]:
-    """Faults between the sizes of a step or of training and what depends on them."""
+    """Faults of parts for which a step or the training has the wrong size."""
     faults: list[str] = []
     if parts.trainer is None:
         return faults

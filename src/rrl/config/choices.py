@@ -1,4 +1,4 @@
-"""What can be chosen, and where it lies: our configurations, and the folders with parts of a user's own."""
+"""The choices and their files: the project's configurations, and folders with a user's own parts."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from rrl.processes.environment import OWN
 
 
 def conf_dir() -> Path:
-    """The folder of configurations: the one that was installed with the package, or the checkout's."""
+    """The folder of configurations: the one installed with the package, or the checkout's."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -23,7 +23,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def written() -> tuple[tuple[str, int, int, int], ...]:
-    """Every configuration that can be chosen, with what tells that its file has changed: inode, time and size."""
+    """Every configuration file that can be chosen, with its inode, time and size, which show whether it has changed."""
     known = groups()
     names = [f"{group}/{option}" for group, options in known.items() for option in options]
     names += [file.stem for file in conf_dir().glob("*.yaml")]
@@ -33,7 +33,7 @@ def written() -> tuple[tuple[str, int, int, int], ...]:
 
 
 def targets(group: str) -> dict[str, list[tuple[str, frozenset[str]]]]:
-    """Of each option of a group the classes that its own file names in ``_target_``, each with the keys it gives."""
+    """For each option of a group, the classes in its file's ``_target_``s, each with the keys given to it."""
     import yaml
 
     found = {}
@@ -56,20 +56,20 @@ def _nodes(node: Any) -> Iterator[tuple[str, frozenset[str]]]:
 
 
 def folders() -> tuple[Path, ...]:
-    """The folders with configurations: ours, then a user's own. A folder of a user's also holds Python modules."""
+    """The folders with configurations: the project's, then a user's own, which also hold Python modules."""
     own = [Path(name).expanduser().resolve() for name in os.environ.get(OWN, "").split(os.pathsep) if name]
     return (conf_dir(), *dict.fromkeys(own))
 
 
 def _options(folder: Path) -> list[str]:
-    """Configurations below a group's folder; results of experiments are none."""
+    """Configurations below a group's folder, without results of experiments."""
     root = folder.resolve()
     files = [file.relative_to(root) for file in root.glob("**/*.yaml")]
     return sorted(file.with_suffix("").as_posix() for file in files if "results" not in file.parts)
 
 
 def take_own_parts() -> list[str]:
-    """Let the modules in a user's own folders be imported; returns what is wrong with the folders."""
+    """Make the modules in a user's own folders importable; returns the faults of the folders."""
     ours, *own = folders()
     known = groups()
     taken = {(group, option) for group in known for option in _options(ours / group)}
@@ -88,6 +88,6 @@ def take_own_parts() -> list[str]:
 
 
 def search_path() -> str:
-    """The override that lets Hydra find a user's own configurations."""
+    """The override by which Hydra finds a user's own configurations."""
     own = [str(folder).replace("'", "\\'") for folder in folders()[1:] if folder.is_dir()]
     return "hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in own) + "]"

@@ -1,4 +1,4 @@
-"""Composing a configuration from the command line, with every misspelt key and group told at once."""
+"""Composing a configuration from the command line; every misspelt key and group is reported at once."""
 
 import copy
 import re
@@ -18,17 +18,17 @@ from rrl.errors import ConfigError, closest, shown
 
 Written = tuple[tuple[str, int, int, int], ...]
 ANEW = ("judge", "reward_model")
-"""Groups that are chosen when a run is evaluated, whatever it was trained with."""
+"""Groups that are chosen anew when a run is evaluated."""
 WHOLE = (
     "run", "prompts", "template", "policy", "engine", "trainer", "evaluation", "sampler", "reward", "objective", "task",
     "data", "model", "algo",
 )  # fmt: skip
-"""What the configuration of a run of ours has, to its last line."""
+"""The top-level keys of every run's config.yaml."""
 TORN = "expected the file that the run has written; bring it back from a copy, or begin a new run"
 
 
 class Composed(NamedTuple):
-    """A resolved configuration, the faults of overrides that were left out, and what it is without any value set.
+    """A resolved configuration, the faults of overrides that were left out, and the configuration ``before`` overrides.
 
     ``given`` are the keys and groups that were set, ``values`` every key with its references unresolved.
     """
@@ -43,12 +43,12 @@ class Composed(NamedTuple):
 def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = None) -> Composed:
     """``conf/<name>.yaml`` under ``overrides``: ``group=choice`` and ``key=value``; a mapping replaces the old one.
 
-    Of what its choices bring, ``only`` these keys of the top level are taken (null: all).
-    A choice or key that is not there is left out and told. Raises ConfigError when nothing can be composed.
+    Keeps ``only`` these top-level keys (None: all). An unknown choice or key is left out and reported in ``faults``.
+    Raises ConfigError when nothing can be composed.
     """
     register()
     faults = take_own_parts()
-    with _told(faults):
+    with _as_config_errors(faults):
         known = {group for group in _groups_of(name, written()) if only is None or group in only}
         chosen, values = _divide(read(overrides, faults), known, faults)
         config = _merged(name, chosen)
@@ -56,13 +56,13 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
 
 
 def _merged(name: str, chosen: Sequence[str]) -> Any:
-    """``conf/<name>.yaml`` with its choices, as Hydra puts them together, for the caller to change."""
+    """``conf/<name>.yaml`` with its choices, as composed by Hydra; the caller may change it."""
     return copy.deepcopy(_kept(name, tuple(chosen), written()))
 
 
 @lru_cache(maxsize=256)
 def _kept(name: str, chosen: Sequence[str], files: Written) -> Any:
-    """The same, once for these choices as long as the ``files`` stay as they are; not to be changed."""
+    """The same, computed once for these choices and ``files``; not to be changed."""
     import hydra
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -71,7 +71,7 @@ def _kept(name: str, chosen: Sequence[str], files: Written) -> Any:
 
 @lru_cache
 def _groups_of(name: str, files: Written) -> frozenset[str]:
-    """The groups among which ``conf/<name>.yaml``, as the ``files`` stand, chooses."""
+    """The groups in the defaults of ``conf/<name>.yaml``; ``files`` is the key of the cache."""
     from omegaconf import OmegaConf
 
     entries = _plain(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)["defaults"]
@@ -87,12 +87,12 @@ def _masked(config: Any, keys: Sequence[str]) -> Any:
 
 
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
-    """The configuration a run was made with, its model replaced by the run's actor, under ``overrides``.
+    """The configuration of a finished run, its model replaced by the run's actor, under ``overrides``.
 
-    The run is a finished one. What is in ``ANEW`` can be chosen as for a new run; the rest is the run's.
+    Groups in ``ANEW`` can be chosen as for a new run.
     """
     faults = take_own_parts()
-    with _told(faults):
+    with _as_config_errors(faults):
         config = _saved(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.training.models.HuggingFace", **actor}, None
@@ -102,7 +102,7 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
 
 
 def _put_in(config: Any, chosen: Sequence[str]) -> None:
-    """What these choices bring, with its references as they stand; without a choice of ``judge`` there is none."""
+    """Replace the groups of these choices, references unresolved; ``judge`` is None unless chosen."""
     config.judge = None
     if chosen:
         fresh = _merged("evaluate", chosen)
@@ -114,12 +114,12 @@ def _put_in(config: Any, chosen: Sequence[str]) -> None:
 def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
     """The configuration that a run has written in ``file``, under ``overrides``."""
     faults = take_own_parts()
-    with _told(faults):
+    with _as_config_errors(faults):
         return _settle(_saved(file), read(overrides, faults), faults)
 
 
 def _saved(file: Path) -> Any:
-    """A run's configuration, as it has written it."""
+    """A run's configuration, as saved. Raises ConfigError where it is unreadable or incomplete."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -136,7 +136,7 @@ def _saved(file: Path) -> Any:
 
 
 def _refuse_torn(values: Mapping[str, Any], file: Path) -> None:
-    """Raise ConfigError for a file of a run, of which less is there than was written; one of other things passes."""
+    """Raise ConfigError for an incomplete config.yaml of a run; other files pass."""
     missing = [name for name in WHOLE if name not in values]
     begun = any((file.parent / name).exists() for name in ("status.json", "manifest.json", "metrics.jsonl"))
     if missing and begun and "fit" not in values:
@@ -152,14 +152,14 @@ def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> tuple[list[str], list[Any]]:
-    """Of the overrides, the choices of ``known`` groups for Hydra, and the values that are set after them."""
+    """The overrides divided into choices of ``known`` groups, for Hydra, and values that are set after them."""
     choices = [o for o in given if o.key_or_group in known and not isinstance(o.value(), Mapping)]
     chosen, lost = _choose(choices, faults)
     return chosen, [o for o in given if o not in choices and o.key_or_group.split(".")[0] not in lost]
 
 
 def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
-    """The choices for Hydra, a misspelt one replaced by the nearest, and the groups for which there is none near."""
+    """The choices for Hydra, misspelt ones replaced by the nearest, and the groups of those that have none."""
     chosen, lost = [], []
     for override in choices:
         group, wanted = override.key_or_group, override.value()
@@ -181,7 +181,7 @@ def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[
 def _settle(
     config: Any, values: Sequence[Any], faults: list[str], only: Sequence[str] | None = None, chosen: Sequence[str] = ()
 ) -> Composed:  # fmt: skip
-    """Set the values whose keys ``config`` has (or that add one by ``+``), with a fault for each other one."""
+    """Set the values whose keys ``config`` has (or that add a key by ``+``); adds a fault for each other one."""
     from omegaconf import OmegaConf
 
     keys = [key for key, _ in walk(_plain(config, resolve=False))]
@@ -197,14 +197,14 @@ def _settle(
             faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...{run}")
         else:
             OmegaConf.update(config, key, value, merge=False, force_add=True)
-            OmegaConf.select(config, key)  # a reference that leads nowhere is reported here, by this key
+            OmegaConf.select(config, key)  # raises here, with this key, for a reference to a missing key
     tree = dict(walk(_plain(config, resolve=False)))
     given = [o.key_or_group for o in values] + [choice.partition("=")[0] for choice in chosen]
     return Composed(_plain(config), faults, before, [key for key in given if tree.get(key) is not None], tree)
 
 
 def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
-    """What a key that is not among ``keys`` probably meant; ``only`` are the top-level keys there can be."""
+    """A hint at the probable meaning of a key that is not among ``keys``; ``only`` are the valid top-level keys."""
     if key.split(".")[0] == "judge" and "judge" not in keys:
         return "; nothing is judged here: judges belong to rrl-evaluate"
     brought = [
@@ -230,7 +230,7 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
 
 @lru_cache
 def _contents(files: Written) -> list[tuple[str, str, Any]]:
-    """The choice ("" for train.yaml itself), key and unresolved value of everything that the ``files`` say."""
+    """The choice ("" for train.yaml itself), key and unresolved value of every entry of the ``files``."""
     from omegaconf import OmegaConf
 
     places = folders()
@@ -255,8 +255,8 @@ def _plain(config: Any, *, resolve: bool = True) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(faults: Sequence[str]) -> Iterator[None]:
-    """Turn the complaints of Hydra and OmegaConf into a ConfigError that also has the faults so far."""
+def _as_config_errors(faults: Sequence[str]) -> Iterator[None]:
+    """Turn errors of Hydra and OmegaConf into a ConfigError that also has the faults so far."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -266,11 +266,9 @@ def _told(faults: Sequence[str]) -> Iterator[None]:
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         absent = re.search(r"Environment variable '(\w+)' not found", str(error))
-        told = (
-            f"{absent[1]} is not in the environment, and its value belongs here; export {absent[1]}=..."
-            if absent
-            else ""
-        )
-        raise ConfigError(*faults, key + (told or str(error).split("\n")[0])) from error
+        fault = str(error).split("\n")[0]
+        if absent:
+            fault = f"{absent[1]} is not in the environment, and its value belongs here; export {absent[1]}=..."
+        raise ConfigError(*faults, key + fault) from error
     except (HydraException, YAMLError) as error:
         raise ConfigError(*faults, " ".join(str(error if error.args else error.__cause__).split())) from error

@@ -1,4 +1,4 @@
-"""Keys without effect: what was set on a command line, and nothing that is in use reads."""
+"""Keys without effect: set on a command line, but read by no part in use."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from rrl.config.importing import load_class
 INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 NAME = re.compile(r"\w+(?:\.\w+)*")
 READ = ("algo", "data.name")
-"""Keys that are read by themselves, as names of a run."""
+"""Keys that name the run; no part needs to read them."""
 
 
 def without_effect(given: Iterable[str], values: Mapping[str, Any], parts: Iterable[str]) -> list[str]:
-    """Of the ``given`` keys those that none of ``parts``, keys of the top level, takes its value from.
+    """The ``given`` keys that none of ``parts``, keys of the top level, takes its value from.
 
-    ``values`` has every key of a configuration, whose references are not resolved.
+    ``values`` has every key of a configuration, references unresolved.
     """
     slots = set(parts)
     read = slots | set(READ) | _named_by(slots, values)
@@ -31,12 +31,12 @@ def touches(key: str, name: str) -> bool:
 
 
 def names(value: Any) -> set[str]:
-    """What the references in a value name."""
+    """The keys that the references in a value name."""
     return {name for text in INTERPOLATION.findall(str(value)) for name in NAME.findall(text)}
 
 
 def _named_by(keys: set[str], values: Mapping[str, Any]) -> set[str]:
-    """Every key that these, and what lies below them, take values from, however far."""
+    """Every key that these and the keys below them refer to, directly or through others."""
     links = {key: names(value) & values.keys() for key, value in values.items() if not isinstance(value, Mapping)}
     found: set[str] = set()
     fresh = keys
@@ -69,11 +69,11 @@ def would(choices: Sequence[str]) -> str:
 
 
 def collected(parts: Any, what: str) -> Iterator[tuple[str, Any]]:
-    """What each part says by a method ``what``, where it has one, with the part's path; parts within parts too."""
+    """The path and the result of the method ``what`` of each part that has one, parts within parts included."""
     for field in fields(parts):
         part = getattr(parts, field.name, None)
         if field.name.startswith("_") or not is_dataclass(part) or isinstance(part, type):
             continue
         if hasattr(part, what):
             yield field.name, getattr(part, what)()
-        yield from ((f"{field.name}.{path}", said) for path, said in collected(part, what))
+        yield from ((f"{field.name}.{path}", result) for path, result in collected(part, what))

@@ -1,4 +1,4 @@
-"""A class by its dotted name or, where it cannot be had, why: no such module, a line that fails, no such class."""
+"""Importing a class by its dotted name, and the reasons for failure: no such module, a line that fails, no class."""
 
 import importlib
 import inspect
@@ -15,16 +15,16 @@ FORM = "expected package.module.Class"
 
 
 def load_class(name: str, path: str, faults: list[str]) -> Any:
-    """The class that ``_target_`` at ``path`` names; None, with a fault, where it cannot be had."""
+    """The class that ``_target_`` at ``path`` names; None, with a fault, where it cannot be imported."""
     try:
-        return _found(name)
+        return _imported_class(name)
     except LookupError as error:
         faults.append(f"{path}._target_: {name!r} {error.args[0]}")
         return None
 
 
-def _found(name: str) -> Any:
-    """The class. Raises LookupError with the reason."""
+def _imported_class(name: str) -> Any:
+    """Raises LookupError with the reason."""
     place, _, attribute = name.rpartition(".")
     module = _module(place)
     if not hasattr(module, attribute):
@@ -46,7 +46,7 @@ def _found(name: str) -> Any:
 
 
 def _module(place: str) -> ModuleType:
-    """The module. Raises LookupError with the reason: whatever its own code may raise is a user's to mend."""
+    """Raises LookupError with the reason, for any error of the module's own code too."""
     if not place or place.startswith("."):
         raise LookupError(f"cannot be imported (Empty module name); {FORM}")
     try:
@@ -56,14 +56,14 @@ def _module(place: str) -> ModuleType:
         if absent and f"{place}.".startswith(f"{absent}."):
             raise LookupError(f"cannot be imported ({error}); {FORM}{_where_to_look(place)}") from error
         raise LookupError(
-            f"cannot be imported ({raised(error)}); expected a module that can be imported; mend it"
+            f"cannot be imported ({raised(error)}); expected a module that can be imported; fix it"
         ) from error
 
 
 def _where_to_look(place: str) -> str:
-    """What a user can do about a module that is not there."""
+    """The remedy for a module that does not exist."""
     if place.startswith("rrl."):
         return ""
     own = os.environ.get(OWN)
-    told = f"is {own!r}" if own else "is not set"
-    return f", installed or in a folder that {OWN} names; {OWN} {told}: export {OWN}=FOLDER, where the module lies"
+    now = f"is {own!r}" if own else "is not set"
+    return f", installed or in a folder that {OWN} names; {OWN} {now}: export {OWN}=FOLDER, where the module lies"

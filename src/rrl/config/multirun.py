@@ -1,4 +1,4 @@
-"""What Hydra knows of a sweep: its own settings, the values of each override, and the jobs that it hands out."""
+"""Hydra's part of a sweep: its settings, the values of each override, and its jobs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from rrl.errors import ConfigError, shown
 
 
 class Handed(NamedTuple):
-    """A job as Hydra hands it out: the sweep's directory, the job's number, and its overrides."""
+    """A job from Hydra: the sweep's directory, the job's number, and its overrides."""
 
     folder: Path
     number: int
@@ -17,14 +17,14 @@ class Handed(NamedTuple):
 
 
 def hand_out(task: Callable[[Any], Any]) -> None:
-    """Let Hydra expand ``sys.argv`` and hand each job's configuration to ``task``, through its launcher."""
+    """Hydra expands ``sys.argv`` and passes each job's configuration to ``task``, through its launcher."""
     import hydra
 
     hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(task)()
 
 
 def handed() -> Handed:
-    """The job that this process was handed."""
+    """This process's job."""
     from hydra.core.hydra_config import HydraConfig
 
     about = HydraConfig.get()
@@ -32,7 +32,7 @@ def handed() -> Handed:
 
 
 def settings(overrides: Sequence[str]) -> tuple[Any, Any]:
-    """Hydra's own settings (launcher, directory), and those of a search as they are written, None without one."""
+    """Hydra's own settings (launcher, directory), and the unresolved ones of a search, None without one."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -66,7 +66,7 @@ def _missing(text: str, options: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def values_of(texts: Sequence[str]) -> dict[str, list[str]]:
-    """For each key the overrides that jobs get in turn: one for a fixed key, an interval's ends and one between."""
+    """The overrides of jobs by key: one for a fixed key; an interval's ends and one between for an interval."""
     from hydra.errors import HydraException
 
     values: dict[str, list[str]] = {}
@@ -76,7 +76,7 @@ def values_of(texts: Sequence[str]) -> dict[str, list[str]]:
             key, each = override.get_key_element(), _each(override)
         except HydraException:
             key, each = text, [text]
-        # What cannot be read or is given twice stays as it is: the configuration's own check tells it.
+        # The configuration's own check reports overrides that are unreadable or given twice.
         values[text if key in values else key] = each
     return values
 

@@ -1,4 +1,4 @@
-"""The files of a user's own parts, by content: what a result depends on beside this project and its packages."""
+"""The files of a user's own parts and their digests: results depend on them as on this project and its packages."""
 
 import hashlib
 import sys
@@ -12,10 +12,10 @@ from rrl.config.choices import folders
 
 
 def own_files(config: Any) -> dict[str, str]:
-    """SHA-256 of the modules that parts of a user's own were imported from, by name, and of their YAML, by path.
+    """SHA-256 of the modules of a user's own parts, by name, and of their YAML, by path.
 
-    Those are the modules in the folders of RRL_PARTS and, of a package elsewhere that a ``_target_`` names, those that
-    are loaded; of an installed package the one module, for the manifest has the versions of packages.
+    These are the modules in the folders of RRL_PARTS and the loaded ones of any other package in a ``_target_``; of an
+    installed package only the one module, because the manifest has its version.
     """
     ours, *own = folders()
     named = {target.rpartition(".")[0] for target in _targets(config) if not target.startswith("rrl.")}
@@ -29,20 +29,20 @@ def own_files(config: Any) -> dict[str, str]:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What is to be told of a run that goes on with other files than it began with; ``before`` may be of long ago."""
+    """A warning where a resumed run's files differ from those ``before``; [] where they do not."""
     other = [name for name, digest in before.items() if now.get(name, digest) != digest]
     gone = [name for name in before if name not in now]
-    told = [*(f"{name} has changed" for name in other), *(f"{name} is gone" for name in gone)]
-    if not told:
+    differences = [*(f"{name} has changed" for name in other), *(f"{name} is gone" for name in gone)]
+    if not differences:
         return []
     return [
-        f"parts of your own: {', '.join(told)} since the run began; it goes on with what is there now, by the keys in "
-        "its config.yaml; bring the files back, or begin a new run, if the result is to be one that can be repeated"
+        f"parts of your own: {', '.join(differences)} since the run began; it continues with the present files and "
+        "the keys in its config.yaml; for a repeatable result restore the files or begin a new run"
     ]
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """Every class that a configuration names."""
+    """Every ``_target_`` of a configuration."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield str(node["_target_"])
@@ -54,7 +54,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def _modules() -> dict[str, Path]:
-    """Every loaded module that is a file of Python."""
+    """Every loaded module with a Python file."""
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     return {name: Path(file).resolve() for name, file in files.items() if file and file.endswith(".py")}
 
@@ -68,5 +68,5 @@ def _is_own(name: str, file: Path, folders: list[Path], named: set[str]) -> bool
 
 @cache
 def _installed() -> tuple[str, ...]:
-    """Where Python and its packages are."""
+    """The folders of Python and its packages."""
     return tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))

@@ -1,14 +1,14 @@
-"""What a configuration computes while it is composed: ``${next_question:}``."""
+"""Functions for interpolations in configurations: ``${next_question:}``."""
 
 from typing import Any
 
 
 def register() -> None:
-    """Let configurations name what is below."""
+    """Register the resolvers."""
     from omegaconf import OmegaConf
 
     def plain(_root_: Any) -> list[str]:
-        """Nothing under another template than the plain one, which itself reports a text that is none."""
+        """Empty unless the template is the plain one; that one reports a value that is no text."""
         text = OmegaConf.select(_root_, "data.plain_template")
         is_plain = str(OmegaConf.select(_root_, "template._target_")).endswith(".Plain")
         return next_question(text) if is_plain and isinstance(text, str) else []
@@ -17,10 +17,10 @@ def register() -> None:
 
 
 def next_question(template: str) -> list[str]:
-    """What begins another question under a template with ``{question}`` in it: its last line of words before that.
+    """The start of a next question under a template: its last line of words before ``{question}``.
 
-    ``Question: {question}`` gives a line's end and ``Question:``. A line that ends in a letter or digit, as a sentence
-    might begin anywhere, gives nothing, nor does a template that begins with its question.
+    ``Question: {question}`` gives a line's end and ``Question:``. A line that ends in a letter or digit gives nothing,
+    as a sentence may begin so anywhere; nor does a template that begins with its question.
     """
     lines = [line.strip() for line in template.partition("{question}")[0].split("\n")]
     heading = next((line for line in reversed(lines) if line), "")

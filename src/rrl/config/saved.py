@@ -1,4 +1,4 @@
-"""A run's ``config.yaml``: local paths absolute, secrets by reference; written, and read again."""
+"""Writing and reading a run's ``config.yaml``: local paths absolute, secrets by reference."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,13 @@ from rrl.records.secrecy import referenced
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """The resolved configuration as ``config.yaml``, whole or absent; local paths absolute, secrets by reference."""
+    """Write the resolved configuration as ``config.yaml``, whole or absent."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", as_yaml(absolute(config)).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What ``write_config`` has written."""
+    """The configuration that ``write_config`` has written."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
@@ -24,7 +24,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def absolute(node: Any, key: str = "") -> Any:
-    """A configuration with paths that are there from here as paths that are there from anywhere."""
+    """A configuration with paths that exist here made absolute."""
     if isinstance(node, Mapping):
         return {name: absolute(item, str(name)) for name, item in node.items()}
     local = key in ("path", "hostfile") and isinstance(node, str) and Path(node).exists()

@@ -1,4 +1,4 @@
-"""What a misspelt key or choice probably meant: one like it, or the one that another library calls so."""
+"""The probable meaning of a misspelt key or choice: a similar one, or the one of that name in another library."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -74,7 +74,7 @@ ALIASES = {
     "sampler.schedule.share": "replay_ratio replay_share ramp_from ramp_until decay_from decay_until",
     "sampler.schedule.collect": "collect_from collect_until",
 }
-"""What a key is called in TRL, OpenRLHF and verl, and for short."""
+"""Names of keys in TRL, OpenRLHF and verl, and short names."""
 CHOICES = {
     "resume=auto with run.dir, or resume=RUN": (
         "resume_mode resume_from_checkpoint resume_from_path load_checkpoint ckpt_path auto_resume"
@@ -99,7 +99,7 @@ CHOICES = {
     "sampler.schedule.collect, within which a state that is found again gets a new score": "sampler.rescore_every",
     "sampler.buffer.capacity, at which the state of the lowest score is given up": "sampler.buffer.overflow",
 }
-"""The same of what is no key: options and choices."""
+"""The same for options and choices, which are no keys."""
 GONE = {
     "policy.adam_epsilon": "it is always 1e-8",
     "run.cache_dir": "the environment variable RRL_CACHE names that folder",
@@ -113,13 +113,13 @@ GONE = {
     "model.intermediate_size": "it is 8/3 of model.hidden_size",
     "model.max_position_embeddings": "it follows from data.max_prompt_length and data.max_response_length",
 }
-"""Keys of earlier versions, and what holds instead."""
+"""Keys of earlier versions, and their replacements."""
 
 
 def likeliest_key(key: str, keys: Sequence[str], elsewhere: Iterable[str]) -> str | None:
-    """What a dotted key meant: by another library's name for it, by its last words, or by likeness to ``keys``.
+    """The key that a dotted key meant: by another library's name, by its last words, or by similarity to ``keys``.
 
-    ``elsewhere`` are keys that other choices bring; their last words count too, and likeness to those beside the key.
+    ``elsewhere`` are keys of other choices; their last words count too, and similarity to those in the same group.
     """
     others = list(elsewhere)
     alias = _longest(key, ALIASES)
@@ -135,19 +135,19 @@ def likeliest_key(key: str, keys: Sequence[str], elsewhere: Iterable[str]) -> st
 
 
 def likeliest_choice(key: str) -> str | None:
-    """What is meant by another library's name for something that is no key here."""
+    """The choice or option that another library's name means."""
     return _longest(key, CHOICES)
 
 
 def _longest(key: str, table: Mapping[str, str]) -> str | None:
-    """What the longest known alias that ``key`` ends in is called here."""
+    """The name here of the longest alias that ``key`` ends in."""
     names = {alias: name for name, aliases in table.items() for alias in aliases.split()}
     known = [alias for alias in names if f".{key.lower()}".endswith(f".{alias}")]
     return names[max(known, key=len)] if known else None
 
 
 def _group_misspelt(key: str, keys: Sequence[str]) -> str | None:
-    """The key of the same last word whose group is spelt nearly as that of ``key``."""
+    """The key of the same last word whose group is spelt most similarly to that of ``key``."""
     group, _, leaf = key.rpartition(".")
     groups = [name.rpartition(".")[0] for name in keys if name.rpartition(".")[2] == leaf]
     near = max(groups, key=lambda name: ratio(group, name), default="")
@@ -161,7 +161,7 @@ def _same_end(key: str, keys: Sequence[str]) -> str | None:
 
 
 def _likest(key: str, keys: Sequence[str]) -> str | None:
-    """The key, or the key of the alias, whose last word is most like that of ``key``; siblings have a start."""
+    """The key, or the key of the alias, with the most similar last word; keys of the same group get a bonus."""
     parent, _, leaf = key.rpartition(".")
     scores = {name: likeness(leaf, name.rpartition(".")[2]) for name in keys}
     for name, aliases in ALIASES.items():
