@@ -1,4 +1,4 @@
-"""Which isolation works on this machine, found by starting it, and what it keeps from programs, found by trying."""
+"""Chooses an isolation that works on this machine, by starting it, and tests what programs reach under it."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ from rrl.sandbox.start import Level
 
 Isolation = Literal["auto", "bubblewrap", "namespaces", "rlimits"]
 LEVELS: tuple[Level, ...] = ("bubblewrap", "namespaces", "rlimits")
-"""The best first."""
+"""From the best to the worst."""
 REMEDY = {
     "bubblewrap": "apt-get install bubblewrap, in a container that may make namespaces; or isolation=auto",
     "namespaces": "a container that may make namespaces (sysctl user.max_user_namespaces); or isolation=auto",
@@ -28,9 +28,9 @@ SCARCE = {
     "Cannot allocate memory": "this machine or container is out of memory: lower sandbox.workers",
     "No space left on device": "the folder for temporary files is full: make room there, or set TMPDIR",
 }
-"""What is missing by the kernel's own words, whatever the isolation."""
+"""The remedy by the kernel's message, for any isolation."""
 CANARY = packed("def sing():\n    return 1\n", "sing", [])
-"""A program that nothing can be wrong with."""
+"""A known-good program."""
 TRIAL = """
 import os, socket
 
@@ -56,14 +56,14 @@ REACHES = {
     "processes": "other processes",
     "forks": "processes of its own, each with the memory limit for itself",
 }
-"""What a program gets at where a trial succeeds."""
+"""What a program reaches where a trial succeeds."""
 Facts = Mapping[str, bool]
 
 
 def choose(limits: Limits, isolation: Isolation) -> tuple[Level, Mapping[str, str]]:
-    """The best level under which a program runs, and why none does under better ones.
+    """The best level under which a program runs, and the reasons why better ones fail.
 
-    DataError when there is none, or not the one that was asked for.
+    DataError when none works, or not the requested one.
     """
     reasons: dict[str, str] = {}
     for level in LEVELS if isolation == "auto" else (isolation,):
@@ -97,7 +97,7 @@ def _remedy(level: str, why: str) -> str:
 
 
 def reached(limits: Limits, level: Level) -> Facts:
-    """What a program gets at, tried by one."""
+    """What a program reaches, as found by a trial program."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         paths = ["/etc/passwd", "/etc/hostname", os.path.abspath(__file__)]
         given = [paths, os.getpid(), listener.getsockname()[1]]
@@ -113,7 +113,7 @@ def reached(limits: Limits, level: Level) -> Facts:
 
 
 def described(level: Level, reasons: Mapping[str, str], facts: Facts) -> str:
-    """In words."""
+    """The isolation in words."""
     kept = [words for name, words in REACHES.items() if not facts[name]]
     open_to = [words for name, words in REACHES.items() if facts[name]]
     lines = [

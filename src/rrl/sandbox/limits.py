@@ -1,4 +1,4 @@
-"""What a program in the sandbox may use."""
+"""The limits of a program in the sandbox."""
 
 import resource
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ OURS = {
     "memory_mb": (resource.RLIMIT_AS, 2**20, "v"),
     "file_mb": (resource.RLIMIT_FSIZE, 2**20, "f"),
 }
-"""By key: what the kernel limits for this process as well, in which unit, and the letter that a shell has for it."""
+"""By key: the kernel's limit on this process itself, its unit, and its letter in the shell's ulimit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of one run of a program on one input; who crosses one is stopped.
+    """Limits of one run of a program on one input; a program that exceeds one is stopped.
 
     ``wall_seconds`` and ``cpu_seconds`` (of each process, rounded up to whole seconds) are time-outs. ``memory_mb`` is
     the address space of each process. ``processes`` counts threads, too. ``file_mb`` is the size of one file and,
-    where the sandbox has a file system of its own, of all together. ``output_kb`` is what a program may print on both
-    streams together, and how long what a function returns may be as text.
+    where the sandbox has its own file system, of all together. ``output_kb`` limits the output on both streams together
+    and the text of a returned value.
     """
 
     wall_seconds: float
@@ -43,7 +43,7 @@ class Limits:
         )
 
     def beyond(self) -> list[str]:
-        """What this process may not have itself, and so may have no right to give to programs."""
+        """Faults of limits above those of this process, which it cannot give to programs."""
         found = []
         for key, (what, unit, letter) in OURS.items():
             hard = resource.getrlimit(what)[1]

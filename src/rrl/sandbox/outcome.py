@@ -1,7 +1,7 @@
-"""From what a server tells of a process to a run: nothing counts as ended without its report.
+"""From a server's answer about a process to a run: a program counts as ended only with a report.
 
-The report was written in the program's own process, so that a program can write it itself. What stands in it may be of
-any shape, and none of it is believed before it has been looked at.
+The report is written in the program's own process, so that a program can forge it. It may have any shape, and every
+part is checked before use.
 """
 
 import json
@@ -15,61 +15,62 @@ from rrl.sandbox.limits import Limits
 from rrl.sandbox.runs import ProgramRun, Status
 
 BEFORE, AFTER = ("compile_error",), ("ended", "runtime_error")
-"""What a report may say of a program that has not been compiled, and of one that has."""
+"""The statuses that a report may have before the program is compiled, and after it."""
 MOST_LINES = 10**7
-"""A line beyond that stands in no program."""
+"""The largest line number that a report may have."""
 
 
 def run_of(header: Mapping[str, Any], output: bytes, report: bytes, limits: Limits, *, prints: bool) -> ProgramRun:
-    """What came of a process; ``header`` is what its watcher saw, ``report`` what it said itself.
+    """The result of a process; ``header`` is from its watcher, ``report`` from the process itself.
 
-    What ``prints`` has ended when its process ended with 0, as a shell sees it; its report tells an error in a thread.
+    A program that ``prints`` has ended when its process ended with 0, as in a shell; its report has an error where a
+    thread failed.
     """
     seconds, code, compiled = float(header["seconds"]), header["code"], header["compiled"]
     stopped = header["crossed"] or code not in (0, 1) or header["cpu"] >= limits.cpu_seconds
-    told = None if stopped else _read(report, compiled=compiled)
+    checked = None if stopped else _checked_report(report, compiled=compiled)
     if prints and code == 0 and compiled and not stopped:
-        return ProgramRun("ended", output.decode("utf-8", "replace"), *_error(told or {}), seconds)
-    if told is None or (told["status"] == "ended" and (prints or code != 0)):
-        status, error, message = _without(header, limits)
+        return ProgramRun("ended", output.decode("utf-8", "replace"), *_error(checked or {}), seconds)
+    if checked is None or (checked["status"] == "ended" and (prints or code != 0)):
+        status, error, message = _without_report(header, limits)
         return ProgramRun(status, None, error, None, message, seconds)
-    return ProgramRun(told["status"], told.get("value"), *_error(told), seconds)
+    return ProgramRun(checked["status"], checked.get("value"), *_error(checked), seconds)
 
 
-def _error(told: Mapping[str, Any]) -> tuple[str | None, int | None, str]:
-    return told.get("error"), told.get("line"), told.get("message", "")
+def _error(report: Mapping[str, Any]) -> tuple[str | None, int | None, str]:
+    return report.get("error"), report.get("line"), report.get("message", "")
 
 
 def failure(why: str) -> ProgramRun:
-    """The sandbox's own fault."""
+    """The run for a failure of the sandbox itself."""
     return ProgramRun("sandbox_failure", None, "SandboxFailure", None, why, 0.0)
 
 
 def destroyer() -> ProgramRun:
-    """Of a program on which servers break that are sound."""
+    """The run of a program on which working servers break."""
     return ProgramRun("runtime_error", None, "Killed", None, "the sandbox broke on this program, and on no other", 0.0)
 
 
-def _read(report: bytes, *, compiled: bool) -> dict[str, Any] | None:
-    """A report in which all is of its kind and size; None where something is not.
+def _checked_report(report: bytes, *, compiled: bool) -> dict[str, Any] | None:
+    """A report whose parts all have the right type and size; None otherwise.
 
-    No line of a program runs before it is compiled, so that by then nothing is forged; after that, it has compiled.
+    No line of a program runs before it is compiled, so that earlier reports cannot be forged.
     """
     try:
-        told = json.loads(report)
+        given = json.loads(report)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or told.get("status") not in (AFTER if compiled else BEFORE):
+    if not isinstance(given, dict) or given.get("status") not in (AFTER if compiled else BEFORE):
         return None
-    status, error = told["status"], _words(told)
+    status, error = given["status"], _error_parts(given)
     if status == "ended":
-        return {"status": status, "value": told.get("value"), **error} if _shallow(told.get("value")) else None
+        return {"status": status, "value": given.get("value"), **error} if _shallow(given.get("value")) else None
     return {"status": status, **error} if error else None
 
 
-def _words(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The error that a report tells, cut to size; empty without one."""
-    error, message, line = (told.get(key) for key in ("error", "message", "line"))
+def _error_parts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The error in a report, cut to size; empty without one."""
+    error, message, line = (report.get(key) for key in ("error", "message", "line"))
     if not (isinstance(error, str) and isinstance(message, str)):
         return {}
     kept = line if type(line) is int and 0 < line <= MOST_LINES else None
@@ -77,17 +78,17 @@ def _words(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shallow(value: Any, depth: int = 0) -> bool:
-    """Whether it is nested no deeper than what a function may return."""
+    """Whether it is nested no deeper than a function's value may be."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return depth <= DEEPEST and all(_shallow(each, depth + 1) for each in inner)
 
 
 def _text(given: str) -> str:
-    """Cut to the length that messages have, and such that it can be written anywhere."""
+    """Cut to the length of messages, and encodable as UTF-8."""
     return given[:MESSAGE].encode("utf-8", "backslashreplace").decode()[:MESSAGE]
 
 
-def _without(header: Mapping[str, Any], limits: Limits) -> tuple[Status, str, str]:
+def _without_report(header: Mapping[str, Any], limits: Limits) -> tuple[Status, str, str]:
     code: int = header["code"]
     status: Status = "runtime_error" if header["compiled"] else "compile_error"
     if header["crossed"] == "OutputLimit":
@@ -99,11 +100,11 @@ def _without(header: Mapping[str, Any], limits: Limits) -> tuple[Status, str, st
     if code == -signal.SIGKILL:
         return status, "Killed", "the process was killed"
     if code < 0:
-        return status, _name(-code), "the process was ended by a signal"
+        return status, _signal_name(-code), "the process was ended by a signal"
     return status, "NoEvidence", f"the process ended with code {code} before the program's end"
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""The sandbox: jobs go in at once, and their runs come out of a few warm servers, one for each worker."""
+"""The sandbox: runs jobs in a few warm servers, one for each worker."""
 
 import logging
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, eq=False)
 class Sandbox:
-    """Runs programs that nobody has read. Nothing is started before the first job.
+    """Runs untrusted programs. Nothing is started before the first job.
 
-    ``workers`` null: one for each core that this process may use, shared out among the processes of this machine where
-    a launcher tells how many there are. ``isolation`` auto: the best that works here. Threads may share a sandbox.
+    ``workers`` null: one for each core that this process may use, divided among the processes that a launcher started
+    on this machine. ``isolation`` auto: the best that works here. Threads may share a sandbox.
     """
 
     limits: Limits
@@ -38,11 +38,11 @@ class Sandbox:
         self._pool = Pool(lambda: Server(self._choose()[0], self.limits), self.workers)
 
     def start(self) -> None:
-        """Find what works here, by running a program, before there is one to judge; DataError if nothing does."""
+        """Choose the isolation now, by running a program; DataError if none works."""
         self._choose()
 
     def submit(self, job: Job) -> "list[Future[ProgramRun]]":
-        """One run for each input, some time later; DataError if the isolation asked for does not work."""
+        """A future run for each input; DataError if the requested isolation does not work."""
         self._choose()
         requests = [packed(job.source, job.function, given) for given in job.inputs]
         try:
@@ -58,12 +58,12 @@ class Sandbox:
             return self._chosen
 
     def describe(self) -> str:
-        """What is kept from programs and what is not, as a trial finds it now."""
+        """What programs can and cannot reach, by a trial now."""
         level, reasons = self._choose()
         return described(level, reasons, reached(self.limits, level))
 
     def close(self) -> None:
-        """End everything at once; jobs that are not done are cancelled. The sandbox can be used again."""
+        """End everything at once and cancel unfinished jobs. The sandbox can be used again."""
         self._pool.close()
 
 
@@ -74,7 +74,7 @@ def _run(request: bytes, limits: Limits, job: Job, worker: Worker[Answer]) -> Pr
             return run_of(*worker.ask(request), limits, prints=job.function is None)
         except OSError as error:
             why = str(error)
-    try:  # twice lost: is it the program or the sandbox? nobody may avoid punishment by breaking things
+    try:  # two failures: a known-good program shows whether the program or the sandbox is at fault
         sings = run_of(*worker.ask(CANARY), limits, prints=False).value == 1
     except OSError as error:
         why, sings = str(error), False

@@ -1,4 +1,4 @@
-"""The parent's side of one warm server: starts it, asks it, and gives it up when it does not answer."""
+"""The parent's side of one warm server: starts it, sends requests, and ends it when it does not answer."""
 
 import logging
 import os
@@ -14,23 +14,23 @@ from rrl.sandbox.limits import Limits
 
 log = logging.getLogger(__name__)
 GRACE = 20.0
-"""Seconds beyond the program's own limit after which a server is given up; on a busy machine all takes longer."""
+"""Seconds beyond the program's own limit after which a server is lost; long, for busy machines."""
 CLEARING = 10.0
-"""Seconds that are waited for the folder of a server that did not clear it; then this goes on beside us."""
+"""The longest wait, in seconds, for clearing a server's folder; after that it continues in the background."""
 Answer = tuple[dict[str, Any], bytes, bytes]
 
 
 class Server(WarmChild[Answer]):
-    """One warm server. Its answer: how a program ended on one input, what it printed, its report.
+    """One warm server. Its answer: the end of a program on one input, its output, its report.
 
-    Not ``filtered``: programs may make any system call. Without ``own_user`` root's programs remain root's.
+    Not ``filtered``: programs may make any system call. Without ``own_user``, programs started by root run as root.
     """
 
     parting: ClassVar[float] = 2.0
 
     def __init__(self, level: start.Level, limits: Limits, *, filtered: bool = True, own_user: bool = True) -> None:
         self._limits = limits
-        # the server makes it, so that there is nobody who leaves it behind when this process is killed
+        # the server makes the folder, and removes it even when this process is killed
         self._folder = f"{tempfile.gettempdir()}/rrl-sandbox-{secrets.token_hex(8)}" if level == "rlimits" else ""
         command = start.command(level, limits, self._folder, filtered=filtered, own_user=own_user)
         super().__init__(command, env=start.ENVIRONMENT, cwd="/")
@@ -42,14 +42,14 @@ class Server(WarmChild[Answer]):
         return header, self._exactly(header["output"], deadline), self._exactly(header["report"], deadline)
 
     def close(self) -> None:
-        """Its folder goes, too."""
+        """Remove its folder, too."""
         super().close()
         if self._folder:
             _remove(self._folder)
 
 
 def _remove(folder: str) -> None:
-    """In a process of its own, which nothing that a program left can keep here or take along with it."""
+    """Remove it in a separate process, so that a program's files can neither block nor break this one."""
     if not os.path.lexists(folder):
         return
     try:

@@ -1,4 +1,4 @@
-"""How a server is started for each kind of isolation, and what of this machine it may see."""
+"""The command of a server for each kind of isolation, and the part of this machine that it sees."""
 
 import json
 import os
@@ -16,18 +16,17 @@ from rrl.sandbox.limits import Limits
 Level = Literal["bubblewrap", "namespaces", "rlimits"]
 INSIDE = Path(__file__).parent / "inside"
 PLACE = "/harness/rrl/sandbox/inside"
-"""Where bubblewrap shows the server's own files while it starts."""
+"""The place of the server's own files under bubblewrap while it starts."""
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.so.cache")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"}
-"""All that a server finds in its environment. Sets of texts have the same order each time, files are UTF-8 as where no
-language is named, and threads share one heap: the C library would give each its own, 64 MB of address space, where the
-limit leaves room for it. What libraries call is looked up once, not in each program."""
+"""The whole environment of a server. Sets of texts have a fixed order, files are UTF-8, threads share one heap (the C
+library would give each its own 64 MB of address space), and symbols are bound once, not in each program."""
 SPACES = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 OF_ROOT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_KILL")
-"""What the server needs of root's privileges, to make namespaces and to become and end programs; they have none."""
+"""Root's privileges that the server needs to make namespaces, change users and end programs, which get none."""
 FIRST_USER, USERS = 2**30, 2**24
 FEW_USERS = (61184, 4000)
-"""Numbers of users that nobody has, in a container that has 65,536 of them."""
+"""Unused numbers of users (first, count) in a container with 65,536 of them."""
 
 
 def command(level: Level, limits: Limits, folder: str, *, filtered: bool, own_user: bool) -> list[str]:
@@ -50,20 +49,20 @@ def clearing(folder: str) -> list[str]:
 
 
 def _visible(python: str) -> list[str]:
-    """What programs may read: this interpreter and the system's libraries."""
+    """The paths that programs may read: this interpreter and the system's libraries."""
     own = (python, f"{sys.base_prefix}/lib", f"{sys.base_exec_prefix}/lib")
     return [path for path in dict.fromkeys((*own, *LIBRARIES)) if os.path.exists(path)]
 
 
 def _hidden() -> list[str]:
-    """Packages that are installed for this interpreter: among them may be this one, which knows answers."""
+    """The folders of installed packages: this project may be among them, and its files hold answers."""
     library = sysconfig.get_path("stdlib")
     folders = (f"{library}/site-packages", f"{library}/dist-packages", "/usr/lib/python3/dist-packages")
     return [folder for folder in folders if os.path.isdir(folder)]
 
 
 def _bubblewrap(visible: list[str], hidden: list[str]) -> list[str]:
-    """The server is root in it when we are, else a user without a name; either way it may make namespaces."""
+    """The server is root in it if this process is, else a nameless user; it may make namespaces either way."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise FileNotFoundError("bwrap is not installed")
@@ -74,7 +73,7 @@ def _bubblewrap(visible: list[str], hidden: list[str]) -> list[str]:
     for folder in dict.fromkeys(
         str(folder) for path in (*visible, *DEVICES) for folder in reversed(Path(path).parents)
     ):
-        words += ["--perms", "0755", "--dir", folder]  # by itself it would shut folders that others may not enter here
+        words += ["--perms", "0755", "--dir", folder]  # the default would copy modes that keep other users out
     for path in visible:
         words += ["--ro-bind", path, path]
     for path in DEVICES:
@@ -87,7 +86,7 @@ def _bubblewrap(visible: list[str], hidden: list[str]) -> list[str]:
 
 
 def _user() -> int:
-    """Where we are root: a user that nobody is, so that limits on processes count this server's programs alone."""
+    """An unused user, for root, so that limits on processes count this server's programs alone."""
     user = FIRST_USER + secrets.randbelow(USERS)
     ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
     if any(first <= user < first + count for first, _, count in ranges):

@@ -1,4 +1,4 @@
-"""Right answers to learn from: which are kept, and how many each problem has."""
+"""Right answers to learn from: the kept ones, and their number for each problem."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class AcceptedAnswers:
     _texts: set[tuple[int, str]] = field(init=False, default_factory=set)
 
     def add(self, answer: AcceptedAnswer, text: str) -> None:
-        """Count a right answer and, unless there is enough like it, keep it."""
+        """Count a right answer and keep it, unless it is a duplicate or its problem has enough."""
         self.right[answer.problem] += 1
         known = self.distinct and (answer.problem, text.strip()) in self._texts
         if known or (self.per_problem is not None and self._kept[answer.problem] >= self.per_problem):
@@ -49,7 +49,7 @@ class AcceptedAnswers:
 
     @property
     def covered(self) -> int:
-        """Problems with an answer that was kept."""
+        """The number of problems with a kept answer."""
         return len(self._kept)
 
     def state_dict(self) -> StateDict:
@@ -66,9 +66,9 @@ class AcceptedAnswers:
 
 
 def as_batch(answers: Sequence[AcceptedAnswer], problems: Sequence[Problem], pad: int) -> Batch:
-    """Answers as rows that are learnt whole, a given prefix too, and are paid 1 on their last token.
+    """Answers as rows that are learnt whole, given prefixes included, with reward 1 on their last token.
 
-    Each stands after its problem's own prompt, whatever was shown when it was written.
+    The context of each is its problem's own prompt, whatever guidance the prompt had when it was written.
     """
     rows = [
         Row(problem.prompt, answer.tokens, [0.0] * (len(answer.tokens) - 1) + [1.0], problem.id, problem.level)

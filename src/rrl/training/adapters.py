@@ -1,4 +1,4 @@
-"""A folder or hub repository that holds a low-rank adapter alone: which model it belongs to, and both as one."""
+"""Folders that hold only a low-rank adapter: finding the base model, and merging both."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from rrl.errors import DataError
 
 ABOUT = "adapter_config.json"
 ALONE = f"it holds an adapter ({ABOUT}), which has to be merged into its base model first"
-"""What is said of an adapter where only whole models are read."""
+"""The fault of an adapter where only whole models are read."""
 REMEDY = (
     f"expected a folder, or a hub id that this machine can reach; write where it is as base_model_name_or_path into "
     f"{ABOUT}, or merge both and give the result"
@@ -75,10 +75,10 @@ def adapter_of(path: str) -> Adapter | None:
 
 
 def _base(path: str, base: Any) -> str:
-    """Where the base is: a hub id, or a folder as seen from here or from the adapter's own folder."""
+    """The base: a hub id, or a folder relative to the working directory or to the adapter's own folder."""
     for folder in (Path(str(base)).expanduser(), Path(path) / str(base)):
         if base and folder.is_dir():
             return str(folder)
     if base and not os.path.isabs(str(base)) and str(base).count("/") <= 1 and not str(base).startswith("."):
-        return str(base)  # a hub id, which loading will find or not
+        return str(base)  # a hub id; loading reports a wrong one
     raise DataError(f"model.path: {path!r} holds an adapter whose base model {base!r} is not there; {REMEDY}")

@@ -1,4 +1,4 @@
-"""Whether the engine and the networks agree on a model: a probe of a few rows before training or measuring."""
+"""A probe of a few rows before training or measuring: do the engine and the networks agree on a model?"""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -18,16 +18,16 @@ ROWS = ((3, 0), (9, 5), (14, 6), (6, 2))
 WRITTEN = 8
 """Tokens of its longest response, prefix included."""
 LIMITS = {"float32": 0.005, "bfloat16": 0.25}
-"""How far log-probabilities (nats) may differ on average: by rounding, not by another context."""
+"""The largest mean difference of log-probabilities (nats) that is due to rounding, not to another context."""
 
 
 def check_agreement(
     model: Any, problems: Sequence[Problem], engine: RolloutEngine, inspect: ScorePrefixes, dtype: str
 ) -> None:
-    """Write a few rows with the engine, and have them priced by the networks; refuse a model on which they differ.
+    """Write a few rows with the engine and score them by the networks; refuse a model on which they differ.
 
-    The rows are made of the problems' tokens. ``inspect`` prices prefixes at the engine's temperature, by networks of
-    the precision ``dtype``. Raises DataError with the model's class and what was seen.
+    The rows are made of the problems' tokens. ``inspect`` scores prefixes at the engine's temperature, by networks of
+    the precision ``dtype``. Raises DataError with the model's class and the difference.
     """
     sampling = Sampling(engine.sampling.temperature or 1.0, top_p=1.0, top_k=0, max_new_tokens=WRITTEN, stop=())
     rough = "bfloat16" in (dtype, getattr(engine, "dtype", None))
@@ -36,7 +36,7 @@ def check_agreement(
         difference = _difference(rollouts, inspect([_as_prefix(rollout) for rollout in rollouts]))
     except (torch.OutOfMemoryError, MemoryError, UsageError):
         raise
-    except Exception as error:  # what a model does with arguments that it does not expect can fail in any way
+    except Exception as error:  # a model may raise anything on arguments that it does not expect
         raise DataError(
             _refused(model, engine, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         ) from error
@@ -46,7 +46,7 @@ def check_agreement(
 
 
 def reader(model: Any, tokenizer: Any, temperature: float) -> ScorePrefixes:
-    """Prices prefixes by a forward pass of a model that is not in training."""
+    """Scores prefixes by a forward pass of a model that is not in training."""
     actor = Actor(model, temperature or 1.0).eval()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How well predicted preferences agree with those of people: log-loss, calibration error, reliability table."""
+"""Agreement of predicted preferences with those of people: log-loss, calibration error, reliability table."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def log_loss(differences: Sequence[float]) -> float:
 
 
 def reliability(differences: Sequence[float], bins: int) -> list[dict[str, Any]]:
-    """Of pairs by the probability given to the response that the model prefers, how often people chose that one.
+    """How often people chose the response that the model prefers, by the probability that the model gives it.
 
     ``differences`` are r_chosen - r_rejected. Each pair counts once, with the model's favourite first: its probability
     is between 1/2 and 1, cut into ``bins`` of equal width. (Both orders would add the mirror image and no

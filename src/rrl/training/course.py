@@ -1,4 +1,4 @@
-"""What a training loop will do from beginning to end, as its settings forecast it: steps, tokens, measurements."""
+"""The forecast of a training loop from its settings: steps, tokens, measurements."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Between(NamedTuple):
-    """A number that is not known before training: its bounds, and what it is likely to be (None: nothing to go by)."""
+    """A number that is not known before training: its bounds, and an estimate (None: there is none)."""
 
     least: int
     likely: int | None
     most: int
 
     def over(self, function: Callable[[int], int]) -> "Between":
-        """What a rising function makes of each."""
+        """A rising function applied to each."""
         return Between(
             function(self.least), None if self.likely is None else function(self.likely), function(self.most)
         )
@@ -34,12 +34,12 @@ class Course:
     of_a_step: Sequence[str]
 
     def checkpoints(self, every: int | None) -> Between:
-        """How many, at most: every so many steps, at milestones, of which the end is one, and at the end."""
+        """The largest number: after ``every`` steps, at milestones (of which the end is one), and at the end."""
         more = max(0, self.milestones - 1)
         return self.steps.over(lambda steps: more + (1 if every is None else math.ceil(steps / every)))
 
     def evaluations(self, every: int | None) -> Between:
-        """How many, at most: one before training, then as checkpoints."""
+        """The largest number: one before training, then as checkpoints."""
         return self.checkpoints(every).over(lambda count: 1 + count)
 
 

@@ -16,7 +16,7 @@ def descend(
 ) -> Iterator[float]:  # fmt: skip
     """Take one step of AdamW for each batch, and yield its loss.
 
-    A batch is the losses of its micro-batches, each computed when it is asked for, whose sum is the batch's loss. The
+    A batch is an iterable of its micro-batches' losses, computed lazily, whose sum is the batch's loss. The
     learning rate rises linearly to ``lr`` at step ``full_at``, counted from 1; gradients are clipped to the norm
     ``grad_clip`` (0: not at all). Raises DivergenceError for a loss that is not finite; it names ``key``.lr.
     """
@@ -29,8 +29,9 @@ def descend(
             total += float(loss.detach())
             beat()
         if not math.isfinite(total):
-            told = f"{key}.lr: {lr}, but the loss of step {step} is {total}; expected a finite number; lower it"
-            raise DivergenceError(told)
+            raise DivergenceError(
+                f"{key}.lr: {lr}, but the loss of step {step} is {total}; expected a finite number; lower it"
+            )
         if grad_clip:
             nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
         optimiser.step()

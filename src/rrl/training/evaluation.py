@@ -1,4 +1,4 @@
-"""How good a model is on held-out problems: one code path inside training and from the command line."""
+"""Measuring a model on held-out problems: one code path inside training and from the command line."""
 
 import logging
 from collections import Counter, defaultdict
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is measured: one greedy response a problem, and ``n`` sampled ones.
+    """Measures one greedy response a problem, and ``n`` sampled ones.
 
-    ``split`` names the task's problems, of which ``limit`` of each level are used (null: all), evenly from what further
-    strata they have; ``temperature`` is that of the samples (null: the engine's); ``seed`` fixes them, the same at
-    every evaluation.
+    ``split`` names the task's problems, of which ``limit`` of each level are used (null: all), evenly from their other
+    strata; ``temperature`` is that of the samples (null: the engine's); ``seed`` fixes them, the same at every
+    evaluation.
     """
 
     split: str
@@ -61,11 +61,11 @@ class Evaluation:
         return [problems[number] for number in sorted(chosen)]
 
     def responses(self, problems: int) -> int:
-        """How many responses so many problems get."""
+        """The number of responses to so many problems."""
         return problems * (1 + self.n)
 
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
-        """Accuracy overall, by level and by stratum with 95 % intervals; starts from prompts alone, always."""
+        """Accuracy overall, by level and by stratum with 95 % intervals; always starts from prompts alone."""
         shape = engine.sampling
         if self.temperature is not None:
             shape = replace(shape, temperature=self.temperature)
@@ -82,11 +82,10 @@ class Evaluation:
         states = [State(problem) for problem in problems for _ in range(n)]
         rollouts = border.rollouts(engine, states, sampling, generator, border.begin(task))
         feedback = spread(rollouts, partial(border.feedback, task))
-        told = [f for f in feedback if f.verdict is not Verdict.ERROR]
-        if len(told) < len(feedback):
-            log.warning(
-                "evaluation: the verifier failed on %d of %d responses", len(feedback) - len(told), len(feedback)
-            )
+        known = [f for f in feedback if f.verdict is not Verdict.ERROR]
+        failed = len(feedback) - len(known)
+        if failed:
+            log.warning("evaluation: the verifier failed on %d of %d responses", failed, len(feedback))
         outcomes = [_judged(feedback[i : i + n]) for i in range(0, len(feedback), n)]
         judged = [problem for problem, row in zip(problems, outcomes, strict=True) if row]
         solved = [row for row in outcomes if row]
@@ -94,8 +93,8 @@ class Evaluation:
         kinds = sorted({kind for row in strata for kind in row})
         return {
             **accuracy(solved),
-            "score": fmean(f.score for f in told) if told else 0.0,
-            "error_frac": 1 - len(told) / len(feedback),
+            "score": fmean(f.score for f in known) if known else 0.0,
+            "error_frac": 1 - len(known) / len(feedback),
             "levels": _by([problem.level for problem in judged], solved, _short_first),
             "strata": {kind: _by([row.get(kind) for row in strata], solved, str) for kind in kinds},
             "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
@@ -106,7 +105,7 @@ class Evaluation:
 
 
 def _judged(feedback: Sequence[Feedback]) -> list[float]:
-    """1 for each right response and 0 for each other; what the verifier itself failed on is left out."""
+    """1 for each right response and 0 for each wrong one, without those on which the verifier failed."""
     return [float(f.solved) for f in feedback if f.verdict is not Verdict.ERROR]
 
 
@@ -114,9 +113,9 @@ def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Mean of per-problem means with its 95 % interval.
 
     One 0/1 score a problem: Wilson's interval (Wilson, JASA 1927). Several: the normal interval with problems as
-    the independent units, so that siblings of one problem are not counted as evidence of their own; Wilson's again
-    where all problems agree, since without a deviation the normal interval would claim certainty. Of no problem at
-    all the accuracy is 0 and may be anything.
+    the independent units, because responses to one problem are not independent; Wilson's again where all problems
+    agree, because without a deviation the normal interval would have no width. Without problems the accuracy is 0
+    with the interval [0, 1].
     """
     if not scores:
         return {"accuracy": 0.0, "interval95": [0.0, 1.0], "n_problems": 0, "n_samples": 0}

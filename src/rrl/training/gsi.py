@@ -1,4 +1,4 @@
-"""Guided self-improvement: sample, keep what is right, help where little is, fine-tune the starting model; repeat."""
+"""Guided self-improvement: sample, keep right answers, help where few are, fine-tune the starting model; repeat."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class GSISettings(GSISizes):
 
 @dataclass(kw_only=True)
 class GSI(Loop):
-    """Goes through its iterations a piece of work at a time; problems and answers are known by number."""
+    """Works through its iterations a piece at a time; problems and answers are identified by number."""
 
     settings: GSISettings
     start: RunStart
@@ -66,10 +66,10 @@ class GSI(Loop):
         piece = self.position.queue.pop(0)
         metrics = self._tune(piece) if self.position.phase == "tune" else self._write(piece)
         self.global_step += 1
-        return metrics | self._state_of_things()
+        return metrics | self._position_metrics()
 
     def state_dict(self) -> StateDict:
-        """Where it is in its iterations, and every answer of the present one."""
+        """The position in the iterations, and every answer of the present one."""
         learning = {"optimiser_steps": self.policy.optimiser_steps}
         return super().state_dict() | asdict(self.position) | learning | {"harvest": self._harvest.state_dict()}
 
@@ -87,7 +87,7 @@ class GSI(Loop):
     # --- from phase to phase ------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Go on to what comes next: another iteration, another guided try, fine-tuning."""
+        """Begin the next phase: another iteration, another guided attempt, or fine-tuning."""
         if self.position.phase == "tune":
             self._begin()
         at = self.position
@@ -98,7 +98,7 @@ class GSI(Loop):
             self._begin_tuning()
 
     def _begin(self) -> None:
-        """Another iteration: forget the answers of the last one, draw problems."""
+        """Begin an iteration: discard the answers of the last one, draw problems."""
         at = self.position = Position(iteration=self.position.iteration + 1)
         self._harvest.clear()
         at.drawn = self._draw()
@@ -122,7 +122,7 @@ class GSI(Loop):
         return list(dict.fromkeys(self._number[state.problem.id] for state in drawn))
 
     def _helpable(self) -> list[int]:
-        """Problems that were tried and have too few right answers, and that can be helped with."""
+        """Problems that were tried, have too few right answers, and for which there is guidance."""
         tried = self.position.drawn[: self.position.tried]
         return [i for i in tried if self._harvest.right[i] < self.settings.min_correct and self._help(i) is not None]
 
@@ -133,7 +133,7 @@ class GSI(Loop):
         return border.guided_state(guidance, self.start.problems[number], self.position.round - 1, self.limits)
 
     def _begin_tuning(self) -> None:
-        """Back to the model that the run began with, to learn everything that was kept in a new order."""
+        """Load the model that the run began with, and queue all kept answers in a new order."""
         count, at = len(self._harvest.answers), self.position
         if not count:
             raise DivergenceError(
@@ -154,7 +154,7 @@ class GSI(Loop):
     # --- a piece of work ----------------------------------------------------------------------------------------------
 
     def _write(self, numbers: Sequence[int]) -> Metrics:
-        """Responses to these problems, with or without help; the right ones are kept."""
+        """Write responses to these problems, with or without help, and keep the right ones."""
         with self.clock.phase("gen"):
             sampling = replace(self.engine.sampling, temperature=self.settings.temperature)
             starts = self._starts(numbers)
@@ -184,7 +184,7 @@ class GSI(Loop):
             )
 
     def _tune(self, minibatches: Sequence[Sequence[int]]) -> Metrics:
-        """Optimiser steps on these answers, each to its problem's own prompt."""
+        """Optimiser steps on these answers, each with its problem's own prompt."""
         self.last_rollouts = []
         with self.clock.phase("update_actor"):
             answers = [self._harvest.answers[i] for index in minibatches for i in index]
@@ -192,7 +192,7 @@ class GSI(Loop):
             rows = torch.arange(len(batch)).split([len(index) for index in minibatches])
             return self._descend(border.credit(self.objective, batch), rows, self.settings.loss_agg_mode)
 
-    def _state_of_things(self) -> Metrics:
+    def _position_metrics(self) -> Metrics:
         answers, at = self._harvest.answers, self.position
         metrics = {
             "gsi/iteration": float(at.iteration),
@@ -208,7 +208,7 @@ class GSI(Loop):
 
 
 def _successes(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
-    """The share of guided tries that were right, by the help they had."""
+    """The share of right guided attempts, by kind of help."""
     solved: dict[str, list[bool]] = defaultdict(list)
     for rollout, judged in zip(rollouts, feedback, strict=True):
         if rollout.state.help is not None:

@@ -1,4 +1,4 @@
-"""The sizes of guided self-improvement, and what they make of a run."""
+"""The sizes of guided self-improvement, and the forecast of a run."""
 
 import math
 from dataclasses import dataclass
@@ -57,13 +57,13 @@ class GSISizes(LoopSettings):
 
     @property
     def needs(self) -> frozenset[str]:
-        """References, as far as they are used."""
+        """References, where they are used, and the needs of the guidance."""
         own = frozenset({"references"} if self.first_iteration == "references" else ())
         return own if self.guidance is None else own | self.guidance.needs
 
     @property
     def helps(self) -> int:
-        """Guided tries that a problem can get."""
+        """Guided attempts that a problem can get."""
         return 0 if self.guidance is None else self.max_guided_attempts
 
     @property

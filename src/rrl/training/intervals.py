@@ -19,7 +19,7 @@ def wilson(share: float, n: int) -> list[float]:
 
 
 def normal(values: Sequence[float]) -> list[float]:
-    """The normal interval of the mean of values from 0 to 1; one value says nothing."""
+    """The normal interval of the mean of values from 0 to 1; [0, 1] for a single value."""
     half = Z95 * math.sqrt(variance(values) / len(values)) if len(values) > 1 else 1.0
     return _within(fmean(values), half)
 

@@ -1,4 +1,4 @@
-"""What every training loop has in common: judging, counting, optimiser steps, a budget, a state to save."""
+"""The common part of training loops: judging, counting, optimiser steps, a budget, a state to save."""
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
@@ -36,9 +36,9 @@ Aggregate = Literal["token", "sequence"]
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a run begins with: its problems, and its starting model, which ``model`` loads anew.
+    """The start of a run: its problems, and its starting model, which ``model`` loads again.
 
-    ``render`` makes prompts of questions; a prompt of more than ``longest_prompt`` tokens leaves no room to answer.
+    ``render`` makes prompts of questions; a prompt of more than ``longest_prompt`` tokens leaves no room for an answer.
     """
 
     problems: Sequence[Problem]
@@ -49,21 +49,21 @@ class RunStart:
 
 
 class LoopSettings(DependsOnTask, Protocol):
-    """The sizes of a training loop. They know which loop it is, and ``make`` it."""
+    """The sizes of a training loop, which ``make`` it."""
 
     n: int
     """Rollouts from one start state."""
     annotates: ClassVar[bool] = True
-    """Whether samplers and objectives are shown the log-probabilities and values that the policy gives its rollouts."""
+    """Whether samplers and objectives get the policy's log-probabilities and values of its rollouts."""
 
     @property
     def optimiser_steps(self) -> int | None:
-        """How many optimiser steps the whole takes, where that is known from the beginning."""
+        """The number of optimiser steps in all; None where it is not known from the beginning."""
         return None
 
     @property
     def knows_length(self) -> bool:
-        """Whether the number of optimiser steps is known when the first is taken, as schedules need it."""
+        """Whether the number of optimiser steps is known at the first one, as schedules need."""
         return self.optimiser_steps is not None
 
     @property
@@ -78,16 +78,16 @@ class LoopSettings(DependsOnTask, Protocol):
         """The loop, which works with these parts."""
 
     def course(self, problems: int, longest: int, likely: float | None) -> Course:
-        """What the loop will do with so many problems; by default there is no forecast.
+        """The forecast for so many problems; by default there is none.
 
-        A response has ``longest`` tokens at most, and is ``likely`` to have so many (None: not known).
+        A response has at most ``longest`` and probably ``likely`` tokens (None: not known).
         """
         raise ConfigError(f"dry_run: there is no forecast for {type(self).__name__}; leave dry_run out")
 
 
 @dataclass(kw_only=True)
 class Loop(ABC):
-    """The parts that a loop works with, and what it counts."""
+    """The parts of a loop, and its counters."""
 
     task: Task
     sampler: StateSampler
@@ -120,7 +120,7 @@ class Loop(ABC):
 
     @property
     def milestone(self) -> bool:
-        """Whether the last step made a policy that is to be measured and saved, whatever the frequencies say."""
+        """Whether the policy after the last step must be measured and saved, whatever the frequencies."""
         return False
 
     def run(self) -> Iterator[Metrics]:
@@ -157,12 +157,12 @@ class Loop(ABC):
         self._solves = Counter(state["solves"])
 
     def _written(self, states: Sequence[State], *how: Any) -> list[Rollout]:
-        """What the engine writes from these states, which the task begins to judge as soon as it is written."""
+        """The engine's rollouts from these states, which the task begins to judge as soon as each is written."""
         begin = border.begin(self.task)
         return border.rollouts(self.engine, states, *how, vocabulary=self.limits.vocabulary, written=begin)
 
     def _judge(self, rollouts: Sequence[Rollout]) -> tuple[list[Feedback], Metrics]:
-        """The verifier's feedback, and what there is to say of it; the rollouts are counted."""
+        """The verifier's feedback, and its metrics; counts the rollouts."""
         feedback = spread(rollouts, partial(border.feedback, self.task))
         self.tokens_generated += sum(len(r.actions) for r in rollouts)
         self.last_rollouts = list(zip(rollouts, feedback, strict=True))
@@ -171,7 +171,7 @@ class Loop(ABC):
         return feedback, rollout_metrics(rollouts, feedback)
 
     def _descend(self, batch: Batch, minibatches: Sequence[Tensor], aggregate: Aggregate) -> Metrics:
-        """An optimiser step for each mini-batch, given by its rows; returns the means over them."""
+        """An optimiser step for each mini-batch, given by its rows; returns the means of their metrics."""
         steps: list[Metrics] = []
         for number, index in enumerate(minibatches, start=1):
             try:
@@ -191,14 +191,14 @@ class Loop(ABC):
             self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
             for name, value in metrics.items():
                 sums[name] += value
-        told, metrics = self.policy.step(), summed(sums)
-        border.refuse_taken(self.objective, metrics, told)
-        return {**metrics, **told}
+        own, metrics = self.policy.step(), summed(sums)
+        border.refuse_taken(self.objective, metrics, own)
+        return {**metrics, **own}
 
     def costs(self) -> Metrics:
-        """Of the phases since the last call: seconds, tokens a second of a step, and the largest peaks of any rank.
+        """Seconds, throughput and the largest memory peaks of any rank, for the phases since the last call.
 
-        A step's seconds are without evaluation and saving.
+        A step's seconds exclude evaluation and saving.
         """
         seconds = self.clock.take()
         aside = ("timing_s/testing", "timing_s/save_checkpoint")

@@ -33,7 +33,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -
 
 
 def _outcomes(feedback: Sequence[Feedback]) -> Metrics:
-    """Shares of the outcomes that verifiers tell in their evidence."""
+    """Shares of the outcomes in verifiers' evidence."""
     counts = Counter(str(f.evidence["outcome"]) for f in feedback if "outcome" in f.evidence)
     return {f"outcome/{name}": count / len(feedback) for name, count in counts.items()}
 
@@ -59,7 +59,7 @@ def exploration_metrics(solves: Iterable[int]) -> Metrics:
 
 
 def batch_metrics(batch: Batch, engine_logprobs: Tensor) -> Metrics:
-    """Of a batch with credit assigned: rewards, advantages, returns, values, the engine's mismatch, zero signal."""
+    """Rewards, advantages, returns, values, the engine's mismatch and rows without signal, after credit assignment."""
     metrics: Metrics = {}
     for name in ("rewards", "advantages", "returns", "values"):
         cells = getattr(batch, name)[batch.mask]

@@ -1,4 +1,4 @@
-"""Where language models and tokenizers come from: built in code, a local folder, or the hub."""
+"""Language models and tokenizers: built in code, from a local folder, or from the hub."""
 
 import json
 import logging
@@ -27,22 +27,22 @@ class LoadedModel(NamedTuple):
 
 
 Make = Callable[[str, dict[str, Any], Refuse], LoadedModel]
-"""Loads what is in a folder, by these arguments of transformers."""
+"""Loads a folder with these arguments of transformers."""
 
 
 class Model(Protocol):
-    """Where a language model comes from."""
+    """A source of a language model."""
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Model and tokenizer; ``vocabulary`` is the task's closed set of words, or None."""
 
     def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
-        """The same to be counted only: where loading costs much, the weights are on torch's meta device instead."""
+        """The same for counting parameters: where loading is slow, the weights are on torch's meta device instead."""
         return self.load(vocabulary)
 
 
 CONTEXT = 1024
-"""Tokens that a tiny model reads at least, prompt and response."""
+"""The least context of a tiny model, prompt and response, in tokens."""
 HEAD = 32
 """Width of an attention head."""
 INITIALIZER_RANGE = 0.15
@@ -114,21 +114,21 @@ class HuggingFace(Model):
             raise ValueError("path: missing; give a hub id or a local folder, as in model.path=Qwen/Qwen2.5-0.5B")
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
-        """Load both; the task's vocabulary does not matter to a model that has its own."""
-        return self._read(self._with_weights)
+        """Load both; the model's own vocabulary replaces the task's."""
+        return self._loaded(self._with_weights)
 
     def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
-        """The tokenizer and a model of shapes alone: weights are neither allocated nor read, and need not be there."""
-        return self._read(self._without_weights)
+        """The tokenizer and a model of shapes alone: weights are neither allocated nor read, and may be missing."""
+        return self._loaded(self._without_weights)
 
-    def _read(self, make: Make) -> LoadedModel:
+    def _loaded(self, make: Make) -> LoadedModel:
         path = os.path.expanduser(str(self.path))
         loaded = self._load(path, self.revision, make, partial(self._unreadable, path, None))
         check_tokenizer(loaded.tokenizer, loaded.model, path)
         return loaded
 
     def _load(self, path: str, revision: str | None, make: Make, refuse: Refuse) -> LoadedModel:
-        """What is there or, where that is an adapter, its base and the adapter as one."""
+        """The model or, for an adapter, its base with the adapter merged."""
         from transformers import AutoTokenizer
 
         adapter = adapter_of(path)
@@ -180,7 +180,7 @@ class HuggingFace(Model):
 
 
 def _instead(folder: Path) -> str:
-    """The model to give in place of the folder of a run, of a checkpoint, or of all its checkpoints."""
+    """A hint at the model within the folder of a run, of a checkpoint, or of all its checkpoints."""
     checkpoints = [step for place in (folder, folder / "checkpoints") for step in reversed(by_step(place))]
     models = [place / "actor" for place in (folder, *checkpoints) if (place / "actor" / "config.json").is_file()]
     if models:
@@ -189,10 +189,10 @@ def _instead(folder: Path) -> str:
 
 
 def sound_generation(path: str, revision: str | None) -> Any:
-    """The model's generation config as one that can be saved; None where it can be as it is.
+    """A valid form of the model's generation config; None where it is valid already.
 
-    Many a folder names a temperature without saying that it samples, which transformers reads but does not write. We
-    sample by our own settings; what matters is which tokens end a response.
+    Many folders have a temperature without ``do_sample``, which transformers reads but refuses to write. Sampling
+    follows the engine's settings; only the tokens that end a response matter here.
     """
     from transformers import GenerationConfig
 
@@ -202,7 +202,7 @@ def sound_generation(path: str, revision: str | None) -> Any:
         try:
             config = GenerationConfig(**candidate)
             config.validate(strict=True)
-        except Exception as error:  # of whatever kind: values are not checked for their types
+        except Exception as error:  # of any kind: transformers does not check the types of values
             log.info("generation config of %s: not valid (%s)", path, " ".join(str(error).split())[:200])
         else:
             return None if candidate is values else config
@@ -210,14 +210,14 @@ def sound_generation(path: str, revision: str | None) -> Any:
 
 
 def _generation_values(path: str, revision: str | None) -> dict[str, Any]:
-    """What generation_config.json says or, where there is none, config.json."""
+    """The values of generation_config.json or, where there is none, of config.json."""
     from transformers import GenerationConfig
     from transformers.utils import cached_file
 
     for name in ("generation_config.json", "config.json"):
         try:
             found = json.loads(Path(str(cached_file(path, name, revision=revision))).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # it is not there, or no JSON: then transformers goes on to the next, or says so
+        except (OSError, ValueError):  # missing, or no JSON: transformers reads the next, or reports it
             continue
         known = found if name != "config.json" else found.keys() & vars(GenerationConfig()).keys()
         return {key: found[key] for key in known if found[key] is not None}
@@ -230,7 +230,7 @@ def _are_ids(value: Any) -> bool:
 
 
 def causal_config(path: str, common: Mapping[str, Any]) -> Any:
-    """The configuration in a model's folder; refuses that of a model which is no causal language model, by its name."""
+    """The configuration in a model's folder. Raises DataError where the model is no causal language model."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     config = AutoConfig.from_pretrained(path, **common)
@@ -248,7 +248,7 @@ def causal_config(path: str, common: Mapping[str, Any]) -> Any:
 def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     """Give the tokenizer a pad token where EOS can serve; refuse one without EOS, or whose EOS the model cannot read.
 
-    It may have more tokens than the model embeds: whether a text uses them is seen when texts are encoded.
+    It may have more tokens than the model embeds: texts are checked for them when they are encoded.
     """
     end, size = tokenizer.eos_token_id, embedded(model)
     if end is None:

@@ -32,12 +32,12 @@ class Actor(nn.Module):
     def forward(self, tokens: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities, entropies and values (or None), [batch, time] each, from right-padded rows.
 
-        Logits are made only from the first column on in which any row acts; results before it are zero.
+        Logits are computed only from the first column with an action on; results before it are zero.
         """
         first = int(mask.any(0).nonzero().min())
         kept = tokens.shape[1] - first + 1
         inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False, "logits_to_keep": kept}
-        with _read_by(self.model.get_output_embeddings()) as hidden:
+        with _inputs_of(self.model.get_output_embeddings()) as hidden:
             logits = self.model(**accepted(self.model, inputs)).logits[:, -kept:-1].float() / self._temperature
         beat()
         before = tokens.new_zeros(len(tokens), first, dtype=torch.float32)
@@ -53,7 +53,7 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """A value network of its own: a copy of the model's trunk and a head that begins at zero."""
+    """A separate value network: a copy of the model's trunk and a head that begins at zero."""
 
     def __init__(self, model: Any, head_size: int) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ def unwrapped(model: Any) -> Any:
 
 
 def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the inputs that the model's forward pass names: not every one knows of ``logits_to_keep``."""
+    """The inputs that the model's forward pass has as arguments: some lack ``logits_to_keep``."""
     named = inspect.signature(unwrapped(model).forward).parameters
     return {name: value for name, value in inputs.items() if name in named or "input_ids" not in named}
 
 
 def hidden_width(model: Any) -> int:
-    """Units of the last hidden state, as the output embedding reads it."""
+    """The width of the last hidden state, which the output embedding reads."""
     return int(model.get_output_embeddings().weight.shape[1])
 
 
@@ -90,8 +90,8 @@ def _trunk(model: Any) -> Any:
 
 
 @contextmanager
-def _read_by(module: nn.Module) -> Iterator[list[Tensor]]:
-    """What the module reads while this lasts."""
+def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the inputs of the module within the context."""
     read: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     try:
@@ -115,9 +115,9 @@ def value_head(width: int, hidden: int) -> nn.Module:
 
 
 def dropout_off(model: nn.Module) -> None:
-    """Take dropout out, under which the probabilities of the same tokens would differ from pass to pass.
+    """Switch dropout off: with it, the probabilities of the same tokens would differ from pass to pass.
 
-    Besides modules of its own kind it lives in numbers such as ``attention_dropout`` and ``layerdrop``.
+    Besides dropout modules this covers attributes such as ``attention_dropout`` and ``layerdrop``.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -128,7 +128,7 @@ def dropout_off(model: nn.Module) -> None:
 
 
 def skeleton(model: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of the model for use, without weights (they are on the meta device), to be lent those of another."""
+    """A copy of the model without weights (they are on the meta device), for use with weights by ``lend``."""
     bare = copy.deepcopy(model).eval()
     lend(bare, {name: p.to("meta") for name, p in bare.named_parameters(remove_duplicate=False)})
     for module in bare.modules():
@@ -137,26 +137,26 @@ def skeleton(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def on_meta(model: nn.Module) -> Any:
-    """A copy of the model to be counted only: its weights are on the meta device, and none is copied."""
+    """A copy of the model for counting parameters: its weights are on the meta device, and none is copied."""
     shapes = {id(p): nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, dict[int, Any](shapes))
 
 
 def lend(bare: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Let the copy use these weights, by name; nothing is copied."""
+    """Make the copy use these weights, by name; nothing is copied."""
     for name, weight in weights.items():
         path, _, leaf = name.rpartition(".")
         bare.get_submodule(path)._parameters[leaf] = nn.Parameter(weight.data, requires_grad=False)
 
 
 def in_precision(module: nn.Module, dtype: str) -> nn.Module:
-    """The module with its weights in ``dtype``; buffers stay, for rotary frequencies are worth nothing in bfloat16."""
+    """The module with its weights in ``dtype``; buffers stay: rotary frequencies are too imprecise in bfloat16."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype))
     return module
 
 
 def _shifted(values: Tensor) -> Tensor:
-    """Move the value that was read after token t-1 to position t, where token t is chosen. [batch, time, 1] in."""
+    """Move the value after token t-1 to position t, where token t is chosen. [batch, time, 1] in."""
     values = values.squeeze(-1).float()
     return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)

@@ -73,10 +73,7 @@ class DeepSpeedPolicy(Policy):
         return self._settings.lr_factor(step, self.optimiser_steps)
 
     def reset(self, model: Any, optimiser_steps: int) -> None:
-        """Begin anew from these weights: fresh moments, a schedule of its own; what is known of the old ones is lost.
-
-        The frozen reference stays.
-        """
+        """Restart from these weights with new moments and a new schedule; the frozen reference stays."""
         dropout_off(model)
         for engine in self._engines.values():
             engine.destroy()
@@ -90,10 +87,7 @@ class DeepSpeedPolicy(Policy):
         return cast(Actor, self._engines["actor"].module)
 
     def train_critic_only(self, only: bool) -> None:
-        """During critic warm-up the actor, and a trunk it shares with the critic, stay as they are.
-
-        Without a critic there is nothing to wait for.
-        """
+        """Freeze the actor and a shared trunk during critic warm-up; no effect without a critic."""
         self._train_actor = not only or self._settings.critic is None
         self.actor.detach_trunk = only
 
@@ -117,7 +111,7 @@ class DeepSpeedPolicy(Policy):
         return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
 
     def inspect(self, states: Sequence[State]) -> list[TokenScores]:
-        """What actor and critic think of each state's prefix, token by token."""
+        """Log-probabilities and values of each state's prefix, token by token."""
         if not states:
             return []
         batch = self.annotate(context_batch(states, self._tokenizer.pad_token_id, self._tokenizer.eos_token_id))
@@ -156,7 +150,7 @@ class DeepSpeedPolicy(Policy):
             metrics[f"{name}/grad_norm"] = _finite(name, engine.get_global_grad_norm()) if norm is None else norm
         for name in self._engines.keys() - norms.keys():
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a schedule that goes on while its optimiser idles, as is meant
+                warnings.simplefilter("ignore")  # the schedule must advance while its optimiser is idle
                 self._engines[name].lr_scheduler.step()
         self.version += 1
         return metrics
@@ -165,8 +159,8 @@ class DeepSpeedPolicy(Policy):
     def generation_model(self) -> Iterator[Any]:
         """The actor's language model in evaluation mode; at ZeRO stage 3 its weights are gathered once.
 
-        They are then lent to a copy that has none of DeepSpeed's hooks, which would gather and give them back at every
-        token, and wait for ranks that have written their rows to the end.
+        They are then lent to a copy without DeepSpeed's hooks, which would gather and release them at every token and
+        wait for ranks that have finished their rows.
         """
         model = self.actor.model
         with torch.no_grad():
@@ -184,7 +178,7 @@ class DeepSpeedPolicy(Policy):
     def save(self, folder: Path) -> list[str]:
         """Write actor and tokenizer in Hugging Face format; adapters are merged into the weights.
 
-        What cannot be written so is written plainly (``saving.write_model``) and told, by the first rank.
+        The first rank writes; returns warnings of what was saved in a plain form instead (``saving.write_model``).
         """
         with self.generation_model() as model:
             return write_model(model, self._tokenizer, folder) if rank() == 0 else []
@@ -195,11 +189,11 @@ class DeepSpeedPolicy(Policy):
 
     @property
     def saves_alone(self) -> bool:
-        """Whether this rank has all that ``save`` needs, without the help of others."""
+        """Whether this rank can ``save`` without the others."""
         return rank() == 0 and (self._bare is None or world_size() == 1)
 
     def state_bytes(self) -> int:
-        """About what a checkpoint takes, the actor in Hugging Face format included."""
+        """Approximate size of a checkpoint, the actor in Hugging Face format included."""
         parameters = [p for engine in self._engines.values() for p in engine.module.parameters()]
         trained = sum(count(p) for p in parameters if p.requires_grad)
         whole = sum(map(count, self.actor.model.parameters()))
@@ -253,7 +247,7 @@ class DeepSpeedPolicy(Policy):
 
 
 def _norm_before_step(network: str, engine: Any) -> float | None:
-    """The gradient's norm, where DeepSpeed leaves gradients in place; elsewhere None, and it skips infinite steps."""
+    """The gradient's norm where DeepSpeed keeps gradients; None elsewhere, where it skips infinite steps itself."""
     if engine.zero_optimization() or engine.bfloat16_enabled():
         return None
     gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]

@@ -1,4 +1,4 @@
-"""What can be set about the networks and their optimisers, low-rank adapters included."""
+"""The settings of the networks and their optimisers, low-rank adapters included."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ BUCKET = 500_000_000
 
 
 BYTES = {"float32": 4, "bfloat16": 2}
-"""Of a weight, by precision."""
+"""Bytes of a weight, by precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +58,13 @@ class SharedCritic:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
-    """Everything about the networks and their optimisers.
+    """The settings of the networks and their optimisers.
 
     ``critic`` is its kind, or null. ``head_size`` is the width of the hidden layer of the critic's head (0: linear).
-    Learning rates rise linearly over
-    ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at the end of training (``constant``
-    stays). ``grad_clip`` is the largest gradient norm, of each network (0: no clipping). ``micro_batch_size``
-    is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage. ``lora`` trains low-rank
-    adapters instead of all weights.
+    Learning rates rise linearly over ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at
+    the end of training (``constant`` stays). ``grad_clip`` is the largest gradient norm of each network (0: no
+    clipping). ``micro_batch_size`` is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage.
+    ``lora`` trains low-rank adapters instead of all weights.
     """
 
     critic: OwnCritic | SharedCritic | None
@@ -97,7 +96,7 @@ class PolicySettings:
             raise ValueError(f"adam_betas: expected numbers from 0 to below 1, got {list(self.adam_betas)}")
 
     def cautions(self) -> list[str]:
-        """Networks that never move."""
+        """Warnings of networks that never change."""
         critic = self.critic is not None and self.critic_lr == 0
         return [
             *(["actor_lr: 0, so that the actor never moves"] if self.actor_lr == 0 else []),
@@ -115,7 +114,7 @@ class PolicySettings:
         return {"head_size": self.head_size, "value_trunk_grad_scale": self.critic.value_trunk_grad_scale}
 
     def lr_factor(self, step: int, steps: int | None) -> float:
-        """What learning rates are multiplied by in optimiser step ``step``, from 0, of ``steps`` (None: unknown)."""
+        """The factor of learning rates in optimiser step ``step``, from 0, of ``steps`` (None: unknown)."""
         warmup = min(1.0, (step + 1) / (self.lr_warmup_steps + 1))
         if self.lr_schedule == "constant" or steps is None:
             return warmup
@@ -123,7 +122,7 @@ class PolicySettings:
         return warmup * (1 - done if self.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
     def checkpoint_bytes(self, trained: int, frozen: int, whole: int) -> int:
-        """What all processes write of their networks' parameters and, once more, of an actor of ``whole`` weights.
+        """The bytes that all processes write: networks, optimisers and, once more, an actor of ``whole`` weights.
 
         AdamW has two moments in float32; ZeRO and bfloat16 add a copy of the weights in float32.
         """
@@ -131,7 +130,7 @@ class PolicySettings:
         return BYTES[self.dtype] * (trained + frozen + whole) + moments * trained
 
     def optimiser(self, module: torch.nn.Module, *, is_critic: bool) -> torch.optim.AdamW:
-        """For all that is trained in a network; the head of an actor learns as a critic does."""
+        """AdamW for the trained parameters of a network; the head of an actor has the critic's learning rate."""
         trained = [p for p in module.parameters() if p.requires_grad]
         head = getattr(module, "head", None)
         heads = {id(p) for p in head.parameters()} if isinstance(head, torch.nn.Module) else set()

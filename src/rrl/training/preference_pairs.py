@@ -1,4 +1,4 @@
-"""Which pairs of responses a reward model is trained and measured on."""
+"""The pairs of responses on which a reward model is trained and measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rrl.types import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class PairChoice:
-    """The splits to ``train`` on and to ``test`` on, and how many of each (``train_limit``, ``test_limit``; null: all).
+    """The splits ``train`` and ``test``, and the number of pairs of each (``train_limit``, ``test_limit``; null: all).
 
     Fewer than all are drawn by ``seed``. A training pair whose prompt is also a test pair's is left out.
     """
@@ -28,7 +28,7 @@ class PairChoice:
         check_ranges(self, at_least_one("train_limit", "test_limit"))
 
     def choose(self, task: Task) -> tuple[list[Pair], list[Pair], int]:
-        """Training pairs, test pairs, and how many of the former were left out. Raises DataError for none."""
+        """Training pairs, test pairs, and the number of training pairs left out. Raises DataError for none."""
         train, test = border.pairs(task, self.train), border.pairs(task, self.test)
         faults = [
             f"pairs.{name}: the task {type(task).__name__} has no pairs in its split {split!r}; expected a task with "

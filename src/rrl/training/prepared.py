@@ -1,4 +1,4 @@
-"""What training and evaluation start from: a model, its tokenizer, and problems that fit both."""
+"""The start of training and evaluation: a model, its tokenizer, and problems that fit both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +18,7 @@ from rrl.types import Example, Problem
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training and evaluation start from.
-
-    ``warmstart`` is the folder that a warm start was taken from, ``kept`` the one that it will be found in later.
-    """
+    """A model, its tokenizer and problems; its warm start came from ``warmstart`` and will be found in ``kept``."""
 
     model: Any
     tokenizer: Any

@@ -1,4 +1,4 @@
-"""Models of transformers from folders and hub ids, with their tokenizers; whatever is wrong with one is one error."""
+"""Models of transformers from folders and hub ids, with their tokenizers; any fault of one becomes one error."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ Refuse = Callable[[object], DataError]
 def load_pretrained(
     auto_class: str, path: str, refuse: Refuse, common: Mapping[str, Any], **arguments: Any
 ) -> tuple[Any, Any, list[str]]:  # fmt: skip
-    """A model by the class of this name in transformers, its tokenizer, and the weights that were not there.
+    """A model by the class of this name in transformers, its tokenizer, and the names of missing weights.
 
     The tokenizer has a pad token: its own, or else EOS. ``common`` are arguments of both. Raises what
     ``refuse`` makes where one cannot be read, or where neither a pad nor an EOS token is embedded.

@@ -1,4 +1,4 @@
-"""From text to tokens: the template a question is put in, and what happens to prompts that are too long."""
+"""From text to tokens: the template of a question, and the treatment of prompts that are too long."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Template(Protocol):
-    """Puts a question into the words a model expects."""
+    """Puts a question into the form that a model expects."""
 
     def render(self, examples: Sequence[Example], tokenizer: Any) -> list[tuple[int, ...]]:
         """Each prompt's token ids."""
@@ -25,10 +25,10 @@ class Template(Protocol):
         return reference
 
     def describe(self, tokenizer: Any) -> str:
-        """What stands around a question, as text: recorded with every result."""
+        """The text around a question, which is recorded with every result."""
 
     def stand(self, moment: datetime) -> None:
-        """Let a clock in the template stand at this moment."""
+        """Set the clock of the template to this moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Plain(Template):
 class Chat(Template):
     """The tokenizer's chat template: an optional system message, then the question as the user's turn, or its turns.
 
-    A template that writes the date writes that of the run's beginning, whenever it is asked.
+    A template that writes the date always writes that of the run's beginning.
     """
 
     system: str | None

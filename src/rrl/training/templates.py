@@ -1,4 +1,4 @@
-"""Chat templates rendered as if time stood still: by the conversation and a given moment, and nothing else."""
+"""Chat templates rendered reproducibly: the text depends only on the conversation and a given moment."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 FORMAT = "%Y-%m-%dT%H:%M:%S%z"
-"""How a moment is written."""
+"""The format of a moment."""
 
 
 def this_moment() -> datetime:
@@ -16,12 +16,12 @@ def this_moment() -> datetime:
 
 
 def rendered(tokenizer: Any, turns: Sequence[Mapping[str, str]], moment: datetime, **how: Any) -> str:
-    """The conversation in the tokenizer's chat template, whose clock stands at ``moment``.
+    """The conversation in the tokenizer's chat template, whose clock is set to ``moment``.
 
-    Templates write dates by ``strftime_now`` and may draw at random, which here gives the same for the same turns. The
-    other arguments are those of ``apply_chat_template``.
+    Templates write dates by ``strftime_now`` and may draw at random, here seeded by the turns. The other arguments are
+    those of ``apply_chat_template``.
     """
-    wall = moment.replace(tzinfo=None)  # as in transformers, whose clock knows no zone
+    wall = moment.replace(tzinfo=None)  # as in transformers, whose clock has no zone
 
     def strftime_now(form: str) -> str:
         return wall.strftime(form.replace("%s", str(int(moment.timestamp()))))
@@ -33,7 +33,7 @@ def rendered(tokenizer: Any, turns: Sequence[Mapping[str, str]], moment: datetim
 
 @contextmanager
 def _seeded(seed: str) -> Iterator[None]:
-    """Let the global generator draw what follows from the seed, and then go on as if nothing had been drawn."""
+    """Seed the global generator within the context, and restore its state afterwards."""
     state = random.getstate()
     random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""Token numbers against what a model embeds: a tokenizer may know more, as long as no text uses them."""
+"""Token numbers beyond a model's embeddings: a tokenizer may have them as long as no text uses them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from rrl.errors import DataError
 
 SHOWN = 10
-"""Texts that are named; the rest are counted."""
+"""The number of texts that an error names; the rest are counted."""
 
 
 def embedded(model: Any) -> int:
-    """How many tokens a model embeds."""
+    """The number of tokens that a model embeds."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
 def agree_on_padding(tokenizer: Any, size: int) -> None:
-    """Let EOS serve as the pad token where there is none that is embedded. ValueError where EOS is not either."""
+    """Make EOS the pad token where no pad token is embedded. ValueError where EOS is not embedded either."""
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
         if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= size:
             raise ValueError("its tokenizer has neither a pad nor an EOS token that the model embeds")
@@ -23,7 +23,7 @@ def agree_on_padding(tokenizer: Any, size: int) -> None:
 
 
 def known(rows: Iterable[Sequence[int]], size: int) -> list[list[int]]:
-    """Rows without the tokens that are not embedded, for who must read whatever text comes."""
+    """Rows without the tokens that are not embedded, for readers of arbitrary texts."""
     return [[token for token in row if token < size] for row in rows]
 
 

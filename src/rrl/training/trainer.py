@@ -20,7 +20,7 @@ from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
 
 log = logging.getLogger(__name__)
 MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
-"""How far the engine is from the policy: in probability, and in nats a token, which tells where all are small."""
+"""Distances of the engine from the policy: in probability and, sensitive to small ones too, in nats a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class TrainerSettings(LoopSettings):
 
     @property
     def optimiser_steps(self) -> int | None:
-        """How many optimiser steps training takes, when the number of steps is given."""
+        """The number of optimiser steps of training; None where the number of steps is not given."""
         per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
         return None if self.total_training_steps is None else self.total_training_steps * per_step
 
@@ -85,10 +85,7 @@ class TrainerSettings(LoopSettings):
         return Trainer(settings=self, **parts)
 
     def course(self, problems: int, longest: int, likely: float | None) -> Course:
-        """Steps until the lower limit; one in tokens ends training with the step that reaches it.
-
-        Every response has at least one token.
-        """
+        """Steps until the first limit is reached; every response has at least one token."""
         steps = Between(self._steps(longest), self._steps(min(likely, longest)) if likely else None, self._steps(1))
         if steps.least == steps.most:
             steps = steps._replace(likely=steps.most)
@@ -107,14 +104,14 @@ class TrainerSettings(LoopSettings):
         )
 
     def _steps(self, tokens: float) -> int:
-        """How many steps training takes, when every response has so many tokens."""
+        """The number of steps of training when every response has so many tokens."""
         reached = math.ceil(self.total_tokens / (self.sequences * tokens)) if self.total_tokens else math.inf
         return int(min(reached, self.total_training_steps or math.inf))
 
 
 @dataclass(kw_only=True)
 class Trainer(Loop):
-    """Everything a step needs; ``step`` is the algorithm."""
+    """The parts of a step; ``step`` is the algorithm."""
 
     settings: TrainerSettings
     _agrees: bool = field(init=False, default=True)
@@ -133,7 +130,7 @@ class Trainer(Loop):
             starts = [state for state in states for _ in range(self.settings.n)]
             rollouts = self._written(starts)
 
-        # Judge, and price every token.
+        # Judge, and assign a reward to every token.
         with self.clock.phase("reward"):
             feedback, metrics = self._judge(rollouts)
             rollouts, feedback = self._trainable(rollouts, feedback)
@@ -141,7 +138,7 @@ class Trainer(Loop):
             rewards = [border.token_rewards(self.reward, r, f) for r, f in zip(rollouts, feedback, strict=True)]
             agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
 
-        # Gather what policy, critic and frozen reference thought, then assign credit.
+        # Compute log-probabilities and values by policy, critic and frozen reference, then assign credit.
         with self.clock.phase("old_log_prob"):
             batch = self.policy.annotate(collate(rollouts, rewards, self.pad))
             batch = batch.with_(engine_logprobs=engine_logprobs(rollouts, batch.mask))
@@ -150,7 +147,7 @@ class Trainer(Loop):
             metrics |= batch_metrics(batch, batch.engine_logprobs)
             self._compare(metrics)
 
-        # Remember promising states before the policy moves.
+        # Remember promising states before the policy is updated.
         with self.clock.phase("observe"):
             metrics |= border.observed("sampler", self.sampler, metrics, rollouts, feedback, batch)
 
@@ -164,7 +161,7 @@ class Trainer(Loop):
         return metrics
 
     def _compare(self, metrics: Metrics) -> None:
-        """Warn or stop, by key, when the engine is further from the policy than it may be."""
+        """Warn or stop, by key, when the engine is too far from the policy."""
         limit, agreed = self.settings.mismatch_limit, self._agrees
         beyond = [f"{name} is {metrics[name]:.3g}" for name in MISMATCH if not metrics[name] <= limit]  # nan is beyond
         self._agrees = not beyond
@@ -183,22 +180,22 @@ class Trainer(Loop):
     def _trainable(
         self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]
     ) -> tuple[list[Rollout], list[Feedback]]:
-        """Without what the verifier could not judge and, by key, what was cut off."""
+        """Rollouts and feedback without those that the verifier could not judge and, by key, those cut off."""
         kept = [
             (r, f)
             for r, f in zip(rollouts, feedback, strict=True)
             if f.verdict is not Verdict.ERROR and (r.finished or self.settings.train_on_truncated)
         ]
         if not kept:
-            said = next((f"; it said: {f.evidence['message']}" for f in feedback if f.evidence.get("message")), "")
+            why = next((f"; it said: {f.evidence['message']}" for f in feedback if f.evidence.get("message")), "")
             raise DivergenceError(
                 f"no rollout to train on: all {len(rollouts)} were cut off or could not be judged; raise "
-                f"data.max_response_length, or look at the verdict/* metrics and at what the verifier says{said}"
+                f"data.max_response_length, or look at the verdict/* metrics and at what the verifier says{why}"
             )
         return [r for r, _ in kept], [f for _, f in kept]
 
     def _improve(self, batch: Batch) -> Metrics:
-        """``ppo_epochs`` passes over the batch in even mini-batches; returns the means over them."""
+        """``ppo_epochs`` passes over the batch in even mini-batches; returns the means of their metrics."""
         parts = math.ceil(len(batch) / self.settings.ppo_mini_batch_size)
         orders = [torch.randperm(len(batch), generator=self._generator) for _ in range(self.settings.ppo_epochs)]
         minibatches = [index for order in orders for index in order.tensor_split(parts)]

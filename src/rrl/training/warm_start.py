@@ -40,7 +40,7 @@ class WarmStart:
 
     @property
     def count(self) -> int:
-        """How many demonstrations are drawn: as many as are used."""
+        """The number of demonstrations that are drawn and used."""
         return self.steps * self.batch_size
 
     def train(

@@ -1,4 +1,4 @@
-"""DeepSpeed: networks in its hands, weights that ZeRO has spread out. No other file imports it."""
+"""DeepSpeed: engines for networks, and gathering the weights that ZeRO divides. No other file imports it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ from rrl.training.policy_settings import BUCKET, PolicySettings
 
 
 def in_deepspeed(module: torch.nn.Module, settings: PolicySettings, factor: Callable[[int], float]) -> Any:
-    """A network with its optimiser and schedule in DeepSpeed's hands; ``factor`` of the step scales the rate."""
+    """The DeepSpeed engine of a network with optimiser and schedule; ``factor`` of the step scales the rate."""
     import deepspeed
 
     deepspeed.logger.setLevel("WARNING")
@@ -36,12 +36,12 @@ def in_deepspeed(module: torch.nn.Module, settings: PolicySettings, factor: Call
 
 
 def count(parameter: Tensor) -> int:
-    """How many numbers it holds, on this rank and others."""
+    """The number of elements on all ranks."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def gathered_weights(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
-    """All of each parameter's numbers on every rank, for the length of the context."""
+    """All elements of each parameter on every rank, for the length of the context."""
     import deepspeed
 
     context: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(parameters))

@@ -1,8 +1,8 @@
-"""Which system calls a program may make: a filter for seccomp, in the kernel's own byte code.
+"""The system calls that a program may make: a filter for seccomp, in the kernel's byte code.
 
-Allowed is what an interpreter needs to compute, to have threads and to use the files that it may open. Whatever is not
-named fails: the calls by which a process reaches others, starts more of them, leaves its limits or the network's
-absence, or leaves something behind, and those that nobody has thought of. Some calls are judged by an argument.
+Calls that an interpreter needs to compute, to have threads and to use the files that it may open are allowed. All
+others fail, unknown ones included: those that reach or start other processes, escape limits, use the network, or leave
+something behind. Some calls are allowed by an argument.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from rrl.sandbox.inside import kernel
 
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-"""As the kernel names them."""
+"""The kernel's numbers of machines."""
 _FREE = {
     "x86_64": """
         read 0 write 1 readv 19 writev 20 pread64 17 pwrite64 18 preadv 295 pwritev 296 preadv2 327 pwritev2 328 lseek 8
@@ -63,7 +63,7 @@ _JUDGED = {
 }
 """Those that are judged by their arguments."""
 ANYBODY = 0x7E57AB1E
-"""Stands where the number of the process will."""
+"""A placeholder for the number of the process."""
 _ALLOWED = {
     "kill": ((0, (ANYBODY, 0)),),
     "tgkill": ((0, (ANYBODY, 0)),),
@@ -73,29 +73,29 @@ _ALLOWED = {
     "ioctl": ((1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),),
     "socketpair": ((0, (1,)), (1, (1, 0x801, 0x80001, 0x80801))),
 }
-"""Of a call, which values each of these arguments may have. Of prctl: looking, and the names of threads; of fcntl: all
-but what has signals sent; of ioctl: is it a terminal, how much can be read, do not wait, close on exec; of socketpair:
-two that are connected for good, for other kinds can be sent elsewhere."""
+"""The values that arguments of a call may have. prctl: queries, and names of threads; fcntl: all but sending signals;
+ioctl: is it a terminal, how much can be read, do not wait, close on exec; socketpair: permanently connected pairs,
+because other kinds can send elsewhere."""
 THREAD, SPACES = 2**16, 0x7E020080
 """Flags of clone: one more thread of this process; namespaces."""
 CLONE3, NEW, UNKNOWN, REFUSED = 435, 403, 0x50000 | 38, 0x50000 | 1
-"""Calls from ``NEW`` on are such that whoever makes them knows another way where the kernel does not have them."""
+"""Callers of the calls from ``NEW`` on have a fallback for kernels that lack them."""
 ALLOW, LOAD, EQUALS, AT_LEAST, HAS, RETURN = 0x7FFF0000, 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, FIRST, WORD = 0, 4, 16, 8
 
 
 def known() -> bool:
-    """Whether the calls of this machine have numbers here."""
+    """Whether the numbers of this machine's calls are known."""
     return os.uname().machine in MACHINES
 
 
 def numbers(machine: str) -> dict[str, int]:
-    """Of the calls that are free."""
+    """The numbers of the free calls."""
     return _pairs(_FREE[machine])
 
 
 def filter_of_programs() -> kernel.Filter:
-    """For anybody, who may signal itself: calls that are judged one by one, then a search for the others."""
+    """A filter for any process, which may signal itself: judged calls one by one, then a search for the others."""
     machine = os.uname().machine
     free, judged = numbers(machine), _pairs(_JUDGED[machine])
     code = [_load(ARCHITECTURE), _if(EQUALS, MACHINES[machine], 1, 0), _then(REFUSED), _load(NUMBER)]
@@ -111,7 +111,7 @@ def _pairs(text: str) -> dict[str, int]:
 
 
 def _verdicts(free: set[int]) -> list[tuple[int, int]]:
-    """From which number on which verdict holds."""
+    """(number, verdict) pairs: each verdict holds from its number on."""
     found = [(0, REFUSED)]
     for number in range(max(*free, NEW) + 2):
         verdict = ALLOW if number in free else REFUSED if number < NEW else UNKNOWN
@@ -121,7 +121,7 @@ def _verdicts(free: set[int]) -> list[tuple[int, int]]:
 
 
 def _search(verdicts: list[tuple[int, int]]) -> list[bytes]:
-    """By halves: for each filter the kernel goes through all numbers that there are, to know what it always allows."""
+    """A binary search: the kernel evaluates each filter for all numbers, to find those that it always allows."""
     if len(verdicts) == 1:
         return [_then(verdicts[0][1])]
     half = len(verdicts) // 2

@@ -1,4 +1,4 @@
-"""Where the processes of programs are forked, and what each is denied."""
+"""The surroundings of programs: where their processes are forked, and what is denied to each."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ from rrl.sandbox.inside.orphans import end_orphans
 from rrl.sandbox.inside.root import BOX
 
 HIGHEST = 1000
-"""The number of a program's report where so many files may be open; numbers that programs do not come across."""
+"""The descriptor of a program's report, where so many files may be open: too high for programs to meet by chance."""
 
 
 class Cell:
@@ -29,8 +29,8 @@ class Cell:
         self._rules, self._library = self.report + 1, self.report + 2
         self._pids = self._enter(settings)
         os.umask(0o022)
-        kernel.control(kernel.NO_NEW_PRIVILEGES, 1)  # no file that is run lends its owner's privileges from now on
-        kernel.control(kernel.DUMPABLE, 0)  # no core is written, and no process of the same user looks in
+        kernel.control(kernel.NO_NEW_PRIVILEGES, 1)  # set-user-ID files give no privileges from now on
+        kernel.control(kernel.DUMPABLE, 0)  # no core files, and no access for processes of the same user
         self._furnish()
         if self._confines:
             writable = os.path.dirname(BOX) if self._own_root else self._box
@@ -41,7 +41,7 @@ class Cell:
         self._die_with_parent = kernel.to_control(kernel.DIES_WITH_PARENT, signal.SIGKILL)
 
     def _enter(self, settings: Mapping[str, Any]) -> int:
-        """Go where programs are to be; the descriptor of the process namespace there."""
+        """Enter the root of programs; the descriptor of their process namespace."""
         if settings["isolation"] == "namespaces":
             return root.enter(settings["visible"], settings["hidden"])
         if settings["isolation"] == "rlimits":
@@ -52,17 +52,17 @@ class Cell:
         return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def open_library(self) -> None:
-        """Let programs import from Python's library where their user may not go; after all that is loaded before."""
+        """Let programs import from Python's library where their user may not enter; call it after all imports here."""
         if not self._own_root and self._user is not None and not _everybody_enters(os.__file__):
             library.open_door(self._library)
 
     def adopt(self) -> None:
-        """In the process that forks programs: what these leave running becomes a child of this one."""
+        """In the process that forks programs: their orphans become children of this process."""
         if not self._own_root:
             kernel.control(kernel.SUBREAPER, 1)
 
     def fork(self) -> int:
-        """As os.fork; the child has process numbers of its own where that is possible."""
+        """As os.fork; the child has its own process namespace where that is possible."""
         if not self._own_root:
             return os.fork()
         kernel.unshare(kernel.NEW_PIDS)
@@ -75,7 +75,7 @@ class Cell:
         """In the child: give up every privilege, for good."""
         os.chdir(self._box)
         computed = int(time.process_time() + self.limits["cpu_seconds"]) + 2
-        resource.setrlimit(resource.RLIMIT_CPU, (computed, computed))  # for when nobody watches: who does stops before
+        resource.setrlimit(resource.RLIMIT_CPU, (computed, computed))  # a fallback: the watcher stops programs earlier
         for what, most in self._most:
             resource.setrlimit(what, most)
         if self._confines:
@@ -103,21 +103,21 @@ class Cell:
         return [(what, (value, value)) for what, value in most.items()]
 
     def _most_processes(self) -> int:
-        """The kernel counts all threads of a user, among which are others than the program's unless it has its own."""
+        """The kernel counts all threads of a user, which are the program's alone only where it has its own user."""
         given = int(self.limits["processes"])
         if self._user is not None:
             return given
         if self._own_root:
-            return given + 3  # who watches, who forks, and the first process of the namespace
+            return given + 3  # the watcher, the forker, and the first process of the namespace
         return resource.getrlimit(resource.RLIMIT_NPROC)[0]
 
     def end_processes(self, pid: int) -> None:
-        """After the program: none of its processes is left."""
+        """End all processes of the program."""
         if not self._own_root:
             end_orphans(pid, self._user)
 
     def clear(self) -> None:
-        """After the program: none of its files is left."""
+        """Remove all files of the program."""
         if os.stat(self._box).st_ctime_ns != self._furnished or os.listdir(self._box):
             if self._own_root:
                 kernel.unmount(BOX)
@@ -140,13 +140,13 @@ class Cell:
         self._furnished = os.stat(self._box).st_ctime_ns
 
     def leave(self) -> None:
-        """At the end of the server."""
+        """Remove the server's folder."""
         if not self._own_root:
             clearing.remove(os.path.dirname(self._box))
 
 
 def _raise_open_files() -> int:
-    """As many as this process may have; the highest number that is ours to use, with two more after it."""
+    """Raise the limit on open files; returns a descriptor for reports, with two more free after it."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     number = HIGHEST if hard == resource.RLIM_INFINITY else min(HIGHEST, hard - 3)
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,4 +1,4 @@
-"""What the forked process does to become the program: it reads its request, takes on limits, reports, and is gone."""
+"""The forked process: it reads its request, applies limits, runs the program, reports, and exits."""
 
 import os
 import struct
@@ -10,13 +10,13 @@ from rrl.sandbox.inside import program, request
 from rrl.sandbox.inside.cell import Cell
 
 RESERVE = 2**21
-"""Bytes of memory that are free again when the program has used up all of its own."""
+"""Bytes of memory that are released for the report, in case the program has used up its own."""
 READY, COMPILED, TOLD = b"\x01", b"\x02", b"\x03"
-"""What the report's pipe says as the process gets on. No line of the program runs before COMPILED."""
+"""The marks in the report's pipe, in order. No line of the program runs before COMPILED."""
 SECONDS, LENGTH = struct.Struct("=d"), struct.Struct("=I")
-"""After READY: processor time until then. After TOLD: the length of the report, which ends what is said."""
+"""After READY: processor time until then. After TOLD: the length of the report, which comes last."""
 _exit, _write = os._exit, os.write
-"""As they are before a program changes them."""
+"""The originals, in case a program changes them."""
 
 
 def become(cell: Cell, descriptors: list[int]) -> None:
@@ -40,7 +40,7 @@ def become(cell: Cell, descriptors: list[int]) -> None:
 
 
 def _prepare(cell: Cell, asked: int, read: int, output: int, errors: int, report: int) -> tuple[str, Any]:
-    """All that must be so before a line of the program runs; the report's pipe tells what went wrong."""
+    """All preparations before a line of the program runs; errors go to the report's pipe."""
     try:
         os.setsid()
         source, call = request.program(os.pread(asked, os.lseek(asked, 0, os.SEEK_END), 0))
@@ -49,7 +49,7 @@ def _prepare(cell: Cell, asked: int, read: int, output: int, errors: int, report
         os.dup2(errors, 2)
         os.dup2(report, cell.report, inheritable=False)
         report = cell.report
-        os.closerange(3, report)  # nothing that was open before stays open
+        os.closerange(3, report)  # the server's own files
         cell.confine()
     except BaseException as error:
         program.write(repr(error).encode(errors="replace"), report)

@@ -1,6 +1,6 @@
-"""Removes a folder, whatever stands in it: this takes no recursion, no long paths and no permissions of what it holds.
+"""Removes a folder with any contents: without recursion, long paths, or permissions on its contents.
 
-It is also a program of its own: ``python clearing.py FOLDER``, for who would not be held up by it.
+It is also a program, ``python clearing.py FOLDER``, for callers that must not wait.
 """
 
 import contextlib
@@ -10,11 +10,11 @@ import time
 
 ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Place = tuple[int, int]
-"""By which a folder is known: its device and number."""
+"""A folder's identity: its device and inode."""
 
 
 def empty(folder: str) -> None:
-    """Leave nothing in it, going down and up step by step; this process then stands in ``/``."""
+    """Remove its contents, going down and up step by step; the working directory is ``/`` afterwards."""
     places, left = [_enter(folder)], [_folders()]
     while left[-1] or len(left) > 1:
         if left[-1]:
@@ -22,14 +22,14 @@ def empty(folder: str) -> None:
             left.append(_folders())
         else:
             del places[-1], left[-1]
-            if _enter("..") != places[-1]:  # somebody has moved it: whatever is here is not ours
+            if _enter("..") != places[-1]:  # the folder has been moved: the parent is a foreign one
                 raise OSError(f"{folder}: folders in it are moved while it is cleared")
             os.rmdir(left[-1].pop())
     os.chdir("/")
 
 
 def remove(folder: str) -> None:
-    """It and all that is in it, if it is there; OSError where that cannot be."""
+    """Remove it and its contents, if it exists; OSError where that fails."""
     with contextlib.suppress(FileNotFoundError):
         empty(folder)
         os.rmdir(folder)
@@ -38,7 +38,7 @@ def remove(folder: str) -> None:
 def _enter(folder: str) -> Place:
     try:
         place = os.open(folder, ENTER)
-    except PermissionError:  # it was made so, by the same user
+    except PermissionError:  # the program has removed the permission
         os.chmod(folder, 0o700)
         place = os.open(folder, ENTER)
     try:
@@ -52,7 +52,7 @@ def _enter(folder: str) -> Place:
 
 
 def _folders() -> list[str]:
-    """The folders here that are not empty; all else is gone then."""
+    """The folders here that are not empty; everything else is removed."""
     return [name for name in os.listdir(".") if not _gone(name)]
 
 
@@ -68,7 +68,7 @@ def _gone(name: str) -> bool:
 
 
 def _remove_at_last(folder: str) -> None:
-    """Also where processes that are about to end still write there."""
+    """Retry while processes that are about to end still write there."""
     for _ in range(20):
         try:
             return remove(folder)

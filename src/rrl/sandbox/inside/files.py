@@ -1,4 +1,4 @@
-"""Which files a process may open, by Linux' Landlock: where it has no file system of its own."""
+"""The files that a process may open, by Linux' Landlock, where it has no separate file system."""
 
 import os
 import struct
@@ -10,12 +10,12 @@ CREATE, ADD, RESTRICT = 444, 445, 446
 READ, READ_FOLDER, OF_FILES = 0b1100, 0b1000, 0b110
 ALL = {1: 2**13 - 1, 2: 2**14 - 1, 3: 2**15 - 1, 4: 2**15 - 1}
 NEWEST = 2**16 - 1
-"""Rights by version of Landlock: all that it knows of files."""
+"""All rights on files, by version of Landlock."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 def version() -> int:
-    """Of Landlock in this kernel; 0 without it."""
+    """The version of Landlock in this kernel; 0 without it."""
     try:
         return kernel.syscall(CREATE, None, 0, 1)
     except OSError:
@@ -23,9 +23,9 @@ def version() -> int:
 
 
 def prepare(readable: Sequence[str], hidden: Sequence[str], writable: str, descriptor: int) -> None:
-    """Make rules by which nothing but ``readable`` without ``hidden``, and ``writable``, can be opened.
+    """Make rules that allow only ``readable`` without ``hidden``, and ``writable``.
 
-    Signals and abstract sockets stay within, too, where this is known.
+    They also confine signals and abstract sockets where the kernel can.
     """
     present = version()
     rights = ALL.get(present, NEWEST)
@@ -39,12 +39,12 @@ def prepare(readable: Sequence[str], hidden: Sequence[str], writable: str, descr
 
 
 def to_confine(descriptor: int) -> kernel.Call:
-    """A call after which these rules hold for a process."""
+    """A call that imposes these rules on a process."""
     return kernel.to_syscall(RESTRICT, descriptor, 0)
 
 
 def _allow_but(rules: int, path: str, hidden: Sequence[str]) -> None:
-    """Rules add up, so that what stands beside something hidden is allowed one by one."""
+    """Rules only add rights, so that the neighbours of a hidden path are allowed one by one."""
     if path in hidden:
         return
     if not any(each.startswith(f"{path}/") for each in hidden):
@@ -59,7 +59,7 @@ def _allow(rules: int, path: str, rights: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # what is not there need not be allowed
+        return  # a missing file needs no rule
     given = rights if os.path.isdir(path) else OF_FILES if path in DEVICES else OF_FILES & rights
     kernel.syscall(ADD, rules, 1, struct.pack("=Qi", given, place), 0)
     os.close(place)

@@ -1,4 +1,4 @@
-"""The names that sites which call a function have imported for it: ``List``, ``Counter``, ``cache`` and so on."""
+"""The names that are imported by default on sites that call a function: ``List``, ``Counter``, ``cache`` and so on."""
 
 import bisect
 import builtins
@@ -25,12 +25,12 @@ WHOLE = (
     typing, string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools,
     operator, io, json,
 )  # fmt: skip
-"""Modules of which each name is there, as by ``from module import *``; of two with one name the later one's."""
+"""Modules imported as by ``from module import *``; a later module's name replaces an earlier one's."""
 OF_SYS = ("getrecursionlimit", "getsizeof", "maxsize", "setrecursionlimit")
 
 
 class _Both(ModuleType):
-    """A module that is also what bears its name in it, for sites' programs use both: bisect(a, 1), bisect.insort."""
+    """A module that also acts as its member of the same name, as programs use both: bisect(a, 1), bisect.insort."""
 
     def __init__(self, module: ModuleType) -> None:
         super().__init__(module.__name__)
@@ -58,8 +58,8 @@ _NAMES = _names()
 
 
 def known() -> dict[str, Any]:
-    """What a program that defines a function finds in place of the built-in names: these too, and no other for any.
+    """The built-in names for a program that defines a function: Python's, which come first, and those of the imports.
 
-    As built-in ones they are none of the program's own: a function that it does not define is not there.
+    They are built-in so that they do not count as the program's own: a function must be defined by the program.
     """
     return _NAMES | vars(builtins)

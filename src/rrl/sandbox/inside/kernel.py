@@ -12,7 +12,7 @@ DETACH = 2
 DIES_WITH_PARENT, DUMPABLE, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 4, 22, 36, 38
 _CAPABILITIES = 0x20080522
 NUMBER = struct.Struct("=I")
-# a call must not let go of the interpreter's lock: what it changes holds for a fork that follows
+# a call must not release the interpreter's lock: its changes must hold for the fork that follows
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
@@ -20,7 +20,7 @@ Call = Callable[[], int]
 
 
 def _prepared(name: str, *arguments: int | bytes | None) -> Call:
-    """A call that is still to be made: little is left to do for it in a process that was just forked."""
+    """A prepared call, so that a process that was just forked has little left to do for it."""
     function = getattr(_libc, name)
     given = [ctypes.c_ulong(each) if isinstance(each, int) else ctypes.c_char_p(each) for each in arguments]
 
@@ -44,7 +44,7 @@ def unshare(what: int) -> None:
 
 
 def join_pids(namespace: int) -> None:
-    """Processes that are forked from now on belong to the process namespace of this descriptor."""
+    """Put processes that are forked from now on into the process namespace of this descriptor."""
     _call("setns", namespace, NEW_PIDS)
 
 
@@ -54,7 +54,7 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def bind_read_only(source: str, target: str) -> None:
-    """Show ``source`` at ``target``, where nothing of it can be changed."""
+    """Mount ``source`` at ``target``, read-only."""
     mount(source, target, "", BIND | RECURSIVE)
     had = os.statvfs(target).f_flag  # what is forbidden there already must stay so; the first flags are those of mounts
     mount(
@@ -63,7 +63,7 @@ def bind_read_only(source: str, target: str) -> None:
 
 
 def unmount(target: str) -> None:
-    """Take a mount away at once, whoever uses it."""
+    """Detach a mount at once, even in use."""
     _call("umount2", target.encode(), DETACH)
 
 
@@ -83,7 +83,7 @@ def to_control(option: int, *arguments: int) -> Call:
 
 
 class Filter:
-    """Decides on each system call of a process; where ``program`` has ``anybody``, its number will stand."""
+    """Decides on each system call of a process; ``anybody`` in ``program`` stands for the number of the process."""
 
     def __init__(self, program: bytes, anybody: bytes) -> None:
         self._code = ctypes.create_string_buffer(program, len(program))
@@ -93,14 +93,14 @@ class Filter:
         self._impose = to_control(SECCOMP, 2, ctypes.addressof(self._head))
 
     def impose(self) -> None:
-        """On this process, from now on."""
+        """Apply it to this process, from now on."""
         for place in self._places:
             NUMBER.pack_into(self._code, place, os.getpid())
         self._impose()
 
 
 def to_drop_capabilities() -> Call:
-    """A call that gives up all privileges of this process."""
+    """A call that drops all privileges of this process."""
     return _prepared("capset", struct.pack("=Ii", _CAPABILITIES, 0), struct.pack("=6I", *[0] * 6))
 
 

@@ -5,7 +5,7 @@ import sys
 
 
 def open_door(number: int) -> None:
-    """From now on modules are looked for through an open descriptor: for that, no folder above has to be entered."""
+    """Import modules through an open descriptor from now on: that needs no access to the folders above."""
     library = os.path.dirname(os.__file__)
     place = os.open(library, os.O_PATH | os.O_DIRECTORY)
     os.dup2(place, number, inheritable=False)

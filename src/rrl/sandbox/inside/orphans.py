@@ -1,4 +1,4 @@
-"""Ends the processes that a program leaves behind, where it had no process numbers of its own."""
+"""Ends the processes that a program leaves behind, where it has no process namespace of its own."""
 
 import contextlib
 import os
@@ -6,14 +6,14 @@ import signal
 import time
 
 PATIENCE = 5.0
-"""Seconds in which killed processes must have gone."""
+"""Seconds within which killed processes must end."""
 
 
 def end_orphans(pid: int, user: int | None) -> None:
-    """They are children of this process now, or run as the program's user; TimeoutError if some do not end."""
+    """End children of this process and processes of the program's user; TimeoutError if some do not end."""
     children = f"/proc/self/task/{os.getpid()}/children"
     deadline = time.monotonic() + PATIENCE
-    while orphans := _read(children).split():
+    while orphans := _content(children).split():
         if time.monotonic() > deadline:
             raise TimeoutError("processes of a program cannot be ended")
         _kill_all_of(user)
@@ -22,7 +22,7 @@ def end_orphans(pid: int, user: int | None) -> None:
         _reap()
 
 
-def _read(path: str) -> bytes:
+def _content(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.read(descriptor, 2**16)
@@ -31,7 +31,7 @@ def _read(path: str) -> bytes:
 
 
 def _kill_all_of(user: int | None) -> None:
-    """At one stroke, for what forks faster than we count."""
+    """Kill all at once: programs may fork faster than processes are counted."""
     if user is None:
         return
     killer = os.fork()

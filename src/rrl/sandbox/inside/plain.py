@@ -1,17 +1,17 @@
-"""What a function returned as JSON data, free of the program's own classes."""
+"""A function's value as JSON data, free of the program's own classes."""
 
 import json
 from typing import Any
 
 DEEPEST = 100
 MOST_BITS = 14_000
-"""Of an integer: about 4,200 digits, which is what Python reads again."""
+"""The most bits of an integer: about 4,200 digits, which Python can read again."""
 
 
 def data(value: Any, depth: int = 0) -> Any:
-    """Lists for tuples, text for the keys of dictionaries; TypeError for all that is not data.
+    """Tuples become lists, keys of dictionaries texts; TypeError for anything that is not data.
 
-    Values are taken by the methods of the built-in types: what a subclass pretends to hold does not matter.
+    Values are read by the methods of the built-in types, so that a subclass cannot override them.
     """
     if depth > DEEPEST:
         raise RecursionError(f"the returned value is nested more than {DEEPEST} deep")
