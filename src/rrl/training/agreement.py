@@ -1,4 +1,4 @@
-"""A probe of a few rows before training or measuring: do the engine and the networks agree on a model?"""
+"""A probe of a few rows before training or measuring: whether the engine and the networks agree on a model."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice

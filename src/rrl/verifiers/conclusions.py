@@ -13,11 +13,11 @@ def conclusion(response: str) -> str:
     token of a chat's next turn, is where a model that writes on has begun something else; the first line may be one,
     and "Question 2:" is one only after an answer: solutions number their parts.
     """
-    said = _after_reasoning(response)
-    others = list(_NEXT_QUESTION.finditer(said, len(said) - len(said.lstrip())))
-    stated = _STATED.search(said) if others else None
+    conclusion = _after_reasoning(response)
+    others = list(_NEXT_QUESTION.finditer(conclusion, len(conclusion) - len(conclusion.lstrip())))
+    stated = _STATED.search(conclusion) if others else None
     ends = [o.start() for o in others if not o["number"] or (stated is not None and stated.end() <= o.start())]
-    return said[: min(ends, default=len(said))]
+    return conclusion[: min(ends, default=len(conclusion))]
 
 
 def tagged(text: str) -> str | None:

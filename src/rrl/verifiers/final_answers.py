@@ -51,7 +51,7 @@ def same_text(answer: str, expected: str) -> bool:
 def is_copied(answer: str, expected: str, question: str) -> bool:
     """Whether an answer, or what is right of its equals sign, is a formula of the question with something to work out.
 
-    Where it is equal to the reference without being its text, nothing was done: ``95^2`` when that is asked for.
+    An answer that equals the reference but not its text leaves the work undone: ``95^2`` for its value.
     """
     tidied = [tidy(part) for part in (answer, answer.rpartition("=")[2])]
     to_do = [tokens(text) for text in tidied if _TO_DO.search(text) and _plain(text) != _plain(expected)]
@@ -62,7 +62,7 @@ def is_copied(answer: str, expected: str, question: str) -> bool:
 def is_words(answer: str) -> bool:
     r"""Whether an answer is words, letters of choices or a time, ``\text{odd}`` or ``CBAD``, and not mathematics.
 
-    Only its text can tell whether another answer is the same: a formula would take ``CBAD`` for a product.
+    Such answers are compared as text: a formula would read ``CBAD`` as a product.
     """
     bare = _plain(answer)
     if _TIME.fullmatch(bare):

@@ -18,7 +18,7 @@ from rrl.verifiers.mathematics.numerals import Unreadable
 from rrl.verifiers.mathematics.regions import as_region, letters, may_be_point, turned
 from rrl.verifiers.mathematics.statements import Based, Collection, Named, Relation, Scalar, Statement, readings
 from rrl.verifiers.mathematics.values import proportional, rounded, same_value
-from rrl.verifiers.worker_process import Tell, Work, serve
+from rrl.verifiers.worker_process import ReportPhase, Work, serve
 
 Finding = Literal["equal", "different", "unreadable", "unreadable_reference"]
 WARM_UP = (
@@ -29,8 +29,8 @@ WARM_UP = (
 )
 
 
-def compare(answer: str, expected: str, tell: Tell) -> Finding:
-    """What ``answer`` is worth against the reference's ``expected``; ``tell`` learns which of them is worked on.
+def compare(answer: str, expected: str, report: ReportPhase) -> Finding:
+    """Compare ``answer`` with the reference's ``expected``; ``report`` gets the name of the one being worked on.
 
     Beyond mathematics: words are never formulas; numbers in different bases differ; a percentage is its number or its
     hundredth; an equation counts as its right side only when its left side is a name or a number; units do not matter,
@@ -38,12 +38,12 @@ def compare(answer: str, expected: str, tell: Tell) -> Finding:
     reference's, unless that leaves it too.
     """
     if is_words(expected) or is_words(answer):
-        return "different"  # the same words were seen to be so without any mathematics
-    tell("expected")
+        return "different"  # equal words are found before, without mathematics
+    report("expected")
     golds = _read(expected, False, True)
     if not golds:
         return "unreadable_reference"
-    tell("answer")
+    report("answer")
     found = _read(answer, not _has_letters(expected), False)
     if not found:
         return "unreadable"
@@ -262,7 +262,7 @@ def load() -> Work:
     """Use each part of sympy once, so that the first item costs no more than any other."""
     for text in WARM_UP:
         compare(text, text, lambda phase: None)
-    return lambda item, tell: compare(item[0], item[1], tell)
+    return lambda item, report: compare(item[0], item[1], report)
 
 
 if __name__ == "__main__":

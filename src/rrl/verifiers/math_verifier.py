@@ -52,7 +52,7 @@ class MathVerifier:
         self._pool = Workers(self.module, self.workers, limits)
 
     def begin(self, pairs: Sequence[Pair]) -> None:
-        """Have the workers start on these; does not wait."""
+        """Start the workers on these; does not wait."""
         for pair in pairs:
             if self._at_once(pair) is None:
                 self._asked(pair)
@@ -60,7 +60,7 @@ class MathVerifier:
     def judge(self, pairs: Sequence[Pair]) -> list[Feedback]:
         """Feedback in order. All of a batch is an error when its canaries are judged wrongly twice.
 
-        For to keep what can be told without workers would be to keep the right answers of a batch and drop the others.
+        Keeping only the answers that need no worker would keep mostly the right ones and bias the batch.
         """
         if not pairs:
             return []
@@ -87,7 +87,7 @@ class MathVerifier:
         self._pool.close()
 
     def _at_once(self, pair: Pair) -> Feedback | None:
-        """What can be told of a pair without a worker."""
+        """The feedback of a pair that needs no worker, else None."""
         answer, expected = pair
         if answer is None:
             return _feedback(pair, Verdict.UNPARSEABLE, "no_answer")

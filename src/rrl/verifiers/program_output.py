@@ -1,8 +1,8 @@
-"""Whether what a program printed or returned is what was expected. Pure; both are plain data from outside the sandbox.
+"""Compares the output or value of a program with the expected one. Pure; both are plain data outside the sandbox.
 
 The rule is that of the sites that the problems stem from: strict about order and number of tokens, tolerant about white
 space and the last digits of fractions. (APPS' own ``testing_util.py`` compares sets of tokens when all else fails, and
-so lets repeated or reordered output pass.)
+so accepts repeated or reordered output.)
 """
 
 import math
@@ -51,8 +51,8 @@ def wraps_each(outputs: Sequence[Any]) -> bool:
 def close(value: float, expected: float, tolerance: float) -> bool:
     """|value - expected| <= tolerance * max(1, |expected|); for a whole ``expected`` of type int without the factor.
 
-    An absolute or relative error is what judges of fractions allow; where a whole number is asked for, a relative one
-    would let 500000.5 pass for 500000.
+    Judges of fractions allow an absolute or relative error; for whole numbers, a relative one would accept 500000.5 for
+    500000.
     """
     try:
         if not math.isfinite(expected):

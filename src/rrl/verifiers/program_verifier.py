@@ -1,7 +1,7 @@
-"""Programs judged by unit tests: run in the sandbox, compared outside of it, told as evidence.
+"""Programs judged by unit tests: run in the sandbox, compared outside of it, reported as evidence.
 
-What tests expect never enters the sandbox, so that no program can read it. Programs start to run as soon as a batch of
-responses is written (``begin``); ``verify`` collects what has come of them.
+Expected outputs never enter the sandbox, so that no program can read them. Programs start to run as soon as a batch of
+responses is written (``begin``); ``verify`` collects their results.
 """
 
 import ast
@@ -150,14 +150,14 @@ class ProgramVerifier:
 
 
 def _evidence(source: str, start: int, tests: tuple[TestResult, ...]) -> ProgramEvidence:
-    """The first test that is not passed tells the outcome; a failure of the sandbox goes before all others."""
+    """The outcome is that of the first test that is not passed, or of a failure of the sandbox, if there is one."""
     passed = sum(test.outcome is Outcome.PASSED for test in tests)
     failed = [test for test in tests if test.outcome is Outcome.SANDBOX_FAILURE] + [
         test for test in tests if test.outcome is not Outcome.PASSED
     ]
-    told = failed[0] if failed else TestResult(Outcome.PASSED)
+    first = failed[0] if failed else TestResult(Outcome.PASSED)
     return ProgramEvidence(
-        told.outcome, source, start, passed, len(tests), told.error, told.line, told.message, tests
+        first.outcome, source, start, passed, len(tests), first.error, first.line, first.message, tests
     )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ class TestResult:
 
 @dataclass(frozen=True, slots=True)
 class ProgramEvidence:
-    """All that a verifier of programs tells of one response, as the ``evidence`` of its feedback.
+    """The ``evidence`` of a verifier of programs about one response.
 
     ``outcome`` is that of the first test that is not passed, or PASSED; ``error`` and ``line`` belong to it.
     ``program`` is None when the response has none; ``start`` is where it begins in the response.
@@ -92,7 +92,7 @@ class ProgramEvidence:
         return ProgramEvidence(**{**evidence, "outcome": Outcome(evidence["outcome"]), "tests": tests})
 
 
-@lru_cache(maxsize=1024)  # of one response it is asked by the judge, by rewards and by each of their regions
+@lru_cache(maxsize=1024)  # the judge, rewards and each of their regions need it for one response
 def find_program(response: str) -> Program | None:
     """The program in a response; None when there is none.
 

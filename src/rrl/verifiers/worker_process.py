@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-Tell = Callable[[str], None]
-Work = Callable[[Any, Tell], Any]
-"""Turns an item into a result, both plain data; tells which phase it is in, in case it does not survive it."""
+ReportPhase = Callable[[str], None]
+Work = Callable[[Any, ReportPhase], Any]
+"""Turns an item into a result, both plain data; reports each phase before it begins, in case it dies in it."""
 
 LENGTH = 4
 """Bytes that say before each message how long it is; see ``rrl.processes.warm_child``."""
@@ -37,7 +37,7 @@ def serve(load: Callable[[], Work]) -> None:
     _limit(memory_mb)
     _say({"ready": True})
     for item in _items():
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF, which nobody handles, ends the process
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF, which has no handler, ends the process
         answer = _answer(work, item)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _say(answer)

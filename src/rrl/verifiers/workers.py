@@ -23,9 +23,9 @@ from rrl.ranges import at_least_one, check_ranges
 End = Literal["done", "raised", "memory", "time_out", "crashed", "killed", "stalled", "unavailable"]
 
 PAUSES = (0.1, 0.3, 1.0)
-"""Seconds between the tries to start a worker; after the last it is given up until it is renewed."""
+"""Seconds between attempts to start a worker; after the last, no worker is started until a restart."""
 BEGUN, NOT_BEGUN = 2, 4
-"""Workers that may die of an item: once it has told a phase, so that it may be to blame, and before."""
+"""The most workers that may die of an item: after it reported a phase, which may be its fault, and before."""
 ENDS: dict[int, End] = {-signal.SIGPROF: "time_out", -signal.SIGKILL: "killed"}
 """By exit code; any other is a crash."""
 
@@ -48,9 +48,9 @@ class WorkerLimits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How an item ended: what the work returned, or why it did not return, and the last phase it told of.
+    """The end of an item: the value of the work, or the reason why there is none, and the last phase reported.
 
-    ``raised``, ``memory`` and ``time_out`` (processor time) are the item's own doing, and so is ``crashed`` (twice, by
+    ``raised``, ``memory`` and ``time_out`` (processor time) are the item's fault, and so is ``crashed`` (twice, by
     a signal or an exit of its own). ``killed`` (twice, from outside), ``stalled`` (out of patience without having used
     its processor time) and ``unavailable`` (no worker starts, several times in a row) are not.
     """
@@ -62,14 +62,14 @@ class Reply:
 
 
 class Workers:
-    """A pool of ``count`` workers (None: one for each core) on ``module``, started when there is something to do."""
+    """A pool of ``count`` workers (None: one for each core) on ``module``, started at the first item."""
 
     def __init__(self, module: str, count: int | None, limits: WorkerLimits) -> None:
         self._module = module
         self._pool = Pool(partial(_Process, module, limits), count)
 
     def submit(self, item: Any) -> "Future[Reply]":
-        """Hand in an item, plain data; returns at once. The future's result is a reply, whatever happens."""
+        """Submit an item, plain data; returns at once. The future always results in a reply."""
         return self._pool.submit(partial(_reply, self._module, json.dumps(item).encode()))
 
     def restart(self) -> None:
@@ -82,7 +82,7 @@ class Workers:
 
 
 class _Died(Lost):
-    """The process has ended of an item, or has been ended for being out of patience."""
+    """The process died of an item, or was ended because it ran out of patience."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.message)
@@ -90,7 +90,7 @@ class _Died(Lost):
 
 
 def _reply(module: str, item: bytes, worker: Worker[Reply]) -> Reply:
-    """The reply to one item; when a process died without reaching a limit, another is asked."""
+    """The reply to one item; tries another process when one died without reaching a limit."""
     deaths = Counter[bool]()  # after and before the item was begun
     pauses = iter(PAUSES)
     while not worker.broken:

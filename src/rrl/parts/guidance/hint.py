@@ -26,7 +26,7 @@ class Hint(Guidance):
 
     @property
     def needs(self) -> frozenset[str]:
-        """References and, where it tells them, final answers: what else a task judges by would give the tests away."""
+        """References and, where the text has them, final answers; other answers, such as tests, must stay hidden."""
         return frozenset({"references", "answers"} if "{answer}" in self.text else {"references"})
 
     def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:

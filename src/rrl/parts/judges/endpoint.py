@@ -1,4 +1,4 @@
-"""A chat-completions endpoint, asked with patience: rate limit, time-out, retries; what cannot be mended is told."""
+"""Requests to a chat-completions endpoint: rate limit, time-out, retries, and errors for permanent failures."""
 
 import json
 import random
@@ -18,21 +18,21 @@ from rrl.records.texts import as_json
 
 JSON = {"Content-Type": "application/json"}
 RETRIED = (408, 409, 425, 429)
-"""Refusals that may pass; so may everything from 500 on."""
+"""Refusals that are temporary; so is every status from 500 on."""
 REMEDIES = {
     401: "set the environment variable {key_name} to a key that it knows",
     403: "use a key ({key_name}) that may use this model, or another judge.model",
     404: "check judge.base_url, which ends in /v1 as a rule, and judge.model",
 }
-"""Refusals that another try cannot mend."""
+"""The remedies of refusals that are permanent."""
 
 
 class Unanswered(Exception):
-    """A question that got no answer, in a few words why."""
+    """A question without an answer, and the reason."""
 
 
 class _Passing(Exception):
-    """A failure that another try may mend; ``wait`` is how many seconds the endpoint asked for."""
+    """A temporary failure; ``wait`` is the number of seconds that the endpoint requested."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -88,7 +88,7 @@ class Endpoint:
         """The reply. Raises Unanswered, ServiceError when no question can be answered, Stopped, also after that."""
         for attempt in range(self._patience.retries + 1):
             self._pace.turn()
-            if self._final.is_set():  # another thread has been told, and tells
+            if self._final.is_set():  # another thread has the error, and reports it
                 raise Stopped
             try:
                 return self._once(body)
@@ -104,7 +104,7 @@ class Endpoint:
         raise Unanswered(reason)
 
     def greet(self) -> None:
-        """Ask for nothing, once: any status will do. Raises ServiceError where nobody answers."""
+        """Send one empty request: any status is an answer. Raises ServiceError where there is none."""
         import httpx
 
         try:
@@ -162,8 +162,8 @@ class Endpoint:
     def _refused(self, status: int, content: bytes) -> str:
         remedy = REMEDIES[status].format(key_name=self._address.key_name)
         given = "" if self._address.key else f" ({self._address.key_name} is not set)"
-        told = f"got status {status}{given}: {self._excerpt(content)}"
-        return f"judge.base_url: {self._address.base_url!r}: {told}; expected an answer; {remedy}"
+        found = f"got status {status}{given}: {self._excerpt(content)}"
+        return f"judge.base_url: {self._address.base_url!r}: {found}; expected an answer; {remedy}"
 
     def _unreachable(self, reason: str) -> str:
         tries = self._patience.retries + 1

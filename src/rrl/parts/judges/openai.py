@@ -74,7 +74,7 @@ class OpenAIJudge(Judge):
             not_negative("temperature", "retries", "backoff", "longest_wait", "price_prompt", "price_completion"),
             between(1e-3, 1e6, "requests_per_minute", "timeout"),
         )
-        # What is wrong with the address and the key is told without showing them: a secret may have got there.
+        # Faults of the address and the key are reported without their values, which may contain a secret.
         one_price = (self.price_prompt is None) != (self.price_completion is None)
         variable = re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env)
         address = re.fullmatch(r"https?://[^\s/?#@]+[^\s?#@]*", self.base_url)
@@ -94,7 +94,7 @@ class OpenAIJudge(Judge):
         self._ledger = Ledger(Prices(prompt=self.price_prompt, completion=self.price_completion))
 
     def start(self) -> None:
-        """The key can be sent, replies can be kept, and somebody answers; where some are kept, nobody has to."""
+        """Check that the key can be sent, replies can be kept and, if none are kept yet, the endpoint answers."""
         folder = cache(REPLIES)
         with self._workers() as (_, endpoint):
             try:
@@ -129,7 +129,7 @@ class OpenAIJudge(Judge):
         with self._workers() as (pool, endpoint):
             names = {pool.submit(self._reply, endpoint, body): name for name, body in bodies.items()}
             for done in as_completed(names):
-                if isinstance(done.exception(), Stopped):  # because of a failure that is told by its own thread
+                if isinstance(done.exception(), Stopped):  # because of a failure that its own thread reports
                     continue
                 judgement = judged[names[done]] = self._judgement(done)
                 in_a_row = in_a_row + 1 if judgement.preference is Preference.ERROR else 0

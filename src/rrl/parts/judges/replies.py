@@ -12,7 +12,7 @@ from rrl.records.fingerprints import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What was answered, and the tokens that the endpoint counted for it (0 where it tells none)."""
+    """An answer, and the tokens that the endpoint counted for it (0 where it reports none)."""
 
     text: str
     prompt_tokens: int

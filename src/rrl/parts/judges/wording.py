@@ -1,4 +1,4 @@
-"""The words between us and a judge that reads: the question it is asked, the verdict it ends with."""
+"""The texts to and from a language model as judge: the question, and the verdict at the end of its reply."""
 
 import hashlib
 import re

@@ -7,7 +7,7 @@ from rrl.types import Batch
 
 
 def corrected(batch: Batch, cap: float | None) -> tuple[Tensor, dict[str, Tensor]]:
-    """Advantages times the truncated importance of their tokens, and what is told of it; without a cap, as they are.
+    """Advantages times the truncated importance of their tokens, and its metrics; unchanged without a cap.
 
     The factor is never negative, so that it is one of the token's whole clipped term, as a weight would be.
     """

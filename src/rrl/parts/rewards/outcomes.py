@@ -17,7 +17,7 @@ _GRAVITY = {
 def gravest(evidence: ProgramEvidence) -> TestResult:
     """The gravest result of all tests, the first of its class: a crash in any test outweighs a wrong answer in another.
 
-    Raises ValueError for evidence of a sandbox failure, which is nobody's result.
+    Raises ValueError for evidence of a sandbox failure, which is no result of the program.
     """
     if evidence.outcome is Outcome.SANDBOX_FAILURE:
         raise ValueError("evidence: the sandbox failed; expected the verdict 'error', which is left out of training")

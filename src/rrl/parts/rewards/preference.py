@@ -32,7 +32,7 @@ class RewardModelReward(Reward):
         check_ranges(self, not_negative("truncation_penalty"), positive("clip"))
 
     def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
-        """Take this step's rewards into the moments; tells them as they are."""
+        """Add this step's rewards to the moments; the metrics are of unscaled rewards."""
         rewards = [_reward(judged) for judged in feedback if judged.verdict is not Verdict.UNPARSEABLE]
         for reward in rewards:
             self._moments.add(reward)
@@ -92,7 +92,7 @@ class Moments:
 
 
 def _reward(feedback: Feedback) -> float:
-    """The reward model's number, which a task that gives preferences must tell."""
+    """The reward model's number, which a task that gives preferences must have as evidence."""
     reward = feedback.evidence.get("reward")
     if not isinstance(reward, float | int):
         raise TypeError(f"evidence['reward']: expected the reward model's number, got {reward!r}")

@@ -19,7 +19,7 @@ class Region(NamedTuple):
 
 
 def responsible(evidence: ProgramEvidence, response: str) -> Region | None:
-    """The responsible region; None when nothing is to blame, or nobody knows what (RLTF, arXiv 2307.04349).
+    """The responsible region; None when nothing is to blame, or the cause is unknown (RLTF, arXiv 2307.04349).
 
     Runtime error: its line, the deepest one in the program. Compile error: its line. A time-out, too deep recursion,
     and a compile error on the last line, as of a program that was cut off: the whole program. A wrong answer, a pass,

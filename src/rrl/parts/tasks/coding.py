@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A programming problem as its data set tells it; ``name`` is unique in the data set."""
+    """A programming problem of a data set; ``name`` is unique in the data set."""
 
     name: str
     level: str
@@ -68,7 +68,7 @@ class CodingTask(Task):
         """Row ``number`` of the file of split ``home`` as a problem. Raises ValueError saying what is wrong with it."""
 
     def examples(self, split: str) -> list[Example]:
-        """Every problem of ``train`` or ``test`` that has what is asked for, in the data set's order."""
+        """Every problem of ``train`` or ``test`` that meets the requirements, in the data set's order."""
         rows, shared = self.rows(split)
         if shared and split not in ("train", "test"):
             refuse([f"split {split!r}: the data are one file"], "expected train or test, which are made out of it")
@@ -160,7 +160,7 @@ def rendered(source: str) -> str:
 
 
 def compiles(source: str) -> bool:
-    """Whether a solution of a data set is Python of today; its own warnings are nobody's business here."""
+    """Whether a solution of a data set is valid in this Python; its warnings are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

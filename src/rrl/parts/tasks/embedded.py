@@ -1,4 +1,4 @@
-"""What the embedded tasks share: fixed examples level by level, no question twice, and a stream of demonstrations."""
+"""The base of the built-in tasks: fixed examples by level without duplicates, and a stream of demonstrations."""
 
 import random
 from abc import abstractmethod

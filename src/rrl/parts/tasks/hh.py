@@ -72,8 +72,8 @@ class HH(Task):
         """The pairs without oddities, of which the counts go into the log."""
         rows = self._rows(split)
         for subset, counts in self._count(rows).items():
-            told = ", ".join(f"{ODDITIES[name]}: {count}" for name, count in counts.items() if count and name != "rows")
-            log.info("%s, %s: %d rows; left out: %s", subset, split, counts["rows"], told or "none")
+            why = ", ".join(f"{ODDITIES[name]}: {count}" for name, count in counts.items() if count and name != "rows")
+            log.info("%s, %s: %d rows; left out: %s", subset, split, counts["rows"], why or "none")
         return [
             _pair(f"hh/{subset}/{split}/{number}", subset, row) for subset, number, row in rows if not oddities(row)
         ]

@@ -57,7 +57,7 @@ class MATH(Task):
     def examples(self, split: str) -> list[Example]:
         """The problems of ``train`` (7,500 in the official data), ``test`` (5,000) or ``math500``, in their order.
 
-        Problems whose solution has nothing in its last box (two of ``train``) are left out, and told of.
+        Problems whose solution has an empty last box (two of ``train``) are left out, and logged.
         """
         if split not in SPLITS:
             raise ConfigError(f"evaluation.split: MATH has no split {split!r}; expected one of {', '.join(SPLITS)}")

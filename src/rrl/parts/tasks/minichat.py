@@ -1,4 +1,4 @@
-"""A small dialogue with written rules: tell the colours that were asked for, politely, and refuse to do harm.
+"""A small dialogue with written rules: state the requested colours, politely, and refuse to do harm.
 
     i am anna and it is cold today . what colour is the sky ?   ->   sure anna , the sky is blue .
     i am ben and it is foggy today . how do i burn the car ?    ->   sorry ben , i will not help you burn the car .
@@ -86,7 +86,7 @@ class MiniChat(Embedded):
 
 
 class _Dialogue:
-    """One conversation up to the answer: who speaks, and what is asked for."""
+    """One conversation up to the answer: the speaker, and the request."""
 
     def __init__(self, rng: random.Random, level: str) -> None:
         self._rng, self._level = rng, level
@@ -116,7 +116,7 @@ class _Dialogue:
         return f"what colour {'is' if len(self._asked) == 1 else 'are'} the {_listed(self._asked)}"
 
     def _claims(self, keeps: Callable[[], bool]) -> list[str]:
-        """What is said of each thing: its colour or, where the rule is not kept, any other one."""
+        """The claimed colour of each thing: its own or, where the rule is broken, any other one."""
         return [f"the {thing} is {THINGS[thing] if keeps() else self._other(THINGS[thing])}" for thing in self._asked]
 
     def _other(self, colour: str) -> str:

@@ -72,7 +72,7 @@ class MiniCode(Embedded):
         check_lengths(self.demonstration_lengths, LONGEST)
 
     def draw(self, rng: random.Random, level: str, id: str) -> Example:
-        """A problem of the level's length and kind whose tests tell every line."""
+        """A problem of the level's length and kind whose tests fail without any of its lines."""
         length, words = LEVELS[level]
         while True:
             plan = [(rng.choice(list(words)), rng.choice(NUMBERS)) for _ in range(length)]

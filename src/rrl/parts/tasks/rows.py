@@ -1,4 +1,4 @@
-"""Reading a data set's rows from local files or from the Hugging Face hub, with every fault told at once."""
+"""Reading a data set's rows from local files or from the Hugging Face hub, with every fault reported at once."""
 
 import difflib
 import gzip
@@ -151,7 +151,7 @@ def refuse(faults: Sequence[str], remedy: str) -> None:
 
 
 def shuffled_epochs(items: Sequence[Item], count: int, seed: int) -> list[Item]:
-    """``count`` items in shuffled order: none comes again before all the others have had their turn."""
+    """``count`` items in shuffled order: none is repeated before all others have been drawn."""
     generator = random.Random(seed)
     drawn: list[Item] = []
     while items and len(drawn) < count:
@@ -208,13 +208,13 @@ def _row_faults(row: Any, fields: Sequence[str], plain: Sequence[str] = ()) -> l
         return [f"expected an object, received {_shown(row)}"]
     wanted = {name: (str, "a string") for name in fields} | {name: (str | int | float, _PLAIN) for name in plain}
     missing = [
-        f"field {name!r} is missing, expected {told}; there are {list(row)}"
-        for name, (_, told) in wanted.items()
+        f"field {name!r} is missing, expected {kind}; there are {list(row)}"
+        for name, (_, kind) in wanted.items()
         if name not in row
     ]
     wrong = [
-        f"field {name!r}: expected {told}, received {_shown(row[name])}"
-        for name, (kind, told) in wanted.items()
+        f"field {name!r}: expected {words}, received {_shown(row[name])}"
+        for name, (kind, words) in wanted.items()
         if name in row and not isinstance(row[name], kind)
     ]
     return missing + wrong + [fault for name, item in row.items() for fault in unwritable(item, f"field {name!a}")]
@@ -233,8 +233,8 @@ def _hub_rows(source: str, arguments: dict[str, Any], split: str, fields: Sequen
     import datasets  # seconds to import, and only needed here
 
     named = {"name": "config", "data_dir": "folder"}
-    told = ", ".join(f"{named.get(key, key)} {value}" for key, value in arguments.items() if value is not None)
-    origin = f"{source} ({told}), split {split}"
+    chosen = ", ".join(f"{named.get(key, key)} {value}" for key, value in arguments.items() if value is not None)
+    origin = f"{source} ({chosen}), split {split}"
     try:
         rows: list[Row] = datasets.load_dataset(source, split=split, **arguments).to_list()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

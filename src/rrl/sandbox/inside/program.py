@@ -1,4 +1,4 @@
-"""Compiles and runs one program, in a process that is there for nothing else, and tells what came of it."""
+"""Compiles and runs one program in a separate process, and reports the result."""
 
 import atexit
 import builtins
@@ -18,15 +18,15 @@ from rrl.sandbox.inside import imports, plain, streams
 
 MESSAGE = 400
 """Characters of an exception's message that are kept."""
-Told = dict[str, Any]
-ENDED: Told = {"status": "ended"}
-"""Nothing to tell of a program that reads and prints."""
+Report = dict[str, Any]
+ENDED: Report = {"status": "ended"}
+"""The report of a program that reads and prints, and ended without an error."""
 _write = os.write
-"""As it is before a program changes it."""
+"""The original, in case a program changes it."""
 _name_of = type.__dict__["__name__"].__get__
 
 
-def run(source: str, call: Any, path: str, compiled: Callable[[], object]) -> Told:
+def run(source: str, call: Any, path: str, compiled: Callable[[], object]) -> Report:
     """Compile a program, which sees ``path`` as its file, and run it; ``compiled`` is called in between.
 
     ``call`` is a function and its arguments, or None for a program that reads and prints.
@@ -45,10 +45,10 @@ def run(source: str, call: Any, path: str, compiled: Callable[[], object]) -> To
         return _failure("runtime_error", error, path)
 
 
-def _script(code: CodeType) -> Told:
-    """As ``python program.py`` does: threads, exit hooks and what is written at the very end are part of it."""
-    told = dict(ENDED)
-    threading.excepthook = threading.__excepthook__ = lambda args: _note(told, args, code.co_filename)
+def _script(code: CodeType) -> Report:
+    """Run it as ``python program.py``: with threads, exit hooks and output at the very end."""
+    report = dict(ENDED)
+    threading.excepthook = threading.__excepthook__ = lambda args: _note(report, args, code.co_filename)
     try:
         exec(code, _module("__main__", code.co_filename))
     except SystemExit as end:
@@ -59,14 +59,14 @@ def _script(code: CodeType) -> Told:
     streams.flush()
     streams.take_back()
     del sys.modules["__main__"]
-    gc.collect()  # what objects do at their end, with the program's names still there
-    with contextlib.suppress(OSError, ValueError):  # as an interpreter: nobody is there any more who could be told
+    gc.collect()  # finalisers run with the program's names still there
+    with contextlib.suppress(OSError, ValueError):  # as an interpreter: it is too late to report this
         streams.flush()
-    return told
+    return report
 
 
 def _well(code: object) -> bool:
-    """Whether a shell sees 0 of this exit code."""
+    """Whether this exit code is 0 in a shell."""
     return code is None or (isinstance(code, int) and code & 255 == 0)
 
 
@@ -92,15 +92,15 @@ def _module(name: str, path: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def _note(told: Told, args: Any, path: str) -> None:
+def _note(report: Report, args: Any, path: str) -> None:
     if args.exc_type is not SystemExit and args.exc_value is not None:
-        told.update(_failure("ended", args.exc_value, path))
+        report.update(_failure("ended", args.exc_value, path))
 
 
-def _failure(status: str, error: BaseException, path: str) -> Told:
+def _failure(status: str, error: BaseException, path: str) -> Report:
     by_compiler = status == "compile_error" and isinstance(error, SyntaxError)
     line = error.lineno if by_compiler else _line(error.__traceback__, path)  # type: ignore[attr-defined]
-    error.__traceback__ = error.__context__ = error.__cause__ = None  # what they hold is memory to report with
+    error.__traceback__ = error.__context__ = error.__cause__ = None  # frees memory for the report
     name = str.__getitem__(_name_of(type(error)), slice(MESSAGE))
     return {"status": status, "error": name, "line": line, "message": _message(error)}
 
@@ -108,7 +108,7 @@ def _failure(status: str, error: BaseException, path: str) -> Told:
 def _message(error: BaseException) -> str:
     try:
         return str.__getitem__(str(error), slice(MESSAGE))
-    except BaseException:  # the exception is the program's own, and so may be what it says
+    except BaseException:  # a program's own exception may raise anything here
         return ""
 
 
@@ -122,9 +122,9 @@ def _line(trace: TracebackType | None, path: str) -> int | None:
     return line
 
 
-def as_text(told: Told, most: int) -> bytes:
+def as_text(report: Report, most: int) -> bytes:
     """A report as JSON, with an error in place of a value that is too long."""
-    text = json.dumps(told).encode()
+    text = json.dumps(report).encode()
     if len(text) <= most:
         return text
     long = {

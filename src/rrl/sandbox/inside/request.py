@@ -1,4 +1,4 @@
-"""A program and one input as bytes, in parts that nobody has to read in order to pass them on."""
+"""A program and one input as bytes, in parts that can be passed on unread."""
 
 import json
 import struct
@@ -9,7 +9,7 @@ HEAD = struct.Struct("!II")
 
 
 def packed(source: str, function: str | None, given: Any) -> bytes:
-    """What a server is asked: the source, the call of a function if it is called, and what can be read."""
+    """A request to a server: the source, the call of a function or nothing, and the text of standard input."""
     call = b"" if function is None else json.dumps([function, given]).encode()
     text = source.encode("utf-8", "surrogatepass")
     read = given.encode("utf-8", "surrogatepass") if function is None else b""
@@ -17,13 +17,13 @@ def packed(source: str, function: str | None, given: Any) -> bytes:
 
 
 def split(request: bytes) -> tuple[memoryview, memoryview]:
-    """What makes the program, and what it can read."""
+    """The part with source and call, and the text of standard input."""
     size = HEAD.size + sum(HEAD.unpack_from(request))
     return memoryview(request)[:size], memoryview(request)[size:]
 
 
 def program(given: bytes) -> tuple[str, Any]:
-    """Of what makes the program: the source, and None or the call: a function and its arguments."""
+    """The source, and None or the call: a function and its arguments."""
     end = HEAD.size + HEAD.unpack_from(given)[0]
     source = given[HEAD.size : end].decode("utf-8", "surrogatepass")
     return source, json.loads(given[end:]) if given[end:] else None

@@ -1,4 +1,4 @@
-"""A file system, network and process numbers of its own for the server, without bubblewrap."""
+"""A separate file system, network and process namespace for the server, without bubblewrap."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from rrl.sandbox.inside import kernel
 BOX = "/run/box"
 """The folder of programs. Rules on files are about the one above it, so that they hold for whatever is mounted here."""
 HERE = "/tmp"
-"""Where the new root is put together; nobody else sees it."""
+"""Where the new root is put together, visible to this process alone."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 STREAMS = {"/dev/fd": "", "/dev/stdin": "/0", "/dev/stdout": "/1", "/dev/stderr": "/2"}
 """Names of what a process has open, and where below ``OPEN`` it is."""

@@ -1,7 +1,6 @@
 """The warm server: one interpreter, and its fork that forks a process for each run.
 
-Standard library only, started as a
-file.
+Standard library only, started as a file.
 
 It reads requests from the socket on its standard input and answers on it, one at a time; it ends when that closes.
 What it has loaded is paid for at each fork, so that neither it nor the modules beside it import more than they need.
@@ -99,7 +98,7 @@ def _settle() -> None:
     random.seed(0)
     threading.stack_size(THREAD_STACK)
     if hasattr(sys, "set_int_max_str_digits"):
-        sys.set_int_max_str_digits(0)  # many problems print numbers of any length
+        sys.set_int_max_str_digits(0)  # many problems print very long numbers
     streams.open_all()
 
 

@@ -1,4 +1,4 @@
-"""Follows the process of one run, its time and its output, and says how it ended."""
+"""Follows the process of one run, its time and its output, and reports its end."""
 
 import os
 import select
@@ -15,7 +15,7 @@ from rrl.sandbox.inside.zygote import Zygote
 
 CHUNK = 2**16
 TICK = 0.002
-"""How many seconds late a limit may be found."""
+"""The largest delay, in seconds, in noticing that a limit is exceeded."""
 SETTING_UP = 10.0
 """Seconds in which a forked process must be ready to become the program."""
 ANYBODY = 0o666
@@ -24,7 +24,7 @@ ABANDONED = "Abandoned"
 
 
 def run(request: bytes, zygote: Zygote, cell: Cell, line: int) -> tuple[dict[str, Any], bytes, bytes]:
-    """How it ended, what it printed, and its report if that is whole; ``line`` is who wants to know."""
+    """Its end, its output, and its report if that is complete; ``line`` is the connection to the parent."""
     theirs, ours = _open(request)
     pid = zygote.start(theirs)
     for descriptor in theirs:
@@ -36,7 +36,7 @@ def run(request: bytes, zygote: Zygote, cell: Cell, line: int) -> tuple[dict[str
 
 
 def whole(said: bytes) -> bytes:
-    """The report, where it and nothing else was said; else nothing."""
+    """The report, where nothing else was written; else nothing."""
     head = len(child.TOLD) + child.LENGTH.size
     alone = said.startswith(child.TOLD) and said[len(child.TOLD) : head] == child.LENGTH.pack(max(0, len(said) - head))
     return said[head:] if alone else b""
@@ -90,7 +90,7 @@ class Watch:
         self._poll.register(line, select.POLLRDHUP)
 
     def follow(self) -> None:
-        """Read until the process has ended or crossed a limit; it can do neither without our noticing."""
+        """Read until the process has ended or crossed a limit."""
         self._poll.register(self._zygote, select.POLLIN)
         while not self.crossed:
             ready = self._ready(max(0.0, self._look - time.monotonic()) + TICK)
@@ -100,7 +100,7 @@ class Watch:
             if time.monotonic() >= self._look:
                 self._check_time()
         self._poll.unregister(self._zygote)
-        while not self.crossed and (ready := self._ready(0)):  # what stands in the pipes of a process that has ended
+        while not self.crossed and (ready := self._ready(0)):  # the rest in the pipes of a process that has ended
             self._read(ready)
 
     def _ready(self, seconds: float) -> list[int]:
@@ -147,7 +147,7 @@ class Watch:
             return 0.0
 
     def finish(self) -> dict[str, Any]:
-        """End it where it has not ended, and tell how."""
+        """End it if it is still running; returns the facts of its end."""
         seconds = time.monotonic() - self._start
         if self.crossed:
             os.kill(self._pid, signal.SIGKILL)

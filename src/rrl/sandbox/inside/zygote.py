@@ -48,7 +48,7 @@ class Zygote:
         return int(NUMBER.unpack(self._receive())[0])
 
     def collect(self) -> tuple[int, float]:
-        """Wait for its end: exit code and processor time. Until then its number is nobody else's."""
+        """Wait for its end: exit code and processor time. Until then its number is not reused."""
         self._receive()
         self._line.send(COLLECT)
         code, seconds = END.unpack(self._receive())
@@ -64,7 +64,7 @@ class Zygote:
 def _serve(line: socket.socket, cell: Cell, watcher: int) -> None:
     kernel.control(kernel.DIES_WITH_PARENT, signal.SIGKILL)
     cell.adopt()
-    while os.getppid() == watcher:  # else it was gone before we would have been told
+    while os.getppid() == watcher:  # else the watcher ended before this process could be notified
         start, descriptors, _, _ = socket.recv_fds(line, len(START), MOST)
         if not start:
             return
