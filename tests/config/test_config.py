@@ -192,7 +192,13 @@ UNKNOWN_KEYS = {
     "warmstart.micro_batch_size=4": "did you mean 'policy.micro_batch_size'?",
     "warmstart.demonstrations=4": "did you mean warmstart.steps or warmstart.batch_size, whose product is drawn?",
     "scorer=sequence": "did you mean reward_model?",
-    "scorer.path=x": "did you mean 'reward_model.path' (with reward_model=embeddings)?",
+    "scorer.path=x": "did you mean 'reward_model.path' (with reward_model=embeddings|sequence)?",
+    "hydra/sweeper=optuna": "did you mean search=optuna?",
+    "task.hub_config=main": "it is no key any more: it follows a colon in task.hub_id, as in openai/gsm8k:socratic",
+    "warmstart.weight_decay=0": "it is no key any more: it is always 0.01",
+    "warmstart.grad_clip=0": "it is no key any more: it is always 1",
+    "kl.target=1": "it comes with kl=adaptive",
+    "critic.trunk_gradient=1": "did you mean 'critic.value_trunk_grad_scale'?",
     "kind.lr=1": "did you mean 'policy.actor_lr'?",
     "beta=0.1": "did you mean 'kl.coef'?",
     "max_completion_length=64": "did you mean 'data.max_response_length'?",
@@ -207,11 +213,11 @@ UNKNOWN_KEYS = {
     "algorithm.kl_ctrl.kl_coef=0.1": "did you mean 'kl.coef'?",
     "actor_rollout_ref.model.path=x": "did you mean 'model.path' (with model=hf)?",
     "model.path=x": "it comes with model=hf",
-    "data.path=x": "it comes with task=apps",
+    "data.path=x": "it comes with task=apps|apps_plus|gsm8k|hh|jsonl|math",
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
-    "data.pth=x": "did you mean 'data.path' (with task=apps)?",
+    "data.pth=x": "did you mean 'data.path' (with task=apps|apps_plus|gsm8k|hh|jsonl|math)?",
     "sampler.schedule.zzz=1": "valid: share, collect",
     "zzz.zzz=1": "--cfg prints all keys",
 }
@@ -247,7 +253,7 @@ OTHER_NAMES = {
     "evaluation.split": "evaluation.splt",
     "data.plain_template": "template.text plain_templat",
     "model.path' (with model=hf)": "model_name_or_path model.pth pretrain",
-    "data.path' (with task=apps)": "data.pth train_files data.train_files",
+    "data.path' (with task=apps|apps_plus|gsm8k|hh|jsonl|math)": "task.path data.pth train_files data.train_files",
     "logger.project' (with logger=wandb)": "trainer.project_name wandb_project",
 }
 CHOSEN = {
@@ -269,6 +275,25 @@ CHOSEN = {
 )
 def test_other_names_lead_to_the_key_or_choice_that_is_meant(key: str, meant: str) -> None:
     assert compose("train", [f"{key}=3"]).faults == [f"{key}: no such key; did you mean {meant}?"]
+
+
+def test_a_key_of_several_choices_of_a_group_is_told_with_all_of_them() -> None:
+    assert faults("objective=grpo", "trainer.n=2", "kl.coef=0.1") == [
+        "kl.coef: no such key; it comes with kl=adaptive|loss|ppocoder|reward"
+    ]
+
+
+def test_a_part_without_keys_takes_no_value() -> None:
+    assert faults("prompts=default") == [
+        "prompts: expected keys of its own, got 'default'; it has none to set; leave it out"
+    ]
+
+
+def test_a_group_does_not_take_its_keys_alone() -> None:
+    assert faults("lora={rank: 8}", "kl={}") == [
+        "lora: expected LoRA or null, got {'rank': 8}; name a choice of this group, and set its keys after it",
+        "kl: expected KL, got {}; name a choice of this group, and set its keys after it",
+    ]
 
 
 def test_every_alias_leads_to_a_key_that_is_there() -> None:
@@ -319,7 +344,16 @@ def test_a_key_or_group_given_twice_is_told() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("data.plain_template='${nope}'", "data.plain_template: Interpolation key 'nope' not found"),
+        (
+            "data.plain_template='${nope}'",
+            "data.plain_template: ${nope} refers to no key; valid: seed, start_seed, prompts, run",
+        ),
+        (
+            "policy.actor_lr='${objective.kl_coef}'",
+            "policy.actor_lr: ${objective.kl_coef} refers to no key; did you mean 'kl.coef' (with "
+            "kl=adaptive|loss|ppocoder|reward)?",
+        ),
+        ("policy.actor_lr='${sed}'", "policy.actor_lr: ${sed} refers to no key; did you mean 'seed'?"),
         ("seed='${seed}'", "seed: Recursive interpolation detected"),
         ("trainer.n=???", "trainer.n: Missing mandatory value: n"),
     ],
@@ -343,7 +377,9 @@ WRONG_TYPES = {
     "policy.critic_lr=inf": "policy.critic_lr: expected a finite float, got inf",
     "policy.adam_betas=[0.9]": "policy.adam_betas: expected a list of 2 float, got [0.9]",
     "policy.zero_stage=4": "policy.zero_stage: expected 0 | 1 | 2 | 3, got 4",
-    "lora={rank: 4}": "lora: expected LoRA or null, got {'rank': 4}",
+    "lora={rank: 4}": (
+        "lora: expected LoRA or null, got {'rank': 4}; name a choice of this group, and set its keys after it"
+    ),
     "engine.stop=abc": "engine.stop: expected a list of str, got 'abc'",
     "run.dir=5": "run.dir: expected str or null, got 5",
     "data.level_weights={L3: a}": "data.level_weights: expected a mapping of names to float or null, got {'L3': 'a'}",

@@ -63,7 +63,9 @@ FORMER = {
     "sampler.harvest": "sampler=success_prefix",
     "sampler.harvest_replayed": "sampler.sources=self, which collects from responses to the prompt alone",
     "sampler.rescore_every": "sampler.schedule.collect, within which a state that is found again gets a new score",
-    "sampler.min_explained_variance": "'selection.min_explained_variance' (with selection=critic_rise)",
+    "sampler.min_explained_variance": (
+        "'selection.min_explained_variance' (with selection=critic_rise|critic_threshold|peak|top_k)"
+    ),
 }
 
 

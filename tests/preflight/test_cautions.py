@@ -132,6 +132,14 @@ UNREPLAYED = (
         (["engine=truncated", "engine.top_k=1"], [
             "engine.top_k: 1 draws the likeliest token alone, so that nothing is explored"
         ]),
+        (["engine=truncated", "engine.top_k=7"], [
+            "engine.top_p: 0.95 draws from a part of the distribution, and training compares with the whole; use "
+            "engine=hf to train",
+            "engine.top_k: 7 draws from a part of the distribution, and training compares with the whole; use "
+            "engine=hf to train",
+        ]),
+        (["engine=truncated", "engine.top_p=1"], []),
+        (["objective=grpo", "trainer.n=2", "trainer.critic_warmup=30"], []),
         (["sampler.schedule.share=0"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.share=[[0, 0], [1, 0]]"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0.5], [0.5, 0]]"], [

@@ -1,6 +1,7 @@
 """Actor, critic and reference against slow loops over the raw model, and what must not matter to a gradient."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ from fixtures.training import (
     weights,
 )
 from rrl.collate import micro_batches
+from rrl.errors import ConfigError
 from rrl.training.policy_settings import LoRA
 from rrl.types import PolicyOutput, State
 
@@ -238,6 +240,11 @@ def test_trunk_gradient_does_not_scale_what_the_actor_sends():
 
 
 # --- adapters and saving ----------------------------------------------------------------------------------------------
+
+
+def test_lora_on_layers_that_are_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"lora.target_modules: .*'foo'"):
+        make_policy(lora=replace(LORA, target_modules=("foo",)))
 
 
 def test_lora_trains_adapters_only():

@@ -132,7 +132,10 @@ def _binding_faults(
 
 
 def _remedy(value: Any, hint: Any) -> str:
-    """The correct form of a number or a switch that was given as a text."""
+    """The correct form of a number or a switch that was given as a text, or of a part that was given as its keys."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if isinstance(kind, type) and get_origin(kind) is None]
+    if isinstance(value, Mapping) and any(kind.__module__ != "builtins" for kind in kinds):
+        return "; name a choice of this group, and set its keys after it"
     plain = SWITCHES.get(value.lower(), value) if isinstance(value, str) else ""
     try:
         return f"; write {plain}, without quotes" if _fits(json.loads(plain), hint) else ""

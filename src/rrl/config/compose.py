@@ -192,9 +192,10 @@ def _settle(
         if key not in keys and not o.is_add() and not o.is_force_add():
             faults.append(f"{key}: no such key{_suggest(key, keys, only)}")
         elif isinstance(before.get(key), Mapping) and not isinstance(value, Mapping):
-            example = next(k for k in keys if k.startswith(f"{key}.") and not k.endswith("_target_"))
+            settable = [k for k in keys if k.startswith(f"{key}.") and not k.endswith("_target_")]
+            remedy = f"set them, as in {settable[0]}=..." if settable else "it has none to set; leave it out"
             run = f"; to go on with a run give resume={value}" if key == "run" and isinstance(value, str) else ""
-            faults.append(f"{key}: expected keys of its own, got {shown(value)}; set them, as in {example}=...{run}")
+            faults.append(f"{key}: expected keys of its own, got {shown(value)}; {remedy}{run}")
         else:
             OmegaConf.update(config, key, value, merge=False, force_add=True)
             OmegaConf.select(config, key)  # raises here, with this key, for a reference to a missing key
@@ -207,12 +208,7 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     """A hint at the probable meaning of a key that is not among ``keys``; ``only`` are the valid top-level keys."""
     if key.split(".")[0] == "judge" and "judge" not in keys:
         return "; nothing is judged here: judges belong to rrl-evaluate"
-    brought = [
-        (name, choice)
-        for choice, name, _ in _contents(written())
-        if choice and name not in keys and (only is None or name.split(".")[0] in only)
-    ]
-    elsewhere = dict(reversed(brought))  # the first choice wins
+    elsewhere = _brought(keys, only)
     if key in GONE:
         return f"; it is no key any more: {GONE[key]}"
     if key in elsewhere:
@@ -226,6 +222,27 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     split = [name.rpartition(".")[::2] for name in keys if not name.endswith("_target_")]
     siblings = [leaf for parent, leaf in split if parent == key.rpartition(".")[0]]
     return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; --cfg prints all keys"
+
+
+def _own_keys() -> list[str]:
+    """The keys of train.yaml itself."""
+    return [
+        name for choice, name, _ in _contents(written()) if not choice and not name.startswith(("defaults", "hydra"))
+    ]
+
+
+def _brought(keys: Collection[str], only: Sequence[str] | None) -> dict[str, str]:
+    """Keys that are not among ``keys``, and the choices of the first group that brings them, as ``kl=loss|reward``."""
+    choices: dict[str, str] = {}
+    for choice, name, _ in _contents(written()):
+        group, _, option = choice.partition("=")
+        if not choice or name in keys or (only is not None and name.split(".")[0] not in only):
+            continue
+        if name not in choices:
+            choices[name] = choice
+        elif choices[name].partition("=")[0] == group:
+            choices[name] += f"|{option}"
+    return dict(reversed(choices.items()))  # keys of later groups are looked at first
 
 
 @lru_cache
@@ -265,10 +282,13 @@ def _as_config_errors(faults: Sequence[str]) -> Iterator[None]:
         yield
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
+        lost = re.search(r"Interpolation key '([\w.]+)' not found", str(error))
         absent = re.search(r"Environment variable '(\w+)' not found", str(error))
         fault = str(error).split("\n")[0]
         if absent:
             fault = f"{absent[1]} is not in the environment, and its value belongs here; export {absent[1]}=..."
+        elif lost:
+            fault = f"${{{lost[1]}}} refers to no key{_suggest(lost[1], _own_keys(), None)}"
         raise ConfigError(*faults, key + fault) from error
     except (HydraException, YAMLError) as error:
         raise ConfigError(*faults, " ".join(str(error if error.args else error.__cause__).split())) from error

@@ -53,7 +53,7 @@ ALIASES = {
     "data.max_response_length": (
         "response_length max_completion_length generate_max_len max_length max_tokens max_new_tokens"
     ),
-    "data.path": "train_files prompt_data data_path data_dir dataset_path train_file",
+    "data.path": "task.path train_files prompt_data data_path data_dir dataset_path train_file",
     "data.plain_template": "template.text",
     "model.path": "model_name_or_path model_name model_id base_model pretrain",
     "run.dir": (
@@ -90,6 +90,7 @@ CHOICES = {
     "engine=truncated": "top_p top_k",
     "dry_run=true": "dryrun plan",
     "reward_model": "scorer",
+    "search=optuna": "hydra/sweeper",
     "fit (of rrl-reward-model)": "kind",
     "warmstart.steps or warmstart.batch_size, whose product is drawn": "warmstart.demonstrations",
     "model=hf with model.path": "model.name",
@@ -104,6 +105,9 @@ GONE = {
     "policy.adam_epsilon": "it is always 1e-8",
     "run.cache_dir": "the environment variable RRL_CACHE names that folder",
     "judge.cache_dir": "the environment variable RRL_CACHE names that folder",
+    "task.hub_config": "it follows a colon in task.hub_id, as in openai/gsm8k:socratic",
+    "warmstart.weight_decay": "it is always 0.01",
+    "warmstart.grad_clip": "it is always 1",
     "run.log_seconds": "there is a line at most every 30 seconds, and metrics.jsonl has every step",
     "prompts.overlong": "prompts that are too long are always dropped, and counted",
     "evaluation.greedy": "a greedy response is always measured",

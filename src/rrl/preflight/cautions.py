@@ -23,7 +23,7 @@ def _too_late(parts: Parts, course: Course) -> Iterator[str]:
     """Warnings for what would happen only after the end of the run."""
     steps, run = course.steps, parts.run
     warmup = getattr(parts.trainer, "critic_warmup", 0)  # not every trainer has one
-    if warmup and warmup >= _estimate(steps):
+    if warmup and parts.policy.critic is not None and warmup >= _estimate(steps):
         yield f"trainer.critic_warmup: {warmup}, and {_length(steps)}: the actor never moves; lower it, or train longer"
     rise = parts.policy.lr_warmup_steps
     if rise and rise >= _estimate(course.optimised):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from rrl.errors import ConfigError
 from rrl.ranges import at_least_one, between, check_ranges, not_negative
 
 BUCKET = 500_000_000
@@ -38,7 +39,10 @@ class LoRA:
         )
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return get_peft_model(model, config)
+            try:
+                return get_peft_model(model, config)
+            except ValueError as error:  # no layer of this name, or one that takes no adapter
+                raise ConfigError(f"lora.target_modules: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

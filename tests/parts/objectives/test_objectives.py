@@ -304,7 +304,7 @@ def test_ppo_refuses_numbers_out_of_range(name, value):
     [
         (lambda: reward_kl(0.0), "^coef: expected a number > 0, got 0; kl=none lets divergence be free$"),
         (lambda: loss_kl(0.0, "k3"), "^coef: expected a number > 0, got 0; kl=none lets divergence be free$"),
-        (lambda: reward_kl(-1.0), "^coef: expected a number >= 0, got -1"),
+        (lambda: reward_kl(-1.0), "^coef: expected a number > 0, got -1; kl=none lets divergence be free$"),
         (lambda: adaptive_kl(0.1, 0.0, 10), "^target: expected a number > 0, got 0"),
         (lambda: adaptive_kl(0.1, 1.0, 0), "^horizon: expected at least 1, got 0"),
     ],

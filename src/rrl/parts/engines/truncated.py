@@ -24,8 +24,15 @@ class TruncatedHF(HFEngine):
         check_ranges(self, between(1e-9, 1, "top_p"), between(0, 10**9, "top_k"))
 
     def cautions(self) -> list[str]:
-        """Sampling that explores nothing."""
-        return ["top_k: 1 draws the likeliest token alone, so that nothing is explored"] if self.top_k == 1 else []
+        """Sampling that explores nothing, and sampling from another distribution than the policy's."""
+        if self.top_k == 1:
+            return ["top_k: 1 draws the likeliest token alone, so that nothing is explored"]
+        names = [name for name, cuts in (("top_p", self.top_p < 1), ("top_k", self.top_k > 0)) if cuts]
+        return [
+            f"{name}: {getattr(self, name)} draws from a part of the distribution, and training compares with the "
+            "whole; use engine=hf to train"
+            for name in names
+        ]
 
     @property
     def sampling(self) -> Sampling:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rrl.functional import kl_estimate, masked_mean, weighted_sum
 from rrl.interfaces import StateDict, Stateful
-from rrl.ranges import at_least_one, check_ranges, not_negative, positive, refuse
+from rrl.ranges import OutOfRange, at_least_one, check_ranges, positive
 from rrl.types import Batch, PolicyOutput
 
 Term = tuple[Tensor | float, dict[str, Tensor]]
@@ -125,5 +125,5 @@ class LossKL(KL):
 
 
 def _check_coef(kl: RewardKL | LossKL) -> None:
-    check_ranges(kl, not_negative("coef"))
-    refuse({"coef: expected a number > 0, got 0; kl=none lets divergence be free": kl.coef == 0})
+    if not kl.coef > 0:
+        raise OutOfRange([f"coef: expected a number > 0, got {kl.coef:g}; kl=none lets divergence be free"], ["coef"])
