@@ -1,4 +1,4 @@
-"""Guided self-improvement: what is kept, how help is given, what is learnt, and that it goes on where it was."""
+"""Guided self-improvement: what is learnt, an iteration, and that it goes on where it was."""
 
 import json
 import math

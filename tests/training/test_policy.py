@@ -1,4 +1,4 @@
-"""Actor, critic and reference against slow loops over the raw model, and what must not matter to a gradient."""
+"""Actor, critic and reference against slow loops over the raw model, and which networks there are."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The loop: one step written out by hand, what must not matter to it, what it leaves out, and where it ends."""
+"""The loop: one step written out by hand, what must not matter to it, and weights."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Where rollouts start: ordinary draws by level, and retrospective replay with its controls, window and memory."""
+"""Where rollouts start: ordinary draws by level, the schedule of replay, metrics, and what a resume restores."""
 
 import random
 from collections import Counter
