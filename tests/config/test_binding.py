@@ -126,6 +126,14 @@ def test_all_faults_of_a_part_are_told_but_none_that_hangs_on_a_faulty_argument(
     assert told(**changes) == expected
 
 
+class Plain:
+    """A class that is no dataclass, and refuses with an error of its own."""
+
+    def __init__(self, *, boldness: int, name: str) -> None:
+        if boldness < 1:
+            raise ValueError(f"boldness: expected at least 1, got {boldness}")
+
+
 def test_a_class_that_is_no_dataclass_refuses_once_its_arguments_bind() -> None:
     plain = {"_target_": f"{__name__}.Plain", "boldness": 0, "name": "x"}
     with pytest.raises(ConfigError) as caught:

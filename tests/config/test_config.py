@@ -167,14 +167,6 @@ def test_the_cache_can_be_given_by_the_environment(monkeypatch: pytest.MonkeyPat
 # --- binding in general -----------------------------------------------------------------------------------------------
 
 
-class Plain:
-    """A class that is no dataclass, and refuses with an error of its own."""
-
-    def __init__(self, *, boldness: int, name: str) -> None:
-        if boldness < 1:
-            raise ValueError(f"boldness: expected at least 1, got {boldness}")
-
-
 # --- a run's own configuration ----------------------------------------------------------------------------------------
 
 

@@ -19,8 +19,7 @@ from rrl.processes.environment import DEVICES, OWN, PARENT
 from rrl.processes.machine import cpus
 from rrl.processes.stopping import SIGNALS, Signals, print_stopping, remove_requests, request_stop
 from rrl.ranges import at_least_one, check_ranges
-from rrl.records.files import read_object
-from rrl.records.run_directory import CACHE
+from rrl.records.files import CACHE, read_object
 from rrl.records.status import RunLock, read_state, write_state
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from rrl.errors import DataError
 
+CACHE = "RRL_CACHE"
+"""The environment variable that names the folder of what is kept from run to run."""
 ROWS = ("metrics.jsonl", "evaluations.jsonl")
 """The files of rows with a ``step``; the first has one row for every step from 0 on."""
 TAIL = 2**14

@@ -10,13 +10,10 @@ from typing import Any
 
 from rrl.errors import ConfigError
 from rrl.ranges import Range, at_least_one, check_ranges, not_negative, positive
-from rrl.records.files import nearest_there, write_whole
+from rrl.records.files import CACHE, nearest_there, write_whole
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
 from rrl.types import Feedback, Rollout
-
-CACHE = "RRL_CACHE"
-"""The environment variable that names the folder of what is kept from run to run."""
 
 
 @dataclass(frozen=True, kw_only=True)

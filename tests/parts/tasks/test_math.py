@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import rrl.parts.tasks.math
-from fixtures.math import HERE, LIMITS, judge, make_task, rollout
+from fixtures.math_task import HERE, LIMITS, judge, make_task, rollout
 from rrl.cli import train
 from rrl.config.check import load
 from rrl.errors import ConfigError, DataError

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from fixtures.math import judge, make_task, rollout
+from fixtures.math_task import judge, make_task, rollout
 from rrl.types import Verdict
 from rrl.verifiers.final_answers import final_answer, is_words, last_box, same_text
 from rrl.verifiers.math_equality import _leaves_work, compare

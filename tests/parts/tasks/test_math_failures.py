@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from fixtures.math import HERE, LIMITS, judge
+from fixtures.math_task import HERE, LIMITS, judge
 from rrl.types import Verdict
 from rrl.verifiers.math_verifier import MathVerifier
 

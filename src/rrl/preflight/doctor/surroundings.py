@@ -13,8 +13,8 @@ from rrl.preflight.doctor.report import Finding, fine, limited, missing
 from rrl.processes.environment import PROBE
 from rrl.processes.launch import runner
 from rrl.processes.machine import in_words
-from rrl.records.files import nearest_there
-from rrl.records.run_directory import CACHE, cache_folder
+from rrl.records.files import CACHE, nearest_there
+from rrl.records.run_directory import cache_folder
 
 LITTLE = 5 * 2**30
 """Bytes of free disk space below which there is a warning."""
