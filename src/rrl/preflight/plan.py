@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -21,6 +21,7 @@ from rrl.records.run_directory import cache
 from rrl.records.secrecy import redacted
 from rrl.records.texts import one_line
 from rrl.training.course import Between, Course, some
+from rrl.training.models import LoadedModel
 from rrl.training.networks import on_meta
 from rrl.training.policy_settings import OwnCritic, SharedCritic
 from rrl.training.prepared import Prepared, check_levels, encode
@@ -49,17 +50,25 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     Raises the faults in configuration and data that a start would raise.
     """
     folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
+    prepared = before_warm_start(parts, parts.model.outline)
+    return lay_out(config, parts, folder, prepared, capacity.look_around())
+
+
+def before_warm_start(
+    parts: Parts, load: Callable[[tuple[str, ...] | None], LoadedModel], *, training: bool = True
+) -> Prepared:  # fmt: skip
+    """The problems, those to train on only if ``training``, and the model that ``load`` makes for a vocabulary."""
     if parts.warmstart is not None:
         cache()
-    problems = border.examples(parts.task, "train")
-    check_levels(problems, getattr(parts.sampler, "level_weights", None))
-    loaded = parts.model.outline(border.vocabulary(parts.task))
     longest = parts.engine.sampling.max_new_tokens
-    train = encode(problems, loaded, parts.prompts, longest)
-    examples = border.examples(parts.task, parts.evaluation.split)
-    test = parts.evaluation.choose(encode(examples, loaded, parts.prompts, longest))
-    prepared = Prepared(loaded.model, loaded.tokenizer, train, test, None, None)
-    return lay_out(config, parts, folder, prepared, capacity.look_around())
+    examples = border.examples(parts.task, "train") if training else []
+    if training:
+        check_levels(examples, getattr(parts.sampler, "level_weights", None))
+    held_out = border.examples(parts.task, parts.evaluation.split)
+    loaded = load(border.vocabulary(parts.task))
+    train = encode(examples, loaded, parts.prompts, longest) if training else []
+    test = parts.evaluation.choose(encode(held_out, loaded, parts.prompts, longest))
+    return Prepared(loaded.model, loaded.tokenizer, train, test, None, None)
 
 
 def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Prepared, here: Here) -> Plan:

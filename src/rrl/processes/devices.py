@@ -40,7 +40,8 @@ def take(devices: Sequence[str], count: int) -> Lease | None:
     """
     if count > len(devices):
         raise ValueError(f"expected at most {len(devices)} devices, got {count}")
-    folder = _folder()
+    folder = Path(tempfile.gettempdir()) / f"rrl-devices-{os.getuid()}"  # some shared file systems have no locks
+    folder.mkdir(mode=0o700, exist_ok=True)
     gate = _open_lock(folder / "gate.lock")
     fcntl.flock(gate, fcntl.LOCK_EX)
     try:
@@ -49,19 +50,12 @@ def take(devices: Sequence[str], count: int) -> Lease | None:
         os.close(gate)
 
 
-def _folder() -> Path:
-    """The folder of locks, on this host's own disk because some shared file systems have no locks."""
-    folder = Path(tempfile.gettempdir()) / f"rrl-devices-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
 def _lease(folder: Path, devices: Sequence[str], count: int) -> Lease | None:
+    # The name has the SLURM job: different devices of two jobs on one host may both have the number 0.
+    allocation = os.environ.get("SLURM_JOB_ID", "host")
     taken: dict[str, int] = {}
     for device in devices:
-        if len(taken) == count:
-            break
-        descriptor = _locked(folder / _lock_file(device))
+        descriptor = _locked(folder / f"{allocation}-{device.replace('/', '_')}.lock") if len(taken) < count else None
         if descriptor is not None:
             taken[device] = descriptor
     lease = Lease(tuple(taken), tuple(taken.values()))
@@ -69,12 +63,6 @@ def _lease(folder: Path, devices: Sequence[str], count: int) -> Lease | None:
         return lease
     lease.close()
     return None
-
-
-def _lock_file(device: str) -> str:
-    """A name with the SLURM job: different devices of two jobs on one host may both have the number 0."""
-    allocation = os.environ.get("SLURM_JOB_ID", "host")
-    return f"{allocation}-{device.replace('/', '_')}.lock"
 
 
 def _locked(path: Path) -> int | None:

@@ -47,11 +47,10 @@ class Launcher:
         return None
 
     def refuse_misfits(self) -> None:
-        """Raise ConfigError where this machine cannot start them."""
-        self._refuse_sharing()
+        """Raise ConfigError where this machine cannot start them.
 
-    def _refuse_sharing(self) -> None:
-        """Each process needs a device or, without any, a processor; FEW processes may share one, for trials."""
+        Each needs a device or, without any, a processor; FEW processes may share one, for trials.
+        """
         from torch import cuda
 
         devices = visible_devices() if cuda.is_available() else []
@@ -135,7 +134,7 @@ class Hostfile(Launcher):
     @property
     def machines(self) -> str:
         """The path of the hostfile."""
-        return _path(str(self.hostfile))
+        return str(Path(str(self.hostfile)).expanduser().absolute())
 
     def refuse_misfits(self) -> None:
         """Raise ConfigError where other machines cannot be reached."""
@@ -273,7 +272,3 @@ def _exit_code_of_ranks(folder: Path, code: int) -> int:
     if state == "interrupted":
         return 130
     return code if code in (1, 2) or (code == 0 and state == "finished") else 1
-
-
-def _path(hostfile: str) -> str:
-    return str(Path(hostfile).expanduser().absolute())

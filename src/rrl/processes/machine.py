@@ -1,6 +1,8 @@
 """The processors, memory and accelerators of this machine. All sizes are in bytes."""
 
 import os
+import resource
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,11 +56,8 @@ def main_memory() -> MemoryInfo:
 
 
 def accelerators() -> list[MemoryInfo]:
-    found = []
-    for number in range(accelerator_count()):
-        free, total = _cuda().mem_get_info(number)
-        found.append(MemoryInfo(_cuda().get_device_name(number), total, free))
-    return found
+    numbers = range(accelerator_count())
+    return [MemoryInfo(_cuda().get_device_name(each), *_cuda().mem_get_info(each)[::-1]) for each in numbers]
 
 
 def accelerator_count() -> int:
@@ -120,31 +119,29 @@ def _used() -> Sequence[int]:
 
 def _resident() -> tuple[int, int]:
     """The resident size of this process and its high-water mark; zeros if unknown."""
-    try:
-        rows = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
-    except OSError:
-        return 0, 0
-    sizes = {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if row[0] in ("VmRSS:", "VmHWM:")}
+    sizes = _sizes("/proc/self/status")
     return sizes.get("VmRSS", 0), sizes.get("VmHWM", 0)
 
 
 def _largest_resident_set() -> int:
-    import resource
-    import sys
-
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else 1024 * largest
 
 
 def _installed_memory() -> tuple[int, int]:
     """Total and free memory from the kernel; where the free memory is unknown, the total."""
+    sizes = _sizes("/proc/meminfo")
+    total = sizes.get("MemTotal", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return total, sizes.get("MemAvailable", sizes.get("MemFree", total))
+
+
+def _sizes(path: str) -> dict[str, int]:
+    """The sizes by name in a file of Linux's /proc; none where there is no such file."""
     try:
-        rows = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
+        rows = [line.split() for line in Path(path).read_text().splitlines()]
     except OSError:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total, total
-    sizes: dict[str, Any] = {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if len(row) > 1}
-    return sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemFree"])
+        return {}
+    return {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if row[-1:] == ["kB"]}
 
 
 def _read_number(path: str) -> int | None:

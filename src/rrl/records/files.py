@@ -33,8 +33,12 @@ def rewind(folder: Path, step: int | None) -> None:
     """
     last = -1 if step is None else step
     kept = {folder / name: _rows_until(folder / name, last) for name in ROWS}
-    faults = _gaps(folder / ROWS[0], kept[folder / ROWS[0]], last)
-    faults += [fault for path, rows in kept.items() for fault in _duplicates(path, rows)]
+    counts = {path: Counter(step for step, _ in rows) for path, rows in kept.items()}
+    metrics, every = folder / ROWS[0], f"one for each step from 0 to {last}; restore the file from a copy"
+    faults = _faults_at(metrics, "no whole row", sorted(set(range(last + 1)) - counts[metrics].keys()), every)
+    for path, found in counts.items():
+        repeated = sorted(step for step, count in found.items() if count > 1)
+        faults += _faults_at(path, "more than one row", repeated, "one; delete the wrong ones")
     if faults:
         raise DataError(*faults)
     for path, rows in kept.items():
@@ -160,24 +164,10 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
-def _gaps(path: Path, rows: Rows, last: int) -> list[str]:
-    missing = sorted(set(range(last + 1)) - {step for step, _ in rows})
-    if not missing:
-        return []
-    return [
-        f"{path}: no whole row of step {_spans(missing)}; expected one for each step from 0 to {last}; restore the "
-        "file from a copy, resume from an earlier checkpoint, or begin a new run"
-    ]
-
-
-def _duplicates(path: Path, rows: Rows) -> list[str]:
-    duplicates = sorted(step for step, count in Counter(step for step, _ in rows).items() if count > 1)
-    if not duplicates:
-        return []
-    return [
-        f"{path}: more than one row of step {_spans(duplicates)}; expected one; delete the wrong ones, resume from an "
-        "earlier checkpoint, or begin a new run"
-    ]
+def _faults_at(path: Path, what: str, steps: Sequence[int], expected: str) -> list[str]:
+    """The fault of a file at these steps, if there are any."""
+    remedy = "resume from an earlier checkpoint, or begin a new run"
+    return [f"{path}: {what} of step {_spans(steps)}; expected {expected}, {remedy}"] if steps else []
 
 
 def _spans(numbers: Sequence[int], most: int = 5) -> str:

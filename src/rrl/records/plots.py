@@ -21,25 +21,21 @@ def learning_curves(
     ``panels`` maps a name to arms, and an arm to its curves, one a seed: the line is their mean, thin lines are the
     seeds; a single seed gets its 95 % interval as a band. Writes a PNG to ``target``.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True, squeeze=False)
-    for axis, (name, arms) in zip(axes[0], panels.items(), strict=True):
+    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="tight")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (name, arms) in zip(axes, panels.items(), strict=True):
         for colour, (arm, curves) in zip(cycle(COLOURS), arms.items(), strict=False):
             _draw_arm(axis, arm, curves, colour)
         axis.set(title=name, xlabel="generated tokens")
         if "accuracy" in measured:
             axis.set(ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(measured)
-    axes[0][0].legend(fontsize="small")
+    axes[0].set_ylabel(measured)
+    axes[0].legend(fontsize="small")
     figure.suptitle(title)
-    figure.tight_layout()
     figure.savefig(target, dpi=110)
-    pyplot.close(figure)
 
 
 def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: Path) -> None:
@@ -47,12 +43,10 @@ def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: 
 
     ``table`` is that of ``calibration.reliability``. Writes a PNG to ``target``.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(4.2, 3.8))
+    figure = Figure(figsize=(4.2, 3.8), layout="tight")
+    axis = figure.subplots()
     axis.plot([0.5, 1], [0.5, 1], color="grey", linestyle="--", label="perfect")
     predicted, chosen = [row["predicted"] for row in table], [row["chosen"] for row in table]
     most = max(row["pairs"] for row in table)
@@ -62,9 +56,7 @@ def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: 
     axis.set(xlim=(0.48, 1.02), ylim=(-0.02, 1.02))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    figure.tight_layout()
     figure.savefig(target, dpi=110)
-    pyplot.close(figure)
 
 
 def _draw_arm(axis: Any, arm: str, curves: Sequence[Sequence[Point]], colour: str) -> None:

@@ -122,30 +122,28 @@ def write_json(path: Path, content: Any) -> None:
 
 def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> list[dict[str, Any]]:
     """One step's rollouts: problem, prefix, response, verdict, and where each started."""
-    return [_rollout_row(step, rollout, feedback, tokenizer) for rollout, feedback in judged]
+    return [
+        {
+            "step": step,
+            "problem": asdict(rollout.state.problem.example),
+            "replayed_from": rollout.state.replayed_from,
+            "help": rollout.state.help,
+            "prefix": tokenizer.decode(rollout.state.prefix),
+            "prefix_tokens": rollout.state.prefix,
+            "response": rollout.response,
+            "tokens": len(rollout.actions),
+            "finished": rollout.finished,
+            "version": rollout.version,
+            "score": feedback.score,
+            "verdict": feedback.verdict.value,
+            "evidence": dict(feedback.evidence),
+            "logprobs": [round(logprob, 4) for logprob in rollout.logprobs],
+        }
+        for rollout, feedback in judged
+    ]
 
 
 def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as JSONL."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, b"".join(as_json(row) + b"\n" for row in rows))
-
-
-def _rollout_row(step: int, rollout: Rollout, feedback: Feedback, tokenizer: Any) -> dict[str, Any]:
-    example = rollout.state.problem.example
-    return {
-        "step": step,
-        "problem": asdict(example),
-        "replayed_from": rollout.state.replayed_from,
-        "help": rollout.state.help,
-        "prefix": tokenizer.decode(rollout.state.prefix),
-        "prefix_tokens": rollout.state.prefix,
-        "response": rollout.response,
-        "tokens": len(rollout.actions),
-        "finished": rollout.finished,
-        "version": rollout.version,
-        "score": feedback.score,
-        "verdict": feedback.verdict.value,
-        "evidence": dict(feedback.evidence),
-        "logprobs": [round(logprob, 4) for logprob in rollout.logprobs],
-    }

@@ -129,10 +129,7 @@ def read_state(folder: Path) -> RunState:
         folder=folder,
         state=state,
         reason=reason,
-        started=status.get("started"),
-        pid=status.get("pid"),
-        host=status.get("host"),
-        processes=status.get("processes"),
+        **{name: status.get(name) for name in ("started", "pid", "host", "processes")},
         step=None if step is None else int(step),
         total_steps=steps,
         tokens=None if spent is None else int(spent),
@@ -215,25 +212,15 @@ def _state_and_reason(folder: Path, status: Mapping[str, Any]) -> tuple[str, str
 def _alive(folder: Path, status: Mapping[str, Any]) -> bool:
     """Whether a process trains in the folder: by the lock or, where that does not work, by the process id."""
     try:
-        handle = os.open(folder / ".lock", os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return _exists(status)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
+        with (folder / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # a file system without locks
-        return _exists(status)
-    finally:
-        os.close(handle)
-
-
-def _exists(status: Mapping[str, Any]) -> bool:
-    """Whether the process exists; assumed on another host."""
-    return status["host"] != socket.gethostname() or lives(status["pid"])
+    except FileNotFoundError:
+        return False
+    except OSError:  # it cannot be opened, or the file system has no locks; a process of another host may live
+        return status["host"] != socket.gethostname() or lives(status["pid"])
+    return False
 
 
 def lives(process: int) -> bool:

@@ -17,6 +17,7 @@ from rrl.contracts.breaches import StateLimits
 from rrl.contracts.calling import calling
 from rrl.errors import StorageError
 from rrl.interfaces import RolloutEngine
+from rrl.preflight.plan import before_warm_start
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, first_on_each_machine
 from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint, weights_fingerprint
@@ -26,7 +27,7 @@ from rrl.training.agreement import check_agreement, reader
 from rrl.training.loop import Loop, RunStart
 from rrl.training.models import LoadedModel
 from rrl.training.policy import DeepSpeedPolicy
-from rrl.training.prepared import FrozenSource, Prepared, check_levels, context, encode
+from rrl.training.prepared import FrozenSource, Prepared, context, encode
 from rrl.training.pretrained import refusing, unreadable
 from rrl.training.tokens import embedded, refuse_beyond
 from rrl.training.warm_start import WarmStart
@@ -48,10 +49,7 @@ def prepare(
     over the cache. One process of each machine runs before the others.
     """
     with first_on_each_machine():
-        train = border.examples(parts.task, "train")
-        check_levels(train, getattr(parts.sampler, "level_weights", None))
-        cold = _cold(parts)
-        cold = replace(cold, train=_encode(train, LoadedModel(cold.model, cold.tokenizer), parts))
+        cold = before_warm_start(parts, parts.model.load)
         read(cold)
         start_task(parts)  # reports faults of the task before the warm start takes time
         return _warmed(cold, parts, show, keep)
@@ -59,38 +57,20 @@ def prepare(
 
 def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
     """The same without training problems, which need not be available."""
-    return _warmed(_cold(parts), parts, show, keep)
-
-
-def _cold(parts: Parts) -> Prepared:
-    """The held-out problems, and the model before a warm start."""
-    if parts.warmstart is not None:
-        cache()
-    examples = border.examples(parts.task, parts.evaluation.split)
-    loaded = parts.model.load(border.vocabulary(parts.task))
-    test = parts.evaluation.choose(_encode(examples, loaded, parts))
-    return Prepared(loaded.model, loaded.tokenizer, [], test, None, None)
-
-
-def _encode(examples: Sequence[Example], loaded: LoadedModel, parts: Parts) -> list[Problem]:
-    return encode(examples, loaded, parts.prompts, parts.engine.sampling.max_new_tokens)
+    return _warmed(before_warm_start(parts, parts.model.load, training=False), parts, show, keep)
 
 
 def _warmed(cold: Prepared, parts: Parts, show: Show, keep: Path | None) -> Prepared:
+    """After the warm start, if any: the one kept with the run, else the cached one."""
+    loaded = LoadedModel(cold.model, cold.tokenizer)
     if parts.warmstart is None:
         return cold
-    model, folder = _warm(LoadedModel(cold.model, cold.tokenizer), parts, show, keep)
-    return replace(cold, model=model, warmstart=folder, kept=keep or folder)
-
-
-def _warm(loaded: LoadedModel, parts: Parts, show: Show, keep: Path | None) -> tuple[Any, Path]:
-    """The warm start kept with the run, else the cached one."""
     if keep is not None and (keep / "config.json").is_file():
-        return _from_folder(keep, loaded), keep
+        return replace(cold, model=_from_folder(keep, loaded), warmstart=keep, kept=keep)
     model, folder = warm_start(loaded, parts, show)
     if keep is not None:
         _keep(LoadedModel(model, loaded.tokenizer), keep)
-    return model, folder
+    return replace(cold, model=model, warmstart=folder, kept=keep or folder)
 
 
 def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path]:
@@ -102,7 +82,7 @@ def warm_start(loaded: LoadedModel, parts: Parts, show: Show) -> tuple[Any, Path
     if (folder / "config.json").is_file():
         log.info("warm start: %s (cached)", folder)
         return _from_folder(folder, loaded), folder
-    problems = _encode(demonstrations, loaded, parts)
+    problems = encode(demonstrations, loaded, parts.prompts, parts.engine.sampling.max_new_tokens)
     rehearse(model, tokenizer, folder.parent)
     settings.train(model, tokenizer, problems, parts.policy.micro_batch_size, show)
     _keep(loaded, folder)
@@ -136,7 +116,13 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
     """Start policy, sampler and engine on the prepared data; returns the loop that drives them."""
     seed, tokenizer = parts.run.seed, prepared.tokenizer
     start_task(parts)
-    limits = _state_limits(parts, prepared)
+    longest = parts.engine.sampling.max_new_tokens
+    limits = StateLimits(  # before the policy wraps the model
+        problems={problem.id: problem for problem in prepared.train},
+        vocabulary=embedded(prepared.model),
+        response=longest,
+        prompt=context(prepared.model) - longest,
+    )
     policy = DeepSpeedPolicy(
         prepared.model,
         tokenizer,
@@ -173,17 +159,6 @@ def start_task(parts: Parts) -> None:
     """Let the task load its verifier."""
     with calling("task", parts.task, "start"):
         parts.task.start()
-
-
-def _state_limits(parts: Parts, prepared: Prepared) -> StateLimits:
-    """The limits of start states; call it before the policy wraps the model."""
-    longest = parts.engine.sampling.max_new_tokens
-    return StateLimits(
-        problems={problem.id: problem for problem in prepared.train},
-        vocabulary=embedded(prepared.model),
-        response=longest,
-        prompt=context(prepared.model) - longest,
-    )
 
 
 def _run_start(parts: Parts, prepared: Prepared) -> RunStart:
