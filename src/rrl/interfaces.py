@@ -18,6 +18,7 @@ from rrl.types import (
     Comparison,
     Example,
     Feedback,
+    Judged,
     Judgement,
     Metrics,
     Pair,
@@ -73,9 +74,8 @@ class DependsOnCritic(Protocol):
 class Task(Protocol):
     """Examples and a verifier. Works on text alone, without tokenizers and models.
 
-    ``gives`` lists what it provides beyond a score: ``references`` (canonical responses), ``answers`` (final answers in
-    readable form), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``, a reward
-    model's number).
+    ``gives`` lists what it provides beyond a score: ``references`` (canonical responses), ``answers`` (readable final
+    answers), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``: a model's number).
     """
 
     gives: ClassVar[frozenset[str]] = frozenset()
@@ -113,11 +113,11 @@ class Reward(DependsOnTask, Stateful, Protocol):
     def start(self, tokenizer: Any, decode: Decode) -> None:
         """Begin with this tokenizer and a way to have greedy responses judged."""
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+    def observe(self, judged: Sequence[Judged]) -> Metrics:
         """Read a whole judged batch before any of its rollouts is rewarded."""
         return {}
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+    def __call__(self, judged: Judged) -> list[float]:
         """One number per action token."""
 
 
@@ -135,7 +135,7 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
     def sample(self, count: int, progress: float) -> list[State]:
         """``count`` start states, at ``progress`` in [0, 1] of training."""
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
+    def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy is updated."""
 
 

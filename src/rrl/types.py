@@ -142,6 +142,14 @@ class Feedback:
         return self.verdict is Verdict.RIGHT
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A rollout with its feedback."""
+
+    rollout: Rollout
+    feedback: Feedback
+
+
 class Preference(str, Enum):
     """Which of two answers a judge prefers. ``ERROR`` is the judge's own failure, never an answer's."""
 

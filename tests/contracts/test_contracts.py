@@ -17,7 +17,7 @@ from rrl.errors import ContractError
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
 from rrl.training.preference_pairs import PairChoice
-from rrl.types import Comparison, Example, Feedback, Pair, Sampling, State, TokenScores, Verdict
+from rrl.types import Comparison, Example, Feedback, Judged, Pair, Sampling, State, TokenScores, Verdict
 
 RIGHT = Feedback(1.0, Verdict.RIGHT)
 E = Example(id="a", level="L", question="q", reference="r", answer="x")
@@ -180,12 +180,12 @@ def test_an_engine_writes_from_each_state_with_a_number_a_token(change: dict[str
 )
 def test_a_reward_pays_every_action_a_finite_number(value: Any, told: str) -> None:
     rollout = replace(ROLLOUTS[0], actions=(4,) * 6)
-    assert refusal(lambda: border.token_rewards(Returns(value), rollout, RIGHT)) == f"__call__: returned {told}"
+    assert refusal(lambda: border.token_rewards(Returns(value), Judged(rollout, RIGHT))) == f"__call__: returned {told}"
 
 
 @pytest.mark.parametrize("value", [[0, 0, 1], [False, False, True], (0.0, 0, True)])
 def test_whole_numbers_and_truths_pay_as_floats(value: Any) -> None:
-    paid = border.token_rewards(Returns(value), replace(ROLLOUTS[0], actions=(4,) * 3), RIGHT)
+    paid = border.token_rewards(Returns(value), Judged(replace(ROLLOUTS[0], actions=(4,) * 3), RIGHT))
     assert paid == [0.0, 0.0, 1.0] and all(type(number) is float for number in paid)
 
 
@@ -295,8 +295,8 @@ class Few(Problems):
 class Nothing(EvenTokens):
     """A reward that is no number."""
 
-    def __call__(self, rollout: Any, feedback: Any) -> list[float]:
-        return [float("nan")] * len(rollout.actions)
+    def __call__(self, judged: Any) -> list[float]:
+        return [float("nan")] * len(judged.rollout.actions)
 
 
 @pytest.mark.parametrize(

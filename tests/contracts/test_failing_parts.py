@@ -53,7 +53,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "task verify": lambda part: border.feedback(part, []),
     "sampler sample": lambda part: border.starts(part, 1, 0.0, LIMITS),
     "engine generate": lambda part: border.rollouts(part, []),
-    "reward __call__": lambda part: border.token_rewards(part, None, None),  # type: ignore[arg-type]
+    "reward __call__": lambda part: border.token_rewards(part, None),  # type: ignore[arg-type]
     "reward observe": lambda part: border.observed("reward", part, (), []),
     "sampler observe": lambda part: border.observed("sampler", part, (), []),
     "objective assign_credit": lambda part: border.credit(part, None),  # type: ignore[arg-type]

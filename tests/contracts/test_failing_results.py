@@ -33,7 +33,7 @@ class Tells(EvenTokens):
 
     metrics: Any = None
 
-    def observe(self, rollouts: Any, feedback: Any) -> Any:
+    def observe(self, judged: Any) -> Any:
         return self.metrics
 
 
@@ -137,8 +137,8 @@ def test_credit_has_a_cell_for_each_token_and_a_loss_has_a_gradient() -> None:
 class Vandal(Problems):
     """A sampler that spoils what it is shown."""
 
-    def observe(self, rollouts: Any, feedback: Any, batch: Any) -> Any:
-        rollouts.clear(), feedback.reverse(), batch.advantages.zero_(), batch.tokens.zero_()
+    def observe(self, judged: Any, batch: Any) -> Any:
+        judged.clear(), batch.advantages.zero_(), batch.tokens.zero_()
         return {}
 
 

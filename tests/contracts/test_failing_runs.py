@@ -89,8 +89,8 @@ class Mine(Reward):
     @property
     def needs_more(self): {more}
     def start(self, tokenizer, decode): {start}
-    def __call__(self, rollout, feedback):
-        return [1 / feedback.score] * len(rollout.actions)
+    def __call__(self, judged):
+        return [1 / judged.feedback.score] * len(judged.rollout.actions)
     def state_dict(self): return dict()
 """
 
@@ -141,7 +141,7 @@ def test_a_run_ends_with_a_line_and_code_2_and_its_log_has_the_traceback(
     printed = capfd.readouterr().err
     assert f"PartError: a part of your own failed:\n  {told}" in printed and "Traceback" not in printed
     log = (run / "logs" / "rank-0.log").read_text()
-    assert "ZeroDivisionError: " in log and "return [1 / feedback.score] * len(rollout.actions)" in log
+    assert "ZeroDivisionError: " in log and "return [1 / judged.feedback.score] * len(judged.rollout.actions)" in log
     assert json.loads((run / "status.json").read_text())["reason"].startswith(told)
 
 

@@ -162,7 +162,9 @@ def _train(name: str, stage: int) -> dict[str, Any]:
     return {
         "metrics": steps, "weights": weights, "buffer": saved.get("buffer"), "evaluation": measured,
         "trainer": trainer.state_dict(), "objective": trainer.objective.state_dict(),
-        "rollouts": [(r.state.problem.id, r.state.prefix, r.actions) for r, _ in trainer.last_rollouts],
+        "rollouts": [
+            (r.state.problem.id, r.state.prefix, r.actions) for each in trainer.last_rollouts for r in [each.rollout]
+        ],
     }  # fmt: skip
 
 

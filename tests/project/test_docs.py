@@ -28,7 +28,7 @@ from rrl.interfaces import RolloutEngine
 from rrl.parts.rewards.preference import RewardModelReward
 from rrl.training.models import TinyLlama
 from rrl.training.prepared import FrozenSource
-from rrl.types import Batch, Example, Feedback, PolicyOutput, Problem, Rollout, Sampling, State, Verdict
+from rrl.types import Batch, Example, Feedback, Judged, PolicyOutput, Problem, Rollout, Sampling, State, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -150,15 +150,16 @@ def test_hard_first_prefers_what_was_failed() -> None:
     easy, hard = _rollout(name="easy"), _rollout(name="hard")
     sampler.start([easy.state.problem, hard.state.problem], 0, lambda states: [], None)
     sampler.sample(1, 0.0)
-    sampler.observe([easy, hard], [Feedback(1.0, Verdict.RIGHT), Feedback(0.0, Verdict.WRONG)], None)
+    judged = [Judged(easy, Feedback(1.0, Verdict.RIGHT)), Judged(hard, Feedback(0.0, Verdict.WRONG))]
+    sampler.observe(judged, None)
     assert [state.problem.id for state in sampler.sample(3, 0.0)] == ["hard"] * 3
 
 
 def test_length_discount_counts_the_replayed_prefix() -> None:
     reward = _example("reward", "length_discount").LengthDiscount(discount=0.5, free_tokens=2)
     right = Feedback(1.0, Verdict.RIGHT)
-    assert reward(_rollout(actions=2), right) == [0.0, 1.0]
-    assert reward(_rollout(actions=3, prefix=1), right) == [0.0, 0.0, 0.25]
+    assert reward(Judged(_rollout(actions=2), right)) == [0.0, 1.0]
+    assert reward(Judged(_rollout(actions=3, prefix=1), right)) == [0.0, 0.0, 0.25]
 
 
 def test_reinforce_subtracts_the_mean_score_of_the_others() -> None:
@@ -312,7 +313,7 @@ def test_every_logged_metric_is_explained(algo: str, documents: tuple[str, ...],
 
 def test_every_metric_of_preferences_is_explained() -> None:
     part = RewardModelReward(subtract_mean=False, clip=1.0, unparseable=0.0, truncation_penalty=0.0)
-    logged = part.observe([_rollout()], [Feedback(0.5, Verdict.WRONG, {"reward": 1.0})])
+    logged = part.observe([Judged(_rollout(), Feedback(0.5, Verdict.WRONG, {"reward": 1.0}))])
     assert not [name for name in logged if f"`{name}`" not in _told("hh.md")]
 
 

@@ -14,7 +14,7 @@ from rrl.records.run_directory import dump_rollouts, rollout_rows, write_json
 from rrl.records.status import read_state, write_state
 from rrl.records.texts import as_json, shortened, visible
 from rrl.records.tracking import Sink, TensorBoard, Tracker
-from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
+from rrl.types import Example, Feedback, Judged, Problem, Rollout, State, Verdict
 from rrl.verifiers.programs import Outcome, ProgramEvidence, TestResult
 
 TestResult.__test__ = False  # type: ignore[attr-defined]
@@ -55,13 +55,13 @@ def test_json_holds_any_text_and_number(content: Any, written: bytes) -> None:
     json.loads(written)
 
 
-def judged() -> tuple[Rollout, Feedback]:
+def judged() -> Judged:
     """A response whose program raised what it liked, and evidence of it."""
     example = Example(id="p", level="l", question="?", reference="", answer="1")
     test = TestResult(Outcome.RUNTIME_ERROR, "Odd\ud83d", 1, ODD)
     evidence = ProgramEvidence(Outcome.RUNTIME_ERROR, ODD, 0, 0, 1, "Odd\ud83d", 1, ODD, (test,))
     rollout = Rollout(State(Problem(example, (), ())), (1,), (float("-inf"),), (0.0,), True, ODD, 0)
-    return rollout, Feedback(0.0, Verdict.WRONG, evidence.as_mapping())
+    return Judged(rollout, Feedback(0.0, Verdict.WRONG, evidence.as_mapping()))
 
 
 class Characters:

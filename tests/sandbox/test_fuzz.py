@@ -33,7 +33,7 @@ from rrl.records.tracking import TensorBoard, Tracker
 from rrl.sandbox.sandbox import Sandbox
 from rrl.study.rescore import as_table, rescore
 from rrl.training.metrics import rollout_metrics
-from rrl.types import Example, Problem, Rollout, State, Verdict
+from rrl.types import Example, Judged, Problem, Rollout, State, Verdict
 from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
 SECRET = "kept-98765"
@@ -122,13 +122,13 @@ def travel(way: Way, responses: Sequence[str], folder: Path) -> list[Verdict]:
         for actions, response in zip(tokens, responses, strict=True)
     ]
     way.task.begin(rollouts)
-    judged = border.feedback(way.task, rollouts)
+    judged = list(map(Judged, rollouts, border.feedback(way.task, rollouts)))
     for reward in way.rewards:
-        reward.observe(rollouts, judged)
-        for rollout, feedback in zip(rollouts, judged, strict=True):
-            assert len(reward(rollout, feedback)) == len(rollout.actions)
-    metrics = rollout_metrics(rollouts, judged)
-    rows = rollout_rows(0, list(zip(rollouts, judged, strict=True)), pieces)
+        reward.observe(judged)
+        for each in judged:
+            assert len(reward(each)) == len(each.rollout.actions)
+    metrics = rollout_metrics(judged)
+    rows = rollout_rows(0, judged, pieces)
     dump_rollouts(folder / "step-000000.jsonl", rows)
     tracker = Tracker(folder, TensorBoard(), {}, None)
     tracker.log(0, metrics)

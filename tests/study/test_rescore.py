@@ -15,12 +15,12 @@ from rrl.errors import ConfigError, DataError
 from rrl.parts.tasks.trace import Trace
 from rrl.records.run_directory import dump_rollouts, rollout_rows
 from rrl.study.rescore import as_table, rescore
-from rrl.types import Example, Feedback, Rollout, State, Verdict
+from rrl.types import Example, Feedback, Judged, Rollout, State, Verdict
 
 RIGHT, WRONG = Feedback(1.0, Verdict.RIGHT), Feedback(0.0, Verdict.WRONG)
 
 
-def judged(response: str, feedback: Feedback, *, name: str = "p", finished: bool = True) -> tuple[Rollout, Feedback]:
+def judged(response: str, feedback: Feedback, *, name: str = "p", finished: bool = True) -> Judged:
     """A response to a trace problem whose answer is 1 2."""
     made = problem((1, 20, 31), name=name)
     state = State(
@@ -32,10 +32,10 @@ def judged(response: str, feedback: Feedback, *, name: str = "p", finished: bool
         ),
         (5,),
     )
-    return Rollout(state, (6, 7), (-1.0, -2.0), (0.0, 0.0), finished, response, 3), feedback
+    return Judged(Rollout(state, (6, 7), (-1.0, -2.0), (0.0, 0.0), finished, response, 3), feedback)
 
 
-def dump(path: Path, *rows: tuple[Rollout, Feedback]) -> Path:
+def dump(path: Path, *rows: Judged) -> Path:
     dump_rollouts(path, rollout_rows(1, rows, tokenizer()))
     return path
 
@@ -112,8 +112,8 @@ def test_another_score_is_a_change_even_under_the_same_verdict(tmp_path: Path) -
 
 def test_the_verifier_is_shown_what_the_dump_holds(tmp_path: Path) -> None:
     task = seen()
-    (original, _), path = judged("1 2", RIGHT, finished=False), tmp_path / "d.jsonl"
-    rescore(task, [dump(path, (original, RIGHT))])
+    original, path = judged("1 2", RIGHT, finished=False).rollout, tmp_path / "d.jsonl"
+    rescore(task, [dump(path, Judged(original, RIGHT))])
     shown = task.__dict__["shown"][0]
     assert shown.state.problem.example == original.state.problem.example
     assert (shown.response, shown.finished, shown.version) == ("1 2", False, 3)

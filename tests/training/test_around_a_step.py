@@ -13,7 +13,7 @@ from rrl.interfaces import Reward
 from rrl.parts.objectives.ppo import PPO
 from rrl.parts.tasks.trace import Trace
 from rrl.runs.checkpoint import state_of
-from rrl.types import Feedback, Rollout, State, Verdict
+from rrl.types import Feedback, Judged, Rollout, State, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +44,12 @@ class Looking(Reward):
     def start(self, tokenizer, decode):
         self.decode = decode
 
-    def observe(self, rollouts, feedback):
-        self.shown += len(rollouts)
-        return {"looking/solved": float(sum(f.solved for f in feedback))}
+    def observe(self, judged):
+        self.shown += len(judged)
+        return {"looking/solved": float(sum(each.feedback.solved for each in judged))}
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
-        return [0.0] * (len(rollout.actions) - 1) + [float(self.shown)]
+    def __call__(self, judged: Judged) -> list[float]:
+        return [0.0] * (len(judged.rollout.actions) - 1) + [float(self.shown)]
 
     def state_dict(self):
         return {"shown": self.shown}

@@ -96,7 +96,7 @@ def test_a_hint_does_not_stand_in_the_training_row():
     loop = make_gsi(guidance=Longer(name="answer", text="{question}{answer}"), distinct=False, min_correct=9)
     while loop.position.phase != "guide":
         loop.step()
-    assert all(r.state.problem.prompt[-2:] == (33, 34) for r, _ in loop.last_rollouts)
+    assert all(each.rollout.state.problem.prompt[-2:] == (33, 34) for each in loop.last_rollouts)
     guided = [answer for answer in loop._harvest.answers if answer.guided]
     batch = as_batch(guided, loop.start.problems, PAD)
     context = [row[~mask & real].tolist() for row, mask, real in zip(batch.tokens, batch.mask, batch.attention)]  # noqa: B905
@@ -173,10 +173,10 @@ def test_help_goes_to_problems_with_too_few_right_answers_a_try_at_a_time():
             wanting = {loop.start.problems[i].id for i in loop.position.drawn} - {
                 name for name in right if right[name] >= 2
             }
-            rounds.append((loop.position.round, {r.state.help for r, _ in loop.last_rollouts}))
-            assert Counter(r.state.problem.id for r, _ in loop.last_rollouts) == Counter(wanting)
-        for rollout, judged in loop.last_rollouts:
-            right[rollout.state.problem.id] += judged.solved
+            rounds.append((loop.position.round, {each.rollout.state.help for each in loop.last_rollouts}))
+            assert Counter(each.rollout.state.problem.id for each in loop.last_rollouts) == Counter(wanting)
+        for judged in loop.last_rollouts:
+            right[judged.rollout.state.problem.id] += judged.feedback.solved
     assert rounds == [(1, {"share0.2"}), (2, {"share0.4"})]
     assert any(answer.guided for answer in loop._harvest.answers)
 
@@ -186,7 +186,7 @@ def test_a_given_prefix_stays_in_the_answer():
     while loop.position.phase != "tune" or not loop.position.iteration:
         loop.step()
         if loop.position.phase == "guide":
-            wrote |= {(*r.state.prefix, *r.actions) for r, judged in loop.last_rollouts if judged.solved}
+            wrote |= {each.rollout.tokens for each in loop.last_rollouts if each.feedback.solved}
     guided = [answer for answer in loop._harvest.answers if answer.guided]
     given = [loop.start.problems[answer.problem].reference[:1] for answer in guided]
     assert guided
@@ -255,7 +255,7 @@ def test_metrics_keep_help_and_no_help_apart():
     loop = make_gsi(min_correct=9, max_guided_attempts=2)
     told = list(loop.run())
     guided = next(metrics for metrics in told if metrics["gsi/round"] == 2)
-    right = [judged.solved for rollout, judged in [*loop.last_rollouts]]
+    right = [judged.feedback.solved for judged in [*loop.last_rollouts]]
     assert right == []  # the last step learns
     assert guided["replay/ratio"] == 0.0 and "critic/score/fresh/mean" not in guided
     assert set(name for name in guided if "guided_success" in name) == {"gsi/guided_success/share0.4"}

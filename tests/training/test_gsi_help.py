@@ -65,7 +65,7 @@ class Moody(Thirds):
 def test_what_cannot_be_judged_or_was_cut_off_is_not_kept(train_on_truncated):
     loop = make_gsi(task=like(Moody), train_on_truncated=train_on_truncated, distinct=False, iterations=1)
     loop.step()
-    written = [r for r, _ in loop.last_rollouts]
+    written = [each.rollout for each in loop.last_rollouts]
     assert {r.finished for r in written} == {True, False}
     kept = [r.tokens for r in written if r.tokens[0] % 2 and (r.finished or train_on_truncated)]
     assert [answer.tokens for answer in loop._harvest.answers] == kept

@@ -51,7 +51,8 @@ def descend_by_hand(trainer: Trainer, actor: Any, trunk: Any, head: Any, rate: f
     """One PPO step on the trainer's last rollouts: a token at a time, on raw transformers models, without a kernel."""
     objective, temperature, reference = trainer.objective, trainer.engine.temperature, tiny()
     tokens, advantages, returns = [], [], []
-    for rollout, feedback in trainer.last_rollouts:
+    for judged in trainer.last_rollouts:
+        rollout = judged.rollout
         row = [*rollout.state.problem.prompt, *rollout.state.prefix, *rollout.actions]
         facts = []
         for t in range(len(row) - len(rollout.actions), len(row)):
@@ -60,7 +61,7 @@ def descend_by_hand(trainer: Trainer, actor: Any, trunk: Any, head: Any, rate: f
             log_r = (reference(input_ids=before).logits[0, -1] / temperature).log_softmax(-1)
             value = head(trunk(input_ids=before).last_hidden_state[0, -1])[0]
             facts.append((log_p, row[t], value, (log_p[row[t]] - log_r[row[t]]).item()))
-        rewards, following, advantage, credit = trainer.reward(rollout, feedback), 0.0, 0.0, []
+        rewards, following, advantage, credit = trainer.reward(judged), 0.0, 0.0, []
         for (_, _, value, divergence), reward in reversed(list(zip(facts, rewards, strict=True))):
             delta = reward - objective.kl.price * divergence + objective.gamma * following - value.item()
             advantage = delta + objective.gamma * objective.gae_lambda * advantage
@@ -97,7 +98,7 @@ def test_a_step_is_the_one_written_out_by_hand(algo):
     trainer.step()  # so that the second one has something to go back to
     actor, critic = copy.deepcopy(trainer.policy.actor.model), copy.deepcopy(critic_of(trainer.policy))
     trainer.step()
-    assert any(r.state.prefix for r, _ in trainer.last_rollouts) == (algo == "rrl")
+    assert any(each.rollout.state.prefix for each in trainer.last_rollouts) == (algo == "rrl")
     descend_by_hand(trainer, actor, critic.trunk, critic.head, 0.05)
     for ours, slow in zip(trainer.policy.actor.model.parameters(), actor.parameters(), strict=True):
         assert_close(ours, slow, rtol=1e-3, atol=2e-5)
@@ -202,7 +203,7 @@ def test_training_with_a_cap_is_the_same_where_the_engine_is_right_and_another_w
 
 def test_a_policy_that_is_paid_for_even_tokens_writes_more_of_them():
     trainer = make_trainer(train_batch_size=32, ppo_mini_batch_size=16, total_training_steps=12)
-    even = [sum(EvenTokens()(*pair)[-1] for pair in trainer.last_rollouts) / 32 for _ in islice(trainer.run(), 20)]
+    even = [sum(EvenTokens()(judged)[-1] for judged in trainer.last_rollouts) / 32 for _ in islice(trainer.run(), 20)]
     assert even[0] < 0.55 and even[-1] > 0.75
 
 

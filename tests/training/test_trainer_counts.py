@@ -22,7 +22,7 @@ from fixtures.training import (
 )
 from rrl.training.metrics import batch_metrics, exploration_metrics, rollout_metrics
 from rrl.training.trainer import Trainer
-from rrl.types import Feedback, Verdict
+from rrl.types import Feedback, Judged, Verdict
 
 # --- where it ends, and what it counts --------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def test_trained_tokens_are_the_actions_of_every_epoch():
     trainer = make_trainer(ppo_epochs=3, total_training_steps=2, sampler=replay(0.5))
     generated, trained = 0, []
     for metrics in islice(trainer.run(), 20):
-        generated += sum(len(r.actions) for r, _ in trainer.last_rollouts)
+        generated += sum(len(each.rollout.actions) for each in trainer.last_rollouts)
         trained.append((metrics["budget/tokens_generated"], metrics["budget/tokens_trained"]))
     assert trained[-1] == (generated, 3 * generated)
 
@@ -104,15 +104,16 @@ def test_settings_refuse_what_cannot_be(changes, message):
 # ROLLOUTS by place: easy fresh, hard replayed, easy replayed and cut off, hard fresh, easy replayed, hard fresh.
 SCORES = (1.0, 1.0, 0.0, 0.0, 1.0, 0.5)
 FEEDBACK = [Feedback(s, Verdict.RIGHT if s == 1 else Verdict.WRONG) for s in SCORES]
+JUDGED = list(map(Judged, ROLLOUTS, FEEDBACK))
 
 
 def test_the_realised_mixture_is_reported_by_level():
-    metrics = rollout_metrics([ROLLOUTS[i] for i in (0, 1, 2, 4)], [FEEDBACK[i] for i in (0, 1, 2, 4)])
+    metrics = rollout_metrics([JUDGED[i] for i in (0, 1, 2, 4)])
     assert (metrics["data/level_share/easy"], metrics["data/level_share/hard"]) == (0.75, 0.25)
 
 
 def test_scores_of_fresh_and_replayed_starts_are_kept_apart():
-    metrics = rollout_metrics(ROLLOUTS, FEEDBACK)
+    metrics = rollout_metrics(JUDGED)
     assert metrics["critic/score/fresh/mean"] == pytest.approx(1.5 / 3)
     assert metrics["critic/score/replayed/mean"] == pytest.approx(2 / 3)
     assert metrics["replay/gain_vs_fresh"] == pytest.approx(2 / 3 - 1.5 / 3)
@@ -122,7 +123,7 @@ def test_scores_of_fresh_and_replayed_starts_are_kept_apart():
 
 
 def test_lengths_and_verdicts_are_counted():
-    metrics = rollout_metrics(ROLLOUTS, FEEDBACK)
+    metrics = rollout_metrics(JUDGED)
     assert metrics["response_length/mean"] == pytest.approx((4 + 3 + 4 + 3 + 6 + 1) / 6)  # prefixes included
     assert (metrics["prompt_length/min"], metrics["prompt_length/max"]) == (2.0, 5.0)
     assert metrics["response_length/clip_ratio"] == pytest.approx(1 / 6)

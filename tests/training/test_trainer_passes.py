@@ -12,7 +12,7 @@ from fixtures.training import PAD, TASK, EvenTokens, Failing, apart, grpo, make_
 from rrl.errors import DivergenceError
 from rrl.interfaces import Reward
 from rrl.parts.samplers.problems import Problems
-from rrl.types import Batch, Feedback, Rollout
+from rrl.types import Batch, Judged
 
 
 @dataclass(kw_only=True)
@@ -20,10 +20,10 @@ class Watching(Problems):
     """Ordinary starts that remember what they were shown."""
 
     level_weights: dict[str, float] | None = None
-    seen: list[tuple[list[Rollout], list[Feedback], Batch]] = field(default_factory=list)
+    seen: list[tuple[list[Judged], Batch]] = field(default_factory=list)
 
-    def observe(self, rollouts, feedback, batch):
-        self.seen.append((list(rollouts), list(feedback), batch))
+    def observe(self, judged, batch):
+        self.seen.append((list(judged), batch))
         return {}
 
 
@@ -33,9 +33,9 @@ class Poisoned(Reward):
 
     problem: str
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
-        pay = EvenTokens()(rollout, feedback)
-        return [3e38] * len(pay) if rollout.state.problem.id == self.problem else pay
+    def __call__(self, judged: Judged) -> list[float]:
+        pay = EvenTokens()(judged)
+        return [3e38] * len(pay) if judged.rollout.state.problem.id == self.problem else pay
 
 
 # --- passes over the batch --------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def test_every_epoch_sees_every_rollout_once_in_an_order_of_its_own():
     trainer = make_trainer(objective=objective, sampler=sampler, ppo_epochs=3)
     trainer.step()
     rows = [tuple(row[row != PAD].tolist()) for batch in objective.batches for row in batch.tokens]
-    written = Counter((*r.state.problem.prompt, *r.tokens) for r in sampler.seen[0][0])
+    written = Counter((*each.rollout.state.problem.prompt, *each.rollout.tokens) for each in sampler.seen[0][0])
     epochs = [rows[i : i + 8] for i in (0, 8, 16)]
     assert [Counter(epoch) for epoch in epochs] == [written] * 3
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -66,16 +66,16 @@ def test_states_are_observed_before_the_policy_moves():
     sampler = Watching()
     trainer = make_trainer(sampler=sampler)
     trainer.step()
-    rollouts, _, batch = sampler.seen[0]
-    assert len(rollouts) == len(batch) == 8
-    assert {r.version for r in rollouts} == {0} and trainer.policy.version == 4
+    judged, batch = sampler.seen[0]
+    assert len(judged) == len(batch) == 8
+    assert {each.rollout.version for each in judged} == {0} and trainer.policy.version == 4
     assert batch.advantages.any() and not batch.values.any()  # credited, by a critic that has not learnt yet
 
 
 def test_siblings_stand_together_and_make_a_group():
     sampler = Watching()
     make_trainer(sampler=sampler, train_batch_size=4, n=3, ppo_mini_batch_size=6).step()
-    assert sampler.seen[0][2].group.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert sampler.seen[0][1].group.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
 @pytest.mark.parametrize("critic", ["own", "shared"])
@@ -104,9 +104,9 @@ def test_rollouts_that_the_verifier_failed_on_are_left_out():
     task = Failing(**vars(TASK))
     trainer = make_trainer(sampler=sampler, task=task, objective=objective, ppo_epochs=1)
     metrics = trainer.step()
-    rollouts, feedback, batch = sampler.seen[0]
-    assert rollouts == [r for i, (r, _) in enumerate(trainer.last_rollouts) if i % 3]
-    assert len(feedback) == len(batch) == 5
+    judged, batch = sampler.seen[0]
+    assert judged == [each for i, each in enumerate(trainer.last_rollouts) if i % 3]
+    assert len(judged) == len(batch) == 5
     assert [len(b) for b in objective.batches] == [3, 2]  # mini-batches of at most four, none of a single rollout
     assert metrics["verdict/error"] == pytest.approx(3 / 8)
 
@@ -118,8 +118,8 @@ def test_truncated_responses_are_left_out_on_request():
         trainer = make_trainer(sampler=sampler, train_on_truncated=asked, train_batch_size=32)
         trainer.step()
         seen[asked] = sampler.seen[0][0]
-    assert {r.finished for r in seen[True]} == {True, False}
-    assert seen[False] == [r for r in seen[True] if r.finished] != []
+    assert {each.rollout.finished for each in seen[True]} == {True, False}
+    assert seen[False] == [each for each in seen[True] if each.rollout.finished] != []
 
 
 def test_a_step_with_nothing_to_train_on_stops_and_says_why():

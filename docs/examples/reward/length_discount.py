@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rrl.interfaces import Reward
 from rrl.ranges import check_ranges, not_negative
-from rrl.types import Feedback, Rollout
+from rrl.types import Judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class LengthDiscount(Reward):
             raise ValueError(f"discount: expected a number above 0 and up to 1, got {self.discount}")
         check_ranges(self, not_negative("free_tokens"))
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+    def __call__(self, judged: Judged) -> list[float]:
         """Zero on every new token but the last."""
-        excess = max(0, len(rollout.tokens) - self.free_tokens)
-        return [0.0] * (len(rollout.actions) - 1) + [feedback.score * self.discount**excess]
+        excess = max(0, len(judged.rollout.tokens) - self.free_tokens)
+        return [0.0] * (len(judged.rollout.actions) - 1) + [judged.feedback.score * self.discount**excess]

@@ -8,7 +8,7 @@ from typing import Any
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
 from rrl.ranges import at_least_one, between, check_ranges
-from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
+from rrl.types import Batch, Judged, Metrics, Problem, State
 
 
 @dataclass(kw_only=True)
@@ -39,12 +39,12 @@ class HardFirst(StateSampler):
         self._chosen = [min(drawn[i::count], key=self._success_of) for i in range(count)]
         return self._chosen
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
+    def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Remember how each problem went; report how hard the chosen ones were known to be."""
         known = fmean(self._success_of(state) for state in self._chosen)
-        for rollout, judged in zip(rollouts, feedback, strict=True):
-            past = self._success_of(rollout.state)
-            self._success[rollout.state.problem.id] = self.momentum * past + (1 - self.momentum) * judged.score
+        for each in judged:
+            state, score = each.rollout.state, each.feedback.score
+            self._success[state.problem.id] = self.momentum * self._success_of(state) + (1 - self.momentum) * score
         return {"explore/chosen_success/mean": known}
 
     def state_dict(self) -> StateDict:

@@ -49,6 +49,7 @@ from rrl.types import (
     Comparison,
     Example,
     Feedback,
+    Judged,
     Judgement,
     Metrics,
     Pair,
@@ -162,9 +163,9 @@ def rollouts(
     return found
 
 
-def token_rewards(reward: Reward, rollout: Rollout, judged: Feedback) -> list[float]:
+def token_rewards(reward: Reward, judged: Judged) -> list[float]:
     with calling("reward", reward, "__call__"):
-        found = items(reward, "__call__", reward(rollout, judged), float, len(rollout.actions), "action")
+        found = items(reward, "__call__", reward(judged), float, len(judged.rollout.actions), "action")
     wrong = [f"{typed_repr(number)} for action {i}" for i, number in enumerate(found) if not is_finite(number)]
     refuse_result(reward, "__call__", wrong, "finite numbers")
     return [float(number) for number in found]

@@ -13,7 +13,7 @@ from rrl.ranges import Range, at_least_one, check_ranges, not_negative, positive
 from rrl.records.files import CACHE, nearest_there, write_whole
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
-from rrl.types import Feedback, Rollout
+from rrl.types import Judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, as_json(hidden(content), indent=2) + b"\n")
 
 
-def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenizer: Any) -> list[dict[str, Any]]:
+def rollout_rows(step: int, judged: Sequence[Judged], tokenizer: Any) -> list[dict[str, Any]]:
     """One step's rollouts: problem, prefix, response, verdict, and where each started."""
     return [
         {
@@ -139,7 +139,8 @@ def rollout_rows(step: int, judged: Sequence[tuple[Rollout, Feedback]], tokenize
             "evidence": dict(feedback.evidence),
             "logprobs": [round(logprob, 4) for logprob in rollout.logprobs],
         }
-        for rollout, feedback in judged
+        for each in judged
+        for rollout, feedback in [(each.rollout, each.feedback)]
     ]
 
 

@@ -17,7 +17,7 @@ from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_ba
 from rrl.training.gsi_position import Position
 from rrl.training.gsi_sizes import GSISizes
 from rrl.training.loop import Loop, RunStart
-from rrl.types import Feedback, Metrics, Rollout, State
+from rrl.types import Judged, Metrics, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,15 +160,15 @@ class GSI(Loop):
             starts = self._starts(numbers)
             rollouts = self._written(starts, sampling)
         with self.clock.phase("reward"):
-            feedback, metrics = self._judge(rollouts)
+            judged, metrics = self._judge(rollouts)
             before = len(self._harvest.answers)
-            for rollout, judged in zip(rollouts, feedback, strict=True):
-                self._keep(rollout, judged)
+            for each in judged:
+                self._keep(each)
             kept = self._harvest.answers[before:]
             agree("start states or answers", ([(state.problem.id, state.prefix) for state in starts], kept))
         if self._spent:
             self.position.queue.clear()
-        return metrics | _successes(rollouts, feedback)
+        return metrics | _successes(judged)
 
     def _starts(self, numbers: Sequence[int]) -> list[State]:
         if self.position.phase == "guide":
@@ -176,8 +176,9 @@ class GSI(Loop):
         self.position.tried += len(numbers)
         return [State(self.start.problems[i]) for i in numbers for _ in range(self.settings.n)]
 
-    def _keep(self, rollout: Rollout, feedback: Feedback) -> None:
-        if feedback.solved and (rollout.finished or self.settings.train_on_truncated):
+    def _keep(self, judged: Judged) -> None:
+        rollout = judged.rollout
+        if judged.feedback.solved and (rollout.finished or self.settings.train_on_truncated):
             number = self._number[rollout.state.problem.id]
             self._harvest.add(
                 AcceptedAnswer(number, rollout.tokens, guided=rollout.state.help is not None), rollout.response
@@ -207,10 +208,10 @@ class GSI(Loop):
         return metrics
 
 
-def _successes(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+def _successes(judged: Sequence[Judged]) -> Metrics:
     """The share of right guided attempts, by kind of help."""
     solved: dict[str, list[bool]] = defaultdict(list)
-    for rollout, judged in zip(rollouts, feedback, strict=True):
-        if rollout.state.help is not None:
-            solved[rollout.state.help].append(judged.solved)
+    for each in judged:
+        if each.rollout.state.help is not None:
+            solved[each.rollout.state.help].append(each.feedback.solved)
     return {f"gsi/guided_success/{stage}": fmean(each) for stage, each in solved.items()}

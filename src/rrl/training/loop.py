@@ -29,7 +29,7 @@ from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, largest, share, spread, summed
 from rrl.training.course import Course
 from rrl.training.metrics import exploration_metrics, rollout_metrics
-from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
+from rrl.types import Batch, Feedback, Judged, Metrics, Problem, Rollout, State
 
 Aggregate = Literal["token", "sequence"]
 
@@ -103,7 +103,7 @@ class Loop(ABC):
     global_step: int = field(init=False, default=0)
     tokens_generated: int = field(init=False, default=0)
     tokens_trained: int = field(init=False, default=0)
-    last_rollouts: list[tuple[Rollout, Feedback]] = field(init=False, default_factory=list)
+    last_rollouts: list[Judged] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
@@ -161,14 +161,13 @@ class Loop(ABC):
         begin = border.begin(self.task)
         return border.rollouts(self.engine, states, *how, vocabulary=self.limits.vocabulary, written=begin)
 
-    def _judge(self, rollouts: Sequence[Rollout]) -> tuple[list[Feedback], Metrics]:
-        """The verifier's feedback, and its metrics; counts the rollouts."""
-        feedback = spread(rollouts, partial(border.feedback, self.task))
+    def _judge(self, rollouts: Sequence[Rollout]) -> tuple[list[Judged], Metrics]:
+        """The rollouts with the verifier's feedback, and its metrics; counts the rollouts."""
+        self.last_rollouts = list(map(Judged, rollouts, spread(rollouts, partial(border.feedback, self.task))))
         self.tokens_generated += sum(len(r.actions) for r in rollouts)
-        self.last_rollouts = list(zip(rollouts, feedback, strict=True))
-        for rollout, judged in self.last_rollouts:
-            self._solves[rollout.state.problem.id] += judged.solved
-        return feedback, rollout_metrics(rollouts, feedback)
+        for each in self.last_rollouts:
+            self._solves[each.rollout.state.problem.id] += each.feedback.solved
+        return self.last_rollouts, rollout_metrics(self.last_rollouts)
 
     def _descend(self, batch: Batch, minibatches: Sequence[Tensor], aggregate: Aggregate) -> Metrics:
         """An optimiser step for each mini-batch, given by its rows; returns the means of their metrics."""
@@ -203,7 +202,7 @@ class Loop(ABC):
         seconds = self.clock.take()
         aside = ("timing_s/testing", "timing_s/save_checkpoint")
         step = sum(value for name, value in seconds.items() if name not in aside)
-        tokens = sum(len(rollout.actions) for rollout, _ in self.last_rollouts)
+        tokens = sum(len(each.rollout.actions) for each in self.last_rollouts)
         return {
             **seconds,
             **largest(self.clock.peaks()),

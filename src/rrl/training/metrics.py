@@ -7,14 +7,14 @@ from statistics import fmean
 from torch import Tensor
 
 from rrl.functional import explained_variance, kl_estimate, masked_mean
-from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
+from rrl.types import Batch, Feedback, Judged, Metrics, Verdict
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+def rollout_metrics(judged: Sequence[Judged]) -> Metrics:
     """Scores, verdicts, lengths and the realised mixture of levels."""
-    pairs = list(zip(rollouts, feedback, strict=True))
-    fresh = [f.score for r, f in pairs if r.state.fresh]
-    replayed = [f.score for r, f in pairs if r.state.replayed]
+    rollouts, feedback = [each.rollout for each in judged], [each.feedback for each in judged]
+    fresh = [each.feedback.score for each in judged if each.rollout.state.fresh]
+    replayed = [each.feedback.score for each in judged if each.rollout.state.replayed]
     metrics = {
         "replay/ratio": len(replayed) / len(rollouts),
         **_spread("response_length", [float(len(r.tokens)) for r in rollouts]),
@@ -29,7 +29,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -
         metrics["critic/score/replayed/mean"] = fmean(replayed)
     if fresh and replayed:
         metrics["replay/gain_vs_fresh"] = fmean(replayed) - fmean(fresh)
-    return metrics | _spread("critic/score", [f.score for f in feedback]) | _levels(pairs)
+    return metrics | _spread("critic/score", [f.score for f in feedback]) | _levels(judged)
 
 
 def _outcomes(feedback: Sequence[Feedback]) -> Metrics:
@@ -38,12 +38,13 @@ def _outcomes(feedback: Sequence[Feedback]) -> Metrics:
     return {f"outcome/{name}": count / len(feedback) for name, count in counts.items()}
 
 
-def _levels(pairs: Sequence[tuple[Rollout, Feedback]]) -> Metrics:
-    counts = Counter(r.state.problem.level for r, _ in pairs)
-    metrics = {f"data/level_share/{level}": count / len(pairs) for level, count in counts.items()}
+def _levels(judged: Sequence[Judged]) -> Metrics:
+    counts = Counter(each.rollout.state.problem.level for each in judged)
+    metrics = {f"data/level_share/{level}": count / len(judged) for level, count in counts.items()}
+    scored = [(each.rollout.state, each.feedback.score) for each in judged]
     for level in counts:
         for kind in ("fresh", "replayed"):
-            scores = [f.score for r, f in pairs if r.state.problem.level == level and getattr(r.state, kind)]
+            scores = [score for state, score in scored if state.problem.level == level and getattr(state, kind)]
             if scores:
                 metrics[f"data/level_score/{level}/{kind}"] = fmean(scores)
     return metrics

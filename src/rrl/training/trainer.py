@@ -16,7 +16,7 @@ from rrl.ranges import at_least_one, check_ranges, not_negative, refuse
 from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate, Loop, LoopSettings, RunStart
 from rrl.training.metrics import batch_metrics
-from rrl.types import Batch, Feedback, Metrics, Rollout, Verdict
+from rrl.types import Batch, Judged, Metrics, Verdict
 
 log = logging.getLogger(__name__)
 MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
@@ -132,10 +132,11 @@ class Trainer(Loop):
 
         # Judge, and assign a reward to every token.
         with self.clock.phase("reward"):
-            feedback, metrics = self._judge(rollouts)
-            rollouts, feedback = self._trainable(rollouts, feedback)
-            metrics |= border.observed("reward", self.reward, metrics, rollouts, feedback)
-            rewards = [border.token_rewards(self.reward, r, f) for r, f in zip(rollouts, feedback, strict=True)]
+            judged, metrics = self._judge(rollouts)
+            judged = self._trainable(judged)
+            rollouts = [each.rollout for each in judged]
+            metrics |= border.observed("reward", self.reward, metrics, judged)
+            rewards = [border.token_rewards(self.reward, each) for each in judged]
             agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
 
         # Compute log-probabilities and values by policy, critic and frozen reference, then assign credit.
@@ -149,7 +150,7 @@ class Trainer(Loop):
 
         # Remember promising states before the policy is updated.
         with self.clock.phase("observe"):
-            metrics |= border.observed("sampler", self.sampler, metrics, rollouts, feedback, batch)
+            metrics |= border.observed("sampler", self.sampler, metrics, judged, batch)
 
         # Improve.
         with self.clock.phase("update_actor"):
@@ -177,22 +178,18 @@ class Trainer(Loop):
         if agreed:
             log.warning("step %d: %s; told again when it comes back", self.global_step + 1, fault)
 
-    def _trainable(
-        self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]
-    ) -> tuple[list[Rollout], list[Feedback]]:
-        """Rollouts and feedback without those that the verifier could not judge and, by key, those cut off."""
-        kept = [
-            (r, f)
-            for r, f in zip(rollouts, feedback, strict=True)
-            if f.verdict is not Verdict.ERROR and (r.finished or self.settings.train_on_truncated)
-        ]
+    def _trainable(self, judged: Sequence[Judged]) -> list[Judged]:
+        """Rollouts without those that the verifier could not judge and, by key, those cut off."""
+        known = [each for each in judged if each.feedback.verdict is not Verdict.ERROR]
+        kept = [each for each in known if each.rollout.finished or self.settings.train_on_truncated]
         if not kept:
-            why = next((f"; it said: {f.evidence['message']}" for f in feedback if f.evidence.get("message")), "")
+            said = [message for each in judged if (message := each.feedback.evidence.get("message"))]
+            why = f"; it said: {said[0]}" if said else ""
             raise DivergenceError(
-                f"no rollout to train on: all {len(rollouts)} were cut off or could not be judged; raise "
+                f"no rollout to train on: all {len(judged)} were cut off or could not be judged; raise "
                 f"data.max_response_length, or look at the verdict/* metrics and at what the verifier says{why}"
             )
-        return [r for r, _ in kept], [f for _, f in kept]
+        return kept
 
     def _improve(self, batch: Batch) -> Metrics:
         """``ppo_epochs`` passes over the batch in even mini-batches; returns the means of their metrics."""

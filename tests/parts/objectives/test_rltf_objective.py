@@ -190,7 +190,7 @@ def test_a_step_learns_and_counts_what_it_learnt_from() -> None:
 def test_greedy_responses_count_as_generated() -> None:
     trained = rltf_trainer()
     trained.step()
-    drawn = sum(len(rollout.actions) for rollout, _ in trained.last_rollouts)
+    drawn = sum(len(each.rollout.actions) for each in trained.last_rollouts)
     assert trained.tokens_generated > drawn
 
 
@@ -199,7 +199,7 @@ def test_what_could_not_be_judged_is_never_priced() -> None:
     verdicts = []
     for _ in range(3):
         trained.step()
-        verdicts += [judged.verdict.value for _, judged in trained.last_rollouts]
+        verdicts += [judged.feedback.verdict.value for judged in trained.last_rollouts]
     assert "error" in verdicts, "the reward raises for these"
 
 

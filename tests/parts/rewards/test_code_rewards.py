@@ -24,7 +24,7 @@ from rrl.parts.rewards.outcomes import Pay, gravest
 from rrl.parts.rewards.ppocoder import PPOCoder
 from rrl.parts.rewards.regions import responsible
 from rrl.parts.rewards.rltf import RLTF
-from rrl.types import Feedback, State
+from rrl.types import Feedback, Judged, State
 from rrl.verifiers.programs import Outcome, find_program
 
 PAY = Pay(passed=1.0, wrong_answer=-0.3, runtime_error=-0.6, compile_error=-1.0)
@@ -62,7 +62,7 @@ def test_evidence_without_single_tests_counts_as_it_is() -> None:
 def test_a_sandbox_failure_has_no_price() -> None:
     for reward in (ppocoder(), rltf()):
         with pytest.raises(ValueError, match="the sandbox failed; expected the verdict 'error'"):
-            reward(written(CODE), feedback(BROKEN))
+            reward(Judged(written(CODE), feedback(BROKEN)))
 
 
 # --- regions ----------------------------------------------------------------------------------------------------------
@@ -168,14 +168,14 @@ def ppocoder(**changes: Any) -> PPOCoder:
 def test_ppocoder_pays_signal_and_matches_on_the_last_token(outcome: Outcome, worth: float) -> None:
     # The program is the reference, so that both matches are 1; a response without a program matches nothing.
     response, program = ("  ", None) if outcome is NONE else (CODE, CODE)
-    pay = ppocoder()(written(response, end=True), feedback(outcome, program))
+    pay = ppocoder()(Judged(written(response, end=True), feedback(outcome, program)))
     assert pay == [0.0] * len(response) + [pytest.approx(worth + (0 if outcome is NONE else 2))]
 
 
 @pytest.mark.parametrize(("outcome", "worth"), {**dict.fromkeys(WORTH, 1.0), COMPILE: -1.0, NONE: -1.0}.items())
 def test_the_compile_signal_knows_two_classes(outcome: Outcome, worth: float) -> None:
     reward = ppocoder(signal="compile", syntax_weight=0.0, semantics_weight=0.0)
-    assert reward(written(CODE), feedback(outcome))[-1] == worth
+    assert reward(Judged(written(CODE), feedback(outcome)))[-1] == worth
 
 
 def test_ppocoder_adds_its_three_parts_by_weight() -> None:
@@ -183,30 +183,30 @@ def test_ppocoder_adds_its_three_parts_by_weight() -> None:
     # Program y = f(3): of the sub-trees the call; of the edges the one.
     reward = ppocoder(signal_weight=2.0, syntax_weight=4.0, semantics_weight=0.5)
     rollout = written("y = f(3)", reference="```python\nx = f(1) + 2\n```")
-    assert reward(rollout, feedback(WRONG, "y = f(3)"))[-1] == pytest.approx(2 * -0.3 + 4 * 0.25 + 0.5 * 1.0)
-    assert reward(rollout, feedback(WRONG, "x = 2"))[-1] == pytest.approx(2 * -0.3)
+    assert reward(Judged(rollout, feedback(WRONG, "y = f(3)")))[-1] == pytest.approx(2 * -0.3 + 4 * 0.25 + 0.5 * 1.0)
+    assert reward(Judged(rollout, feedback(WRONG, "x = 2")))[-1] == pytest.approx(2 * -0.3)
 
 
 @pytest.mark.parametrize(("program", "reference"), [("x = (", CODE), (CODE, "print 3"), (CODE, "")])
 def test_what_cannot_be_parsed_matches_nothing(program: str, reference: str) -> None:
-    assert ppocoder()(written(CODE, reference=reference), feedback(RUNTIME, program))[-1] == -0.6
+    assert ppocoder()(Judged(written(CODE, reference=reference), feedback(RUNTIME, program)))[-1] == -0.6
 
 
 def test_ppocoder_pays_new_tokens_only_for_the_whole_program() -> None:
     rollout = written(CODE, prefix=CODE[:17])
-    assert ppocoder()(rollout, feedback(PASSED)) == [0.0] * 18 + [3.0]
+    assert ppocoder()(Judged(rollout, feedback(PASSED))) == [0.0] * 18 + [3.0]
 
 
 def test_ppocoder_tells_its_parts() -> None:
     rollouts = [written(CODE), written("x = (")]
-    metrics = ppocoder().observe(rollouts, [feedback(PASSED), feedback(COMPILE, "x = (")])
+    metrics = ppocoder().observe(list(map(Judged, rollouts, [feedback(PASSED), feedback(COMPILE, "x = (")])))
     assert metrics == {
         "ppocoder/signal/mean": 0.0, "ppocoder/syntax/mean": 0.5, "ppocoder/semantics/mean": 0.5,
         "ppocoder/unmatched_frac": 0.5, "ppocoder/bad_reference_frac": 0.0,
     }  # fmt: skip
-    bad = ppocoder().observe([written(CODE, reference="print 3")], [feedback(PASSED)])
+    bad = ppocoder().observe([Judged(written(CODE, reference="print 3"), feedback(PASSED))])
     assert (bad["ppocoder/unmatched_frac"], bad["ppocoder/bad_reference_frac"]) == (1.0, 1.0)
-    none = ppocoder().observe([written(" ")], [feedback(NONE, None)])
+    none = ppocoder().observe([Judged(written(" "), feedback(NONE, None))])
     assert (none["ppocoder/unmatched_frac"], none["ppocoder/bad_reference_frac"]) == (1.0, 0.0)
 
 
@@ -227,11 +227,11 @@ def rltf(decode: Any = None, **changes: Any) -> RLTF:
 
 @pytest.mark.parametrize(("outcome", "worth"), WORTH.items())
 def test_rltf_pays_the_outcome_on_the_last_token(outcome: Outcome, worth: float) -> None:
-    assert rltf()(written("abc"), feedback(outcome, "abc")) == [0.0, 0.0, worth]
+    assert rltf()(Judged(written("abc"), feedback(outcome, "abc"))) == [0.0, 0.0, worth]
 
 
 def test_rltf_may_pay_the_outcome_on_every_new_token() -> None:
-    assert rltf(paid_on="every")(written("abcd", prefix="ab"), feedback(RUNTIME, "abcd")) == [-0.6, -0.6]
+    assert rltf(paid_on="every")(Judged(written("abcd", prefix="ab"), feedback(RUNTIME, "abcd"))) == [-0.6, -0.6]
 
 
 @pytest.mark.parametrize(
@@ -241,12 +241,12 @@ def test_rltf_may_pay_the_outcome_on_every_new_token() -> None:
 )  # fmt: skip
 def test_a_wrong_answer_earns_by_the_tests_it_passes(outcome: Outcome, passed: int, worth: float) -> None:
     # -0.3 + 1.3 passed / total; what crashes in a test earns nothing for those it passes.
-    pay = rltf(adaptive=True)(written("a"), feedback(outcome, "a", passed=passed, total=2))
+    pay = rltf(adaptive=True)(Judged(written("a"), feedback(outcome, "a", passed=passed, total=2)))
     assert pay == [pytest.approx(worth)]
 
 
 def test_no_tests_earn_nothing() -> None:
-    assert rltf(adaptive=True)(written("a"), feedback(WRONG, "a", passed=0, total=0)) == [-0.3]
+    assert rltf(adaptive=True)(Judged(written("a"), feedback(WRONG, "a", passed=0, total=0))) == [-0.3]
 
 
 # --- RLTF: relative to a greedy response ------------------------------------------------------------------------------
@@ -268,9 +268,10 @@ def test_the_greedy_response_to_the_same_problem_is_taken_off() -> None:
     greedy = Greedy(feedback(WRONG, "a", passed=1, total=2), feedback(COMPILE, "a"))
     reward = rltf(greedy, relative=True, adaptive=True)
     rollouts = [written("a", name="p"), written("a", name="q"), written("a", name="p")]
-    judged = [feedback(PASSED, "a"), feedback(RUNTIME, "a"), feedback(COMPILE, "a")]
-    metrics = reward.observe(rollouts, judged)
-    pays = [reward(r, f)[0] for r, f in zip(rollouts, judged, strict=True)]
+    feedbacks = [feedback(PASSED, "a"), feedback(RUNTIME, "a"), feedback(COMPILE, "a")]
+    judged = list(map(Judged, rollouts, feedbacks))
+    metrics = reward.observe(judged)
+    pays = [reward(each)[0] for each in judged]
     assert pays == pytest.approx([1 - 0.35, -0.6 + 1, -1 - 0.35])
     assert metrics["rltf/baseline_reward/mean"] == pytest.approx((0.35 - 1) / 2)
     assert metrics["rltf/outcome/mean"] == pytest.approx((1 - 0.6 - 1) / 3)
@@ -280,7 +281,7 @@ def test_one_response_a_problem_is_written_from_the_bare_prompt() -> None:
     greedy = Greedy(feedback(PASSED), feedback(PASSED))
     reward = rltf(greedy, relative=True)
     rollouts = [written("ab", prefix="a", name="p"), written("a", name="p"), written("a", name="q")]
-    reward.observe(rollouts, [feedback(WRONG, r.response) for r in rollouts])
+    reward.observe([Judged(r, feedback(WRONG, r.response)) for r in rollouts])
     assert [[(s.problem.id, s.prefix, s.replayed_from) for s in states] for states in greedy.asked] == [
         [("p", (), None), ("q", (), None)]
     ]
@@ -288,36 +289,36 @@ def test_one_response_a_problem_is_written_from_the_bare_prompt() -> None:
 
 def test_a_greedy_response_that_could_not_be_judged_takes_nothing_off() -> None:
     reward = rltf(Greedy(feedback(BROKEN)), relative=True)
-    metrics = reward.observe([written("a")], [feedback(WRONG, "a")])
-    assert reward(written("a"), feedback(WRONG, "a")) == [-0.3]
+    metrics = reward.observe([Judged(written("a"), feedback(WRONG, "a"))])
+    assert reward(Judged(written("a"), feedback(WRONG, "a"))) == [-0.3]
     assert (metrics["rltf/baseline_error_frac"], metrics["rltf/baseline_reward/mean"]) == (1.0, 0.0)
 
 
 def test_of_several_greedy_responses_one_that_could_not_be_judged_is_worth_what_the_others_are() -> None:
     reward = rltf(Greedy(feedback(BROKEN), feedback(WRONG, "a")), relative=True)
     rollouts = [written("a", name="p"), written("a", name="q")]
-    metrics = reward.observe(rollouts, [feedback(WRONG, "a")] * 2)
-    assert [reward(r, feedback(PASSED, "a"))[0] for r in rollouts] == pytest.approx([1.3, 1.3])
+    metrics = reward.observe([Judged(r, feedback(WRONG, "a")) for r in rollouts])
+    assert [reward(Judged(r, feedback(PASSED, "a")))[0] for r in rollouts] == pytest.approx([1.3, 1.3])
     assert metrics["rltf/baseline_reward/mean"] == pytest.approx(-0.3)
 
 
 def test_without_it_nothing_more_is_written() -> None:
     greedy = Greedy()
-    assert "rltf/baseline_reward/mean" not in rltf(greedy).observe([written("a")], [feedback(WRONG, "a")])
+    assert "rltf/baseline_reward/mean" not in rltf(greedy).observe([Judged(written("a"), feedback(WRONG, "a"))])
     assert greedy.asked == []
 
 
 def test_the_penalty_of_the_greedy_response_is_not_taken_off() -> None:
     reward = rltf(Greedy(feedback(TIMED_OUT)), relative=True, penalty=0.3)
-    reward.observe([written("a")], [feedback(PASSED, "a")])
-    assert reward(written("a"), feedback(PASSED, "a")) == [pytest.approx(1.6)]
+    reward.observe([Judged(written("a"), feedback(PASSED, "a"))])
+    assert reward(Judged(written("a"), feedback(PASSED, "a"))) == [pytest.approx(1.6)]
 
 
 def test_baselines_are_saved_and_restored() -> None:
     first, second = (rltf(Greedy(feedback(COMPILE)), relative=True) for _ in range(2))
-    first.observe([written("a")], [feedback(PASSED, "a")])
+    first.observe([Judged(written("a"), feedback(PASSED, "a"))])
     second.load_state_dict(first.state_dict())
-    assert second(written("a"), feedback(PASSED, "a")) == [2.0]
+    assert second(Judged(written("a"), feedback(PASSED, "a"))) == [2.0]
 
 
 # --- RLTF: penalties --------------------------------------------------------------------------------------------------
@@ -330,7 +331,7 @@ def penalties(prefix: str = "", outcome: Outcome = RUNTIME, response: str = CODE
     reward = rltf(penalty=0.3, pay=Pay(passed=0.0, wrong_answer=0.0, runtime_error=0.0, compile_error=0.0))
     program = find_program(response)
     judged = feedback(outcome, program.source, program.start, **facts)
-    return reward(written(response, prefix=prefix), judged)
+    return reward(Judged(written(response, prefix=prefix), judged))
 
 
 def test_the_tokens_of_the_line_pay() -> None:
@@ -359,14 +360,14 @@ def test_of_a_line_that_the_prefix_began_the_new_tokens_pay() -> None:
 
 def test_a_penalty_may_be_shared_by_the_tokens_of_the_region() -> None:
     shared = rltf(penalty=0.3, penalty_on="region")
-    pay = shared(written(CODE), feedback(RUNTIME, **DIVISION))
+    pay = shared(Judged(written(CODE), feedback(RUNTIME, **DIVISION)))
     assert pay[17:26] == pytest.approx([-0.3 / 9] * 9)
     assert sum(pay) == pytest.approx(-0.6 - 0.3)
 
 
 def test_the_shares_of_replayed_tokens_are_paid_by_no_one() -> None:
     shared = rltf(penalty=0.3, penalty_on="region")
-    pay = shared(written(CODE, prefix=CODE[:20]), feedback(RUNTIME, **DIVISION))
+    pay = shared(Judged(written(CODE, prefix=CODE[:20]), feedback(RUNTIME, **DIVISION)))
     assert sum(pay) == pytest.approx(-0.6 - 0.3 * 6 / 9)
 
 
@@ -374,19 +375,19 @@ def test_outcome_baseline_and_penalty_add_up_on_the_last_token() -> None:
     reward = rltf(Greedy(feedback(COMPILE)), relative=True, penalty=0.3)
     rollout = written("x = 1\ny = /")
     judged = feedback(COMPILE, rollout.response, line=2)
-    reward.observe([rollout], [judged])
-    assert reward(rollout, judged)[-2:] == pytest.approx([-0.3, -1.0 + 1.0 - 0.3])
+    reward.observe([Judged(rollout, judged)])
+    assert reward(Judged(rollout, judged))[-2:] == pytest.approx([-0.3, -1.0 + 1.0 - 0.3])
 
 
 def test_the_end_token_is_not_to_blame() -> None:
-    pay = rltf(penalty=0.3)(written(CODE.strip(), end=True), feedback(TIMED_OUT, CODE.strip()))
+    pay = rltf(penalty=0.3)(Judged(written(CODE.strip(), end=True), feedback(TIMED_OUT, CODE.strip())))
     assert pay == pytest.approx([-0.3] * 35 + [-0.6])
 
 
 def test_rltf_tells_what_it_blamed() -> None:
     rollouts = [written(CODE), written(CODE, prefix=CODE[:27]), written(CODE), written(CODE)]
     judged = [feedback(RUNTIME, line=1), feedback(RUNTIME, line=2), feedback(TIMED_OUT), feedback(WRONG)]
-    metrics = rltf(penalty=0.3).observe(rollouts, judged)
+    metrics = rltf(penalty=0.3).observe(list(map(Judged, rollouts, judged)))
     assert metrics == {
         "rltf/located_frac": 0.5, "rltf/whole_frac": 0.25, "rltf/in_prefix_frac": 0.25,
         "rltf/outcome/mean": pytest.approx((-0.6 * 3 - 0.3) / 4),

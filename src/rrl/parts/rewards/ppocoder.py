@@ -8,7 +8,7 @@ from rrl.interfaces import Reward
 from rrl.parts.rewards.code_match import Match, Structure, match, structure
 from rrl.parts.rewards.outcomes import Pay, gravest
 from rrl.ranges import check_ranges, not_negative
-from rrl.types import Feedback, Metrics, Rollout
+from rrl.types import Judged, Metrics
 from rrl.verifiers.programs import Outcome, ProgramEvidence, find_program
 
 _NOTHING = Match(0.0, 0.0)
@@ -36,45 +36,44 @@ class PPOCoder(Reward):
     def __post_init__(self) -> None:
         check_ranges(self, not_negative("signal_weight", "syntax_weight", "semantics_weight"))
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+    def observe(self, judged: Sequence[Judged]) -> Metrics:
         """The parts of the pay, and how many programs and references could not be compared."""
-        seen = [ProgramEvidence.of(judged.evidence) for judged in feedback]
-        matches = [_match(r, evidence) for r, evidence in zip(rollouts, seen, strict=True)]
+        matches = [_match(each) for each in judged]
         found = [pair or _NOTHING for pair in matches]
         values: dict[str, list[float]] = {
-            "ppocoder/signal/mean": [self._signal(evidence) for evidence in seen],
+            "ppocoder/signal/mean": [self._signal(each) for each in judged],
             "ppocoder/syntax/mean": [pair.syntax for pair in found],
             "ppocoder/semantics/mean": [pair.semantics for pair in found],
             "ppocoder/unmatched_frac": [pair is None for pair in matches],
-            "ppocoder/bad_reference_frac": [_structure_of_reference(r) is None for r in rollouts],
+            "ppocoder/bad_reference_frac": [_structure_of_reference(each) is None for each in judged],
         }
         return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+    def __call__(self, judged: Judged) -> list[float]:
         """Zero on every token but the last."""
-        evidence = ProgramEvidence.of(feedback.evidence)
-        found = _match(rollout, evidence) or _NOTHING
+        found = _match(judged) or _NOTHING
         last = (
-            self.signal_weight * self._signal(evidence)
+            self.signal_weight * self._signal(judged)
             + self.syntax_weight * found.syntax
             + self.semantics_weight * found.semantics
         )
-        return [0.0] * (len(rollout.actions) - 1) + [last]
+        return [0.0] * (len(judged.rollout.actions) - 1) + [last]
 
-    def _signal(self, evidence: ProgramEvidence) -> float:
-        outcome = gravest(evidence).outcome
+    def _signal(self, judged: Judged) -> float:
+        outcome = gravest(ProgramEvidence.of(judged.feedback.evidence)).outcome
         if self.signal == "tests":
             return self.pay.of(outcome)
         compiled = outcome not in (Outcome.COMPILE_ERROR, Outcome.NO_PROGRAM)
         return self.pay.of(Outcome.PASSED if compiled else Outcome.COMPILE_ERROR)
 
 
-def _match(rollout: Rollout, evidence: ProgramEvidence) -> Match | None:
+def _match(judged: Judged) -> Match | None:
     """How the program compares with the reference's; None when either is not to be parsed."""
-    candidate, reference = structure(evidence.program or ""), _structure_of_reference(rollout)
-    return match(candidate, reference) if evidence.program and candidate and reference else None
+    program = ProgramEvidence.of(judged.feedback.evidence).program
+    candidate, reference = structure(program or ""), _structure_of_reference(judged)
+    return match(candidate, reference) if program and candidate and reference else None
 
 
-def _structure_of_reference(rollout: Rollout) -> Structure | None:
-    program = find_program(rollout.state.problem.example.reference)
+def _structure_of_reference(judged: Judged) -> Structure | None:
+    program = find_program(judged.rollout.state.problem.example.reference)
     return None if program is None else structure(program.source)

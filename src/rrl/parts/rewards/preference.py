@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rrl.interfaces import Reward, StateDict
 from rrl.ranges import check_ranges, not_negative, positive
-from rrl.types import Feedback, Metrics, Rollout, Verdict
+from rrl.types import Judged, Metrics, Verdict
 
 
 @dataclass(kw_only=True)
@@ -31,9 +31,9 @@ class RewardModelReward(Reward):
     def __post_init__(self) -> None:
         check_ranges(self, not_negative("truncation_penalty"), positive("clip"))
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+    def observe(self, judged: Sequence[Judged]) -> Metrics:
         """Add this step's rewards to the moments; the metrics are of unscaled rewards."""
-        rewards = [_reward(judged) for judged in feedback if judged.verdict is not Verdict.UNPARSEABLE]
+        rewards = [_reward(each) for each in judged if each.feedback.verdict is not Verdict.UNPARSEABLE]
         for reward in rewards:
             self._moments.add(reward)
         metrics = {"reward/running_mean": self._moments.mean, "reward/running_std": self._moments.deviation}
@@ -43,12 +43,12 @@ class RewardModelReward(Reward):
             metrics["reward/clip_ratio"] = sum(self._clipped(r) != self._scaled(r) for r in rewards) / len(rewards)
         return metrics
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+    def __call__(self, judged: Judged) -> list[float]:
         """Zero on every token but the last."""
-        empty = feedback.verdict is Verdict.UNPARSEABLE
-        pay = self.unparseable if empty else self._clipped(_reward(feedback))
-        last = pay - (0.0 if rollout.finished else self.truncation_penalty)
-        return [0.0] * (len(rollout.actions) - 1) + [last]
+        empty = judged.feedback.verdict is Verdict.UNPARSEABLE
+        pay = self.unparseable if empty else self._clipped(_reward(judged))
+        last = pay - (0.0 if judged.rollout.finished else self.truncation_penalty)
+        return [0.0] * (len(judged.rollout.actions) - 1) + [last]
 
     def state_dict(self) -> StateDict:
         """The moments."""
@@ -91,9 +91,9 @@ class Moments:
         return deviation if deviation > 1e-8 else 1.0
 
 
-def _reward(feedback: Feedback) -> float:
+def _reward(judged: Judged) -> float:
     """The reward model's number, which a task that gives preferences must have as evidence."""
-    reward = feedback.evidence.get("reward")
+    reward = judged.feedback.evidence.get("reward")
     if not isinstance(reward, float | int):
         raise TypeError(f"evidence['reward']: expected the reward model's number, got {reward!r}")
     return float(reward)

@@ -9,7 +9,7 @@ from rrl.parts.rewards.outcomes import Pay, gravest
 from rrl.parts.rewards.regions import Region, responsible
 from rrl.parts.rewards.token_spans import token_spans, tokens_over
 from rrl.ranges import check_ranges, not_negative
-from rrl.types import Feedback, Metrics, Rollout, State, Verdict
+from rrl.types import Feedback, Judged, Metrics, Rollout, State, Verdict
 from rrl.verifiers.programs import Outcome, ProgramEvidence
 
 
@@ -44,28 +44,26 @@ class RLTF(Reward):
         """Begin with this tokenizer and a way to have greedy responses judged."""
         self._tokenizer, self._decode = tokenizer, decode
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> Metrics:
+    def observe(self, judged: Sequence[Judged]) -> Metrics:
         """Have the baselines written and judged; count the regions."""
-        pairs = list(zip(rollouts, feedback, strict=True))
-        regions = [(r, self._region(r, judged)) for r, judged in pairs]
-        found = [(r, region) for r, region in regions if region is not None]
+        found = [(each.rollout, region) for each in judged if (region := _region(each)) is not None]
         written = [r for r, region in found if region.stop <= len(self._text(r.state.prefix))]
         metrics = {
-            "rltf/located_frac": sum(region.kind == "line" for _, region in found) / len(pairs),
-            "rltf/whole_frac": sum(region.kind == "whole" for _, region in found) / len(pairs),
-            "rltf/in_prefix_frac": len(written) / len(pairs),
-            "rltf/outcome/mean": sum(self._outcome(judged) for _, judged in pairs) / len(pairs),
+            "rltf/located_frac": sum(region.kind == "line" for _, region in found) / len(judged),
+            "rltf/whole_frac": sum(region.kind == "whole" for _, region in found) / len(judged),
+            "rltf/in_prefix_frac": len(written) / len(judged),
+            "rltf/outcome/mean": sum(self._outcome(each.feedback) for each in judged) / len(judged),
         }
-        return metrics | (self._write_baselines(rollouts) if self.relative else {})
+        return metrics | (self._write_baselines([each.rollout for each in judged]) if self.relative else {})
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+    def __call__(self, judged: Judged) -> list[float]:
         """The outcome, less the baseline, and the penalties."""
-        outcome = self._outcome(feedback)
+        outcome = self._outcome(judged.feedback)
         if self.relative:
-            outcome -= self._baselines[rollout.state.problem.id]
-        count = len(rollout.actions)
+            outcome -= self._baselines[judged.rollout.state.problem.id]
+        count = len(judged.rollout.actions)
         paid = [outcome] * count if self.paid_on == "every" else [0.0] * (count - 1) + [outcome]
-        return [pay - penalty for pay, penalty in zip(paid, self._penalties(rollout, feedback), strict=True)]
+        return [pay - penalty for pay, penalty in zip(paid, self._penalties(judged), strict=True)]
 
     def state_dict(self) -> StateDict:
         """The baselines of the latest step."""
@@ -94,21 +92,20 @@ class RLTF(Reward):
         failed = sum(f.verdict is Verdict.ERROR for f in judged)
         return {"rltf/baseline_reward/mean": sum(worth) / len(worth), "rltf/baseline_error_frac": failed / len(judged)}
 
-    def _penalties(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+    def _penalties(self, judged: Judged) -> list[float]:
         """What each new token is to pay."""
-        region = self._region(rollout, feedback) if self.penalty else None
+        rollout, region = judged.rollout, _region(judged) if self.penalty else None
         penalties = [0.0] * len(rollout.tokens)
         if region is not None:
-            blamed = tokens_over(self._spans(rollout), region.start, region.stop)
+            spans = token_spans(rollout.tokens, rollout.response, self._text)
+            blamed = tokens_over(spans, region.start, region.stop)
             for index in blamed:
                 penalties[index] = self.penalty / (len(blamed) if self.penalty_on == "region" else 1)
         return penalties[len(rollout.state.prefix) :]
 
-    def _spans(self, rollout: Rollout) -> list[tuple[int, int]]:
-        return token_spans(rollout.tokens, rollout.response, self._text)
-
-    def _region(self, rollout: Rollout, feedback: Feedback) -> Region | None:
-        return responsible(ProgramEvidence.of(feedback.evidence), rollout.response)
-
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens)))
+
+
+def _region(judged: Judged) -> Region | None:
+    return responsible(ProgramEvidence.of(judged.feedback.evidence), judged.rollout.response)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rrl.interfaces import Reward
 from rrl.ranges import check_ranges, not_negative
-from rrl.types import Feedback, Rollout
+from rrl.types import Judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class OutcomeReward(Reward):
     def __post_init__(self) -> None:
         check_ranges(self, not_negative("truncation_penalty"))
 
-    def __call__(self, rollout: Rollout, feedback: Feedback) -> list[float]:
+    def __call__(self, judged: Judged) -> list[float]:
         """Zero on every token but the last."""
-        last = feedback.score - (0.0 if rollout.finished else self.truncation_penalty)
-        return [0.0] * (len(rollout.actions) - 1) + [last]
+        last = judged.feedback.score - (0.0 if judged.rollout.finished else self.truncation_penalty)
+        return [0.0] * (len(judged.rollout.actions) - 1) + [last]

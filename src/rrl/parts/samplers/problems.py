@@ -7,7 +7,7 @@ from typing import Any
 
 from rrl.errors import DataError
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
-from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State
+from rrl.types import Batch, Judged, Metrics, Problem, State
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,7 @@ class Problems(StateSampler):
         levels = self._rng.choices(list(self._weights), list(self._weights.values()), k=count)
         return [State(self._next(level)) for level in levels]
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
+    def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """It learns nothing."""
         return {}
 

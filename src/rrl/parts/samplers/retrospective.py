@@ -13,7 +13,7 @@ from rrl.parts.samplers.buffer import Source, StateBuffer, StoredState
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.schedule import Schedule
 from rrl.ranges import below_one, check_ranges, positive
-from rrl.types import Batch, Feedback, Metrics, Problem, Rollout, State, TokenScores
+from rrl.types import Batch, Feedback, Judged, Metrics, Problem, State, TokenScores
 
 
 @dataclass(kw_only=True)
@@ -68,15 +68,15 @@ class Retrospective(StateSampler):
         fresh = self._fresh.sample(count - len(remembered), progress)
         return fresh + [self._state(stored) for stored in remembered]
 
-    def observe(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> Metrics:
+    def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Update what is known of states and problems, then collect new states."""
         self._step += 1
-        first_solves = self._record(rollouts, feedback)
+        first_solves = self._record(judged)
         if self.schedule.collecting(self._progress) and self._critic_suffices(batch):
             if self.sources != "canonical":
-                self._collect_own(rollouts, feedback, batch)
+                self._collect_own(judged, batch)
             if self.sources != "self":
-                self._collect_canonical(rollouts, feedback)
+                self._collect_canonical(judged)
         return self._metrics() | {"replay/first_solves": float(first_solves)}
 
     def state_dict(self) -> StateDict:
@@ -108,13 +108,14 @@ class Retrospective(StateSampler):
         """Whether states are collected from a response that was judged so."""
         return not judged.solved
 
-    def _record(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> int:
+    def _record(self, judged: Sequence[Judged]) -> int:
         """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
         first_solves = 0
-        for rollout, judged in zip(rollouts, feedback, strict=True):
-            problem_id, solved = rollout.state.problem.id, judged.solved
-            if rollout.state.replayed_from is not None:
-                self.buffer.record(rollout.state.replayed_from, solved)
+        for each in judged:
+            state, solved = each.rollout.state, each.feedback.solved
+            problem_id = state.problem.id
+            if state.replayed_from is not None:
+                self.buffer.record(state.replayed_from, solved)
                 first_solves += solved and problem_id not in self._solved
             else:
                 past = self._success.get(problem_id, 0.0)
@@ -132,23 +133,19 @@ class Retrospective(StateSampler):
         least = self.selection.min_explained_variance
         return least is None or float(explained_variance(batch.values, batch.returns, batch.mask)) >= least
 
-    def _collect_own(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback], batch: Batch) -> None:
-        for rollout, judged, values, mask in zip(rollouts, feedback, batch.values, batch.mask, strict=True):
-            problem_id = rollout.state.problem.id
-            if self._collects(judged) and not rollout.state.replayed and not self._mastered(problem_id):
+    def _collect_own(self, judged: Sequence[Judged], batch: Batch) -> None:
+        for each, values, mask in zip(judged, batch.values, batch.mask, strict=True):
+            rollout, problem_id = each.rollout, each.rollout.state.problem.id
+            if self._collects(each.feedback) and not rollout.state.replayed and not self._mastered(problem_id):
                 drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
                 scored = TokenScores(tuple(drawn), tuple(values[mask].tolist()))
                 self._remember(problem_id, rollout.tokens, scored, "self")
 
-    def _collect_canonical(self, rollouts: Sequence[Rollout], feedback: Sequence[Feedback]) -> None:
+    def _collect_canonical(self, judged: Sequence[Judged]) -> None:
         """Look at the references of problems just failed from their prompts, until something of each is remembered."""
-        wanted = {
-            r.state.problem.id: r.state.problem
-            for r, judged in zip(rollouts, feedback, strict=True)
-            if not judged.solved and not r.state.replayed and r.state.problem.reference
-            if not self._mastered(r.state.problem.id)
-        }
-        problems = [problem for key, problem in wanted.items() if key not in self._used]
+        failed = [each.rollout.state for each in judged if not each.feedback.solved]
+        tried = {state.problem.id: state.problem for state in failed if not state.replayed and state.problem.reference}
+        problems = [problem for key, problem in tried.items() if not self._mastered(key) and key not in self._used]
         references = [problem.reference[: self.max_response_length] for problem in problems]
         scores = self._inspect([State(p, reference) for p, reference in zip(problems, references, strict=True)])
         for problem, reference, scored in zip(problems, references, scores, strict=True):
