@@ -87,7 +87,7 @@ class Task(Protocol):
         """``count`` examples with references for supervised training, drawn with ``seed``."""
 
     def vocabulary(self) -> tuple[str, ...] | None:
-        """The words of a closed language, for the task's own tokenizer; None for free text."""
+        """The words of a closed language, for the task's own tokenizer; by default None: free text."""
 
     def pairs(self, split: str) -> list[Pair]:
         """Pairs of responses of which one was preferred, to train a reward model on; by default none."""

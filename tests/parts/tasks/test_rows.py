@@ -66,14 +66,14 @@ def test_every_fault_is_told_with_its_line_field_and_value(tmp_path: Path) -> No
         "FILE, line 5: field 'answer' is missing, expected a string; there are ['question']",
         "FILE, line 5: field 'question': expected a string, received None (NoneType)",
         "FILE, line 6: expected an object, received [1, 2] (list)",
-        "remedy: mend or replace the file, or give another data.path",
+        "remedy: fix or replace the file, or give another data.path",
     ]
 
 
 def test_ten_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     faults = faults_of("{}\n" * 7, tmp_path / "train.jsonl")
     assert len(faults) == 12
-    assert faults[-2:] == ["... and 4 more faults", "remedy: mend or replace the file, or give another data.path"]
+    assert faults[-2:] == ["... and 4 more faults", "remedy: fix or replace the file, or give another data.path"]
 
 
 def test_a_long_value_is_shown_in_part(tmp_path: Path) -> None:

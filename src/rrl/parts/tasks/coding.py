@@ -1,4 +1,4 @@
-"""What data sets of programming problems have in common: from rows to examples, and programs as responses."""
+"""The common part of tasks with programs as responses, and of data sets of programming problems: rows to examples."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rrl.interfaces import Task
-from rrl.parts.tasks.rows import Row, held_out, refuse, shuffled_epochs, unwritable
+from rrl.parts.tasks.rows import DataSet, Row, held_out, refuse, unwritable
 from rrl.ranges import at_least_one, between, check_ranges
 from rrl.types import Example, Feedback, Rollout
 from rrl.verifiers.program_verifier import ProgramVerifier, Suite
@@ -31,7 +31,28 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodingTask(Task):
+class ProgramTask(Task):
+    """A task whose responses are programs, which ``judge`` runs on unit tests."""
+
+    judge: ProgramVerifier
+
+    gives = frozenset({"references", "programs"})
+
+    def start(self) -> None:
+        """Find out whether programs can be run."""
+        self.judge.start()
+
+    def begin(self, rollouts: Sequence[Rollout]) -> None:
+        """Start to run the programs of these responses."""
+        self.judge.begin(rollouts)
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
+        """Score 1 for a response whose program passes all tests, else 0. Evidence: ``ProgramEvidence``."""
+        return self.judge.verify(rollouts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodingTask(ProgramTask, DataSet):
     """Programming problems with unit tests.
 
     Where a data set has no file for ``test``, the share ``holdout`` of its problems is held out, chosen by the hash of
@@ -52,9 +73,6 @@ class CodingTask(Task):
     without_reference: Literal["keep", "drop", "refuse"]
     script_instruction: str
     call_instruction: str
-    judge: ProgramVerifier
-
-    gives = frozenset({"references", "programs"})
 
     def __post_init__(self) -> None:
         check_ranges(self, between(0, 1, "holdout"), at_least_one("max_tests", "max_test_bytes"))
@@ -82,25 +100,6 @@ class CodingTask(Task):
         ]
         tally.close()
         return [example for example in found if example is not None]
-
-    def demonstrations(self, count: int, seed: int) -> list[Example]:
-        """``count`` training problems with references, shuffled; none is repeated before all have been drawn."""
-        return shuffled_epochs([e for e in self.examples("train") if e.reference], count, seed)
-
-    def vocabulary(self) -> None:
-        """None: free text."""
-
-    def start(self) -> None:
-        """Find out whether programs can be run."""
-        self.judge.start()
-
-    def begin(self, rollouts: Sequence[Rollout]) -> None:
-        """Let the programs of these responses start to run."""
-        self.judge.begin(rollouts)
-
-    def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
-        """Score 1 for a response whose program passes all tests, else 0. Evidence: ``ProgramEvidence``."""
-        return self.judge.verify(rollouts)
 
     def _items(self, rows: Sequence[Row], home: str, tally: "_Tally") -> Iterator[Item]:
         seen: set[str] = set()
@@ -196,7 +195,7 @@ class _Tally:
     def close(self) -> None:
         """Raise one DataError for what is refused, and log the rest."""
         refuse(
-            self._faults, "mend these rows, or set task.malformed, task.without_tests, task.without_reference to drop"
+            self._faults, "fix these rows, or set task.malformed, task.without_tests, task.without_reference to drop"
         )
         if self._counts:
             log.warning("%s: %s", self._split, "; ".join(f"{n} x {what}" for what, n in self._counts.items()))

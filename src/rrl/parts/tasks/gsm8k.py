@@ -9,20 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from rrl.interfaces import Task
-from rrl.parts.tasks.rows import Row, load_split, refuse, shuffled_epochs
+from rrl.parts.tasks.rows import DataSet, Row, load_split, refuse
 from rrl.types import Example, Feedback, Rollout, Verdict
 from rrl.verifiers.final_numbers import NumberFormat, read_answer, read_number
 
 
 @dataclass(frozen=True, kw_only=True)
-class GSM8K(Task):
+class GSM8K(DataSet):
     """The data set and its verifier.
 
     ``path`` is a folder with ``train.jsonl`` and ``test.jsonl`` (or ``.jsonl.gz``); None loads ``hub_id``, a name
     and its configuration as in ``openai/gsm8k:main``, from the hub. ``calculator_annotations`` keeps ``<<...>>`` in
-    the references. ``answer_format``
-    says where a response may state its answer, see ``final_numbers.read_answer``.
+    the references. ``answer_format`` says where a response may state its answer, see ``final_numbers.read_answer``.
 
     An example's level is its number of solution steps: ``steps1-2``, ``steps3-4`` or ``steps5+``. Steps are
     calculator annotations; a solution without any (95 in train, 18 in test) counts its lines instead.
@@ -49,15 +47,8 @@ class GSM8K(Task):
             for index, row in enumerate(rows)
             if not _ends_in_number(row["answer"])
         ]
-        refuse(faults, "check that data.path or hub_id is GSM8K, and mend these rows")
+        refuse(faults, "check that data.path or hub_id is GSM8K, and fix these rows")
         return [self._example(f"gsm8k/{split}/{index}", row) for index, row in enumerate(rows)]
-
-    def demonstrations(self, count: int, seed: int) -> list[Example]:
-        """``count`` training problems, shuffled; none is repeated before all have been drawn."""
-        return shuffled_epochs(self.examples("train"), count, seed)
-
-    def vocabulary(self) -> None:
-        """None: free text."""
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """Score 1 for a response whose final number equals the answer exactly, else 0; cut-off text is judged as it is.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rrl.contracts import border
 from rrl.errors import ConfigError, DataError
-from rrl.interfaces import RewardModel, Task
-from rrl.parts.tasks.rows import Row, load_split, refuse, shuffled_epochs, split_file
+from rrl.interfaces import RewardModel
+from rrl.parts.tasks.rows import DataSet, Row, load_split, refuse, split_file
 from rrl.ranges import Range, check_ranges
 from rrl.training.calibration import preference
 from rrl.types import Example, Feedback, Pair, Rollout, Verdict
@@ -29,10 +29,12 @@ ODDITIES = {
     "human_last": "a human turn comes last",
     "no_assistant": "no assistant turn",
 }
+EMPTY = Feedback(0.0, Verdict.UNPARSEABLE, {"reward": None, "reference_reward": None})
+"""The feedback on an empty answer."""
 
 
 @dataclass(kw_only=True)
-class HH(Task):
+class HH(DataSet):
     """The data set, and a reward model as its verifier.
 
     ``path`` is a folder with ``<subset>/train.jsonl`` and ``<subset>/test.jsonl`` (or ``.jsonl.gz``) for each of
@@ -61,12 +63,11 @@ class HH(Task):
 
     def examples(self, split: str) -> list[Example]:
         """The prompts of ``train`` or ``test``, subset by subset, each with its chosen answer as the reference."""
-        found = []
-        for subset, number, row in self._rows(split):
-            whole = _whole(row["chosen"])
-            if whole is not None:
-                found.append(_example(f"hh/{subset}/{split}/{number}", subset, *whole))
-        return found
+        return [
+            _example(f"hh/{subset}/{split}/{number}", subset, *whole)
+            for subset, number, row in self._rows(split)
+            if (whole := _whole(row["chosen"])) is not None
+        ]
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs without oddities, of which the counts go into the log."""
@@ -81,13 +82,6 @@ class HH(Task):
     def oddities(self, split: str) -> dict[str, dict[str, int]]:
         """How many rows each subset has and, by name, how many have each of ``ODDITIES``; a row may have several."""
         return self._count(self._rows(split))
-
-    def demonstrations(self, count: int, seed: int) -> list[Example]:
-        """``count`` training prompts with their chosen answers; none is repeated before all have been drawn."""
-        return shuffled_epochs(self.examples("train"), count, seed)
-
-    def vocabulary(self) -> None:
-        """None: free text."""
 
     def faults(self) -> list[str]:
         """A missing reward model."""
@@ -118,7 +112,7 @@ class HH(Task):
         self._reference_rewards |= zip(new, rewards[: len(new)], strict=True)
         left = iter(rewards[len(new) :])
         return [
-            _judge(next(left), self._reference_rewards[e.question, e.answer]) if a else _empty()
+            _judge(next(left), self._reference_rewards[e.question, e.answer]) if a else EMPTY
             for e, a in zip(examples, answers, strict=True)
         ]
 
@@ -150,7 +144,7 @@ class HH(Task):
         return self.split_rows is None or (number % 10 < self.split_rows) == (split == "train")
 
     def _refuse_missing(self, split: str) -> None:
-        """Say what to do where there is a test file but no train file."""
+        """Report the remedy where there is a test file but no train file."""
         if self.split_rows is not None:
             if split not in ("train", "test"):
                 raise DataError(f"split: {split!r}; task.split_rows makes train and test; expected one of these")
@@ -205,8 +199,7 @@ def _example(name: str, subset: str, prompt: str, answer: str) -> Example:
 
 
 def _pair(name: str, subset: str, row: Row) -> Pair:
-    prompt, mark, chosen = row["chosen"].rpartition(ASSISTANT)
-    rejected = row["rejected"].rpartition(ASSISTANT)[2]
+    (prompt, mark, chosen), (_, _, rejected) = (row[side].rpartition(ASSISTANT) for side in ("chosen", "rejected"))
     return Pair(name, _level(subset), prompt + mark, chosen.strip(), rejected.strip(), {"subset": subset})
 
 
@@ -220,7 +213,3 @@ def _judge(reward: float, reference: float) -> Feedback:
         return Feedback(0.0, Verdict.ERROR, {"error": f"the reward model says {reward}, of the reference {reference}"})
     probability = preference(reward - reference)
     return Feedback(probability, Verdict.RIGHT if probability > 0.5 else Verdict.WRONG, evidence)
-
-
-def _empty() -> Feedback:
-    return Feedback(0.0, Verdict.UNPARSEABLE, {"reward": None, "reference_reward": None})

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from rrl.errors import ConfigError, DataError
 from rrl.interfaces import Task
@@ -47,17 +47,13 @@ class JSONLines(Task):
     gives = frozenset({"references", "answers"})
 
     def __post_init__(self) -> None:
-        if self.match not in get_args(Match):
-            raise ValueError(f"match={self.match!r}: expected one of {get_args(Match)}")
         if not 0 < self.holdout < 1:
             raise ValueError(f"holdout: expected a share between 0 and 1, got {self.holdout}")
 
     def examples(self, split: str) -> list[Example]:
         """The problems of ``train`` or ``test``, in the file's order. Raises ConfigError and DataError."""
         if split not in SPLITS:
-            raise ConfigError(
-                f"evaluation.split: JSONLines has no split {split!r}; expected one of {', '.join(SPLITS)}"
-            )
+            raise ConfigError(f"evaluation.split: JSONLines has no split {split!r}; expected train or test")
         file, shared = self._file(split)
         examples = [self._example(file, number, row) for number, row in enumerate(self._rows(file))]
         if not shared:
@@ -75,9 +71,6 @@ class JSONLines(Task):
         if self.match == "regex" and self.reference is None:
             raise DataError("task.reference: null, but demonstrations need the field of a worked response; name it")
         return shuffled_epochs(self.examples("train"), count, seed)
-
-    def vocabulary(self) -> None:
-        """None: free text."""
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Hand mathematical answers to the workers."""
@@ -114,7 +107,7 @@ class JSONLines(Task):
             for number, row in enumerate(rows, start=1)
             if (fault := _unfit(self.match, str(row[self.answer])))
         ]
-        refuse(faults, "mend these rows, or choose another task.match")
+        refuse(faults, "fix these rows, or choose another task.match")
         return rows
 
     def _example(self, file: Path, number: int, row: Row) -> Example:

@@ -7,11 +7,9 @@ its test problems that Lightman et al. 2023, "Let's Verify Step by Step" (arXiv:
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from rrl.errors import ConfigError
-from rrl.interfaces import Task
-from rrl.parts.tasks.rows import Row, load_split, refuse, shuffled_epochs
+from rrl.parts.tasks.rows import DataSet, Row, load_split, refuse
 from rrl.types import Example, Feedback, Rollout, Verdict
 from rrl.verifiers.final_answers import AnswerFormat, final_answer, is_copied
 from rrl.verifiers.math_verifier import MathVerifier, Pair
@@ -32,12 +30,12 @@ SPLITS = ("train", "test", "math500")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MATH(Task):
+class MATH(DataSet):
     """The data set and its verifier.
 
     ``path`` is a folder with ``train.jsonl``, ``test.jsonl`` and, if need be, ``math500.jsonl`` (or ``.jsonl.gz``);
     None loads all subjects of ``hub_id``, or ``math500_hub_id``, from the hub. ``answer_format`` says where a response
-    may state its answer, see ``answers.final_answer``; ``judge`` says whether it is the reference's.
+    may state its answer, see ``final_answers.final_answer``; ``judge`` says whether it is the reference's.
 
     An example's level is ``Level 1`` to ``Level 5`` (``Level ?`` in two rows), its stratum ``subject`` one of SUBJECTS.
     """
@@ -49,10 +47,6 @@ class MATH(Task):
     judge: MathVerifier
 
     gives = frozenset({"references", "answers"})
-
-    def __post_init__(self) -> None:
-        if self.answer_format not in get_args(AnswerFormat):
-            raise ValueError(f"answer_format={self.answer_format!r}: expected one of {get_args(AnswerFormat)}")
 
     def examples(self, split: str) -> list[Example]:
         """The problems of ``train`` (7,500 in the official data), ``test`` (5,000) or ``math500``, in their order.
@@ -73,13 +67,6 @@ class MATH(Task):
             )
         return [example for example in examples if example.answer]
 
-    def demonstrations(self, count: int, seed: int) -> list[Example]:
-        """``count`` training problems, shuffled; none is repeated before all have been drawn."""
-        return shuffled_epochs(self.examples("train"), count, seed)
-
-    def vocabulary(self) -> None:
-        """None: free text."""
-
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Hand the answers to the workers."""
         self.judge.begin(self._pairs(rollouts))
@@ -99,27 +86,19 @@ class MATH(Task):
 
     def _problems(self, split: str) -> Iterator[Example]:
         fields = ("problem", "level", "type", "solution")
-        if self.path is not None:
-            rows = load_split(self.path, hub_id=self.hub_id, hub_config=None, split=split, fields=fields)
-        else:
-            rows = [
-                row
-                for subject in SUBJECTS
-                for row in load_split(None, hub_id=self.hub_id, hub_config=subject, split=split, fields=fields)
-            ]
+        rows = [
+            row
+            for subject in (SUBJECTS if self.path is None else (None,))
+            for row in load_split(self.path, hub_id=self.hub_id, hub_config=subject, split=split, fields=fields)
+        ]
         for index, row in enumerate(rows):
             answer = final_answer(row["solution"], "boxed") or ""
             yield _example(row.get("unique_id", f"{split}/{index}"), row, row["type"], answer)
 
     def _math500(self) -> Iterator[Example]:
-        local = self.path is not None
-        rows = load_split(
-            self.path,
-            hub_id=self.math500_hub_id,
-            hub_config=None,
-            split="math500" if local else "test",
-            fields=("problem", "solution", "answer", "subject", "unique_id"),
-        )
+        fields = ("problem", "solution", "answer", "subject", "unique_id")
+        split = "test" if self.path is None else "math500"
+        rows = load_split(self.path, hub_id=self.math500_hub_id, hub_config=None, split=split, fields=fields)
         for row in rows:
             yield _example(row["unique_id"], row, row["subject"], row["answer"].strip())
 

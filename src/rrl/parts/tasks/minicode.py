@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rrl.parts.tasks.coding import ProgramTask
 from rrl.parts.tasks.embedded import Embedded, check_lengths
 from rrl.ranges import between, check_ranges
-from rrl.types import Example, Feedback, Rollout
-from rrl.verifiers.program_verifier import ProgramVerifier, Suite
+from rrl.types import Example
+from rrl.verifiers.program_verifier import Suite
 
 
 class Word(NamedTuple):
@@ -49,7 +50,7 @@ Plan = list[tuple[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiniCode(Embedded):
+class MiniCode(ProgramTask, Embedded):
     """Fixed problems per level, and an endless stream of mixed ones to warm up on.
 
     Level hard3 is never trained; the easy programs are few enough for some to occur in the stream too. ``tests`` is
@@ -61,9 +62,7 @@ class MiniCode(Embedded):
     tests: int
     demonstration_lengths: tuple[int, ...]
     demonstration_weak: float
-    judge: ProgramVerifier
 
-    gives = frozenset({"references", "programs"})
     name, levels, trained, most = "minicode", tuple(LEVELS), ("easy3", "hard5"), 2_500
 
     def __post_init__(self) -> None:
@@ -99,18 +98,6 @@ class MiniCode(Embedded):
         return tuple(
             dict.fromkeys(("def", "f(x):", "\n", "return", *lines, "y", *map(str, range(10)), *WORDS, ".", ":"))
         )
-
-    def start(self) -> None:
-        """Find out whether programs can be run."""
-        self.judge.start()
-
-    def begin(self, rollouts: Sequence[Rollout]) -> None:
-        """Start to run their programs."""
-        self.judge.begin(rollouts)
-
-    def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
-        """Right when the program passes every test. The evidence is a ``ProgramEvidence``."""
-        return self.judge.verify(rollouts)
 
 
 def ask(plan: Plan) -> str:

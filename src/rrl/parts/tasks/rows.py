@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rrl.errors import DataError
+from rrl.interfaces import Task
+from rrl.types import Example
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -20,20 +22,23 @@ SHOWN_FAULTS = 10
 SHOWN_CHARACTERS = 60
 LONGEST_INTEGER = 4300
 """Digits; Python's own limit for turning text into integers and back."""
-NEWLINE = b"\n"
+REPLACE = "fix or replace the file, or give another data.path"
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a character beyond U+FFFF, alone: JSON can write it, as ``\\ud83d``, but UTF-8 and tokenizers cannot."""
 
 
+class DataSet(Task):
+    """A task in free text whose training examples have references, except for those that are empty."""
+
+    def demonstrations(self, count: int, seed: int) -> list[Example]:
+        """``count`` training examples with references, shuffled; none is repeated before all have been drawn."""
+        return shuffled_epochs([e for e in self.examples("train") if e.reference], count, seed)
+
+
 def load_split(
-    path: str | None,
-    *,
-    hub_id: str,
-    hub_config: str | None,
-    split: str,
-    fields: Sequence[str],
+    path: str | None, *, hub_id: str, hub_config: str | None, split: str, fields: Sequence[str],
     data_dir: str | None = None,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """Every row of a split, in order, each with at least the string ``fields``.
 
     ``path`` is a folder that holds ``<split>.jsonl`` or, failing that, ``<split>.jsonl.gz``. Without it the rows come
@@ -74,12 +79,16 @@ def read_rows(path: Path, fields: Sequence[str], plain: Sequence[str] = ()) -> l
     faults: list[str] = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if line.strip():
-            row, found = _parse(line, fields, plain)
-            rows.append(row)
+            try:
+                rows.append(parse_json(line))
+                found = list(_row_faults(rows[-1], fields, plain))
+            except json.JSONDecodeError as error:
+                where = f"{error.msg} at column {error.colno}"
+                found = [f"malformed JSON, {where}: received {_shown(line)}, expected an object"]
             faults += [f"{path}, line {number}: {fault}" for fault in found]
-    if not rows:
+    if not rows and not faults:
         faults.append(f"{path}: empty, expected one JSON object per line")
-    refuse(faults, "mend or replace the file, or give another data.path")
+    refuse(faults, REPLACE)
     return rows
 
 
@@ -93,34 +102,27 @@ def read_objects(path: Path) -> list[Row]:
         raise DataError(
             f"{path}: expected a list of objects, received {_shown(rows)}", "remedy: give another data.path"
         )
-    faults = [f"{path}, item {i}: {fault}" for i, row in enumerate(rows) for fault in _row_faults(row, ())]
-    refuse(faults, "mend or replace the file, or give another data.path")
+    refuse([f"{path}, item {i}: {fault}" for i, row in enumerate(rows) for fault in _row_faults(row, ())], REPLACE)
     return rows
 
 
 def parse_json(text: str) -> Any:
     """JSON data; integers that are too long for Python to read become infinite. Raises JSONDecodeError.
 
-    An object with a key twice is no data: which of its values is meant?
+    An object with a key twice is refused, because it does not say which value counts.
     """
     try:
         return json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError as error:
-        fault = "lists and objects within each other, too deep to read"
-        raise json.JSONDecodeError(fault, text[:SHOWN_CHARACTERS], 0) from error
-    except _KeyTwice as error:
-        raise json.JSONDecodeError(str(error), text[:SHOWN_CHARACTERS], 0) from error
-
-
-class _KeyTwice(Exception):
-    """An object has a key twice."""
+        raise json.JSONDecodeError("lists and objects within each other, too deep to read", "", 0) from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _KeyTwice(f"key {next(name for name in names if names.count(name) > 1)!a} twice in one object")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise json.JSONDecodeError(f"key {twice!a} twice in one object", "", 0)
     return found
 
 
@@ -174,12 +176,13 @@ def _read_text(path: Path) -> str:
         kind = "gzip-packed UTF-8 text" if path.suffix == ".gz" else "UTF-8 text"
         fault = f"{path}: expected {kind}, received {type(error).__name__}: {error}"
         if isinstance(error, UnicodeDecodeError):
-            fault += f" (line {error.object.count(NEWLINE, 0, error.start) + 1})"
+            line = error.object.count(b"\n", 0, error.start) + 1
+            fault += f" (line {line})"
         raise DataError(fault, "remedy: fetch or pack the file anew, or write it anew as UTF-8") from error
 
 
 def _splits(path: Path) -> str:
-    """The splits that are beside one that is not there."""
+    """The splits that exist in the folder of a missing one."""
     files = [*path.parent.glob("*.jsonl"), *path.parent.glob("*.jsonl.gz")]
     names = sorted({file.name.partition(".jsonl")[0] for file in files})
     return f"; or evaluation.split={'|'.join(names)}, which are there" if names else ""
@@ -195,32 +198,18 @@ def _nearest_names(path: Path) -> str:
     return f"nearest names in {folder}: {', '.join(nearest)}" if nearest else f"{folder} is empty"
 
 
-def _parse(line: str, fields: Sequence[str], plain: Sequence[str]) -> tuple[Row, list[str]]:
-    try:
-        row = parse_json(line)
-    except json.JSONDecodeError as error:
-        return {}, [f"malformed JSON, {error.msg} at column {error.colno}: received {_shown(line)}, expected an object"]
-    return row, _row_faults(row, fields, plain)
-
-
-def _row_faults(row: Any, fields: Sequence[str], plain: Sequence[str] = ()) -> list[str]:
+def _row_faults(row: Any, fields: Sequence[str], plain: Sequence[str] = ()) -> Iterator[str]:
     if not isinstance(row, dict):
-        return [f"expected an object, received {_shown(row)}"]
-    wanted = {name: (str, "a string") for name in fields} | {name: (str | int | float, _PLAIN) for name in plain}
-    missing = [
-        f"field {name!r} is missing, expected {kind}; there are {list(row)}"
-        for name, (_, kind) in wanted.items()
-        if name not in row
-    ]
-    wrong = [
-        f"field {name!r}: expected {words}, received {_shown(row[name])}"
-        for name, (kind, words) in wanted.items()
-        if name in row and not isinstance(row[name], kind)
-    ]
-    return missing + wrong + [fault for name, item in row.items() for fault in unwritable(item, f"field {name!a}")]
-
-
-_PLAIN = "a string or a number"
+        yield f"expected an object, received {_shown(row)}"
+        return
+    for name in sorted((*fields, *plain), key=row.__contains__):  # missing ones first
+        kind, words = (str, "a string") if name in fields else (str | int | float, "a string or a number")
+        if name not in row:
+            yield f"field {name!r} is missing, expected {words}; there are {list(row)}"
+        elif not isinstance(row[name], kind):
+            yield f"field {name!r}: expected {words}, received {_shown(row[name])}"
+    for name, item in row.items():
+        yield from unwritable(item, f"field {name!a}")
 
 
 def _shown(value: Any) -> str:
