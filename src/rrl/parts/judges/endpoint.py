@@ -28,7 +28,7 @@ REMEDIES = {
 
 
 class Unanswered(Exception):
-    """A question without an answer, and the reason."""
+    """The reason why a question has no answer."""
 
 
 class _Passing(Exception):
@@ -41,7 +41,7 @@ class _Passing(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where to ask and by which key; ``key_name`` is the environment variable that the key is from."""
+    """The endpoint's address and key; ``key_name`` is the environment variable that has the key."""
 
     base_url: str
     key: str | None
@@ -54,10 +54,10 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long to try: ``timeout`` seconds a request, ``retries`` further tries, back-off from ``backoff`` seconds on.
+    """Limits of trying: ``timeout`` seconds a request, ``retries`` further tries, waits from ``backoff`` seconds on.
 
-    The n-th wait is ``backoff`` * 2^n, at most ``longest_wait``, of which the upper half is drawn at random. What the
-    endpoint asks for in Retry-After goes before; if that is longer than ``longest_wait``, the question is given up.
+    The n-th wait is ``backoff`` * 2^n, at most ``longest_wait``, of which the upper half is drawn at random. A wait
+    that the endpoint requests by Retry-After takes precedence; beyond ``longest_wait`` the question is given up.
     """
 
     timeout: float
@@ -94,13 +94,15 @@ class Endpoint:
                 return self._once(body)
             except _Passing as failure:
                 reason = str(failure)
-                last = attempt == self._patience.retries
-                if last or (failure.wait or 0) > self._patience.longest_wait:
+                if attempt == self._patience.retries or (failure.wait or 0) > self._patience.longest_wait:
                     break
-                self._rest(failure.wait, attempt)
+                if failure.wait is None:
+                    self._pace.rest(self._patience.wait(attempt, self._rng))
+                else:
+                    self._pace.hold(failure.wait)
         if not self._reached.is_set():
             self._final.set()
-            raise ServiceError(self._unreachable(reason))
+            raise self._silent(f"has not answered once in {self._patience.retries + 1} tries ({reason})")
         raise Unanswered(reason)
 
     def greet(self) -> None:
@@ -110,20 +112,11 @@ class Endpoint:
         try:
             self._client.get(self._address.base_url)
         except httpx.HTTPError as error:
-            raise ServiceError(
-                f"judge.base_url: {self._address.base_url!r} does not answer ({type(error).__name__}); expected a "
-                "chat-completions endpoint; start it, or give another judge.base_url"
-            ) from error
+            raise self._silent(f"does not answer ({type(error).__name__})") from error
 
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
-
-    def _rest(self, asked: float | None, attempt: int) -> None:
-        if asked is None:
-            self._pace.rest(self._patience.wait(attempt, self._rng))
-        else:
-            self._pace.hold(asked)
 
     def _once(self, body: Mapping[str, Any]) -> Reply:
         status, headers, content = self._post(body)
@@ -165,11 +158,10 @@ class Endpoint:
         found = f"got status {status}{given}: {self._excerpt(content)}"
         return f"judge.base_url: {self._address.base_url!r}: {found}; expected an answer; {remedy}"
 
-    def _unreachable(self, reason: str) -> str:
-        tries = self._patience.retries + 1
-        return (
-            f"judge.base_url: {self._address.base_url!r} has not answered once in {tries} tries ({reason}); expected a "
-            "chat-completions endpoint; start it, or give another judge.base_url"
+    def _silent(self, fault: str) -> ServiceError:
+        return ServiceError(
+            f"judge.base_url: {self._address.base_url!r} {fault}; expected a chat-completions endpoint; start it, or "
+            "give another judge.base_url"
         )
 
     def _excerpt(self, content: bytes) -> str:

@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 from rrl.errors import ConfigError, ServiceError
 from rrl.interfaces import Judge
 from rrl.parts.judges.endpoint import Address, Endpoint, Patience, Unanswered
-from rrl.parts.judges.ledger import Ledger, Prices
 from rrl.parts.judges.pace import Pace, Stopped
-from rrl.parts.judges.replies import Reply, ReplyCache
+from rrl.parts.judges.replies import Ledger, Reply, keep_reply, kept_reply, reply_file
 from rrl.parts.judges.wording import check_template, fill, read_verdict
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, refuse
 from rrl.records.fingerprints import fingerprint
@@ -33,7 +32,7 @@ REPLIES = "judgements"
 
 @dataclass(kw_only=True)
 class OpenAIJudge(Judge):
-    """Asks ``model`` at ``base_url`` for a verdict on each comparison, by chat completions.
+    """Requests a verdict on each comparison from ``model`` at ``base_url``, by chat completions.
 
     The key is read from the environment variable ``api_key_env`` and from nowhere else; without it none is sent.
     ``template`` is the question, with ``{question}``, ``{first}``, ``{second}`` and the form of the verdict;
@@ -91,7 +90,7 @@ class OpenAIJudge(Judge):
         except ValueError as error:
             raise ValueError(f"base_url: expected http(s)://host/path, got {self.base_url!r} ({error})") from error
         check_template(self.template)
-        self._ledger = Ledger(Prices(prompt=self.price_prompt, completion=self.price_completion))
+        self._ledger = Ledger(self.price_prompt, self.price_completion)
 
     def start(self) -> None:
         """Check that the key can be sent, replies can be kept and, if none are kept yet, the endpoint answers."""
@@ -140,9 +139,9 @@ class OpenAIJudge(Judge):
 
     @contextmanager
     def _workers(self) -> Iterator[tuple[ThreadPoolExecutor, Endpoint]]:
-        """Threads and what they ask; at the end, whatever the reason, those that wait or have not begun give up.
+        """Threads and their endpoint; at the end, whatever the reason, those that wait or have not begun give up.
 
-        A request that is under way is waited for, since its reply has to be paid: it is kept for the next time.
+        Requests under way are completed: their replies have to be paid, and are kept for the next time.
         """
         stop, pool = threading.Event(), ThreadPoolExecutor(self.parallel)
         interval = 0.0 if self.requests_per_minute is None else 60 / self.requests_per_minute
@@ -160,16 +159,16 @@ class OpenAIJudge(Judge):
 
     def _reply(self, endpoint: Endpoint, body: Body) -> tuple[Reply, bool]:
         """The reply, and whether it was kept from before. Raises what ``Endpoint.ask`` does."""
-        replies = ReplyCache(cache(REPLIES))
-        kept = replies.find(self.base_url, body)
-        if kept is not None and kept.text.strip():  # an empty one is a mishap of the moment
+        file = reply_file(cache(REPLIES), self.base_url, body)
+        kept = kept_reply(file)
+        if kept is not None and kept.text.strip():  # an empty one may be an accident
             return kept, True
         reply = endpoint.ask(body)
-        replies.keep(self.base_url, body, reply)
+        keep_reply(file, reply)
         return reply, False
 
     def _judgement(self, done: Future[tuple[Reply, bool]]) -> Judgement:
-        """What a reply says, entered in the ledger; no reply is an error, and so is a reply without a verdict."""
+        """The verdict of a reply, which is counted; no reply is an error, and so is a reply without a verdict."""
         try:
             reply, kept = done.result()
         except Unanswered as failure:

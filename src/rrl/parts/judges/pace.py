@@ -1,11 +1,11 @@
-"""When the next request may go out: so many a minute, and none while the endpoint has asked for quiet."""
+"""The time of the next request: so many begin in a minute, and none while the endpoint has requested a wait."""
 
 import threading
 from collections.abc import Callable
 
 
 class Stopped(Exception):
-    """The work that was waited for is not wanted any more."""
+    """The work is to stop."""
 
 
 class Pace:

@@ -1,8 +1,9 @@
-"""Replies of a chat-completions endpoint: read from its JSON, kept on disk by the content of what was asked."""
+"""Replies of a chat-completions endpoint: read from its JSON, kept on disk by the request's content, and counted."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +38,49 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-class ReplyCache:
-    """One file a reply, named by the hash of everything that was asked; written aside and renamed, so it is whole."""
+def reply_file(folder: Path, base_url: str, body: Mapping[str, Any]) -> Path:
+    """The file of the reply to a request, named by the hash of everything in it."""
+    name = fingerprint([base_url, body])
+    return folder / name[:2] / f"{name}.json"
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
-    def find(self, base_url: str, body: Mapping[str, Any]) -> Reply | None:
-        """The reply of an earlier time; None where there is none that can be read."""
-        content, _ = read_object(self._file(base_url, body))
-        return Reply(**content) if content.keys() == Reply.__dataclass_fields__.keys() else None
+def kept_reply(file: Path) -> Reply | None:
+    """The reply in a file; None where there is none that can be read."""
+    content, _ = read_object(file)
+    return Reply(**content) if content.keys() == Reply.__dataclass_fields__.keys() else None
 
-    def keep(self, base_url: str, body: Mapping[str, Any], reply: Reply) -> None:
-        """Write it down."""
-        file = self._file(base_url, body)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(asdict(reply)).encode(), durable=False)  # two processes may get the same at once
 
-    def _file(self, base_url: str, body: Mapping[str, Any]) -> Path:
-        name = fingerprint([base_url, body])
-        return self._folder / name[:2] / f"{name}.json"
+def keep_reply(file: Path, reply: Reply) -> None:
+    """Write the reply, whole even if two processes write it at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(asdict(reply)).encode(), durable=False)
+
+
+@dataclass
+class Ledger:
+    """Counts replies: those paid for now, those kept from before, and failures by reason.
+
+    Prices are of a million tokens in one currency; None where they are not known.
+    """
+
+    price_prompt: float | None
+    price_completion: float | None
+    paid: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def count(self, reply: Reply, *, kept: bool) -> None:
+        """Add a reply."""
+        side = self.kept if kept else self.paid
+        side.update(replies=1, prompt=reply.prompt_tokens, completion=reply.completion_tokens)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data; ``cost`` is in the currency of the prices."""
+        sides = {"paid_now": self._side(self.paid), "kept_from_before": self._side(self.kept)}
+        return {**sides, "failures": dict(self.failures)}
+
+    def _side(self, tokens: Counter[str]) -> dict[str, Any]:
+        prompt, completion, cost = tokens["prompt"], tokens["completion"], None
+        if self.price_prompt is not None and self.price_completion is not None:
+            cost = (prompt * self.price_prompt + completion * self.price_completion) / 1e6
+        return {"replies": tokens["replies"], "prompt_tokens": prompt, "completion_tokens": completion, "cost": cost}

@@ -15,7 +15,8 @@ from rrl.types import Comparison, Judgement, Preference, Show
 class RewardModelJudge(Judge):
     """Scores both answers with ``reward_model``; scores at most ``tie_margin`` apart are a tie.
 
-    The order cannot matter: each answer to a question is scored once.
+    The order cannot matter: each answer to a question is scored once. The reward model is loaded when the models that
+    wrote the answers are gone, not by ``start``.
     """
 
     reward_model: RewardModel | None
@@ -27,9 +28,6 @@ class RewardModelJudge(Judge):
                 "reward_model: missing; choose one, as in reward_model=sequence reward_model.path=FOLDER_OR_ID"
             )
         check_ranges(self, not_negative("tie_margin"))
-
-    def start(self) -> None:
-        """Nothing yet: the reward model is loaded when the writing ones are gone."""
 
     def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
         """By the difference of two scores; a score that is no number is the judge's own failure."""

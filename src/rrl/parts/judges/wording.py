@@ -12,7 +12,7 @@ _VERDICTS = {"Verdict: A": Preference.FIRST, "Verdict: B": Preference.SECOND, "V
 def fill(template: str, comparison: Comparison) -> str:
     """The template with its places filled, all at once: braces within an answer are nothing but text.
 
-    ``{mark}`` is a word made of all that is compared: no answer can know it, and write the sign that ends it.
+    ``{mark}`` is a hash of all that is compared: no answer can contain it and so imitate the sign of its own end.
     """
     content = "\0".join((comparison.question, comparison.first, comparison.second))
     mark = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:8]
@@ -27,6 +27,6 @@ def check_template(template: str) -> None:
 
 
 def read_verdict(reply: str) -> Preference:
-    """What the last line says that holds anything; ``ERROR`` unless it is a verdict and nothing else."""
+    """The verdict that is the last line which is not blank; ``ERROR`` unless it is a verdict and nothing else."""
     lines = [line.strip() for line in reply.splitlines() if line.strip()]
     return _VERDICTS.get(lines[-1], Preference.ERROR) if lines else Preference.ERROR

@@ -54,9 +54,7 @@ class EmbeddingsRewardModel(RewardModel):
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("batch_size"))
         if not self.path:
-            raise ValueError(
-                "path: missing; give the folder of a reward model, as in reward_model.path=runs/reward-model"
-            )
+            raise ValueError("path: missing; give a reward model's folder, as in reward_model.path=runs/reward-model")
 
     def start(self) -> None:
         """Load the head, and the frozen model that it stands on."""

@@ -1,4 +1,4 @@
-"""How a reward model reads a prompt with a response: as one text, whose end is never lost."""
+"""The text of a prompt with a response for a reward model, and its tokens; its end is never cut off."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ class Reading:
         check_ranges(self, at_least_one("max_length"))
 
     def tokens(self, pairs: Sequence[tuple[str, str]], tokenizer: Any, context: int, count: "Count") -> Rows:
-        """The token ids of each pair, at most ``context``, cut on the left; ``count`` learns how many were."""
+        """The token ids of each pair, at most ``context``, cut on the left; adds to ``count``."""
         if not pairs:
             return []
         texts = [self._text(prompt, response, tokenizer) for prompt, response in pairs]
@@ -83,7 +83,7 @@ def on_device(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 
 class Count:
-    """How many texts were read, and how many of them were cut; says so when it first happens."""
+    """The numbers of texts that were read and that were cut; logs a warning at the first cut."""
 
     def __init__(self) -> None:
         self.texts = self.cut = 0

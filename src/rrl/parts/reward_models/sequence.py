@@ -19,7 +19,7 @@ from rrl.training.pretrained import load_pretrained, unreadable
 from rrl.training.tokens import embedded, known
 
 ABOUT = "reward_model.json"
-"""What rrl-reward-model writes beside the weights: how the model was taught to read."""
+"""What rrl-reward-model writes beside the weights: the reading that the model was trained on."""
 EXPECTED = "a folder or hub id of a sequence-classification model with one output, as rrl-reward-model makes"
 
 
@@ -77,9 +77,8 @@ class SequenceRewardModel(RewardModel):
 def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -> tuple[Any, Any]:
     """Model and tokenizer. Raises DataError for anything but a trained head with one output."""
     refuse = partial(unreadable, "reward_model.path", path, expected=EXPECTED)
-    model, tokenizer, missing = load_pretrained(
-        "AutoModelForSequenceClassification", path, refuse, common, dtype=dtype
-    )  # fmt: skip
+    auto_class = "AutoModelForSequenceClassification"
+    model, tokenizer, missing = load_pretrained(auto_class, path, refuse, common, dtype=dtype)
     if missing:
         raise refuse(f"it has no weights for {', '.join(missing[:3])}: a model without a reward head")
     if model.config.num_labels != 1:
@@ -90,18 +89,17 @@ def load_sequence_model(path: str, dtype: torch.dtype, common: dict[str, Any]) -
 
 
 def _refuse_other_layout(folder: Path, reading: Reading) -> None:
-    """A model that was taught one layout says nothing of texts in another."""
+    """Refuse a model that was trained on another layout, or of another kind."""
     if not (folder / ABOUT).is_file():
         return
     try:
         taught = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        layout = taught["reading"]["layout"] if taught["kind"] == "sequence" else None
+        kind = taught["kind"]
+        layout = taught["reading"]["layout"] if kind == "sequence" else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable("reward_model.path", folder, f"{ABOUT}: {type(error).__name__}: {error}", EXPECTED) from error
-    if taught.get("kind") != "sequence":
-        raise unreadable(
-            "reward_model.path", folder, f"it is of kind {taught.get('kind')}", f"reward_model={taught.get('kind')}"
-        )
+    if kind != "sequence":
+        raise unreadable("reward_model.path", folder, f"it is of kind {kind}", f"reward_model={kind}")
     if layout != reading.layout:
         raise DataError(
             f"reward_model.reading.layout: {reading.layout!r}, but the reward model in {str(folder)!r} was trained on "
