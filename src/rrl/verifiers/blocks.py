@@ -1,7 +1,7 @@
-"""Fenced blocks in a response, and where their lines stand, whatever quote, list or sentence they are in."""
+"""Fenced blocks in a response, and the places of their lines, in any quote, list or sentence."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os.path import commonprefix
 from typing import NamedTuple
@@ -10,9 +10,9 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 """Lines as Python counts them; ``str.splitlines`` knows more ends of lines."""
 _FENCE = re.compile(r"(?<![`~])(?P<mark>`{3,}(?=[^`\r\n]*[\r\n]*\Z)|~{3,}(?=[^~\r\n]*[\r\n]*\Z))(?P<info>[^\r\n]*)")
 INVISIBLE = "\u200b\u2060\ufeff"
-"""Characters without width that copying leaves behind."""
+"""Characters without width that copied text may contain."""
 _OUTSIDE = re.compile(rf"(?:[\s{INVISIBLE}>]|[-*+](?=\s)|[0-9]{{1,9}}[.)](?=\s))*")
-"""What may stand before a fence that has its line for itself: blanks, marks of quotes and of list items."""
+"""The text allowed before a fence that is alone in its line: blanks, marks of quotes and of list items."""
 _WORD = re.compile(r"[\w.+#/\\-]+")
 _NO_LANGUAGE = ("code", "code-block", "code-cell", "lang", "language", "sourcecode")
 """Words that stand before the language in some dialects, as in {code-block} python or lang=python."""
@@ -30,7 +30,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The mark of a fence, its place in the response, its language (empty without one) and what it stands in."""
+    """The mark of a fence, its place in the response, its language (empty without one) and its surroundings.
+
+    ``alone``: no other text is in its line; ``quotes``: so many quotes it is in (0 unless alone).
+    """
 
     mark: str
     language: str
@@ -41,13 +44,13 @@ class Fence:
 
     @property
     def python(self) -> bool:
-        """Whether it names Python, in one of the many ways."""
+        """Whether it names Python, in any of the usual ways."""
         return _PYTHON.fullmatch(self.language) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: the fence that opens it, and the parts of its lines that are its own."""
+    """A fenced block: the fence that opens it, and its lines without the marks of quotes."""
 
     fence: Fence
     lines: list[Span] = field(default_factory=list)
@@ -63,7 +66,7 @@ class Block:
 
 
 def lines_of(text: str, start: int, stop: int) -> list[Span]:
-    """The lines of a part of the text, with their ends."""
+    """The lines of a part of the text, including their ends."""
     return [Span(*found.span()) for found in _LINE.finditer(text, start, stop)]
 
 
@@ -93,7 +96,8 @@ def _fence(line: str, start: int) -> Fence | None:
         return None
     before, mark = line[: found.start()], found["mark"]
     alone = _OUTSIDE.fullmatch(before) is not None
-    fence = Fence(mark, _language(found["info"]), start + found.start(), start + found.end(), alone, before.count(">"))
+    quotes = before.count(">") if alone else 0
+    fence = Fence(mark, _language(found["info"]), start + found.start(), start + found.end(), alone, quotes)
     named = fence.python or not found["info"].strip().strip(INVISIBLE)
     behind = mark[0] == "`" and "```" not in before and named
     return fence if alone or behind else None
@@ -105,49 +109,32 @@ def _language(info: str) -> str:
 
 
 def _leaves(opened: Block, text: str, line: Span) -> bool:
-    """Whether a line stands outside of the quote that the block is in."""
-    return opened.fence.alone and opened.fence.quotes > 0 and not text[slice(*line)].lstrip().startswith(">")
+    """Whether a line is outside the quote that the block is in."""
+    return opened.fence.quotes > 0 and not text[slice(*line)].lstrip().startswith(">")
 
 
 def _inside(opened: Block, text: str, line: Span) -> Span:
     """A line without the marks of the quote that the block is in."""
-    if not opened.fence.alone or not opened.fence.quotes:
+    if not opened.fence.quotes:
         return line
     marks = re.compile(rf"(?:[ \t]*>){{1,{opened.fence.quotes}}} ?").match(text, line.start, line.stop)
     return Span(marks.end(), line.stop) if marks is not None else line
 
 
 def dedented(text: str, lines: Sequence[Span]) -> list[Span]:
-    """The lines without the indentation that all of them share, blank ones and comments aside: as in a list item."""
-    code = [slice(*line) for line in lines if text[slice(*line)].strip() and not _comment(text[slice(*line)])]
-    margin = _shared([_indentation(text[each]) for each in code])
-    if not margin:
-        return list(lines)
-    return [Span(start + len(_shared([margin, text[start:stop]])), stop) for start, stop in lines]
+    """The lines without the indentation that all but blank ones and comments share, as in a list item."""
+    code = [line for line in (text[slice(*line)] for line in lines) if line.strip() and line.lstrip()[0] != "#"]
+    margin = commonprefix([line[: len(line) - len(line.lstrip())] for line in code])  # noqa: RUF071
+    return [Span(start + len(commonprefix([margin, text[start:stop]])), stop) for start, stop in lines]  # noqa: RUF071
 
 
 def typed(text: str, lines: Sequence[Span]) -> list[Span]:
-    """Of an interactive session, what was typed behind the prompts; any other lines as they are."""
+    """Of an interactive session, the text that was typed behind the prompts; any other lines as they are."""
     first = next((line for line in lines if text[slice(*line)].strip()), None)
     if first is None or not text.startswith(">>>", first.start):
         return list(lines)
-    return list(_behind_prompts(text, lines))
-
-
-def _behind_prompts(text: str, lines: Sequence[Span]) -> Iterator[Span]:
-    for start, stop in lines:
-        if text.startswith((">>>", "..."), start):
-            yield Span(min(start + (4 if text.startswith(" ", start + 3) else 3), stop), stop)
-
-
-def _shared(texts: Sequence[str]) -> str:
-    """The beginning that all of them have."""
-    return commonprefix(texts)  # noqa: RUF071
-
-
-def _comment(line: str) -> bool:
-    return line.lstrip().startswith("#")
-
-
-def _indentation(line: str) -> str:
-    return line[: len(line) - len(line.lstrip())]
+    return [
+        Span(min(start + (4 if text.startswith(" ", start + 3) else 3), stop), stop)
+        for start, stop in lines
+        if text.startswith((">>>", "..."), start)
+    ]

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 
 def conclusion(response: str) -> str:
-    """What a response says once it has thought, up to where it puts a new question; nothing while it still thinks.
+    """The text of a response after its reasoning, up to a new question; empty if the reasoning has no end.
 
-    What follows the last block of reasoning (``<think>...</think>`` and its like) is the conclusion, and what stands
-    before that never counts: an end without a beginning ends a block that the prompt has begun, and a block without an
-    end goes on to the end of the text. A line that begins with "Question:", "Problem:", "User:" or their like, or a
-    token of a chat's next turn, is where a model that writes on has begun something else; the first line may be one,
-    and "Question 2:" is one only after an answer: solutions number their parts.
+    The conclusion is the text after the last block of reasoning (``<think>...</think>`` and similar); text before it
+    never counts: an end without a beginning ends a block that the prompt has begun, and a block without an end extends
+    to the end of the text. A line that begins with "Question:", "Problem:", "User:" and similar, or a token of a
+    chat's next turn, begins a new question; the first line may be one, and "Question 2:" is one only after an answer,
+    because solutions number their parts.
     """
     conclusion = _after_reasoning(response)
     others = list(_NEXT_QUESTION.finditer(conclusion, len(conclusion) - len(conclusion.lstrip())))
@@ -23,8 +23,8 @@ def conclusion(response: str) -> str:
 def tagged(text: str) -> str | None:
     """The content of the last complete ``<answer>...</answer>``; None without such a tag.
 
-    Where none is complete, a beginning reaches to the end of the text, and an end back to its beginning. Of two
-    beginnings without an end the second may be meant as one: then nothing counts but what stands between them alone.
+    Where none is complete, a beginning extends to the end of the text, and an end back to its beginning. Of two
+    beginnings without an end the second may be meant as an end: then only the text between them counts.
     """
     begin, content, between = None, None, None
     for tag in _ANSWER_TAG.finditer(text):
@@ -44,15 +44,15 @@ def tagged(text: str) -> str | None:
 def last_box(text: str) -> str | None:
     r"""The content of the box that begins last, among those that are complete; None without one.
 
-    A box is ``\boxed{...}`` or ``\fbox{...}``, braces counted, or ``\boxed 9`` where a number and nothing else follows
-    up to the end of its formula or sentence. The bare word ``\boxed`` is none.
+    A box is ``\boxed{...}`` or ``\fbox{...}``, braces counted, or ``\boxed 9`` where only a number follows up to the
+    end of its formula or sentence. The word ``\boxed`` alone is none.
     """
     boxes = [*_braced_boxes(text), *(found.span(1) for found in _BARE_BOX.finditer(text))]
     return text[slice(*max(boxes))] if boxes else None
 
 
 def before_open_box(text: str) -> str:
-    """The text up to its first box that is begun, for one without a complete box: what is in it was cut off."""
+    """The text before its first box, for a text without a complete box: the content of that box was cut off."""
     return _OPEN_BOX.split(text, maxsplit=1)[0]
 
 
@@ -82,18 +82,16 @@ _BARE_BOX = re.compile(
 
 
 def _after_reasoning(response: str) -> str:
-    """What follows the last block that is closed; blocks may lie in each other."""
+    """The text after the last block that is closed; blocks may be nested."""
     begun: list[str] = []
     begin = 0
     for tag in _REASONING.finditer(response):
         name = tag["name"].lower()
         if not tag["end"]:
             begun.append(name)
-        elif name in begun:
-            while begun.pop() != name:  # what was begun within it ends with it
+        elif name in begun or not begun:
+            while begun and begun.pop() != name:  # blocks that were begun within it end with it
                 pass
-            begin = tag.end()
-        elif not begun:
             begin = tag.end()
     return "" if begun else response[begin:]
 

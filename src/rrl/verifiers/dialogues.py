@@ -9,7 +9,7 @@ _MARKS = re.compile(f"{HUMAN}|{ASSISTANT}")
 
 
 def split_answer(dialogue: str) -> tuple[str, str] | None:
-    """The prompt, up to and with the last ``\\n\\nAssistant:``, and the text behind it; None where there is none."""
+    """The prompt, up to and with the last ``\\n\\nAssistant:``, and the text behind it; None without one."""
     prompt, mark, answer = dialogue.rpartition(ASSISTANT)
     return (prompt + mark, answer) if mark else None
 
@@ -35,5 +35,5 @@ def turns(prompt: str) -> tuple[Mapping[str, str], ...]:
 
 
 def first_answer(response: str) -> str:
-    """A response up to where it goes on with another turn, without blanks around it."""
+    """A response up to its next turn, without blanks around it."""
     return _MARKS.split(response, maxsplit=1)[0].strip()

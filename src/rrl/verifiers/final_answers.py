@@ -1,6 +1,6 @@
-r"""Final answers as text: where a response states its own, and which two are the same but for the way they are set.
+r"""Final answers as text: the place where a response states its own, and texts that differ only in typesetting.
 
-Nothing here computes: what two different texts are worth is ``math_equality.py``'s business.
+Nothing here computes: ``math_equality.py`` compares the values of different texts.
 """
 
 import re
@@ -12,7 +12,7 @@ from rrl.verifiers.mathematics.notation import tidy, tokens
 AnswerFormat = Literal["boxed", "flexible"]
 
 TAIL = 4000
-"""Characters at the end of a response in which an answer without a box is looked for."""
+"""Characters at the end of a response that are searched for an answer without a box."""
 
 
 def final_answer(response: str, answer_format: AnswerFormat) -> str | None:
@@ -24,15 +24,15 @@ def final_answer(response: str, answer_format: AnswerFormat) -> str | None:
     """
     text = conclusion(response)
     content = tagged(text) if answer_format == "flexible" else None
-    box = last_box(text if content is None else content)
-    if box is None and answer_format == "flexible":
-        box = _without_box(before_open_box(text if content is None else content)[-TAIL:], content is not None)
-    return box.strip() or None if box is not None else None
-
-
-def _without_box(text: str, alone: bool) -> str | None:
-    """What a text states that is no box; the whole of it where it stands ``alone``, in a tag of its own."""
-    return _after_answer_is(text) or _last_formula(text) or (text if alone else _last_number(text))
+    text = text if content is None else content
+    found = last_box(text)
+    if found is None and answer_format == "flexible":
+        text = before_open_box(text)[-TAIL:]
+        formulas, numbers = list(_FORMULA.finditer(text)), _NUMBER.findall(text)
+        formula = _content(formulas[-1]) if formulas else None
+        number = numbers[-1] if numbers else None
+        found = _after_answer_is(text) or formula or (number if content is None else text)
+    return (found or "").strip() or None
 
 
 def same_text(answer: str, expected: str) -> bool:
@@ -49,7 +49,7 @@ def same_text(answer: str, expected: str) -> bool:
 
 
 def is_copied(answer: str, expected: str, question: str) -> bool:
-    """Whether an answer, or what is right of its equals sign, is a formula of the question with something to work out.
+    """Whether an answer, or the right side of its equation, is a formula of the question that has yet to be computed.
 
     An answer that equals the reference but not its text leaves the work undone: ``95^2`` for its value.
     """
@@ -82,7 +82,7 @@ def _choices(listed: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Words without what only sets them."""
+    """Words without typesetting."""
     return re.sub(r"[{}\s]", "", _TEXT.sub(r"\1", tidy(text))).rstrip(".")
 
 
@@ -118,15 +118,5 @@ def _after_answer_is(text: str) -> str | None:
     return number[0] if number else re.split(r"[.;]\s|[.;]?$", stated)[0].strip(" *") or None
 
 
-def _last_formula(text: str) -> str | None:
-    formulas = list(_FORMULA.finditer(text))
-    return _content(formulas[-1]) if formulas else None
-
-
 def _content(formula: re.Match[str]) -> str:
     return next(group for group in formula.groups() if group is not None)
-
-
-def _last_number(text: str) -> str | None:
-    numbers = _NUMBER.findall(text)
-    return numbers[-1] if numbers else None

@@ -1,8 +1,8 @@
-r"""The number that a response states as its answer, exactly; none where it is in doubt which one it states.
+r"""The number that a response states as its answer, exactly; none where that number is in doubt.
 
-A wrong reading that happens to be right teaches a policy nonsense, one that is missed costs a rollout. So ranges, sums
-that are left undone, two answers at once and numbers that go on in words (18 thousand, 18 dollars and 50 cents) are no
-answer, and remarks (step 3, checked 2 times, dates, times of the day) are passed over.
+A wrong reading that happens to be right trains a policy wrongly, a missed one only costs a rollout. Therefore ranges,
+unfinished sums, two answers at once and numbers that continue in words (18 thousand, 18 dollars and 50 cents) are no
+answer, and remarks (step 3, checked 2 times, dates, times of the day) are ignored.
 """
 
 import re
@@ -15,21 +15,21 @@ from rrl.verifiers.conclusions import before_open_box, conclusion, last_box, tag
 NumberFormat = Literal["strict", "flexible"]
 
 LONGEST = 50_000
-"""Characters at the end of a conclusion that are looked at."""
+"""Characters at the end of a conclusion that are read."""
 TAIL = 4000
-"""Characters at the end of a response in which an answer that nothing marks is looked for."""
+"""Characters at the end of a response that are searched for an answer without a mark."""
 ALONE = 1000
-"""Characters that a text may have which is nothing but a number."""
+"""The most characters of a text that is only a number."""
 
 
 def read_answer(response: str, answer_format: NumberFormat) -> Fraction | None:
     r"""The final number that the conclusion of a response states; None when it states none that can be read.
 
     ``strict`` takes the last ``#### x``. ``flexible`` looks into the last ``<answer>...</answer>`` only, where there is
-    one, and goes on from ``####`` to the last box, then the last "answer is x" or "answer: x", then the last sentence
-    that has a number: the only one in bold, or what follows its last equals sign, or its last. A box that is there
-    decides, readable or not; an answer in words and another number on a last line of its own are in doubt. Units after
-    a number are ignored: 25% is 25.
+    one, and tries ``####``, then the last box, then the last "answer is x" or "answer: x", then the last sentence that
+    has a number: the only one in bold, or the one after its last equals sign, or its last. A box decides, readable or
+    not; an answer in words and another number alone on the last line are in doubt. Units after a number are ignored:
+    25% is 25.
     """
     text = _without_markup(conclusion(response)[-LONGEST:])
     if answer_format == "strict":
@@ -50,7 +50,7 @@ def read_answer(response: str, answer_format: NumberFormat) -> Fraction | None:
 
 
 def read_number(text: str) -> Fraction | None:
-    """The value of a text that is one number and nothing else; None when it is not."""
+    """The value of a text that is one number alone; else None."""
     number = _NUMBER.fullmatch(_without_markup(text).strip())
     return _value(number) if number else None
 
@@ -100,7 +100,7 @@ _GOES_ON = re.compile(
     rf"|(?:squared|cubed)(?![a-z]))|{_UNIT}[ \t]+below zero"
     r"|(?:%|[ \t]*percent)?[ \t]+of(?:[ \t]+(?:the|all|her|his|their|these|those))?[ \t]+[$£€¥₹]?\d",
 )
-"""What follows a number that is not the whole of its quantity."""
+"""Text after a number that is only a part of its quantity."""
 _EQUATION = re.compile(r"[^\n.,;(}=]{0,80}=")
 _ASKED = re.compile(r"[^.!?\n]{0,80}\?")
 _HEADING = re.compile(r"[.):][ \t]+[A-Za-z*]")
@@ -117,7 +117,7 @@ _COMES_FROM = re.compile(
     r"|\d[ \t]*(?:hours?|hrs?|feet|ft|dollars|pounds|lbs?|weeks?),[ \t]*$"
     r"|=[^=\n]*\d[ \t]*(?:[,;]|and)[ \t]*[A-Za-z]\w?[ \t]*=[ \t]*$"
 )
-"""What stands before a number that is not the whole of its quantity."""
+"""Text before a number that is only a part of its quantity."""
 _NOT_MEANT = re.compile(
     r"(?:\b(?:not|cannot|instead of|rather than|other than|never)|n['’]t)"
     r"(?:[ \t]+be)?[ \t]+(?:equal(?:[ \t]+to)?[ \t]+|=[ \t]*)?[$£€¥₹]?$"
@@ -144,7 +144,7 @@ _SEVERAL = re.compile(r"\d[ $]*[,;][ $]*[A-Za-z]|\\q?quad|\b(?:and|or)\b|[<>]|\\
 _EXPRESSION = re.compile(
     r"(?<![\w.\\{])(?:\d+(?:\.\d+)?(?![mgshlL])[A-Za-z](?![\w{]|[ \t]*\d)|[A-Za-z][ \t]*(?:[-+*/]|\^\{?)[ \t]*\d)"
 )
-"""A letter with a factor or a summand, as in 2x: what is right of an equals sign is not the letter's value."""
+"""A letter with a factor or a summand, as in 2x: the right side of its equation is not the letter's value."""
 _UNSOLVED = re.compile(
     r"\W*(?:(?:so|then|thus|hence|therefore|now|we (?:get|have))\b[^\w(]*)?"
     r"(?:\d+(?:\.\d+)?(?![mgshlLk])[A-Za-z](?![A-Za-z])|\(?[A-Za-z](?![A-Za-z])(?=\s*[-+*/^]\s*\d))"
@@ -193,13 +193,13 @@ def _without_markup(text: str) -> str:
 
 
 def _without_remarks(text: str) -> str:
-    """The text without numbers that are no quantities, unless these are all there is."""
+    """The text without numbers that are no quantities, unless it has no others."""
     rest = _REMARKS.sub(" ", text)
     return rest if re.search(r"\d", rest) else text
 
 
 def _marked(text: str, marker: re.Pattern[str], heading: re.Pattern[str] | None = None) -> Fraction | None:
-    """The number at the last place that a marker leads to and that states one."""
+    """The number behind the last marker that is followed by one."""
     for place in reversed(list(marker.finditer(text))):
         number = _NUMBER.match(text, place.end())
         if number is None or (heading and heading.match(text, number.end())):
@@ -215,7 +215,7 @@ def _bare_line(line: str) -> Fraction | None:
 
 
 def _correction(text: str) -> Fraction | None:
-    """The number that a text comes to after it has taken its answer back."""
+    """The conclusion of a text after it has retracted its answer."""
     answers = list(_SENTENCE.finditer(text))
     taken_back = _TAKEN_BACK.search(text, answers[-1].end()) if answers else None
     return _concluding(text[taken_back.start() :][-TAIL:]) if taken_back else None
@@ -226,12 +226,12 @@ def _unfinished(text: str, number: re.Match[str]) -> bool:
 
 
 def _concluding(text: str) -> Fraction | None:
-    """The number of the last sentence that has one beside remarks."""
+    """The number of the last sentence that has one outside remarks."""
     for sentence in reversed(_SENTENCE_END.split(_REMARKS.sub(" ", text))):
         numbers = list(_numbers(sentence))
         if numbers:
             return _of_sentence(sentence, numbers)
-    numbers = list(_numbers(text))  # nothing but remarks
+    numbers = list(_numbers(text))  # there are only remarks
     return _value(numbers[-1]) if len(numbers) == 1 and not _ASKED.match(text, numbers[-1].end()) else None
 
 
@@ -252,7 +252,7 @@ def _of_sentence(sentence: str, numbers: list[re.Match[str]]) -> Fraction | None
 
 
 def _numbers(sentence: str) -> Iterator[re.Match[str]]:
-    """The numbers of a sentence that are not denied; digits in words, and powers of units, are none."""
+    """The numbers of a sentence that it does not negate, without digits in words and powers of units."""
     for token in _TOKEN.finditer(sentence):
         if token[2] and not _NOT_MEANT.search(sentence[max(0, token.start() - 30) : token.start()]):
             yield token

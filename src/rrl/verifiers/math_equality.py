@@ -1,7 +1,7 @@
 r"""Whether two mathematical answers are equal, in a worker process: ``python -m rrl.verifiers.math_equality``.
 
-What they state is read whole by ``statements.py``. Numbers are compared exactly, formulas by their values at points; a
-pair that is not shown to be equal is different. See ``compare`` for what is judged otherwise than mathematics would.
+``statements.py`` reads them. Numbers are compared exactly, formulas by their values at points; a pair that is not shown
+to be equal is different. ``compare`` lists the departures from mathematics.
 """
 
 import re
@@ -30,12 +30,12 @@ WARM_UP = (
 
 
 def compare(answer: str, expected: str, report: ReportPhase) -> Finding:
-    """Compare ``answer`` with the reference's ``expected``; ``report`` gets the name of the one being worked on.
+    """Compare ``answer`` with the reference's ``expected``; ``report`` gets the name of the one that is read next.
 
     Beyond mathematics: words are never formulas; numbers in different bases differ; a percentage is its number or its
     hundredth; an equation counts as its right side only when its left side is a name or a number; units do not matter,
-    unless both state one and they differ; and an answer that leaves the work to be done, as ``2+3`` for 5, is not the
-    reference's, unless that leaves it too.
+    unless both state one and they differ; and an answer that leaves work to be done, as ``2+3`` for 5, differs from
+    the reference, unless that leaves it too.
     """
     if is_words(expected) or is_words(answer):
         return "different"  # equal words are found before, without mathematics
@@ -70,7 +70,7 @@ def _equal(gold: Statement, other: Statement) -> bool:
 
 
 def _same_region(gold: Statement, other: Statement) -> bool:
-    """Whether they are the same numbers in other ways of writing, of the same letter if both have one."""
+    """Whether they are the same set of numbers in different notations, of the same letter if both have one."""
     names = {letters(gold), letters(other)} - {frozenset()}
     if may_be_point(gold) or len(names) > 1:
         return False
@@ -97,7 +97,7 @@ def _alone(statement: Statement) -> Statement:
 
 
 def _same_digits(gold: Statement, other: Statement) -> bool:
-    """Whether digits are those of the reference, in its base or without one; ten is the base without one."""
+    """Whether the digits are those of the reference, in its base or without one, which means base ten."""
     if isinstance(gold, Based):
         return gold == other or (isinstance(other, Scalar) and other.text == gold.digits and not other.units)
     return isinstance(other, Based) and other.base == "10" and isinstance(gold, Scalar) and other.digits == gold.text
@@ -109,9 +109,7 @@ def _same_relation(gold: Statement, other: Statement) -> bool:
         return gold.name == other.name and _equal(gold.value, other.value)
     if isinstance(gold, Relation) and isinstance(other, Relation):
         return _same_sides(gold, other)
-    if isinstance(gold, Relation):
-        return _same_equation(gold, other)
-    if isinstance(other, Relation):
+    if isinstance(gold, Relation) or isinstance(other, Relation):
         return _same_equation(gold, other)
     return _equal(*(side.value if isinstance(side, Named) else side for side in (gold, other)))
 
@@ -123,14 +121,10 @@ def _same_sides(gold: Relation, other: Relation) -> bool:
     return any(gold.signs == order.signs and _all_equal(gold.sides, order.sides) for order in orders)
 
 
-def _is_equation(statement: Statement) -> bool:
-    return isinstance(statement, Relation) and statement.signs == ("=",)
-
-
 def _same_equation(gold: Statement, other: Statement) -> bool:
     """Whether two equations in the same letters say the same: their differences are multiples of each other.
 
-    One that states the value of a name is met by its like only, for to solve it was the work.
+    A reference that states the value of a name equals no other equation, because solving it was the work.
     """
     if isinstance(gold, Named) and isinstance(gold.value, Scalar) and not gold.value.value.free_symbols:
         return False
@@ -143,7 +137,7 @@ def _difference(statement: Statement) -> Any:
     try:
         if isinstance(statement, Named) and isinstance(statement.value, Scalar):
             return read_formula(tokens(statement.name)) - statement.value.value
-        if isinstance(statement, Relation) and _is_equation(statement):
+        if isinstance(statement, Relation) and statement.signs == ("=",):
             left, right = statement.sides
             return left.value - right.value if isinstance(left, Scalar) and isinstance(right, Scalar) else None
     except Unreadable:
@@ -161,23 +155,15 @@ def _same_collection(gold: Collection, other: Collection) -> bool:
     kinds = {gold.kind, other.kind}
     if gold.kind != other.kind and kinds not in ({",", "()"}, {",", r"\{\}"}):
         return False
-    one, two = gold.items, other.items
-    if not (_all_named(one) and _all_named(two)):
-        ordered = "()" in kinds or _distinct_names(one) or _distinct_names(two)
+    one, two, ordered = gold.items, other.items, not kinds <= set(_UNORDERED)
+    if not all(isinstance(item, Named) for item in (*one, *two)):
+        ordered = ordered or _distinct_names(one) or _distinct_names(two)
         one, two = _values(one), _values(two)
-        if ordered:
-            return _all_equal(one, two)
-    if kinds <= set(_UNORDERED):
-        return _all_matched(one, two)
-    return _all_equal(one, two)
-
-
-def _all_named(items: Sequence[Statement]) -> bool:
-    return all(isinstance(item, Named) for item in items)
+    return _all_equal(one, two) if ordered else _all_matched(one, two)
 
 
 def _distinct_names(items: Sequence[Statement]) -> bool:
-    """Whether items say which is which; ``x_1`` and ``x_2`` do not."""
+    """Whether names distinguish the items; ``x_1`` and ``x_2`` do not."""
     names = {item.name.split("_")[0] for item in items if isinstance(item, Named)}
     return len(names) > 1
 
@@ -205,7 +191,7 @@ def _all_matched(golds: Sequence[Statement], others: Sequence[Statement]) -> boo
 
 def _same_scalar(gold: Scalar, other: Scalar) -> bool:
     if (_leaves_work(other.text) or _does_more(other, gold)) and not _leaves_work(gold.text):
-        return False  # else the question's own formula, copied, would be its answer
+        return False  # otherwise a formula copied from the question would be its answer
     if gold.units and other.units and gold.units != other.units:  # of the known ones
         return False
     if len(gold.text) == 1 and gold.text.isalpha() and gold.text.lower() == other.text.lower():
@@ -230,7 +216,7 @@ _SUM = re.compile(r"(?=.*[\d)}][-+*]+[\d({])[-+*/^().{}\d]+")
 
 
 def _leaves_work(text: str) -> bool:
-    """Whether a text asks for something to be computed: a named operation, or numbers with signs between them."""
+    """Whether a text leaves something to be computed: a named operation, or numbers with signs between them."""
     if _WORK.search(text):
         return True
     plain = re.sub(r"\s", "", _NUMBERS.sub("1", tidy(text)))
@@ -259,7 +245,7 @@ def _imaginary(side: Scalar) -> int:
 
 
 def load() -> Work:
-    """Use each part of sympy once, so that the first item costs no more than any other."""
+    """Use each part of sympy once, so that the first item takes no longer than any other."""
     for text in WARM_UP:
         compare(text, text, lambda phase: None)
     return lambda item, report: compare(item[0], item[1], report)

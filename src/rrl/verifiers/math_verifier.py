@@ -1,9 +1,9 @@
 r"""Judges mathematical answers: equal text at once, everything else in worker processes, each batch with a canary.
 
-Verdicts, by who is at fault: an answer that is missing, too long, unreadable, or that a worker does not survive within
-its limits is *unparseable*, for otherwise a policy could escape its score by answers like ``9^{9^{9^9}}``. A reference
-that a worker does not survive, a starved, killed or missing worker, and a canary judged wrongly are the verifier's own
-*errors*. docs/math.md has the table.
+Verdicts by cause: an answer that is missing, too long, unreadable, or that ends a worker or exceeds its limits is
+*unparseable*, because otherwise a policy could escape its score by answers like ``9^{9^{9^9}}``. A reference that ends
+a worker, a starved, killed or missing worker, and a canary judged wrongly are the verifier's own *errors*. docs/math.md
+has the table.
 """
 
 import logging
@@ -25,9 +25,9 @@ Pair = tuple[str | None, str]
 
 CANARIES = (("0.5", r"\frac{1}{2}", "equal"), ("0.6", r"\frac{1}{2}", "different"))
 REMEMBERED = 50_000
-"""Pairs whose reply is kept, so that equal ones cost nothing; also what was begun and not yet asked for."""
+"""The most pairs whose reply is kept for equal ones and for ``judge`` after ``begin``."""
 UNFIT = ("raised", "memory", "time_out", "crashed")
-"""Ends of a worker that are the doing of what it worked on."""
+"""Ends of a worker that its item has caused."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,13 +58,12 @@ class MathVerifier:
                 self._asked(pair)
 
     def judge(self, pairs: Sequence[Pair]) -> list[Feedback]:
-        """Feedback in order. All of a batch is an error when its canaries are judged wrongly twice.
+        """Feedback in order. The whole batch is an error when its canaries are judged wrongly twice.
 
-        Keeping only the answers that need no worker would keep mostly the right ones and bias the batch.
+        Keeping only the answers that need no worker would keep mostly right ones and bias the batch.
         """
         if not pairs:
             return []
-        fault = ""
         for _ in range(2):
             canaries = [self._pool.submit((answer, expected)) for answer, expected, _ in CANARIES]
             self.begin(pairs)
@@ -97,7 +96,7 @@ class MathVerifier:
         return _feedback(pair, Verdict.RIGHT, "same_text") if same_text(answer, expected) else None
 
     def _asked(self, pair: Pair) -> "Future[Reply]":
-        """The future of a pair that was asked for now or before."""
+        """The future reply to a pair, submitted now or before."""
         if pair not in self._known:
             self._known[pair] = self._pool.submit(pair)
             while len(self._known) > REMEMBERED:
@@ -107,12 +106,12 @@ class MathVerifier:
     def _collected(self, pair: Pair) -> Feedback:
         feedback = _judged(pair, self._asked(pair).result())
         if feedback.verdict is Verdict.ERROR:
-            self._known.pop(pair, None)  # the next time may be better
+            self._known.pop(pair, None)  # another attempt may succeed
         return feedback
 
 
 def _judged(pair: Pair, reply: Reply) -> Feedback:
-    """What a worker's reply means."""
+    """The feedback by a worker's reply."""
     if reply.end == "done":
         verdict = {"equal": Verdict.RIGHT, "unreadable": Verdict.UNPARSEABLE}.get(reply.value, Verdict.WRONG)
         return _feedback(pair, verdict, str(reply.value))
@@ -127,7 +126,7 @@ def _feedback(pair: Pair, verdict: Verdict, outcome: str, error: str = "") -> Fe
 
 
 def _canary_fault(replies: Sequence[Reply]) -> str:
-    """What is wrong with the verifier by the pairs it has to know; nothing when all is well."""
+    """The first canary that was judged wrongly; empty without one."""
     for (answer, expected, truth), reply in zip(CANARIES, replies, strict=True):
         if (reply.end, reply.value) != ("done", truth):
             found = reply.value if reply.end == "done" else f"{reply.end} {reply.message}".strip()

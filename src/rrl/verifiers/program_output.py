@@ -1,8 +1,8 @@
 """Compares the output or value of a program with the expected one. Pure; both are plain data outside the sandbox.
 
-The rule is that of the sites that the problems stem from: strict about order and number of tokens, tolerant about white
-space and the last digits of fractions. (APPS' own ``testing_util.py`` compares sets of tokens when all else fails, and
-so accepts repeated or reordered output.)
+The rule is that of the sites that the problems are from: strict about order and number of tokens, tolerant about white
+space and the last digits of fractions. (APPS' own ``testing_util.py`` compares sets of tokens in the end, so that it
+accepts repeated or reordered output.)
 """
 
 import math
@@ -29,14 +29,13 @@ def same_value(returned: Any, expected: Any, tolerance: float) -> bool:
 
     True is 1 and False is 0, as for the judges that the problems stem from; a string is never a number.
     """
-    if isinstance(returned, list | tuple) and isinstance(expected, list | tuple):
-        return len(returned) == len(expected) and all(
-            same_value(a, b, tolerance) for a, b in zip(returned, expected, strict=True)
-        )
     if isinstance(returned, dict) and isinstance(expected, dict):
-        return returned.keys() == expected.keys() and all(
-            same_value(returned[key], expected[key], tolerance) for key in expected
+        return returned.keys() == expected.keys() and same_value(
+            [returned[key] for key in expected], list(expected.values()), tolerance
         )
+    if isinstance(returned, list | tuple) and isinstance(expected, list | tuple):
+        pairs = zip(returned, expected, strict=False)
+        return len(returned) == len(expected) and all(same_value(a, b, tolerance) for a, b in pairs)
     if isinstance(returned, float) or isinstance(expected, float):
         numbers = isinstance(returned, int | float) and isinstance(expected, int | float)
         return numbers and close(returned, expected, tolerance)

@@ -44,32 +44,24 @@ class Suite:
 
     def as_text(self) -> str:
         """JSON, for the answer of an example."""
-        rest = {"entry": self.entry} if self.entry else {}
-        return json.dumps(
-            {"function": self.function, **rest, "inputs": self.inputs, "outputs": self.outputs}, ensure_ascii=False
-        )
+        entry = {"entry": self.entry} if self.entry else {}
+        parts = {"function": self.function, **entry, "inputs": self.inputs, "outputs": self.outputs}
+        return json.dumps(parts, ensure_ascii=False)
 
     @staticmethod
     def of(text: str) -> "Suite":
         """Back from ``as_text``. Raises ValueError, KeyError or TypeError for any other text."""
         parts = json.loads(text)
-        return Suite(
-            function=parts["function"],
-            entry=parts.get("entry"),
-            inputs=tuple(parts["inputs"]),
-            outputs=tuple(parts["outputs"]),
-        )
+        inputs, outputs = tuple(parts["inputs"]), tuple(parts["outputs"])
+        return Suite(function=parts["function"], entry=parts.get("entry"), inputs=inputs, outputs=outputs)
 
     def job(self, source: str) -> Job:
-        """What runs a program on all tests."""
+        """The job that runs a program on all tests."""
         return Job(source + self._call(source), self.function, self.inputs)
 
     def _call(self, source: str) -> str:
         """A call of ``entry`` at the end, where there is such a function and the program does not use it itself."""
-        if self.entry is None:
-            return ""
-        tree = parsed(source)
-        if tree is None:
+        if self.entry is None or (tree := parsed(source)) is None:
             return ""
         outer = [node for node in tree.body if not isinstance(node, _DEFINITIONS)]
         used = {node.id for part in outer for node in ast.walk(part) if isinstance(node, ast.Name)}
@@ -90,8 +82,8 @@ class Suite:
 class ProgramVerifier:
     """Judges responses by running their programs.
 
-    ``tolerance`` is the absolute or relative error that fractions may have (see ``comparison.py``). All tests run, also
-    after a failure, for some rewards pay by the share that is passed.
+    ``tolerance`` is the absolute or relative error that fractions may have (see ``program_output.py``). All tests run,
+    also after a failure, because some rewards depend on the share that is passed.
     """
 
     sandbox: Sandbox
@@ -102,7 +94,7 @@ class ProgramVerifier:
         check_ranges(self, not_negative("tolerance"))
 
     def start(self) -> None:
-        """Find out whether programs can be run. Raises DataError."""
+        """Check that programs can be run. Raises DataError."""
         self.sandbox.start()
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
@@ -118,7 +110,7 @@ class ProgramVerifier:
         """
         self.begin(rollouts)
         feedback = [self._judge(rollout) for rollout in rollouts]
-        self._pending.clear()  # what is left was begun here and is verified by another rank
+        self._pending.clear()  # the rest was begun here and is verified by another rank
         return feedback
 
     def _submit(self, rollout: Rollout) -> None:
@@ -133,7 +125,8 @@ class ProgramVerifier:
         program = find_program(rollout.response)
         answer = rollout.state.problem.example.answer
         if program is None:
-            return _feedback(_nothing(len(Suite.of(answer).inputs)))
+            total = len(Suite.of(answer).inputs)
+            return _feedback(ProgramEvidence(Outcome.NO_PROGRAM, None, 0, 0, total, None, None, "", ()))
         suite, futures = self._pending[answer, program.source]
         runs = [future.result() for future in futures]
         tests = tuple(self._result(suite, program.source, i, run) for i, run in enumerate(runs))
@@ -159,10 +152,6 @@ def _evidence(source: str, start: int, tests: tuple[TestResult, ...]) -> Program
     return ProgramEvidence(
         first.outcome, source, start, passed, len(tests), first.error, first.line, first.message, tests
     )  # fmt: skip
-
-
-def _nothing(total: int) -> ProgramEvidence:
-    return ProgramEvidence(Outcome.NO_PROGRAM, None, 0, 0, total, None, None, "", ())
 
 
 def _feedback(evidence: ProgramEvidence) -> Feedback:

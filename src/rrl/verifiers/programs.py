@@ -1,4 +1,4 @@
-"""Programs in responses: where one stands in the text, and what came of running it on a task's tests."""
+"""Programs in responses: their places in the text, and the outcomes of running them on a task's tests."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from rrl.verifiers.blocks import INVISIBLE, Span, blocks, dedented, lines_of, ty
 from rrl.verifiers.conclusions import END_OF_REASONING
 
 _REASONED = re.compile(rf"^[^\S\n]*{END_OF_REASONING}|{END_OF_REASONING}[^\S\n]*$", re.MULTILINE)
-"""The end of what a model says to itself, at an end of a line: within a line it may be a program's text."""
+"""The end of reasoning, at an end of a line: within a line it may be a program's text."""
 _SPAN = re.compile(r"(?<!`)```(?:py|python)[0-9.]*[ \t]+(?P<code>[^`\n]+)```(?!`)", re.IGNORECASE)
 """A program of one line with its fences."""
 MAX_CHARACTERS = 32_768
@@ -22,7 +22,7 @@ MAX_CHARACTERS = 32_768
 
 
 class Outcome(str, Enum):
-    """What came of a program: of one test, or of all of them together."""
+    """The outcome of a program: on one test, or on all of them together."""
 
     PASSED = "passed"
     WRONG_ANSWER = "wrong_answer"
@@ -31,7 +31,7 @@ class Outcome(str, Enum):
     TIME_OUT = "time_out"
     NO_PROGRAM = "no_program"
     SANDBOX_FAILURE = "sandbox_failure"
-    """The sandbox's own fault: counted, and neither rewarded nor punished."""
+    """A fault of the sandbox: counted, and neither rewarded nor punished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Program:
 
     @property
     def start(self) -> int:
-        """Where its first character stands."""
+        """The index of its first character in the response."""
         return self.starts[0]
 
     def lines(self) -> list[tuple[str, int]]:
@@ -97,16 +97,16 @@ def find_program(response: str) -> Program | None:
     """The program in a response; None when there is none.
 
     It is the last fenced block that is marked as Python and not blank; failing that, the last one without a mark;
-    where nothing is fenced, all of the text. A block that is still open at the end
-    (a response cut off by the length limit) counts. What follows the end of reasoning (``</think>`` and its like) goes
-    before what stands in it. Marks of quotes, shared indentation and the prompts of a session are no part of a program.
+    where nothing is fenced, all of the text. A block that is still open at the end (a response cut off by the length
+    limit) counts. A program after the end of reasoning (``</think>`` and similar) takes precedence over one in it.
+    Marks of quotes, shared indentation and the prompts of a session are no part of a program.
     """
     concluded = max((found.end() for found in _REASONED.finditer(response)), default=0)
     return (concluded and _stated(response, concluded)) or _fenced(response, 0) or _bare(response, 0)
 
 
 def _stated(response: str, start: int) -> Program | None:
-    """A program behind reasoning; words that are no program do not count there."""
+    """A program behind reasoning; text that cannot be parsed does not count there."""
     bare = _bare(response, start)
     return _fenced(response, start) or (bare if bare is not None and parsed(bare.source) is not None else None)
 
@@ -130,7 +130,7 @@ def _bare(response: str, start: int) -> Program | None:
 
 
 def _program(response: str, lines: Sequence[Span]) -> Program | None:
-    """What stands in these lines; None when they are blank."""
+    """The program in these lines; None when they are blank."""
     kept = typed(response, lines)
     texts = [response[slice(*line)] for line in kept]
     # The end of a line and the next line, empty without its marks, must not become one end of a line.

@@ -1,6 +1,6 @@
-"""What a worker process does: takes one item after another, each within limits, and answers; see ``workers.py``.
+"""The main program of a worker process: answers one item after another, each within limits; see ``workers.py``.
 
-Needs nothing but the standard library, so that a worker loads no more than its own work asks for.
+Uses only the standard library, so that a worker loads no more than its own work needs.
 """
 
 import json
@@ -14,16 +14,16 @@ from typing import Any
 
 ReportPhase = Callable[[str], None]
 Work = Callable[[Any, ReportPhase], Any]
-"""Turns an item into a result, both plain data; reports each phase before it begins, in case it dies in it."""
+"""Turns an item into a result, both plain data; reports each phase before it begins, in case it dies there."""
 
 LENGTH = 4
-"""Bytes that say before each message how long it is; see ``rrl.processes.warm_child``."""
+"""Bytes of the length before each message; see ``rrl.processes.warm_child``."""
 ORPHANED = 5.0
-"""Seconds between two looks at whether the parent is still there, for a worker that has nothing to do."""
+"""Seconds between two checks of an idle worker whether its parent still lives."""
 
 
 def serve(load: Callable[[], Work]) -> None:
-    """Be a worker: ``python -m module SECONDS MEMORY_MB``; stdin is a socket, for items and answers as JSON.
+    """Run a worker: ``python -m module SECONDS MEMORY_MB``; stdin is a socket, for items and answers as JSON.
 
     A worker that uses more than SECONDS of processor time for an item is ended by the operating system, even inside
     compiled code and even when its parent is gone. Memory beyond MEMORY_MB raises MemoryError, after which it leaves.
@@ -58,7 +58,7 @@ def _limit(memory_mb: int) -> None:
     size = memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write to disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes no file
 
 
 def _items() -> Iterator[bytes]:

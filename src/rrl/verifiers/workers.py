@@ -1,4 +1,4 @@
-"""Worker processes that can be killed: items go in, replies come out, and an item costs at most its limits.
+"""Worker processes that can be killed: each item that is submitted gets a reply, within its limits.
 
 A worker is a clean interpreter that runs ``python -m module``, whose main program is ``worker_process.serve``. It stays
 warm from item to item, and is replaced when it dies of one.

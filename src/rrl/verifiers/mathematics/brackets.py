@@ -1,4 +1,4 @@
-"""The brackets that tokens stand in: where they are closed, and what stands in none."""
+"""The brackets around tokens: where they are closed, and the parts that are in none."""
 
 import re
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ def depths(words: Tokens) -> list[int]:
 
 
 def closing(words: Tokens) -> int:
-    """Where the bracket that the words begin with is closed; -1 if it is not."""
+    """The place where the bracket that begins the words is closed; -1 if it is not."""
     return next((place for place, depth in enumerate(depths(words)) if depth == 0), -1)
 
 
 def split(words: Tokens, signs: Sequence[str]) -> list[list[str]]:
-    """The parts between signs that stand in no bracket."""
+    """The parts between these signs where they are in no bracket."""
     parts = [list[str]()]
     for word, depth in zip(words, depths(words), strict=True):
         if depth == 0 and word in signs:
@@ -41,7 +41,7 @@ _GROUP = re.compile(r"\d{3}(?:\.\d+)?")
 
 
 def without_thousands(words: Tokens) -> list[str]:
-    """With the commas that stand in no bracket and part three digits taken out."""
+    """Without the commas that are in no bracket and separate groups of three digits."""
     left = list[str]()
     for word, depth in zip(words, depths(words), strict=True):
         groups = left[-1:] == [","] and _LEADING.fullmatch("".join(left[-2:-1])) and _GROUP.fullmatch(word)

@@ -2,7 +2,7 @@ r"""Reads one written formula, whole or not at all, as a sympy expression.
 
 The grammar is that of final answers: sums, products with and without a sign, quotients, powers, roots, absolute values,
 named functions, mixed numbers, repeating decimals. Text that fits it only in part, or in two ways (``1/2x``), is
-``Unreadable``: what is left out of a formula could be what makes it wrong.
+``Unreadable``: an omitted part of a formula could be the one that makes it wrong.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,7 @@ from rrl.verifiers.mathematics.numerals import Numerals, Unreadable
 
 ANGLED = ("sin", "cos", "tan", "cot", "sec", "csc")
 FUNCTIONS: dict[str, Any] = {
-    **{
-        name: getattr(sympy, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "exp")
-    },
+    **{name: getattr(sympy, name) for name in (*ANGLED, "sinh", "cosh", "tanh", "exp")},
     **{f"arc{name}": getattr(sympy, f"a{name}") for name in ANGLED},
     **{"log": lambda value, base=10: sympy.log(value, base), "ln": sympy.log},
 }
@@ -38,7 +36,7 @@ def read_formula(words: Sequence[str]) -> Any:
 
 
 class _Reader(Numerals):
-    """Goes through the tokens from the left; each method reads what it is named after."""
+    """Reads the tokens from the left; each method reads the kind of expression in its name."""
 
     _bars = 0
     """Absolute values that are open."""
@@ -122,7 +120,7 @@ class _Reader(Numerals):
         raise Unreadable(word)
 
     def _group(self) -> Any:
-        """What stands in brackets; commas part digits within braces, and list elements within other brackets."""
+        """The content of brackets; commas separate digits within braces, and list elements within other brackets."""
         outer = self.thousands, self._bars
         opening = self.take()
         self.thousands, self._bars = opening == "{", 0
@@ -159,14 +157,13 @@ class _Reader(Numerals):
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def argument(self) -> Any:
-        """What a command takes: a group, or one sign; of several digits only the first."""
+        """The argument of a command: a group, or one sign; of several digits only the first."""
         word = self.ahead
-        if word is not None and word.isdigit() and len(word) > 1:
+        if word is None or not word.isdigit():
+            return self.factor()
+        if len(word) > 1:
             self.words[self.place : self.place + 1] = [word[0], word[1:]]
-            return sympy.Integer(self.take())
-        if word is not None and word.isdigit():
-            return sympy.Integer(self.take())
-        return self.factor()
+        return sympy.Integer(self.take())
 
     def fraction(self) -> Any:
         top = self.argument()
@@ -198,7 +195,7 @@ class _Reader(Numerals):
         return sympy.Symbol(" ".join(word for word in words if word not in "{}"))
 
     def _no_digit_behind(self) -> None:
-        r"""As in ``\sqrt12`` or ``\frac123``, of which only TeX knows what belongs to the command."""
+        r"""Refuse ``\sqrt12`` or ``\frac123``, because writers mean other arguments than TeX takes."""
         if self.ahead is not None and self.ahead[0].isdigit():
             raise Unreadable("digits behind an argument without braces")
 

@@ -1,15 +1,13 @@
-r"""What stands left of an equals sign and only names what is right of it: ``f^{-1}(x)``, ``V_{\text{cone}}``, ``AB``.
+r"""Left sides of equations that only name the value on the right: ``f^{-1}(x)``, ``V_{\text{cone}}``, ``AB``.
 
-An expression, ``2x`` or ``x^2 + y^2``, is no name: what is right of it is not its letters' value.
+An expression, ``2x`` or ``x^2 + y^2``, is no name: the right side is not the value of its letters.
 """
 
 import re
-from collections.abc import Sequence
 
+from rrl.verifiers.mathematics.brackets import Tokens
 from rrl.verifiers.mathematics.notation import GREEK
 from rrl.verifiers.mathematics.units import CHANGING
-
-Tokens = Sequence[str]
 
 _TEXT = r"\\text\{[^{}]*\}"
 _LETTER = rf"(?:[A-Za-z]'*|\\(?:{'|'.join(sorted(GREEK, key=len, reverse=True))})\b(?: ')*)"
@@ -29,11 +27,11 @@ _FORMS = (
 )
 _NAME = re.compile(rf"(?:{_TEXT} )?(?:{'|'.join(_FORMS)})")
 _FUNCTION = re.compile(rf"(?:[fghFGHPE]'*|\{{ [PE] \}}|\\Pr|{_TEXT})(?: {_INVERSE})?(?: \^ \{{ \( \d+ \) \}})?")
-"""What has any argument; another name with one, as ``x(y + 1)``, may be a product."""
+"""Names that may have any argument; another name with one, as ``x(y + 1)``, may be a product."""
 
 
 def is_name(words: Tokens) -> bool:
-    """Whether what stands left of an equals sign only names the value on its right."""
+    """Whether the left side of an equation only names the value on the right."""
     text = " ".join(head := _without_subscripts(words))
     if any(CHANGING.search(word.lower()) for word in words if word.startswith(r"\text")):
         return False

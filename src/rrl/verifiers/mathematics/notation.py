@@ -1,6 +1,6 @@
-r"""One way of writing for what is the same in LaTeX and in Unicode: spacing, sizes, styles and synonyms go.
+r"""One notation for equal texts of LaTeX and Unicode: removes spacing, sizes and styles, and replaces synonyms.
 
-Nothing here computes or decides; what a written answer states is ``statements.py``'s business.
+Nothing here computes or decides; ``statements.py`` reads the result.
 """
 
 import re
@@ -26,7 +26,7 @@ def tidy(text: str) -> str:
 
 
 def tokens(tidied: str) -> list[str]:
-    """A tidied text as commands, words, numbers, letters with their primes, and signs; blanks only part them."""
+    """A tidied text as commands, words, numbers, letters with their primes, and signs, without blanks."""
     return _TOKEN.findall(tidied)
 
 
@@ -45,21 +45,9 @@ _SIGNS = {
     **dict.fromkeys('“”«»"', ""),
     **{"’": "'", "′": "'", "″": "''", "％": "%", "…": r"\ldots ", "∞": r"\infty ", "±": r"\pm ", "∓": r"\mp "},
     **{"≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in "},
-    **{
-        "∨": " , ",
-        "∧": " , ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∅": r"\emptyset ",
-        "∖": r"\setminus ",
-        "ℝ": r"\Reals ",
-        "∠": r"\angle ",
-    },
-    **{"△": r"\triangle ", "⟨": r"\langle ", "⟩": r"\rangle ", "‖": r"\|", "⌊": r"\lfloor ", "⌋": r"\rfloor "},
-    **{
-        "⌈": r"\lceil ",
-        "⌉": r"\rceil ",
-    },
+    **{"∨": " , ", "∧": " , ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ", "ℝ": r"\Reals "},
+    **{"∠": r"\angle ", "△": r"\triangle ", "⟨": r"\langle ", "⟩": r"\rangle ", "‖": r"\|"},
+    **{"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil "},
 }
 _TABLE = str.maketrans(_SIGNS | {letter: rf"\{name} " for letter, name in _GREEK.items()})
 _RAISED = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
@@ -84,7 +72,7 @@ def _as_fraction(sign: re.Match[str]) -> str:
 
 
 def _without_delimiters(text: str) -> str:
-    r"""Without what sets a whole text apart: ``$...$``, ``\(...\)``, ``\[...\]``, ``**...**``."""
+    r"""Without the delimiters of a whole text: ``$...$``, ``\(...\)``, ``\[...\]``, ``**...**``."""
     text = text.strip().strip("*`").strip()
     for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]")):
         if text.startswith(opening) and text.endswith(closing):
@@ -120,20 +108,12 @@ _SYNONYMS = {
     **dict.fromkeys(("simeq", "approxeq", "thickapprox"), r"\approx "),
     **dict.fromkeys(("dots", "cdots", "dotsc", "dotsb"), r"\ldots "),
     **dict.fromkeys(("arcctg", "arccot"), r"\arccot "),
-    **{"neq": r"\ne ", "lt": "<", "gt": ">", "div": "/", "lbrace": r"\{", "rbrace": r"\}"},
-    **{"lbrack": "[", "rbrack": "]"},
-    **{"lparen": "(", "rparen": ")", "colon": ":", "varnothing": r"\emptyset ", "bigcup": r"\cup ", "bigcap": r"\cap "},
-    **{"varphi": r"\phi ", "varepsilon": r"\epsilon ", "vartheta": r"\theta ", "tg": r"\tan ", "ctg": r"\cot "},
-    **{
-        "backslash": r"\setminus ",
-        "prime": "'",
-        "dollar": "",
-        "pounds": "",
-        "euro": "",
-        "infin": r"\infty ",
-        "isin": r"\in ",
-        "imath": "i",
-    },
+    **dict.fromkeys(("dollar", "pounds", "euro"), ""),
+    **{"neq": r"\ne ", "lt": "<", "gt": ">", "div": "/", "prime": "'", "colon": ":", "imath": "i", "isin": r"\in "},
+    **{"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")"},
+    **{"varnothing": r"\emptyset ", "backslash": r"\setminus ", "bigcup": r"\cup ", "bigcap": r"\cap "},
+    **{"varphi": r"\phi ", "varepsilon": r"\epsilon ", "vartheta": r"\theta ", "infin": r"\infty "},
+    **{"tg": r"\tan ", "ctg": r"\cot "},
 }
 _TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|mbox|hbox|operatorname\*?|math(?:rm|tt))\s*\{"
 _UNITS = {"m": "meters", "g": "grams", "s": "seconds", "h": "hours", "L": "liters"}

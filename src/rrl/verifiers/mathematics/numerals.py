@@ -11,10 +11,10 @@ class Unreadable(ValueError):
 
 
 class Numerals:
-    """Goes through tokens from the left."""
+    """Reads tokens from the left."""
 
     thousands = False
-    """Whether commas may part the digits of a number here."""
+    """Whether commas may separate the digits of a number here."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words, self.place = list(words), 0
@@ -30,7 +30,7 @@ class Numerals:
         return self.words[place] if place < len(self.words) else ""
 
     def take(self, *expected: str) -> str:
-        """Go past the next token, which must be one of these if any are given."""
+        """Return the next token and advance; it must be one of ``expected`` if any are given."""
         word = self.ahead
         if word is None or (expected and word not in expected):
             raise Unreadable(f"{word} where {expected} was expected")
@@ -42,7 +42,7 @@ class Numerals:
         raise NotImplementedError
 
     def number(self) -> Any:
-        """A number with all that belongs to it."""
+        """A number with its groups of digits, repeating decimals and the fraction of a mixed number."""
         digits = self.take()
         if self.ahead in (r"\overline", r"\bar", r"\dot") and "." in digits:
             return _repeating(digits, self._repeated())
@@ -62,7 +62,7 @@ class Numerals:
         return digits
 
     def _with_thousands(self, digits: str) -> str:
-        """With the groups of three digits that follow behind commas or blanks."""
+        """The digits and the groups of three digits that follow, separated by commas or blanks."""
         if not digits.isdigit() or len(digits) > 3 or digits.startswith("0"):
             return digits
         comma = self.thousands and self.ahead == "," and _is_group(self.after(1))

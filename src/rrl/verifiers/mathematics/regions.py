@@ -1,4 +1,4 @@
-r"""Sets of real numbers in one way of writing: inequalities, ``x \ne 2`` and lists of them as unions of intervals."""
+r"""Sets of real numbers in one notation: inequalities, ``x \ne 2`` and lists of them as unions of intervals."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,7 +14,7 @@ _ABOVE = Scalar(sympy.oo, r"\infty")
 
 
 def as_region(statement: Statement) -> Statement:
-    r"""An interval, a union of them or a set, if that is what a statement says; anything else as it is.
+    r"""A statement as an interval, a union of them or a set, if it is one; any other statement unchanged.
 
     Parts of a list are a union where they do not overlap (``x < 2, x > 3``) and are no points (``(1, 2), (3, 4)``).
     """
@@ -27,7 +27,7 @@ def as_region(statement: Statement) -> Statement:
 
 
 def letters(statement: Statement) -> frozenset[str]:
-    """The letters that inequalities and names are about."""
+    """The letters of inequalities and names."""
     if isinstance(statement, Collection):
         return frozenset(letter for item in statement.items for letter in letters(item))
     if isinstance(statement, Named):
@@ -38,7 +38,7 @@ def letters(statement: Statement) -> frozenset[str]:
 
 
 def may_be_point(statement: Statement) -> bool:
-    """Whether these are brackets of a point as well as of an open interval."""
+    """Whether the brackets may be those of a point as well as of an open interval."""
     if isinstance(statement, Named):
         return may_be_point(statement.value)
     if not isinstance(statement, Collection) or statement.kind != "()":
@@ -52,7 +52,7 @@ def turned(relation: Relation) -> Relation:
 
 
 def _parts(statement: Statement) -> tuple[Collection, ...] | None:
-    """The intervals and sets whose union a statement is; None if it is no such thing."""
+    """The intervals and sets whose union a statement is; None if it is no union."""
     if isinstance(statement, Named):
         return _parts(statement.value) if isinstance(statement.value, Collection) else None
     if isinstance(statement, Relation):

@@ -1,25 +1,23 @@
-r"""What a written answer states, by its brackets and signs: a value, list, point, interval, matrix or equation.
+r"""The statement of a written answer, by its brackets and signs: a value, list, point, interval, matrix or equation.
 
-Formulas between brackets and signs are read by ``formula.py``. All of a text is read, or none of it: ``Unreadable``.
+``formula.py`` reads the formulas between brackets and signs. A text is read as a whole or is ``Unreadable``.
 """
 
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import sympy
 
-from rrl.verifiers.mathematics.brackets import BRACKETS, closing, depths, split, without_thousands
+from rrl.verifiers.mathematics.brackets import BRACKETS, Tokens, closing, depths, split, without_thousands
 from rrl.verifiers.mathematics.formula import read_formula
 from rrl.verifiers.mathematics.names import is_name, is_number, is_word, spelled
 from rrl.verifiers.mathematics.notation import tidy, tokens
 from rrl.verifiers.mathematics.numerals import Unreadable
 from rrl.verifiers.mathematics.units import is_prefix, with_words_marked, without_words
 from rrl.verifiers.mathematics.values import same_value
-
-Tokens = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Collection:
-    r"""Several items; ``kind`` is their brackets, or what parts them: a sign, ``&`` for cells and ``\cr`` for rows."""
+    r"""Several items; ``kind`` is their brackets or separator: a sign, ``&`` for cells, ``\cr`` for rows."""
 
     kind: str
     items: tuple["Statement", ...]
@@ -49,7 +47,7 @@ class Based:
 
 @dataclass(frozen=True)
 class Named:
-    """A value with what stands left of its equals sign."""
+    """A value and its name, the left side of the equation."""
 
     name: str
     value: "Statement"
@@ -67,9 +65,9 @@ Statement = Scalar | Collection | Based | Named | Relation
 
 
 def readings(text: str, bare_units: bool, reference: bool) -> list[Statement]:
-    """All that a text may state: ``1, 234`` is a list or a number. Empty when it cannot be read.
+    """All possible statements of a text: ``1, 234`` is a list or a number. Empty when it cannot be read.
 
-    ``bare_units`` lets units stand outside of text. Of an approximation the exact side counts, of a reference's both.
+    ``bare_units`` allows units outside ``\\text``. Of an approximation the exact side counts, of a reference's both.
     """
     parts = [with_words_marked(part) if bare_units else part for part in re.split(_ABOUT, tidy(text))]
     if len(parts) > 1 and is_name(tokens(parts[0])):
@@ -197,9 +195,8 @@ def _bracketed(words: Tokens) -> Statement:
 
 
 def _flat(kind: str, items: tuple[Statement, ...]) -> Collection:
-    """With the items of lists in a list: ``\\pm`` makes two of one."""
-    flat = [inner for item in items for inner in _inner(item)]
-    return Collection(kind, tuple(flat))
+    """A collection in which items of nested lists are items: ``\\pm`` makes two of one."""
+    return Collection(kind, tuple(inner for item in items for inner in _inner(item)))
 
 
 def _inner(item: Statement) -> tuple[Statement, ...]:
@@ -254,7 +251,7 @@ def _based(words: Tokens) -> Based | None:
 
 
 def _scalar(words: Tokens) -> Scalar:
-    """A formula with what stands beside it."""
+    """A formula with the words and units beside it."""
     words, scale, units = list(words), 1, frozenset[str]()
     while words and words[0].startswith(r"\text") and is_prefix(words[0]):
         words.pop(0)

@@ -1,6 +1,6 @@
-r"""Words beside a number: units, currencies and nouns that leave its value alone, and those that change it.
+r"""Words beside a number: units, currencies and nouns that do not change its value, and words that do.
 
-Letters are never units: ``4t`` is a product. Words are what stands in ``\text{...}``, and, where a reference has no
+Letters are never units: ``4t`` is a product. Words are the content of ``\text{...}`` and, where a reference has no
 letters of its own, units written without it: ``10 cm``, ``5 m``, ``12 apples``.
 """
 
@@ -16,7 +16,7 @@ CHANGING = re.compile(
     r"score|factorial|choose|mod|modulo|base|reciprocal|inverse|per cent|percent|"
     r"one|two|three|four|five|six|seven|eight|nine|ten)\b"
 )
-"""Words that say another thing than the number before them does."""
+"""Words that change the meaning of the number before them."""
 PREFIXES = re.compile(
     r"(?:(?:the|my|our|so|thus|hence|final|answer|is|it|about|approximately|exactly|equals|usd|rs)\b\W*)+"
 )
@@ -81,7 +81,7 @@ def _is_plain(found: re.Match[str]) -> bool:
 
 
 def without_words(word: str) -> tuple[int, frozenset[str]] | None:
-    r"""What ``\text{...}`` behind a number multiplies it by, and the units in it; None when it says something else."""
+    r"""The factor and the units of ``\text{...}`` behind a number; None when it changes the number's meaning."""
     if word == "%":
         return 1, frozenset("%")
     content = word.removeprefix(r"\text{").removesuffix("}").strip()
@@ -94,7 +94,7 @@ def without_words(word: str) -> tuple[int, frozenset[str]] | None:
 
 
 def _units(content: str) -> Iterator[str]:
-    """The known units with their powers, ``cm^2`` for square centimetres; plain units are those of any quantity."""
+    """The known units with their powers, ``cm^2`` for square centimetres, without the plain word "units"."""
     for before, name, power in re.findall(r"(?:\b(sq|cu)\w*\.? )?([A-Za-z]+)(?: ?\^ ?([23]))?", content):
         if name in KNOWN:
             power = power or {"sq": "2", "cu": "3"}.get(before, "")
@@ -103,5 +103,5 @@ def _units(content: str) -> Iterator[str]:
 
 
 def is_prefix(word: str) -> bool:
-    r"""Whether ``\text{...}`` before a number only leads up to it."""
+    r"""Whether ``\text{...}`` before a number only introduces it."""
     return PREFIXES.fullmatch(word.removeprefix(r"\text{").removesuffix("}").strip().lower() + " ") is not None

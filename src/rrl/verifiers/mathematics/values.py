@@ -10,9 +10,9 @@ import sympy
 DIGITS = 60
 """Decimal digits to which irrational values are computed."""
 TOLERANCE = sympy.Float(10) ** -40
-"""Relative: what two values of so many digits may be apart."""
+"""The largest relative difference of two equal values."""
 POINTS = 24
-"""Points that are tried; as many as ENOUGH decide if formulas are real there."""
+"""Points that are tried; ENOUGH of them decide if the formulas are real there."""
 ENOUGH = 6
 PLACES = 6
 """Digits that a rounded decimal must have, behind its point and in all."""
@@ -75,7 +75,7 @@ def _ends(value: Any) -> bool:
 
 
 def at_points(one: Any, two: Any) -> Iterator[tuple[Any, Any]]:
-    """The finite values of two expressions at points drawn by chance, or once where they have no letters."""
+    """The finite values of two expressions at random points, or once where they have no letters."""
     letters = sorted(one.free_symbols | two.free_symbols, key=str)
     draw = random.Random(0)
     for count in range(POINTS if letters else 1):
