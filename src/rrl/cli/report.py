@@ -4,7 +4,6 @@ import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rrl.cli import shell
 
@@ -22,14 +21,6 @@ rrl-report compares arms (groups of runs, one per seed) at equal budgets of gene
 It prints the table.
 """
 SETTINGS = ("out", "level", "mode", "metric", "tokens", "baseline")
-
-
-class _Arguments(NamedTuple):
-    """Folders with runs, arms by name, and the settings."""
-
-    places: list[Path]
-    arms: dict[str, list[Path]]
-    settings: dict[str, str]
 
 
 def main() -> None:
@@ -58,18 +49,19 @@ def _report(arguments: Sequence[str]) -> None:
     print(table)
 
 
-def _parse_arguments(arguments: Sequence[str]) -> _Arguments:
-    """The checked arguments; raises ConfigError."""
+def _parse_arguments(arguments: Sequence[str]) -> tuple[list[Path], dict[str, list[Path]], dict[str, str]]:
+    """Folders with runs, the arms by name, and the settings, all checked; raises ConfigError."""
     from rrl.errors import ConfigError, nearest
 
     places = [Path(text).expanduser() for text in arguments if "=" not in text or Path(text).is_dir()]
-    given = dict(text.partition("=")[::2] for text in arguments if "=" in text and not Path(text).is_dir())
+    named = [text.partition("=")[::2] for text in arguments if "=" in text and not Path(text).is_dir()]
+    given = dict(named)
     settings = {key: given[key] for key in SETTINGS if key in given}
     arms = {arm: sorted(map(Path, glob.glob(pattern))) for arm, pattern in given.items() if arm not in SETTINGS}
     faults = [
         f"{place}: no such folder; expected one with runs, or NAME=PATTERN" for place in places if not place.is_dir()
     ]
-    faults += _faults(arguments, settings)
+    faults += _faults([name for name, _ in named], settings)
     faults += [
         f"{arm}: no run matches {given[arm]!r}; expected run directories{nearest(arm, list(SETTINGS))}"
         for arm in arms
@@ -81,12 +73,11 @@ def _parse_arguments(arguments: Sequence[str]) -> _Arguments:
         faults.append(f"out: {settings['out']!r} exists; expected a new folder; give another name or move it away")
     if faults:
         raise ConfigError(*faults)
-    return _Arguments(places, arms, settings)
+    return places, arms, settings
 
 
-def _faults(arguments: Sequence[str], settings: dict[str, str]) -> list[str]:
+def _faults(names: Sequence[str], settings: dict[str, str]) -> list[str]:
     """Faults of the settings, and repeated names."""
-    names = [text.partition("=")[0] for text in arguments if "=" in text and not Path(text).is_dir()]
     faults = [f"{name}: given twice; keep one" for name in dict.fromkeys(names) if names.count(name) > 1]
     if "tokens" in settings and not _budgets(settings["tokens"]):
         faults.append(

@@ -11,7 +11,7 @@ from pathlib import Path
 from rrl.cli import shell
 from rrl.errors import ConfigError
 from rrl.records.status import RunState, read_state
-from rrl.records.texts import visible
+from rrl.records.texts import aligned, visible
 
 HELP = """
 rrl-status lists the runs below a folder, the latest first: state, step, last reward, budget used, time since then.
@@ -44,7 +44,7 @@ def _status(arguments: Sequence[str]) -> None:
     elif found == folders and len(folders) == 1:
         print(visible(_details(states[0])))
     elif states:
-        print(visible(_run_table([COLUMNS, *map(_cells, states)])))
+        print(visible(aligned([COLUMNS, *map(_cells, states)], left=2)))
     else:
         print(f"no runs below {', '.join(map(str, folders))}; rrl-train makes one")
 
@@ -117,13 +117,6 @@ def _span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _run_table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, with the figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    layout = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
-    return "\n".join(layout.format(*row).rstrip() for row in rows)
 
 
 def _details(state: RunState) -> str:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rrl.cli import shell
 
@@ -28,12 +28,8 @@ OPTIONS = ("resume", "dry_run")
 """Arguments of the form key=value that are not keys of the configuration."""
 
 
-class LaunchRequest(NamedTuple):
-    """A checked configuration, and the run's directory."""
-
-    config: dict[str, Any]
-    parts: Any
-    folder: Path
+LaunchRequest = tuple[dict[str, Any], Any, Path]
+"""A checked configuration, its parts, and the run's directory."""
 
 
 def main() -> None:
@@ -57,12 +53,12 @@ def _train(arguments: Sequence[str]) -> None:
 
         def choose() -> tuple[dict[str, Any], Path] | None:
             request = _request(arguments)
-            return None if request is None else (request.config, request.folder)
+            return None if request is None else (request[0], request[2])
 
         shell.exit_at_once(shell.guarded(lambda: work_together(choose)))
     request = _request(arguments)
     if request is not None:
-        _start_training(request)
+        _start_training(*request)
 
 
 def _request(arguments: Sequence[str]) -> LaunchRequest | None:
@@ -81,7 +77,7 @@ def _request(arguments: Sequence[str]) -> LaunchRequest | None:
     if "--cfg" in arguments or dry_run:
         _print(config, parts, whole="--cfg" in arguments)
         return None
-    return LaunchRequest(config, parts, folder or _new_folder(config, parts, auto=again == "auto"))
+    return config, parts, folder or _new_folder(config, parts, auto=again == "auto")
 
 
 def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
@@ -114,9 +110,8 @@ def _print(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
     print(plan_text(plan(config, parts)))
 
 
-def _start_training(request: LaunchRequest) -> None:
+def _start_training(config: dict[str, Any], parts: Any, folder: Path) -> None:
     """Train in this process, or start several and wait for them."""
-    config, parts, folder = request
     if parts.launcher.processes == 1:
         from rrl.records.display import display
         from rrl.runs.experiment import train

@@ -35,6 +35,13 @@ def with_interval(value: float, interval: Sequence[float]) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
+def aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Rows of cells as lines, in columns of equal width: the first ``left`` aligned to the left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    layout = "  ".join(f"{{:{'<' if i < left else '>'}{width}}}" for i, width in enumerate(widths))
+    return "\n".join(layout.format(*row).rstrip() for row in rows)
+
+
 def as_json(content: Any, indent: int | None = None) -> bytes:
     """JSON in UTF-8: lone surrogates are escaped, and read back unchanged; numbers that are not finite become null."""
     try:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rrl.config.multirun import parsed
-from rrl.ranges import at_least_one, check_ranges
+from rrl.ranges import at_least_one, check_ranges, not_negative
 from rrl.records.files import accuracy_of, last_rows
 
 STUDY = "study.journal"
@@ -31,38 +32,28 @@ class Optuna:
     params: dict[str, Any]
 
     def __post_init__(self) -> None:
-        check_ranges(self, at_least_one("n_trials", "startup_trials"))
-        if self.seed < 0:
-            raise ValueError(f"seed: expected 0 or more, got {self.seed}")
+        check_ranges(self, at_least_one("n_trials", "startup_trials"), not_negative("seed"))
 
     def open(self, folder: Path, number: int) -> Any:
         """The study in the sweep's directory, with a different seed for each job ``number``."""
         import optuna
+        from optuna.pruners import MedianPruner, NopPruner
+        from optuna.samplers import RandomSampler, TPESampler
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        seed, first = self.seed * 1_000_003 + number, self.startup_trials
+        # To TPE running jobs count as bad ones, so that no two try the same values.
+        tpe = partial(TPESampler, n_startup_trials=first, constant_liar=True)
         return optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / STUDY))),
             study_name="sweep",
             direction="maximize",
             load_if_exists=True,
-            sampler=self._sampler(self.seed * 1_000_003 + number),
-            pruner=self._pruner(),
+            sampler=RandomSampler(seed) if self.sampler == "random" else tpe(seed=seed),
+            pruner=NopPruner() if self.pruner == "none" else MedianPruner(n_startup_trials=first),
         )
-
-    def _sampler(self, seed: int) -> Any:
-        from optuna.samplers import RandomSampler, TPESampler
-
-        if self.sampler == "random":
-            return RandomSampler(seed)
-        # Running jobs count as bad ones, so that no two try the same values.
-        return TPESampler(n_startup_trials=self.startup_trials, constant_liar=True, seed=seed)
-
-    def _pruner(self) -> Any:
-        from optuna.pruners import MedianPruner, NopPruner
-
-        return NopPruner() if self.pruner == "none" else MedianPruner(n_startup_trials=self.startup_trials)
 
 
 class Trial:

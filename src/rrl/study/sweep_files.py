@@ -11,6 +11,7 @@ from rrl.processes.stopping import stop_requested
 from rrl.records.files import accuracy_of
 from rrl.records.run_directory import write_json
 from rrl.records.secrecy import referenced
+from rrl.records.texts import aligned
 
 OVER = ("finished", "pruned")
 """States of completed jobs."""
@@ -121,11 +122,10 @@ def report(jobs: Sequence[SweepJob], folder: Path) -> str:
         (job.name, " ".join(job.overrides), job.state, _decimals(job.accuracy), _decimals(job.reward), _duration(job))
         for job in jobs
     ]  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = f"\n{aligned(rows, left=len(rows[0]))}"
     bad = [job for job in jobs if job.state not in OVER]
     reasons = [f"  {job.name}: {job.state}: {_reason_and_log(job, folder / 'jobs' / f'{job.name}.log')}" for job in bad]
-    return "\n".join(["", *lines, *([f"\n{len(bad)} of {len(jobs)} jobs did not finish:", *reasons] if bad else [])])
+    return "\n".join([table, f"\n{len(bad)} of {len(jobs)} jobs did not finish:", *reasons]) if bad else table
 
 
 def _decimals(value: float | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrl.config.binding import BROKEN, Binder
+from rrl.config.binding import Binder
 from rrl.config.compose import groups
 from rrl.config.multirun import settings, values_of
 from rrl.errors import ConfigError
@@ -111,13 +111,12 @@ def _make_search(value: Any) -> Optuna | None:
     if value is None:
         return None
     faults: list[str] = []
-    made = Binder(faults, {}).make(value, "search")
+    made: Optuna = Binder(faults, {}).make(value, "search")
     if importlib.util.find_spec("optuna") is None:
         faults.append("search: optuna is not installed; pip install 'rrl[sweep]'")
-    if faults or made is BROKEN:
+    if faults:
         raise ConfigError(*faults)
-    found: Optuna = made
-    return found
+    return made
 
 
 def check_plan(plan: SweepPlan) -> list[str] | None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
-from rrl.records.texts import with_interval
+from rrl.records.texts import aligned, with_interval
 from rrl.training.intervals import wilson
 from rrl.types import Comparison, Judgement, Preference
 
@@ -133,10 +133,8 @@ COLUMNS = {
 def table(result: Mapping[str, Any]) -> str:
     """The result of ``tally`` as text, a row for each level."""
     head = ["", "n", *COLUMNS.values(), "errors"]
-    rows = [head, *(_table_row(level, part) for level, part in result["levels"].items()), _table_row("all", result)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    rows = [_table_row(level, part) for level, part in result["levels"].items()]
+    return aligned([head, *rows, _table_row("all", result)], left=len(head))
 
 
 def _table_row(name: str, part: Mapping[str, Any]) -> list[str]:
