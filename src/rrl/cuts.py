@@ -1,7 +1,8 @@
 """Where a response may be cut: after a token, a line or a sentence."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 CutPoints = Literal["token", "line", "sentence"]
@@ -16,8 +17,8 @@ class Cutter:
     """
 
     def __init__(self, tokenizer: Any, cut_points: CutPoints) -> None:
-        self._tokenizer, self._cut_points = tokenizer, cut_points
-        self._texts: dict[int, str] = {}
+        self._cut_points = cut_points
+        self._text: Callable[[int], str] = cache(lambda token: tokenizer.decode([token]))
 
     def legal(self, tokens: Sequence[int]) -> list[int]:
         """The lengths k, 0 < k < len(tokens), at which ``tokens[:k]`` is a state to replay."""
@@ -30,8 +31,3 @@ class Cutter:
             return False
         inside_number = self._text(token).endswith(".") and self._text(following)[:1].isdigit()
         return not inside_number
-
-    def _text(self, token: int) -> str:
-        if token not in self._texts:
-            self._texts[token] = self._tokenizer.decode([token])
-        return self._texts[token]

@@ -217,49 +217,6 @@ class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
         """Actor loss, critic loss (both scalars, ``weight``-ed sums) and the metrics' weighted sums."""
 
 
-class Policy(WeightSource, Stateful, Protocol):
-    """Actor, critic and reference with their optimisers, which take ``optimiser_steps`` (None: not known)."""
-
-    optimiser_steps: int | None
-
-    def annotate(self, batch: Batch) -> Batch:
-        """Fill ``old_logprobs``, ``ref_logprobs`` and ``values`` without gradient."""
-
-    def __call__(self, batch: Batch) -> PolicyOutput:
-        """A forward pass with gradients."""
-
-    def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:
-        """Accumulate gradients; ``last`` marks the final micro-batch of an optimiser step."""
-
-    def step(self) -> Metrics:
-        """Apply the accumulated gradients."""
-
-    def train_critic_only(self, only: bool) -> None:
-        """Freeze the actor, or train it again."""
-
-    def reset(self, model: Any, optimiser_steps: int) -> None:
-        """Restart from these weights, with new optimisers and schedules for this many steps."""
-
-    def save(self, folder: Path) -> list[str]:
-        """Write the actor and its tokenizer in Hugging Face format; returns warnings of what was saved otherwise."""
-
-    def rehearse(self, folder: Path) -> None:
-        """Try ``save`` in ``folder``, in parts that take no more than seconds."""
-
-    @property
-    def saves_alone(self) -> bool:
-        """Whether ``save`` works on this rank without the others."""
-
-    def state_bytes(self) -> int:
-        """Approximate number of bytes that ``save_state`` and ``save`` write together."""
-
-    def save_state(self, folder: Path) -> None:
-        """Write networks, optimisers and schedules; all ranks together."""
-
-    def load_state(self, folder: Path) -> None:
-        """Restore what ``save_state`` wrote."""
-
-
 class RewardModel(Protocol):
     """A reward model: one number for each response; higher is better."""
 

@@ -7,7 +7,6 @@ import pytest
 from rrl.interfaces import (
     Guidance,
     Objective,
-    Policy,
     Reward,
     RewardModelTrainer,
     RolloutEngine,
@@ -44,7 +43,7 @@ def test_a_part_needs_nothing_unless_it_says_so(kind: Any, flags: dict[str, Any]
     assert {name: getattr(silent, name) for name in dir(silent) if name.startswith("needs")} == flags
 
 
-@pytest.mark.parametrize("kind", [Reward, StateSampler, RolloutEngine, Objective, Policy])
+@pytest.mark.parametrize("kind", [Reward, StateSampler, RolloutEngine, Objective])
 def test_a_part_has_nothing_to_save_unless_it_says_so(kind: Any) -> None:
     silent = type("Silent", (kind,), {})()
     assert silent.state_dict() == {}

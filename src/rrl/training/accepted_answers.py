@@ -58,7 +58,6 @@ class AcceptedAnswers:
         return {"answers": rows, "right": dict(self.right), "texts": sorted(self._texts)}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
         self.answers = [AcceptedAnswer(problem, tuple(tokens), guided) for problem, tokens, guided in state["answers"]]
         self.right = Counter(state["right"])
         self._texts = {(problem, text) for problem, text in state["texts"]}

@@ -33,7 +33,7 @@ def check_agreement(
     rough = "bfloat16" in (dtype, getattr(engine, "dtype", None))
     try:
         rollouts = border.rollouts(engine, _states(problems), sampling, torch.Generator().manual_seed(0))
-        difference = _difference(rollouts, inspect([_as_prefix(rollout) for rollout in rollouts]))
+        difference = _difference(rollouts, inspect([State(r.state.problem, r.tokens) for r in rollouts]))
     except (torch.OutOfMemoryError, MemoryError, UsageError):
         raise
     except Exception as error:  # a model may raise anything on arguments that it does not expect
@@ -65,10 +65,6 @@ def _states(problems: Sequence[Problem]) -> list[State]:
     example = Example("probe", "", question="", reference="", answer="")
     rows = [(tuple(islice(tokens, prompt)), tuple(islice(tokens, prefix))) for prompt, prefix in ROWS]
     return [State(Problem(example, prompt, ()), prefix) for prompt, prefix in rows]
-
-
-def _as_prefix(rollout: Rollout) -> State:
-    return State(rollout.state.problem, rollout.tokens)
 
 
 def _difference(rollouts: Sequence[Rollout], scored: Sequence[TokenScores]) -> float:

@@ -15,7 +15,7 @@ from rrl.interfaces import RolloutEngine, Task
 from rrl.processes.distributed import spread
 from rrl.ranges import at_least_one, between, check_ranges, not_negative
 from rrl.training.intervals import normal, wilson
-from rrl.types import Feedback, Metrics, Problem, Rollout, Sampling, State, Verdict
+from rrl.types import Metrics, Problem, Sampling, State, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,7 @@ class Evaluation:
     seed: int
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            at_least_one("limit"),
-            not_negative("n"),
-            between(0, 100, "temperature"),
-        )
+        check_ranges(self, at_least_one("limit"), not_negative("n"), between(0, 100, "temperature"))
 
     def idle(self) -> dict[str, str]:
         """Keys without effect, and why."""
@@ -86,7 +81,8 @@ class Evaluation:
         failed = len(feedback) - len(known)
         if failed:
             log.warning("evaluation: the verifier failed on %d of %d responses", failed, len(feedback))
-        outcomes = [_judged(feedback[i : i + n]) for i in range(0, len(feedback), n)]
+        answers = [feedback[i : i + n] for i in range(0, len(feedback), n)]
+        outcomes = [[float(f.solved) for f in row if f.verdict is not Verdict.ERROR] for row in answers]
         judged = [problem for problem, row in zip(problems, outcomes, strict=True) if row]
         solved = [row for row in outcomes if row]
         strata = [problem.example.strata for problem in judged]
@@ -95,18 +91,15 @@ class Evaluation:
             **accuracy(solved),
             "score": fmean(f.score for f in known) if known else 0.0,
             "error_frac": 1 - len(known) / len(feedback),
-            "levels": _by([problem.level for problem in judged], solved, _short_first),
+            "levels": _by([problem.level for problem in judged], solved, lambda level: (len(level), level)),
             "strata": {kind: _by([row.get(kind) for row in strata], solved, str) for kind in kinds},
             "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
             "truncated": fmean(not r.finished for r in rollouts),
             "sampling": asdict(sampling),
-            "samples": _samples(rollouts[: 4 * n : n]),
+            "samples": [
+                {"question": r.state.problem.example.question, "response": r.response} for r in rollouts[: 4 * n : n]
+            ],
         }
-
-
-def _judged(feedback: Sequence[Feedback]) -> list[float]:
-    """1 for each right response and 0 for each wrong one, without those on which the verifier failed."""
-    return [float(f.solved) for f in feedback if f.verdict is not Verdict.ERROR]
 
 
 def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -147,11 +140,3 @@ def evaluation_metrics(result: dict[str, Any], source: str) -> Metrics:
             for kind, strata in part["strata"].items():
                 metrics |= {f"val/{source}/{kind}:{name}/acc/{mode}": x["accuracy"] for name, x in strata.items()}
     return metrics
-
-
-def _samples(rollouts: Sequence[Rollout]) -> list[dict[str, str]]:
-    return [{"question": r.state.problem.example.question, "response": r.response} for r in rollouts]
-
-
-def _short_first(level: str) -> tuple[int, str]:
-    return len(level), level

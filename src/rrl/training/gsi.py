@@ -17,7 +17,7 @@ from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_ba
 from rrl.training.gsi_position import Position
 from rrl.training.gsi_sizes import GSISizes
 from rrl.training.loop import Loop, RunStart
-from rrl.types import Judged, Metrics, State
+from rrl.types import Judged, Metrics, Rollout, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,6 @@ class GSISettings(GSISizes):
     """The sizes of guided self-improvement (Ding et al., arXiv 2411.00750), which make its loop."""
 
     def make(self, start: RunStart, **parts: Any) -> "GSI":
-        """The loop, which works with these parts."""
         if self.guidance is not None:
             longest = parts["engine"].sampling.max_new_tokens
             with calling("guidance", self.guidance, "start"):
@@ -74,7 +73,6 @@ class GSI(Loop):
         return super().state_dict() | asdict(self.position) | learning | {"harvest": self._harvest.state_dict()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
         super().load_state_dict(state)
         self.position = Position.read(state)
         self._harvest.load_state_dict(state["harvest"])
@@ -163,7 +161,8 @@ class GSI(Loop):
             judged, metrics = self._judge(rollouts)
             before = len(self._harvest.answers)
             for each in judged:
-                self._keep(each)
+                if each.feedback.solved and (each.rollout.finished or self.settings.train_on_truncated):
+                    self._keep(each.rollout)
             kept = self._harvest.answers[before:]
             agree("start states or answers", ([(state.problem.id, state.prefix) for state in starts], kept))
         if self._spent:
@@ -176,13 +175,10 @@ class GSI(Loop):
         self.position.tried += len(numbers)
         return [State(self.start.problems[i]) for i in numbers for _ in range(self.settings.n)]
 
-    def _keep(self, judged: Judged) -> None:
-        rollout = judged.rollout
-        if judged.feedback.solved and (rollout.finished or self.settings.train_on_truncated):
-            number = self._number[rollout.state.problem.id]
-            self._harvest.add(
-                AcceptedAnswer(number, rollout.tokens, guided=rollout.state.help is not None), rollout.response
-            )
+    def _keep(self, rollout: Rollout) -> None:
+        state = rollout.state
+        answer = AcceptedAnswer(self._number[state.problem.id], rollout.tokens, guided=state.help is not None)
+        self._harvest.add(answer, rollout.response)
 
     def _tune(self, minibatches: Sequence[Sequence[int]]) -> Metrics:
         """Optimiser steps on these answers, each with its problem's own prompt."""

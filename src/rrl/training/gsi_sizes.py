@@ -67,13 +67,7 @@ class GSISizes(LoopSettings):
         return 0 if self.guidance is None else self.max_guided_attempts
 
     @property
-    def sequences(self) -> int:
-        """Responses that a step writes, or learns from."""
-        return self.train_batch_size * self.n
-
-    @property
     def mini_batch(self) -> int:
-        """Responses of an optimiser step."""
         return self.mini_batch_size
 
     @property

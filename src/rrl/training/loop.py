@@ -17,7 +17,6 @@ from rrl.errors import ConfigError, DivergenceError
 from rrl.interfaces import (
     DependsOnTask,
     Objective,
-    Policy,
     Render,
     Reward,
     RolloutEngine,
@@ -29,6 +28,7 @@ from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, largest, share, spread, summed
 from rrl.training.course import Course
 from rrl.training.metrics import exploration_metrics, rollout_metrics
+from rrl.training.policy import DeepSpeedPolicy
 from rrl.types import Batch, Feedback, Judged, Metrics, Problem, Rollout, State
 
 Aggregate = Literal["token", "sequence"]
@@ -51,8 +51,9 @@ class RunStart:
 class LoopSettings(DependsOnTask, Protocol):
     """The sizes of a training loop, which ``make`` it."""
 
+    train_batch_size: int
     n: int
-    """Rollouts from one start state."""
+    """Start states of a step, and rollouts from each of them."""
     annotates: ClassVar[bool] = True
     """Whether samplers and objectives get the policy's log-probabilities and values of its rollouts."""
 
@@ -69,6 +70,7 @@ class LoopSettings(DependsOnTask, Protocol):
     @property
     def sequences(self) -> int:
         """Rollouts that a step writes, at most."""
+        return self.train_batch_size * self.n
 
     @property
     def mini_batch(self) -> int:
@@ -94,7 +96,7 @@ class Loop(ABC):
     engine: RolloutEngine
     reward: Reward
     objective: Objective
-    policy: Policy
+    policy: DeepSpeedPolicy
     pad: int
     micro_batch_size: int
     seed: int
@@ -150,7 +152,6 @@ class Loop(ABC):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
         self.global_step, self.tokens_generated = state["global_step"], state["tokens_generated"]
         self.tokens_trained = state["tokens_trained"]
         self._generator.set_state(state["generator"])

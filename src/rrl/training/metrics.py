@@ -7,7 +7,7 @@ from statistics import fmean
 from torch import Tensor
 
 from rrl.functional import explained_variance, kl_estimate, masked_mean
-from rrl.types import Batch, Feedback, Judged, Metrics, Verdict
+from rrl.types import Batch, Judged, Metrics, Verdict
 
 
 def rollout_metrics(judged: Sequence[Judged]) -> Metrics:
@@ -21,7 +21,8 @@ def rollout_metrics(judged: Sequence[Judged]) -> Metrics:
         **_spread("prompt_length", [float(len(r.state.problem.prompt)) for r in rollouts]),
         "response_length/clip_ratio": fmean(not r.finished for r in rollouts),
     }
-    metrics |= _outcomes(feedback)
+    outcomes = Counter(str(f.evidence["outcome"]) for f in feedback if "outcome" in f.evidence)
+    metrics |= {f"outcome/{name}": count / len(feedback) for name, count in outcomes.items()}
     metrics |= {f"verdict/{v.value}": fmean(f.verdict is v for f in feedback) for v in Verdict}
     if fresh:
         metrics["critic/score/fresh/mean"] = fmean(fresh)
@@ -30,12 +31,6 @@ def rollout_metrics(judged: Sequence[Judged]) -> Metrics:
     if fresh and replayed:
         metrics["replay/gain_vs_fresh"] = fmean(replayed) - fmean(fresh)
     return metrics | _spread("critic/score", [f.score for f in feedback]) | _levels(judged)
-
-
-def _outcomes(feedback: Sequence[Feedback]) -> Metrics:
-    """Shares of the outcomes in verifiers' evidence."""
-    counts = Counter(str(f.evidence["outcome"]) for f in feedback if "outcome" in f.evidence)
-    return {f"outcome/{name}": count / len(feedback) for name, count in counts.items()}
 
 
 def _levels(judged: Sequence[Judged]) -> Metrics:

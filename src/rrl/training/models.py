@@ -71,7 +71,6 @@ class TinyLlama(Model):
             )
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
-        """Build both."""
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 

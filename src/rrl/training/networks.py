@@ -64,7 +64,8 @@ class Critic(nn.Module):
         """Values [batch, time] of the states in which each token was chosen; zero for the first token."""
         inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False}
         hidden = self.trunk(**accepted(self.trunk, inputs)).last_hidden_state
-        return _shifted(self.head(hidden))
+        after = self.head(hidden).squeeze(-1).float()  # the value after token t-1 stands at t, where token t is chosen
+        return torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=1)
 
 
 def unwrapped(model: Any) -> Any:
@@ -154,9 +155,3 @@ def in_precision(module: nn.Module, dtype: str) -> nn.Module:
     for parameter in module.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype))
     return module
-
-
-def _shifted(values: Tensor) -> Tensor:
-    """Move the value after token t-1 to position t, where token t is chosen. [batch, time, 1] in."""
-    values = values.squeeze(-1).float()
-    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rrl.collate import context_batch, micro_batches, stacked
 from rrl.errors import DataError, DivergenceError
-from rrl.interfaces import Policy, StateDict
+from rrl.interfaces import StateDict, Stateful, WeightSource
 from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.records.saving import rehearse, write_model
 from rrl.training.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
@@ -22,8 +22,8 @@ from rrl.training.zero import count, gathered_weights, in_deepspeed
 from rrl.types import Batch, Metrics, PolicyOutput, State, TokenScores
 
 
-class DeepSpeedPolicy(Policy):
-    """The policy in training.
+class DeepSpeedPolicy(WeightSource, Stateful):
+    """The policy in training: actor, critic and reference with their optimisers.
 
     ``model`` is a causal language model of transformers; ``reference`` says whether a frozen copy is kept;
     ``temperature`` divides the logits before every log-probability, as when sampling; ``optimiser_steps`` is the
@@ -212,11 +212,9 @@ class DeepSpeedPolicy(Policy):
                 raise DataError(f"{folder / name}: holds no state of this network; expected what save_state wrote")
 
     def state_dict(self) -> StateDict:
-        """The version of the weights."""
         return {"version": self.version}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved version."""
         self.version = state["version"]
 
     def _in_training(self) -> list[tuple[str, Any]]:

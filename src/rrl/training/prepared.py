@@ -38,7 +38,6 @@ class FrozenSource(WeightSource):
 
     @contextmanager
     def generation_model(self) -> Iterator[Any]:
-        """The model in evaluation mode."""
         with torch.no_grad():
             yield self._model.eval()
 

@@ -77,7 +77,6 @@ class Chat(Template):
         return self._text(_only("{question}"), tokenizer)
 
     def stand(self, moment: datetime) -> None:
-        """Write the date of this moment."""
         self._moment = moment
 
     def _text(self, conversation: Sequence[Mapping[str, str]], tokenizer: Any) -> str:

@@ -1,8 +1,7 @@
 """Chat templates rendered reproducibly: the text depends only on the conversation and a given moment."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,17 +25,9 @@ def rendered(tokenizer: Any, turns: Sequence[Mapping[str, str]], moment: datetim
     def strftime_now(form: str) -> str:
         return wall.strftime(form.replace("%s", str(int(moment.timestamp()))))
 
-    with _seeded(repr(turns)):
-        text = tokenizer.apply_chat_template(list(turns), tokenize=False, strftime_now=strftime_now, **how)
-    return str(text)
-
-
-@contextmanager
-def _seeded(seed: str) -> Iterator[None]:
-    """Seed the global generator within the context, and restore its state afterwards."""
     state = random.getstate()
-    random.seed(seed)
+    random.seed(repr(turns))
     try:
-        yield
+        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, strftime_now=strftime_now, **how))
     finally:
         random.setstate(state)

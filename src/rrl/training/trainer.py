@@ -54,34 +54,25 @@ class TrainerSettings(LoopSettings):
             at_least_one("train_batch_size", "n", "ppo_epochs", "ppo_mini_batch_size"),
             not_negative("mismatch_limit", "critic_warmup", "total_training_steps", "total_tokens"),
         )
-        rollouts, rows = self.train_batch_size * self.n, self.ppo_mini_batch_size
+        rows, divisor = self.ppo_mini_batch_size, f"a divisor of train_batch_size * n = {self.sequences}"
         endless = not self.total_training_steps and not self.total_tokens
-        divisor = f"a divisor of train_batch_size * n = {rollouts}"
         refuse(
             {
                 "total_training_steps, total_tokens: expected at least one of them, got neither": endless,
-                f"ppo_mini_batch_size: expected {divisor}, got {rows}": rollouts % rows != 0,
+                f"ppo_mini_batch_size: expected {divisor}, got {rows}": self.sequences % rows != 0,
             }
         )
 
     @property
-    def sequences(self) -> int:
-        """Rollouts of a step."""
-        return self.train_batch_size * self.n
-
-    @property
     def mini_batch(self) -> int:
-        """Rollouts of an optimiser step."""
         return self.ppo_mini_batch_size
 
     @property
     def optimiser_steps(self) -> int | None:
-        """The number of optimiser steps of training; None where the number of steps is not given."""
         per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
         return None if self.total_training_steps is None else self.total_training_steps * per_step
 
     def make(self, start: RunStart, **parts: Any) -> "Trainer":
-        """The trainer, which works with these parts."""
         return Trainer(settings=self, **parts)
 
     def course(self, problems: int, longest: int, likely: float | None) -> Course:
@@ -118,7 +109,6 @@ class Trainer(Loop):
 
     @property
     def progress(self) -> float:
-        """The share of training that is done, 0 to 1."""
         steps, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
         return min(1.0, max(self.global_step / steps, self.tokens_generated / tokens))
 

@@ -20,7 +20,6 @@ class CopiedHF(HFEngine):
     _copied_version: int = field(init=False, default=-1)
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
-        """Begin with this policy's weights, and without a copy."""
         super().start(source, tokenizer, seed)
         self._copy, self._copied_version = None, -1
 

@@ -46,13 +46,11 @@ class HFEngine(RolloutEngine):
             raise ValueError(f"stop: an empty text ends every response at once; expected texts, got {list(self.stop)}")
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
-        """Begin with this policy's weights."""
         self._source, self._tokenizer = source, tokenizer
         self._generator.manual_seed(seed)
 
     @property
     def sampling(self) -> Sampling:
-        """The sampling of training rollouts."""
         return Sampling(self.temperature, top_p=1.0, top_k=0, max_new_tokens=self.max_response_length, stop=self.stop)
 
     def generate(
@@ -67,40 +65,31 @@ class HFEngine(RolloutEngine):
         noise = torch.rand(len(states), sampling.max_new_tokens, generator=generator or self._generator)
         with self._model() as model:
             rows = list(zip(states, noise, strict=True))
-            return spread(rows, lambda mine: self._write_sorted(model, mine, sampling, written))
+            return spread(rows, lambda mine: self._write(model, mine, sampling, written))
 
     def state_dict(self) -> StateDict:
-        """The random state."""
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved random state."""
         self._generator.set_state(state["generator"])
-
-    def _write_sorted(
-        self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
-    ) -> list[Rollout]:
-        """Rollouts in the order of the rows, written in the order of their lengths.
-
-        Who writes what does not depend on lengths, so that each rank verifies what it has written itself.
-        """
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].problem.prompt) + len(rows[i][0].prefix))
-        rollouts = dict(zip(order, self._write(model, [rows[i] for i in order], sampling, written), strict=True))
-        return [rollouts[i] for i in range(len(rows))]
 
     def _write(
         self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
     ) -> list[Rollout]:
-        """Rollouts from states and their random numbers [max_new_tokens], a batch at a time."""
-        rollouts: list[Rollout] = []
+        """Rollouts from states and their random numbers [max_new_tokens], in batches by their lengths.
+
+        Who writes what does not depend on lengths, so that each rank verifies what it has written itself.
+        """
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].problem.prompt) + len(rows[i][0].prefix))
+        rollouts: dict[int, Rollout] = {}
         for begin in range(0, len(rows), self.batch_size):
-            states, noise = zip(*rows[begin : begin + self.batch_size], strict=True)
-            writer = _Writer(model, self._tokenizer, sampling)
-            batch = writer.write(states, torch.stack(noise), self._source.version)
+            places = order[begin : begin + self.batch_size]
+            states, noise = zip(*(rows[i] for i in places), strict=True)
+            batch = _Writer(model, self._tokenizer, sampling).write(states, torch.stack(noise), self._source.version)
             if written is not None:
                 written(batch)
-            rollouts += batch
-        return rollouts
+            rollouts.update(zip(places, batch, strict=True))
+        return [rollouts[i] for i in range(len(rows))]
 
     def _model(self) -> AbstractContextManager[Any]:
         """What it writes with, for the length of the context."""

@@ -36,5 +36,4 @@ class TruncatedHF(HFEngine):
 
     @property
     def sampling(self) -> Sampling:
-        """The sampling of training rollouts."""
         return replace(super().sampling, top_p=self.top_p, top_k=self.top_k)

@@ -95,11 +95,9 @@ class AdaptiveKL(RewardKL):
         self._price *= 1 + error * len(batch) / self.horizon
 
     def state_dict(self) -> StateDict:
-        """The present price."""
         return {"price": self._price}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved price."""
         self._price = state["price"]
 
 

@@ -5,41 +5,26 @@ from typing import Literal
 
 from torch import Tensor
 
-from rrl.functional import (
-    centre_by_level,
-    clipped_policy_loss,
-    clipped_value_loss,
-    generalised_advantages,
-    kl_estimate,
-    weighted_sum,
-    whiten,
-)
-from rrl.interfaces import Objective, StateDict
-from rrl.parts.objectives.importance import corrected
-from rrl.parts.objectives.kl import KL
+from rrl.functional import centre_by_level, clipped_value_loss, generalised_advantages, whiten
+from rrl.parts.objectives.clipped import Clipped
 from rrl.ranges import between, check_ranges, not_negative, positive
 from rrl.types import Batch, Metrics, PolicyOutput
 
 
 @dataclass(kw_only=True)
-class PPO(Objective):
+class PPO(Clipped):
     """PPO on tokens (Schulman et al., arXiv 1707.06347; for language models Ziegler et al., arXiv 1909.08593).
 
-    ``gamma`` and ``gae_lambda`` are GAE's; ``clip_ratio`` and ``cliprange_value`` the two clips; ``importance_cap``
-    is the cap of the correction for an engine that differs from the policy (null: none); ``vf_coef`` and
-    ``entropy_coef`` weigh critic loss and entropy bonus. ``kl`` is what divergence from the frozen reference costs.
-    ``advantage_norm`` is what happens to advantages: ``batch`` whitens them over the batch, ``level`` centres them per
-    level and scales them over the batch, ``none`` leaves them.
+    ``gamma`` and ``gae_lambda`` are GAE's; ``cliprange_value`` is the critic's clip; ``vf_coef`` and ``entropy_coef``
+    weigh critic loss and entropy bonus. ``advantage_norm`` is what happens to advantages: ``batch`` whitens them over
+    the batch, ``level`` centres them per level and scales them over the batch, ``none`` leaves them.
     """
 
     gamma: float
     gae_lambda: float
-    clip_ratio: float
     cliprange_value: float
-    importance_cap: float | None
     vf_coef: float
     entropy_coef: float
-    kl: KL
     advantage_norm: Literal["batch", "level", "none"]
 
     needs_critic = True
@@ -55,11 +40,6 @@ class PPO(Objective):
     def cautions(self) -> list[str]:
         """A critic that never moves."""
         return ["vf_coef: 0, so that the critic never learns"] if self.vf_coef == 0 else []
-
-    @property
-    def needs_reference(self) -> bool:
-        """Only when divergence from it costs something."""
-        return self.kl.needs_reference
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Pay for divergence, estimate advantages on the acted tokens, normalise them."""
@@ -77,32 +57,10 @@ class PPO(Objective):
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """Clipped surrogate, KL and entropy terms for the actor; clipped squared error for the critic."""
         assert output.values is not None, "config.check lets PPO run with a critic only"
-        advantages, corrections = corrected(batch, self.importance_cap)
-        pg_loss, pg_clipfrac = clipped_policy_loss(
-            output.logprobs, batch.old_logprobs, advantages, batch.weight, clip_ratio=self.clip_ratio
-        )
+        pg_loss, divergence, metrics = self.surrogate(batch, output)
         vf_loss, vf_clipfrac = clipped_value_loss(
             output.values, batch.values, batch.returns, batch.weight, cliprange_value=self.cliprange_value
         )
-        entropy = weighted_sum(output.entropy, batch.weight)
-        divergence, paid = self.kl.term(batch, output)
-        actor_loss = pg_loss - self.entropy_coef * entropy + divergence
-        metrics = {
-            "actor/pg_loss": pg_loss,
-            "actor/pg_clipfrac": pg_clipfrac,
-            "actor/ppo_kl": weighted_sum(kl_estimate(output.logprobs, batch.old_logprobs, "k3"), batch.weight),
-            "actor/entropy": entropy,
-            "critic/vf_loss": vf_loss,
-            "critic/vf_clipfrac": vf_clipfrac,
-            **corrections,
-            **paid,
-        }
+        actor_loss = pg_loss - self.entropy_coef * metrics["actor/entropy"] + divergence
+        metrics |= {"critic/vf_loss": vf_loss, "critic/vf_clipfrac": vf_clipfrac}
         return actor_loss, self.vf_coef * vf_loss, {name: float(value.detach()) for name, value in metrics.items()}
-
-    def state_dict(self) -> StateDict:
-        """What the cost of divergence has learnt."""
-        return {"kl": self.kl.state_dict()}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
-        self.kl.load_state_dict(state["kl"])

@@ -92,7 +92,6 @@ class RLTF(Objective):
         return {"samples": [tuple(sample) for sample in self._samples], "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
         self._samples = [Sample(*sample) for sample in state["samples"]]
         self._generator.set_state(state["generator"])
 

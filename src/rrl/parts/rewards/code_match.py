@@ -128,7 +128,10 @@ def _edges(tree: ast.AST) -> Counter[Edge] | None:
     nodes = list(ast.walk(tree))
     bound = _numbered(nodes)
     bindings = [(target, source) for node in nodes for target, source in _bindings(node) if target and source]
-    reads = {source: _reads(source) for source in {source for _, source in bindings}}  # once, though a = b = ... = it
+    reads = {  # once, though a = b = ... = it
+        source: [node.id for node in ast.walk(source) if isinstance(node, ast.Name)]
+        for source in {source for _, source in bindings}
+    }
     sides = [(_targets(target), reads[source]) for target, source in bindings]
     if sum(len(targets) * len(sources) for targets, sources in sides) > MAX_EDGES:
         return None
@@ -185,12 +188,11 @@ def _bindings(node: ast.AST) -> list[_Binding]:
 
 
 def _paired(target: ast.AST, value: ast.AST) -> list[_Binding]:
-    sides = [side.elts if isinstance(side, ast.Tuple | ast.List) else None for side in (target, value)]
-    left, right = sides
-    if left is None or right is None or len(left) != len(right):
-        return [(target, value)]
-    starred = any(isinstance(item, ast.Starred) for item in (*left, *right))
-    return [(target, value)] if starred else list(zip(left, right, strict=True))
+    if isinstance(target, ast.Tuple | ast.List) and isinstance(value, ast.Tuple | ast.List):
+        starred = any(isinstance(item, ast.Starred) for item in (*target.elts, *value.elts))
+        if len(target.elts) == len(value.elts) and not starred:
+            return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
 
 
 def _targets(target: ast.AST) -> list[str]:
@@ -205,7 +207,3 @@ def _targets(target: ast.AST) -> list[str]:
         elif isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
             waiting.append(node.value)
     return found
-
-
-def _reads(source: ast.AST) -> list[str]:
-    return [node.id for node in ast.walk(source) if isinstance(node, ast.Name)]

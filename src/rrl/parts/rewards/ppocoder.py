@@ -50,7 +50,6 @@ class PPOCoder(Reward):
         return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
     def __call__(self, judged: Judged) -> list[float]:
-        """Zero on every token but the last."""
         found = _match(judged) or _NOTHING
         last = (
             self.signal_weight * self._signal(judged)

@@ -44,18 +44,15 @@ class RewardModelReward(Reward):
         return metrics
 
     def __call__(self, judged: Judged) -> list[float]:
-        """Zero on every token but the last."""
         empty = judged.feedback.verdict is Verdict.UNPARSEABLE
         pay = self.unparseable if empty else self._clipped(_reward(judged))
         last = pay - (0.0 if judged.rollout.finished else self.truncation_penalty)
         return [0.0] * (len(judged.rollout.actions) - 1) + [last]
 
     def state_dict(self) -> StateDict:
-        """The moments."""
         return {"count": self._moments.count, "mean": self._moments.mean, "squares": self._moments.squares}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to saved moments."""
         self._moments = Moments(**state)
 
     def _scaled(self, reward: float) -> float:

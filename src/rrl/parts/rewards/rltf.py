@@ -41,7 +41,6 @@ class RLTF(Reward):
         check_ranges(self, not_negative("penalty"))
 
     def start(self, tokenizer: Any, decode: Decode) -> None:
-        """Begin with this tokenizer and a way to have greedy responses judged."""
         self._tokenizer, self._decode = tokenizer, decode
 
     def observe(self, judged: Sequence[Judged]) -> Metrics:
@@ -70,7 +69,6 @@ class RLTF(Reward):
         return {"baselines": dict(self._baselines)}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to saved baselines."""
         self._baselines = dict(state["baselines"])
 
     def _outcome(self, feedback: Feedback) -> float:

@@ -17,6 +17,5 @@ class OutcomeReward(Reward):
         check_ranges(self, not_negative("truncation_penalty"))
 
     def __call__(self, judged: Judged) -> list[float]:
-        """Zero on every token but the last."""
         last = judged.feedback.score - (0.0 if judged.rollout.finished else self.truncation_penalty)
         return [0.0] * (len(judged.rollout.actions) - 1) + [last]

@@ -111,7 +111,6 @@ class StateBuffer:
         return {"states": [asdict(state) for state in self], "born": self._born, "evictions": self.evictions}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved memory."""
         self._states, self._by_key = {}, {}
         self._born, self.evictions = state["born"], state["evictions"]
         for saved in state["states"]:

@@ -50,7 +50,6 @@ class Problems(StateSampler):
         return {"rng": self._rng.getstate(), "order": {level: list(left) for level, left in self._order.items()}}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
         self._rng.setstate(state["rng"])
         self._order = {level: list(left) for level, left in state["order"].items()}
 

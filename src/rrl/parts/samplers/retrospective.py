@@ -51,7 +51,6 @@ class Retrospective(StateSampler):
 
     @property
     def needs_critic(self) -> bool:
-        """True when the selection rule reads the critic."""
         return self.selection.needs_critic
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
@@ -93,7 +92,6 @@ class Retrospective(StateSampler):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go back to a saved state."""
         self._fresh.load_state_dict(state["fresh"])
         self.buffer.load_state_dict(state["buffer"])
         self._rng.setstate(state["rng"])

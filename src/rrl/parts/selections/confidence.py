@@ -31,5 +31,4 @@ class Confidence(Selection):
         return [cut for cut in legal if cut <= doubt][-1:]
 
     def score(self, response: TokenScores, cut: int) -> float:
-        """Probability of the first ``cut`` tokens."""
         return math.exp(sum(response.logprobs[:cut]))

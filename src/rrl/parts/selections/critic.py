@@ -26,7 +26,6 @@ class _HighestValue(Selection):
         return [best] if best is not None and self._suffices(response, best) else []
 
     def score(self, response: TokenScores, cut: int) -> float:
-        """The critic's value."""
         return response.values[cut]
 
     def _suffices(self, response: TokenScores, cut: int) -> bool:
@@ -50,7 +49,6 @@ class CriticRise(_HighestValue):
     delta: float
 
     def score(self, response: TokenScores, cut: int) -> float:
-        """The rise."""
         return response.values[cut] - response.values[0]
 
     def _suffices(self, response: TokenScores, cut: int) -> bool:
@@ -67,7 +65,6 @@ class CriticTopK(_HighestValue):
         check_ranges(self, at_least_one("k"))
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
-        """At most ``k`` cuts."""
         return sorted(sorted(legal, key=lambda cut: response.values[cut], reverse=True)[: self.k])
 
 
