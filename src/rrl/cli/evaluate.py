@@ -45,9 +45,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from rrl.records.secrecy import hidden
     from rrl.runs.manifest import moment
 
-    arguments = shell.with_run(arguments, "measure")
-    given = shell.options(arguments, OPTIONS)
-    rest = shell.without(arguments, OPTIONS)
+    given, rest = shell.options(shell.with_run(arguments, "measure"), OPTIONS)
     output, judgements = (shell.new_file(name, given[name]) for name in ("output", "judgements"))
     config, parts = load("evaluate", rest, run=given["from_run"])
     if given["from_run"] is not None:

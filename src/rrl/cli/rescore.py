@@ -32,12 +32,11 @@ def _rescore(arguments: Sequence[str]) -> None:
     from rrl.records.texts import visible
     from rrl.study.rescore import as_table, rescore
 
-    arguments = shell.with_run(arguments, "judge")
-    given = shell.options(arguments, OPTIONS)
+    given, rest = shell.options(shell.with_run(arguments, "judge"), OPTIONS)
     files, shown = _files(given["from_run"], given["dump"]), _row_limit(given["shown"])
     output = shell.new_file("output", given["output"])
     as_json = shell.is_true("json", given["json"])
-    _, parts = load("train", shell.without(arguments, OPTIONS), run=given["from_run"])
+    _, parts = load("train", rest, run=given["from_run"])
     result = rescore(parts.task, files)
     if output is not None:
         write_json(output, result.as_mapping())

@@ -60,8 +60,8 @@ def guarded(work: Callable[[], None]) -> int:
     return 0
 
 
-def options(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str | None]:
-    """The values of ``name=...`` among the arguments, None without one. Raises ConfigError for several."""
+def options(arguments: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
+    """The values of ``name=...``, None without one, and the other arguments. Raises ConfigError for several values."""
     found: dict[str, str | None] = dict.fromkeys(names)
     for name in names:
         values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
@@ -70,7 +70,7 @@ def options(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str | N
         if values == [""]:
             raise ConfigError(f"{name}: empty; expected a value, as in {name}=...; or omit it")
         found[name] = values[0] if values else None
-    return found
+    return found, [argument for argument in arguments if not argument.startswith(tuple(f"{name}=" for name in names))]
 
 
 def with_run(arguments: Sequence[str], purpose: str) -> list[str]:
@@ -89,11 +89,6 @@ def with_run(arguments: Sequence[str], purpose: str) -> list[str]:
         raise ConfigError(*faults)
     alone = [text for text in arguments if not text.startswith("-") and ("=" not in text or Path(text).is_dir())]
     return [f"from_run={text}" if text in alone else text for text in arguments]
-
-
-def without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The arguments without these options."""
-    return [argument for argument in arguments if not argument.startswith(tuple(f"{name}=" for name in names))]
 
 
 def new_file(name: str, value: str | None) -> Path | None:

@@ -67,8 +67,7 @@ def _request(arguments: Sequence[str]) -> LaunchRequest | None:
     from rrl.errors import ConfigError
     from rrl.runs.resume import resume
 
-    options = shell.options(arguments, OPTIONS)
-    rest = [text for text in arguments if text != "--cfg" and text.partition("=")[0] not in OPTIONS]
+    options, rest = shell.options([text for text in arguments if text != "--cfg"], OPTIONS)
     again, dry_run = options["resume"], shell.is_true("dry_run", options["dry_run"])
     if dry_run and again not in (None, "null"):
         raise ConfigError(f"dry_run: true, with resume={again}; only a new run can be planned; keep one")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from rrl.config.importing import load_class
-from rrl.contracts.tracebacks import raised
+from rrl.contracts.calling import raised
 from rrl.errors import nearest, shown
 from rrl.ranges import OutOfRange
 

@@ -17,8 +17,7 @@ from rrl.config.compose import Composed, compose, compose_run, walk
 from rrl.config.effects import collected, takers_of, without_effect, would
 from rrl.config.importing import load_class
 from rrl.contracts.breaches import items, typed_repr
-from rrl.contracts.calling import calling
-from rrl.contracts.tracebacks import named
+from rrl.contracts.calling import calling, named
 from rrl.errors import ConfigError, ContractError, shown
 from rrl.interfaces import Judge, Objective, Reward, RewardModelTrainer, RolloutEngine, StateSampler, Task
 from rrl.processes.launch import Launcher

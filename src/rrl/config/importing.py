@@ -7,7 +7,7 @@ import typing
 from types import ModuleType
 from typing import Any
 
-from rrl.contracts.tracebacks import raised
+from rrl.contracts.calling import raised
 from rrl.errors import closest
 from rrl.processes.environment import OWN
 

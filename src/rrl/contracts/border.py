@@ -27,8 +27,7 @@ from rrl.contracts.breaches import (
     state_faults,
     typed_repr,
 )
-from rrl.contracts.calling import calling, is_own
-from rrl.contracts.tracebacks import named
+from rrl.contracts.calling import calling, is_own, named
 from rrl.errors import DataError
 from rrl.interfaces import (
     Guidance,

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from rrl.contracts.tracebacks import named
+from rrl.contracts.calling import named
 from rrl.errors import ContractError
 from rrl.types import Batch, Example, Feedback, Pair, Problem, Rollout, State, Verdict
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Literal
 
 from rrl.errors import DataError
@@ -81,11 +82,8 @@ def choose(limits: Limits, isolation: Isolation) -> tuple[Level, Mapping[str, st
 
 
 def _try(level: Level, limits: Limits) -> None:
-    server = Server(level, limits)
-    try:
+    with closing(Server(level, limits)) as server:
         run = run_of(*server.ask(CANARY), limits, prints=False)
-    finally:
-        server.close()
     if run.value != 1:
         raise Lost(f"a program that only returns 1 ended with {run.status}: {run.error}: {run.message}")
 
@@ -101,11 +99,8 @@ def reached(limits: Limits, level: Level) -> Facts:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         paths = ["/etc/passwd", "/etc/hostname", os.path.abspath(__file__)]
         given = [paths, os.getpid(), listener.getsockname()[1]]
-        server = Server(level, limits)
-        try:
+        with closing(Server(level, limits)) as server:
             run = run_of(*server.ask(packed(TRIAL, "trial", given)), limits, prints=False)
-        finally:
-            server.close()
     if run.status != "ended":
         raise Lost(f"the trial ended with {run.status}: {run.error} {run.message}")
     facts: Facts = run.value

@@ -30,7 +30,8 @@ def find_arms(places: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]
     groups: dict[str, list[Path]] = {}
     for run in dict.fromkeys(runs):
         if states[run] == "finished":
-            groups.setdefault(_configuration(run), []).append(run)
+            own = {key: value for key, value in read_config(run).items() if key not in ASIDE}
+            groups.setdefault(json.dumps(own, sort_keys=True), []).append(run)
     if not groups:
         where = ", ".join(map(str, places))
         raise DataError(f"{where}: no finished run in or below it; expected directories of runs", *left_out)
@@ -55,11 +56,6 @@ def runs_below(place: Path) -> list[Path]:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """A sort key with the numbers of a name as numbers."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
-
-
-def _configuration(run: Path) -> str:
-    """A run's configuration as text, equal for two seeds of one arm."""
-    return json.dumps({key: value for key, value in read_config(run).items() if key not in ASIDE}, sort_keys=True)
 
 
 def _arm_names(groups: Sequence[Sequence[Path]]) -> list[str]:

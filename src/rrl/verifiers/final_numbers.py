@@ -46,7 +46,8 @@ def read_answer(response: str, answer_format: NumberFormat) -> Fraction | None:
         return _concluding(text[-TAIL:])
     if (other := _correction(text)) is not None and other != value:
         return None
-    return None if _bare_line(text.rstrip().rpartition("\n")[2]) not in (None, value) else value
+    line = text.rstrip().rpartition("\n")[2]
+    return value if _WORDS_FIRST.match(line) or only_number(line) in (None, value) else None
 
 
 def read_number(text: str) -> Fraction | None:
@@ -204,14 +205,10 @@ def _marked(text: str, marker: re.Pattern[str], heading: re.Pattern[str] | None 
         number = _NUMBER.match(text, place.end())
         if number is None or (heading and heading.match(text, number.end())):
             continue
-        if (value := _value(number)) is not None and not _unfinished(text, number):
+        unfinished = any(pattern.match(text, number.end()) for pattern in (_GOES_ON, _EQUATION, _ASKED))
+        if (value := _value(number)) is not None and not unfinished:
             return value
     return None
-
-
-def _bare_line(line: str) -> Fraction | None:
-    """The number of a line that has no words before it."""
-    return None if _WORDS_FIRST.match(line) else only_number(line)
 
 
 def _correction(text: str) -> Fraction | None:
@@ -219,10 +216,6 @@ def _correction(text: str) -> Fraction | None:
     answers = list(_SENTENCE.finditer(text))
     taken_back = _TAKEN_BACK.search(text, answers[-1].end()) if answers else None
     return _concluding(text[taken_back.start() :][-TAIL:]) if taken_back else None
-
-
-def _unfinished(text: str, number: re.Match[str]) -> bool:
-    return any(pattern.match(text, number.end()) for pattern in (_GOES_ON, _EQUATION, _ASKED))
 
 
 def _concluding(text: str) -> Fraction | None:

@@ -81,7 +81,6 @@ class MathVerifier:
         return self._pool.submit((answer, expected))
 
     def close(self) -> None:
-        """End the workers."""
         self._known.clear()
         self._pool.close()
 

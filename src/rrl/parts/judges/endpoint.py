@@ -115,7 +115,6 @@ class Endpoint:
             raise self._silent(f"does not answer ({type(error).__name__})") from error
 
     def close(self) -> None:
-        """Close its connections."""
         self._client.close()
 
     def _once(self, body: Mapping[str, Any]) -> Reply:

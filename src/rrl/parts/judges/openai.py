@@ -111,7 +111,6 @@ class OpenAIJudge(Judge):
         return [judged[name] for name in names]
 
     def account(self) -> dict[str, Any]:
-        """Endpoint and model, replies, tokens, cost, failures."""
         asked = {"base_url": self.base_url, "model": self.model, "temperature": self.temperature}
         return {"judge": "openai", **asked, **self._ledger.summary()}
 

@@ -39,7 +39,6 @@ class RewardModelJudge(Judge):
         return [self._compare(scores[c.question, c.first], scores[c.question, c.second]) for c in comparisons]
 
     def account(self) -> dict[str, Any]:
-        """The reward model and the margin; it costs nothing but time."""
         about = None if self.reward_model is None else self.reward_model.described()
         return {"judge": "reward_model", "reward_model": about, "tie_margin": self.tie_margin}
 

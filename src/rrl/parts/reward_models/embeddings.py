@@ -57,11 +57,9 @@ class EmbeddingsRewardModel(RewardModel):
             raise ValueError("path: missing; give a reward model's folder, as in reward_model.path=runs/reward-model")
 
     def start(self) -> None:
-        """Load the head, and the frozen model that it stands on."""
         _ = self._loaded
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The head's number for each pair."""
         if not pairs:
             return []
         embedder, head = self._loaded
@@ -70,7 +68,6 @@ class EmbeddingsRewardModel(RewardModel):
         return scores
 
     def described(self) -> dict[str, Any]:
-        """Path, embedder and counts."""
         embedder = self._loaded[0]
         counts = {"texts": embedder.count.texts, "cut": embedder.count.cut}
         return {"kind": "embeddings", "path": self.path, "embedder": embedder.settings(), **counts}

@@ -45,7 +45,6 @@ class SequenceRewardModel(RewardModel):
             raise ValueError("path: missing; give a folder or hub id, as in reward_model.path=runs/reward-model")
 
     def start(self) -> None:
-        """Load model and tokenizer."""
         _ = self._loaded
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -61,7 +60,6 @@ class SequenceRewardModel(RewardModel):
         return scores
 
     def described(self) -> dict[str, Any]:
-        """Path, reading and counts."""
         about = {"kind": "sequence", "path": self.path, "revision": self.revision, "reading": asdict(self.reading)}
         return {**about, "texts": self._count.texts, "cut": self._count.cut}
 

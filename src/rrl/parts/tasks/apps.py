@@ -38,7 +38,6 @@ class APPS(CodingTask):
         return read_rows(split_file(path, "train" if shared else split), FIELDS), shared
 
     def item(self, row: Row, number: int, home: str) -> Item:
-        """A row as a problem."""
         return Item(
             name=f"apps/{home}/{_identity(row)}",
             level=row["difficulty"],

@@ -44,7 +44,6 @@ class APPSPlus(CodingTask):
         return rows, True
 
     def item(self, row: Row, number: int, home: str) -> Item:
-        """A row as a problem."""
         missing = _missing(row)
         if missing:
             raise ValueError(f"fields {list(row)}, expected also {', '.join(missing)}")

@@ -59,9 +59,10 @@ class GSM8K(DataSet):
 
     def _example(self, name: str, row: Row) -> Example:
         solution = row["answer"]
+        steps = solution.count("<<") or solution.count("\n")
         return Example(
             id=name,
-            level=_level(solution),
+            level="steps1-2" if steps <= 2 else "steps3-4" if steps <= 4 else "steps5+",
             question=row["question"],
             reference=solution if self.calculator_annotations else re.sub(r"<<.*?>>", "", solution),
             answer=_final_line(solution),
@@ -90,8 +91,3 @@ def _final_line(solution: str) -> str:
 def _ends_in_number(solution: str) -> bool:
     number = read_number(_final_line(solution))
     return number is not None and number == read_answer(solution, "strict")
-
-
-def _level(solution: str) -> str:
-    steps = solution.count("<<") or solution.count("\n")
-    return "steps1-2" if steps <= 2 else "steps3-4" if steps <= 4 else "steps5+"

@@ -29,6 +29,7 @@ ODDITIES = {
     "human_last": "a human turn comes last",
     "no_assistant": "no assistant turn",
 }
+SIDES = ("chosen", "rejected")
 EMPTY = Feedback(0.0, Verdict.UNPARSEABLE, {"reward": None, "reference_reward": None})
 """The feedback on an empty answer."""
 
@@ -93,7 +94,6 @@ class HH(DataSet):
         ]
 
     def start(self) -> None:
-        """Load the reward model."""
         self._required().start()
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
@@ -133,10 +133,7 @@ class HH(DataSet):
         self._refuse_missing(split)
         found = []
         for subset in self.subsets:
-            rows = load_split(
-                self.path, hub_id=self.hub_id, hub_config=None, split=name, fields=("chosen", "rejected"),
-                data_dir=subset,
-            )  # fmt: skip
+            rows = load_split(self.path, hub_id=self.hub_id, split=name, fields=SIDES, data_dir=subset)
             found += [(subset, number, row) for number, row in enumerate(rows) if self._belongs(number, split)]
         return found
 
@@ -165,9 +162,8 @@ class HH(DataSet):
 
 def oddities(row: Row) -> frozenset[str]:
     """Which of ``ODDITIES`` a row has."""
-    sides = [split_answer(row[name]) for name in ("chosen", "rejected")]
+    chosen, rejected = (split_answer(row[side]) for side in SIDES)
     found = {"equal"} if row["chosen"] == row["rejected"] else set()
-    chosen, rejected = sides
     if chosen is None or rejected is None:
         return frozenset(found | {"no_assistant"})
     if chosen[0] != rejected[0]:
@@ -199,7 +195,7 @@ def _example(name: str, subset: str, prompt: str, answer: str) -> Example:
 
 
 def _pair(name: str, subset: str, row: Row) -> Pair:
-    (prompt, mark, chosen), (_, _, rejected) = (row[side].rpartition(ASSISTANT) for side in ("chosen", "rejected"))
+    (prompt, mark, chosen), (_, _, rejected) = (row[side].rpartition(ASSISTANT) for side in SIDES)
     return Pair(name, _level(subset), prompt + mark, chosen.strip(), rejected.strip(), {"subset": subset})
 
 

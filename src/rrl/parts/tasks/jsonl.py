@@ -73,7 +73,6 @@ class JSONLines(Task):
         return shuffled_epochs(self.examples("train"), count, seed)
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
-        """Hand mathematical answers to the workers."""
         if self.match == "mathematics":
             self.judge.begin(_pairs(rollouts))
 

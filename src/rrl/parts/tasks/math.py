@@ -68,7 +68,6 @@ class MATH(DataSet):
         return [example for example in examples if example.answer]
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
-        """Hand the answers to the workers."""
         self.judge.begin(self._pairs(rollouts))
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
@@ -98,7 +97,7 @@ class MATH(DataSet):
     def _math500(self) -> Iterator[Example]:
         fields = ("problem", "solution", "answer", "subject", "unique_id")
         split = "test" if self.path is None else "math500"
-        rows = load_split(self.path, hub_id=self.math500_hub_id, hub_config=None, split=split, fields=fields)
+        rows = load_split(self.path, hub_id=self.math500_hub_id, split=split, fields=fields)
         for row in rows:
             yield _example(row["unique_id"], row, row["subject"], row["answer"].strip())
 

@@ -127,13 +127,8 @@ def as_text(report: Report, most: int) -> bytes:
     text = json.dumps(report).encode()
     if len(text) <= most:
         return text
-    long = {
-        "status": "runtime_error",
-        "error": "OutputLimit",
-        "line": None,
-        "message": "a very long value was returned",
-    }
-    return json.dumps(long).encode()
+    error = {"error": "OutputLimit", "line": None, "message": "a very long value was returned"}
+    return json.dumps({"status": "runtime_error", **error}).encode()
 
 
 def write(text: bytes | memoryview, descriptor: int) -> None:

@@ -2,7 +2,7 @@
 
 What is forked inherits all that its parent ever had in its heap, freed or not. So this process is forked itself before
 the first request, and does not read: the descriptors from which a program gets its request, and to which it writes,
-pass through it, and what it tells are numbers of the kernel's.
+pass through it, and its messages are numbers of the kernel's.
 """
 
 import os

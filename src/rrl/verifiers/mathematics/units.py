@@ -20,37 +20,18 @@ CHANGING = re.compile(
 PREFIXES = re.compile(
     r"(?:(?:the|my|our|so|thus|hence|final|answer|is|it|about|approximately|exactly|equals|usd|rs)\b\W*)+"
 )
-SAME = {
-    "cm": "cm centimeter centimeters centimetre centimetres",
-    "mm": "mm millimeter millimeters millimetre millimetres",
-    "km": "km kilometer kilometers kilometre kilometres",
-    "m": "m meter meters metre metres",
-    "in": "in inch inches",
-    "ft": "ft foot feet",
-    "yd": "yd yard yards",
-    "mi": "mi mile miles",
-    "g": "g gram grams gm",
-    "kg": "kg kilogram kilograms",
-    "lb": "lb lbs pound pounds",
-    "oz": "oz ounce ounces",
-    "s": "s sec secs second seconds",
-    "min": "min mins minute minutes",
-    "h": "h hr hrs hour hours",
-    "day": "day days",
-    "week": "week weeks",
-    "month": "month months",
-    "year": "yr yrs year years",
-    "l": "L liter liters litre litres",
-    "ml": "mL ml milliliter milliliters",
-    "dollar": "dollar dollars",
-    "cent": "cent cents",
-    "°": "degree degrees deg",
-    "radian": "rad radian radians",
-    "mph": "mph",
-    "unit": "unit units",
-    "gallon": "gal gallon gallons",
-}
-KNOWN = {written: unit for unit, names in SAME.items() for written in names.split()}
+_NAMES = """
+    cm centimeter centimeters centimetre centimetres, mm millimeter millimeters millimetre millimetres,
+    km kilometer kilometers kilometre kilometres, m meter meters metre metres,
+    in inch inches, ft foot feet, yd yard yards, mi mile miles, mph,
+    g gram grams gm, kg kilogram kilograms, lb lbs pound pounds, oz ounce ounces,
+    s sec secs second seconds, min mins minute minutes, h hr hrs hour hours,
+    day days, week weeks, month months, year years yr yrs,
+    L liter liters litre litres, mL ml milliliter milliliters, gallon gallons gal,
+    dollar dollars, cent cents, ° degree degrees deg, radian radians rad, unit units
+"""
+KNOWN = {name: names.split()[0] for names in _NAMES.split(",") for name in names.split()}
+"""The units by their names; the first of a unit's names stands for all of them."""
 _LONG = "|".join(sorted((name for name in KNOWN if len(name) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*[23]\s*\}|[23]))?"
 _ONE = rf"(?:(?:square|cubic|sq|cu)\.?\s+)?(?:{_LONG})\b{_POWER}"
