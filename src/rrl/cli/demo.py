@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.cli import shell
+from rrl.cli.sft import warm_up
 
 HELP = """
 rrl-demo warms up a tiny model, and trains it by PPO and by RRL with an equal budget of generated tokens.
@@ -31,30 +32,13 @@ def _demo(arguments: Sequence[str]) -> None:
     for arm in ARMS:
         _, parts = load("train", [*arguments, f"algo={arm}", f"run.dir={folder / arm}"])
     print("Programs to run in one's head: level L3 has easy instructions, L10 hard ones; L6 is never trained.")
-    _warm_up(arguments)
+    if parts.warmstart is not None:
+        warm_up(parts, "both", "warm start")  # once, in the cache, for both arms
     _train_arms(folder, arguments)
     results = {arm: json.loads((folder / arm / "result.json").read_text()) for arm in ARMS}
     mode = f"mean@{parts.evaluation.n}" if parts.evaluation.n else "greedy"
     print(_accuracy_table(results, mode))
     print(_next_steps(folder, results, mode))
-
-
-def _warm_up(overrides: Sequence[str]) -> None:
-    """Cache the warm start for both arms."""
-    from rrl.config.check import load
-    from rrl.contracts import border
-    from rrl.records.display import display
-    from rrl.records.run_directory import cache
-    from rrl.runs.assemble import warm_start
-
-    _, parts = load("train", overrides)
-    if parts.warmstart is None:
-        return
-    cache()
-    bar = display("both")
-    bar.begin("warm start")
-    warm_start(parts.model.load(border.vocabulary(parts.task)), parts, bar.advance)
-    bar.close()
 
 
 def _train_arms(folder: Path, overrides: Sequence[str]) -> None:

@@ -9,6 +9,8 @@ from rrl.cli import shell
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rrl.config.check import Parts
+
 HELP = """
 rrl-sft trains a model on the references of a task, with the warmstart.* keys, and prints the model's folder.
 The same model, data and settings are not trained twice. With run.dir=DIR the result is also copied there.
@@ -24,23 +26,29 @@ def main() -> None:
 
 def _sft(arguments: Sequence[str]) -> None:
     from rrl.config.check import load
+
+    config, parts = load("train", _with_warm_start(arguments), judging=False)
+    parts.run.limit_threads()
+    target = None if parts.run.dir is None else parts.run.choose("sft")
+    folder = warm_up(parts, "sft", config["data"]["name"])
+    if target is not None:
+        _copy(folder, target)
+    print(target or folder)
+
+
+def warm_up(parts: "Parts", name: str, phase: str) -> "Path":
+    """Train the warm start under a bar of this name, or find it in the cache; returns its folder."""
     from rrl.contracts import border
     from rrl.records.display import display
     from rrl.records.run_directory import cache
     from rrl.runs.assemble import warm_start
 
-    config, parts = load("train", _with_warm_start(arguments), judging=False)
     cache()
-    parts.run.limit_threads()
-    target = None if parts.run.dir is None else parts.run.choose("sft")
-    bar = display("sft")
-    bar.begin(config["data"]["name"])
-    loaded = parts.model.load(border.vocabulary(parts.task))
-    _, folder = warm_start(loaded, parts, bar.advance)
+    bar = display(name)
+    bar.begin(phase)
+    _, folder = warm_start(parts.model.load(border.vocabulary(parts.task)), parts, bar.advance)
     bar.close()
-    if target is not None:
-        _copy(folder, target)
-    print(target or folder)
+    return folder
 
 
 def _copy(folder: "Path", target: "Path") -> None:
