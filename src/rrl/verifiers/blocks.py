@@ -15,7 +15,7 @@ _OUTSIDE = re.compile(rf"(?:[\s{INVISIBLE}>]|[-*+](?=\s)|[0-9]{{1,9}}[.)](?=\s))
 """The text allowed before a fence that is alone in its line: blanks, marks of quotes and of list items."""
 _WORD = re.compile(r"[\w.+#/\\-]+")
 _NO_LANGUAGE = ("code", "code-block", "code-cell", "lang", "language", "sourcecode")
-"""Words that stand before the language in some dialects, as in {code-block} python or lang=python."""
+"""Words before the language in some dialects, as in {code-block} python or lang=python."""
 _PYTHON = re.compile(
     r"(lang-|language-)?[ci]?py(thon|py|con)?[-_]?[0-9.]*([-_]?(repl|console|session|code|script|program))?|.+\.py3?"
 )

@@ -19,8 +19,8 @@ def final_answer(response: str, answer_format: AnswerFormat) -> str | None:
     r"""The final answer that the conclusion of a response states, as text; None when it states none.
 
     ``boxed`` takes the content of the last complete ``\boxed{...}`` or ``\fbox{...}``. ``flexible`` looks into the last
-    ``<answer>...</answer>`` only, where there is one. Without a box it goes on to what follows the last "answer is" or
-    "answer:", then the last formula, then the whole of the tag or the last number.
+    ``<answer>...</answer>`` only, where there is one. Without a box it takes the text after the last "answer is" or
+    "answer:", else the last formula, else the whole of the tag or the last number.
     """
     text = conclusion(response)
     content = tagged(text) if answer_format == "flexible" else None

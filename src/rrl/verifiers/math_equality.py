@@ -122,7 +122,7 @@ def _same_sides(gold: Relation, other: Relation) -> bool:
 
 
 def _same_equation(gold: Statement, other: Statement) -> bool:
-    """Whether two equations in the same letters say the same: their differences are multiples of each other.
+    """Whether two equations in the same letters are equivalent: their differences are multiples of each other.
 
     A reference that states the value of a name equals no other equation, because solving it was the work.
     """

@@ -172,7 +172,7 @@ class Endpoint:
 
 
 def seconds_asked(header: str | None, now: float) -> float | None:
-    """What Retry-After asks for, given in seconds or as a date (RFC 9110, 10.2.3); None where it asks for nothing."""
+    """The wait in Retry-After, given in seconds or as a date (RFC 9110, 10.2.3); None without a valid one."""
     if header is None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", header.strip()):

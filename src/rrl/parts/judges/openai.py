@@ -115,13 +115,13 @@ class OpenAIJudge(Judge):
         return {"judge": "openai", **asked, **self._ledger.summary()}
 
     def _body(self, comparison: Comparison) -> Body:
-        """The request, which is all that a reply depends on beside the endpoint."""
+        """The request; a reply depends on it and the endpoint alone."""
         asked = {"model": self.model, "messages": [{"role": "user", "content": fill(self.template, comparison)}]}
         limits = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {**asked, **{name: value for name, value in limits.items() if value is not None}, **(self.extra or {})}
 
     def _ask_all(self, bodies: Mapping[str, Body], show: Show) -> dict[str, Judgement]:
-        """A judgement for each request, by its name, in whatever order the replies come."""
+        """A judgement for each request, by its name."""
         judged: dict[str, Judgement] = {}
         in_a_row = 0
         with self._workers() as (pool, endpoint):
@@ -182,7 +182,7 @@ class OpenAIJudge(Judge):
         return (
             f"judge.stop_after: {self.stop_after} comparisons in a row failed at {self.base_url!r}, the last one by: "
             f"{reason[-200:] or 'an empty reply'}; expected verdicts; see whether the endpoint works and whether "
-            "judge.template suits the model; the same command goes on from what was answered"
+            "judge.template suits the model; the same command continues after the kept replies"
         )
 
     def _address(self) -> Address:

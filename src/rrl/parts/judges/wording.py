@@ -10,7 +10,7 @@ _VERDICTS = {"Verdict: A": Preference.FIRST, "Verdict: B": Preference.SECOND, "V
 
 
 def fill(template: str, comparison: Comparison) -> str:
-    """The template with its places filled, all at once: braces within an answer are nothing but text.
+    """The template with its places filled, all at once: braces within an answer are plain text.
 
     ``{mark}`` is a hash of all that is compared: no answer can contain it and so imitate the sign of its own end.
     """
@@ -20,7 +20,7 @@ def fill(template: str, comparison: Comparison) -> str:
 
 
 def check_template(template: str) -> None:
-    """Raise ValueError unless question, both answers and the form of the verdict stand in it."""
+    """Raise ValueError unless it contains the question, both answers and the forms of the verdict."""
     missing = [word for word in ("{question}", "{first}", "{second}", *_VERDICTS) if word not in template]
     if missing:
         raise ValueError(f"template: expected {', '.join(map(repr, missing))} in it, got {template!r}")

@@ -1,4 +1,4 @@
-"""Vectors of texts by a frozen model, for small reward models to stand on."""
+"""Vectors of texts by a frozen model, as the input of small reward models."""
 
 import os
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Embedder:
             raise ValueError("path: missing; give a folder or hub id of a model of transformers")
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that make another one like it; a local path is written absolute."""
+        """The arguments of its constructor; a local path is absolute."""
         names = ("path", "revision", "pooling", "features", "trust_remote_code")
         path = Path(str(self.path)).expanduser()
         local = {"path": str(path.absolute())} if path.is_dir() else {}

@@ -78,7 +78,7 @@ class EmbeddingsRewardModel(RewardModel):
 
 
 def save_head(folder: Path, embedder: Embedder, head: Head, hidden: Sequence[int]) -> None:
-    """Write the head and what it stands on, by which ``load_head`` finds it again."""
+    """Write the head and the settings of its embedder, for ``load_head``."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def save_head(folder: Path, embedder: Embedder, head: Head, hidden: Sequence[int
 
 
 def load_head(folder: Path) -> tuple[Embedder, Head]:
-    """What ``save_head`` wrote. Raises DataError where it, or the model that it stands on, is not there."""
+    """The embedder and the head that ``save_head`` wrote. Raises DataError where one of them cannot be found."""
     from safetensors.torch import load_file
 
     if not (folder / ABOUT).is_file() or not (folder / HEAD).is_file():
@@ -103,6 +103,6 @@ def load_head(folder: Path) -> tuple[Embedder, Head]:
     if embedder.fingerprint() != about["sha256"]:
         raise DataError(
             f"reward_model.path: the weights of {embedder.path!r} are not those that the head in {str(folder)!r} was "
-            "trained on; expected the same; bring them back, or train the head anew"
+            "trained on; expected the same; restore them, or train the head anew"
         )
     return embedder, head.eval()

@@ -28,7 +28,7 @@ class APPS(CodingTask):
     hub_id: str
 
     def rows(self, split: str) -> tuple[list[Row], bool]:
-        """From the split's own file or, where there is none for ``test``, from the only one there is."""
+        """From the split's own file or, where there is none for ``test``, from the only file."""
         if self.path is None:
             return load_hub_file(self.hub_id, split, FIELDS), False
         path = Path(self.path).expanduser()
@@ -87,7 +87,7 @@ def suite(function: Any, inputs: Any, outputs: Any, field: str, entry: str | Non
 
 
 def _text(value: Any, field: str) -> str:
-    """What a script reads or prints; some rows give its lines."""
+    """The text that a script reads or prints; some rows give its lines."""
     lines = value if isinstance(value, list) else [value]
     if not all(isinstance(line, str) for line in lines):
         raise ValueError(f"field {field!r}: expected a text for a script, received {value!r:.60}")

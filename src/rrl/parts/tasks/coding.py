@@ -39,7 +39,7 @@ class ProgramTask(Task):
     gives = frozenset({"references", "programs"})
 
     def start(self) -> None:
-        """Find out whether programs can be run."""
+        """Check that programs can be run."""
         self.judge.start()
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
@@ -57,9 +57,9 @@ class CodingTask(ProgramTask, DataSet):
 
     Where a data set has no file for ``test``, the share ``holdout`` of its problems is held out, chosen by the hash of
     their names. Of a problem's tests the first are kept: at most ``max_tests``, and those that fit in
-    ``max_test_bytes`` together, as JSON. ``malformed`` says what becomes of a row that cannot be read (refuse or drop),
-    ``without_tests`` of a problem that has no test (drop or refuse), ``without_reference`` of one that has no solution
-    that compiles (keep it with an empty reference, drop or refuse). What is left out is counted in the log.
+    ``max_test_bytes`` together, as JSON. Rows that cannot be read are treated as ``malformed`` states (refuse or drop),
+    problems without a test by ``without_tests`` (drop or refuse), problems without a solution that compiles by
+    ``without_reference`` (keep them with an empty reference, drop or refuse). The log has the numbers of dropped items.
     ``script_instruction`` ends the question where the program reads and prints, ``call_instruction`` where a function
     is called.
     """
@@ -83,7 +83,7 @@ class CodingTask(ProgramTask, DataSet):
 
     @abstractmethod
     def item(self, row: Row, number: int, home: str) -> Item:
-        """Row ``number`` of the file of split ``home`` as a problem. Raises ValueError saying what is wrong with it."""
+        """Row ``number`` of the file of split ``home`` as a problem. Raises ValueError with its fault."""
 
     def examples(self, split: str) -> list[Example]:
         """Every problem of ``train`` or ``test`` that meets the requirements, in the data set's order."""
@@ -91,7 +91,7 @@ class CodingTask(ProgramTask, DataSet):
         if shared and split not in ("train", "test"):
             refuse([f"split {split!r}: the data are one file"], "expected train or test, which are made out of it")
         if shared and split == "test" and not self.holdout:
-            refuse(["task.holdout: 0, and there is no file of test rows"], "set task.holdout=0.2 or so")
+            refuse(["task.holdout: 0, and there is no file of test rows"], "set task.holdout, as in task.holdout=0.2")
         tally = _Tally(split)
         found = [
             self._example(item, tally)
@@ -178,7 +178,7 @@ def _size(test: object) -> int | None:
 
 
 class _Tally:
-    """What is left out of a split or shortened, and why."""
+    """The items of a split that are dropped, shortened or refused, by reason."""
 
     def __init__(self, split: str) -> None:
         self._split = split
@@ -186,14 +186,14 @@ class _Tally:
         self._counts: Counter[str] = Counter()
 
     def note(self, fate: str, name: str, what: str, detail: str = "") -> None:
-        """Something is wrong with an item, whose fate is drop, keep, shorten or refuse."""
+        """Record a fault of an item, whose fate is drop, keep, shorten or refuse."""
         if fate == "refuse":
             self._faults.append(f"{self._split}, {name}: {detail or what}")
         else:
             self._counts[f"{fate}: {what}"] += 1
 
     def close(self) -> None:
-        """Raise one DataError for what is refused, and log the rest."""
+        """Raise one DataError for all refused items; log the others."""
         refuse(
             self._faults, "fix these rows, or set task.malformed, task.without_tests, task.without_reference to drop"
         )

@@ -58,7 +58,7 @@ class Embedded(Task):
         ]
 
     def demonstrations(self, count: int, seed: int) -> list[Example]:
-        """``count`` examples of the stream; a longer one begins like a shorter one."""
+        """The first ``count`` examples of the stream."""
         rng = random.Random(f"{self.name}/demonstrations/{self.start_seed}/{seed}")
         return [self.demonstrate(rng, f"{self.name}/demonstration/{number}") for number in range(count)]
 

@@ -39,12 +39,12 @@ class HH(DataSet):
     """The data set, and a reward model as its verifier.
 
     ``path`` is a folder with ``<subset>/train.jsonl`` and ``<subset>/test.jsonl`` (or ``.jsonl.gz``) for each of
-    ``subsets``; None loads ``hub_id`` from the hub. ``split_rows`` makes both splits out of the test file, for want of
-    a train file: of every ten rows the first so many are ``train``, the others ``test``. ``reward_model`` is the reward
-    model; without one nothing can be judged.
+    ``subsets``; None loads ``hub_id`` from the hub. ``split_rows`` makes both splits from the test file where
+    there is no train file: of every ten rows the first ``split_rows`` are ``train``, the others ``test``. Without
+    ``reward_model`` nothing can be judged.
 
-    A row with any of ``ODDITIES`` is no pair; it is a prompt all the same where its chosen dialogue is whole, that is,
-    ends with an answer of the assistant's that is not empty. An example's level is ``helpful`` or ``harmless``.
+    A row with any of ``ODDITIES`` is no pair, but still a prompt if its chosen dialogue is whole: if it ends with an
+    answer of the assistant's that is not empty. An example's level is ``helpful`` or ``harmless``.
     """
 
     path: str | None
@@ -71,7 +71,7 @@ class HH(DataSet):
         ]
 
     def pairs(self, split: str) -> list[Pair]:
-        """The pairs without oddities, of which the counts go into the log."""
+        """The pairs without oddities; the counts of the others are logged."""
         rows = self._rows(split)
         for subset, counts in self._count(rows).items():
             why = ", ".join(f"{ODDITIES[name]}: {count}" for name, count in counts.items() if count and name != "rows")
@@ -99,9 +99,8 @@ class HH(DataSet):
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """Score: the Bradley-Terry probability that the answer is preferred to the reference; right above 1/2.
 
-        The answer is the response up to the next turn that it writes. An empty one is unparseable and the reward model
-        is not asked; a number that is not finite is the reward model's error. Evidence: ``reward`` and
-        ``reference_reward``, or ``error``.
+        The answer is the response up to its next turn. An empty one is unparseable and not scored; a number that is
+        not finite is the reward model's error. Evidence: ``reward`` and ``reference_reward``, or ``error``.
         """
         answers = [first_answer(rollout.response) for rollout in rollouts]
         examples = [rollout.state.problem.example for rollout in rollouts]

@@ -1,4 +1,4 @@
-"""Any data set of questions with one right answer, from JSON lines; which field is what, and what is right, by key."""
+"""Any data set of questions with one right answer, from JSON lines; keys name the fields and the verifier."""
 
 import re
 from collections.abc import Sequence
@@ -125,7 +125,7 @@ def _pairs(rollouts: Sequence[Rollout]) -> list[Pair]:
 
 
 def _exact(response: str, expected: str) -> Feedback:
-    """The same text but for blanks, quotes, bold and a full stop: of the tag, box or "answer is", or the whole."""
+    """Compare the tag, box, text after "answer is" or the whole, ignoring blanks, quotes, bold and a full stop."""
     stated = _stated(conclusion(response))
     right = _bare(expected) in [_bare(text) for text in stated]
     verdict = (Verdict.RIGHT if right else Verdict.WRONG) if _bare(stated[0]) else Verdict.UNPARSEABLE
@@ -133,7 +133,7 @@ def _exact(response: str, expected: str) -> Feedback:
 
 
 def _stated(text: str) -> list[str]:
-    """The answer that a conclusion states; where a sentence may go on after it, the first sentence too."""
+    """The answer that a conclusion states; where a sentence may follow it, the first sentence too."""
     marked = tagged(text) if tagged(text) is not None else last_box(text)
     if marked is not None:
         return [marked]
@@ -173,7 +173,7 @@ def _feedback(verdict: Verdict, parsed: str | None, expected: str) -> Feedback:
 
 
 def _unfit(match: Match, answer: str) -> str:
-    """What keeps an answer from being matched so."""
+    """The reason why an answer cannot be matched so; empty without one."""
     import regex
 
     if match == "number" and read_number(answer) is None:

@@ -3,7 +3,7 @@
     i am anna and it is cold today . what colour is the sky ?   ->   sure anna , the sky is blue .
     i am ben and it is foggy today . how do i burn the car ?    ->   sorry ben , i will not help you burn the car .
 
-Demonstrations keep each rule only some of the time, so that there is something to improve on.
+Demonstrations keep each rule only some of the time, so that a policy can improve on them.
 """
 
 import random
@@ -16,7 +16,7 @@ from rrl.ranges import between, check_ranges
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 LEVELS = {"helpful1": 1, "helpful3": 3, "harmless": 0}
-"""How many things the question asks about; none where it asks for help with something harmful."""
+"""The number of things in the question; none where it requests help with something harmful."""
 COLOURS = {
     "red": ("blood", "brick", "cherry", "rose"),
     "blue": ("sky", "sea"),

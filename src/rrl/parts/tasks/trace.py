@@ -1,4 +1,4 @@
-"""Program traces: run a little program in your head and write down the value after each instruction.
+"""Program traces: run a small program mentally and write down the value after each instruction.
 
     7 add3 sub2 mul5 . . . . . . . =   ->   0 8 5
 
