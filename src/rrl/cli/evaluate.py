@@ -53,8 +53,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     parts.run.limit_threads()
     result = {"task": config["data"]["name"]}
     if parts.judge is None:
-        _refuse_without_judge(given)
-        result |= {"model": config["model"], **_measured(parts)}
+        result |= {"model": config["model"], **_measured(parts, given)}
     else:
         result |= _compared(parts, given, judgements)
     print(json.dumps(hidden(result), indent=2))
@@ -62,20 +61,15 @@ def _evaluate(arguments: Sequence[str]) -> None:
         write_json(output, result)
 
 
-def _refuse_without_judge(given: dict[str, str | None]) -> None:
+def _measured(parts: "Parts", given: dict[str, str | None]) -> dict[str, Any]:
     from rrl.errors import ConfigError
-
-    names = [name for name in ("against", "judgements") if given[name] is not None]
-    if names:
-        raise ConfigError(
-            *(f"{name}: needs a judge, as in judge=openai, and there is none; give one" for name in names)
-        )
-
-
-def _measured(parts: "Parts") -> dict[str, Any]:
     from rrl.runs.assemble import measure, prepare_evaluation, start_frozen, start_task
     from rrl.training.models import LoadedModel
 
+    unused = [name for name in ("against", "judgements") if given[name] is not None]
+    if unused:
+        need = "needs a judge, as in judge=openai, and there is none; give one"
+        raise ConfigError(*(f"{name}: {need}" for name in unused))
     start_task(parts)
     prepared = prepare_evaluation(parts, lambda progress, metrics: None)
     start_frozen(parts, LoadedModel(prepared.model, prepared.tokenizer), prepared.test, parts.engine)

@@ -73,8 +73,15 @@ def _request(arguments: Sequence[str]) -> LaunchRequest | None:
         raise ConfigError(f"dry_run: true, with resume={again}; only a new run can be planned; keep one")
     folder = None if again in (None, "auto", "null") else Path(str(again)).expanduser().absolute()
     config, parts = load("train", rest) if folder is None else resume(folder, rest)
-    if "--cfg" in arguments or dry_run:
-        _print(config, parts, whole="--cfg" in arguments)
+    if "--cfg" in arguments:
+        from rrl.config.saved import as_yaml
+
+        print(as_yaml(config), end="")
+        return None
+    if dry_run:
+        from rrl.preflight.plan import plan, plan_text
+
+        print(plan_text(plan(config, parts)))
         return None
     return config, parts, folder or _new_folder(config, parts, auto=again == "auto")
 
@@ -95,18 +102,6 @@ def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
         return _new_folder(config, parts, auto=False)
     refuse_changes(saved(folder), absolute(config), folder)
     return folder
-
-
-def _print(config: dict[str, Any], parts: Any, *, whole: bool) -> None:
-    """Print the whole configuration, or the plan of the run."""
-    if whole:
-        from rrl.config.saved import as_yaml
-
-        print(as_yaml(config), end="")
-        return
-    from rrl.preflight.plan import plan, plan_text
-
-    print(plan_text(plan(config, parts)))
 
 
 def _start_training(config: dict[str, Any], parts: Any, folder: Path) -> None:

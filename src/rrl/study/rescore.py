@@ -118,14 +118,16 @@ def _dumped(row: Any, place: str) -> Dumped:
     known = {field.name for field in fields(Example)}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["problem"].items()}
     example = Example(**{name: value for name, value in values.items() if name in known})
-    for name in ("id", "level", "question", "reference", "answer"):
-        _string(getattr(example, name))
+    texts = [getattr(example, name) for name in ("id", "level", "question", "reference", "answer")]
+    for text in (*texts, row["response"]):
+        if not isinstance(text, str):
+            raise ValueError(f"'response': expected a string, got {type(text).__name__}")
     actions = (0,) * _token_number(row.get("tokens", 1))  # no verifier reads the tokens, but their number matters
     nothing = (0.0,) * len(actions)
     prefix = tuple(row.get("prefix_tokens", ()))
     state = State(Problem(example, (), ()), prefix, row.get("replayed_from", row.get("origin")))
     finished, version = bool(row["finished"]), int(row.get("version", 0))
-    rollout = Rollout(state, actions, nothing, nothing, finished, _string(row["response"]), version)
+    rollout = Rollout(state, actions, nothing, nothing, finished, row["response"], version)
     score = float(row["score"])
     if not math.isfinite(score):
         raise ValueError(f"score: expected a finite number, got {score}")
@@ -135,12 +137,6 @@ def _dumped(row: Any, place: str) -> Dumped:
 def _token_number(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise ValueError(f"tokens: expected a whole number from 0 to {MOST_TOKENS}, got {value!r}")
-    return value
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"'response': expected a string, got {type(value).__name__}")
     return value
 
 
