@@ -132,7 +132,7 @@ class HH(DataSet):
         self._refuse_missing(split)
         found = []
         for subset in self.subsets:
-            rows = load_split(self.path, hub_id=self.hub_id, split=name, fields=SIDES, data_dir=subset)
+            rows = load_split(self.path, hub_id=self.hub_id, hub_config=None, split=name, fields=SIDES, data_dir=subset)
             found += [(subset, number, row) for number, row in enumerate(rows) if self._belongs(number, split)]
         return found
 

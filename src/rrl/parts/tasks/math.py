@@ -97,7 +97,7 @@ class MATH(DataSet):
     def _math500(self) -> Iterator[Example]:
         fields = ("problem", "solution", "answer", "subject", "unique_id")
         split = "test" if self.path is None else "math500"
-        rows = load_split(self.path, hub_id=self.math500_hub_id, split=split, fields=fields)
+        rows = load_split(self.path, hub_id=self.math500_hub_id, hub_config=None, split=split, fields=fields)
         for row in rows:
             yield _example(row["unique_id"], row, row["subject"], row["answer"].strip())
 

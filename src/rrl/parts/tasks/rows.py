@@ -36,7 +36,7 @@ class DataSet(Task):
 
 
 def load_split(
-    path: str | None, *, hub_id: str, hub_config: str | None = None, split: str, fields: Sequence[str],
+    path: str | None, *, hub_id: str, hub_config: str | None, split: str, fields: Sequence[str],
     data_dir: str | None = None,
 ) -> list[Row]:  # fmt: skip
     """Every row of a split, in order, each with at least the string ``fields``.
