@@ -182,7 +182,7 @@ class OpenAIJudge(Judge):
         return (
             f"judge.stop_after: {self.stop_after} comparisons in a row failed at {self.base_url!r}, the last one by: "
             f"{reason[-200:] or 'an empty reply'}; expected verdicts; see whether the endpoint works and whether "
-            "judge.template suits the model; the same command continues after the kept replies"
+            "judge.template suits the model; the same command goes on from what was answered"
         )
 
     def _address(self) -> Address:
