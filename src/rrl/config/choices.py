@@ -18,17 +18,18 @@ def conf_dir() -> Path:
 
 def groups() -> dict[str, list[str]]:
     """Every configuration group and its options, a user's own ones included."""
-    names = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
-    return {name: sorted({option for folder in folders() for option in _options(folder / name)}) for name in names}
+    places = folders()
+    names = [folder.name for folder in places[0].iterdir() if folder.is_dir()]
+    return {name: sorted({option for folder in places for option in _options(folder / name)}) for name in names}
 
 
 def written() -> tuple[tuple[str, int, int, int], ...]:
     """Every configuration file that can be chosen, with its inode, time and size, which show whether it has changed."""
-    known = groups()
-    names = [f"{group}/{option}" for group, options in known.items() for option in options]
-    names += [file.stem for file in conf_dir().glob("*.yaml")]
-    files = [folder / f"{name}.yaml" for folder in folders() for name in names]
-    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    places = folders()
+    names = [f"{group}/{option}" for group, options in groups().items() for option in options]
+    names += [file.stem for file in places[0].glob("*.yaml")]
+    files = [f"{folder}/{name}.yaml" for folder in places for name in names]
+    stats = [(file, os.stat(file)) for file in files if os.path.isfile(file)]
     return tuple((name, found.st_ino, found.st_mtime_ns, found.st_size) for name, found in stats)
 
 
@@ -63,9 +64,12 @@ def folders() -> tuple[Path, ...]:
 
 def _options(folder: Path) -> list[str]:
     """Configurations below a group's folder, without results of experiments."""
-    root = folder.resolve()
-    files = [file.relative_to(root) for file in root.glob("**/*.yaml")]
-    return sorted(file.with_suffix("").as_posix() for file in files if "results" not in file.parts)
+    found = []
+    for place, inner, files in os.walk(folder):
+        inner[:] = [name for name in inner if name != "results"]
+        below = Path(place).relative_to(folder)
+        found += [(below / name).with_suffix("").as_posix() for name in files if name.endswith(".yaml")]
+    return sorted(found)
 
 
 def take_own_parts() -> list[str]:
