@@ -83,7 +83,7 @@ def test_what_cannot_be_served_is_refused_by_name(command: Any, kind: str, name:
         words["run.dir"] = tmp_path / "run"
     with pytest.raises(DataError) as caught:
         command([f"{key}={value}" for key, value in words.items()])
-    assert str(caught.value.faults[0]).startswith(f"model: {name} cannot be served by HFEngine (")
+    assert str(caught.value.faults[0]).startswith(f"model: {name} cannot be served by AutoHF (")
     assert not (tmp_path / "run").exists()
 
 

@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -73,9 +74,14 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+@cache
+def _arguments(model: type) -> frozenset[str]:
+    return frozenset(inspect.signature(model.forward).parameters)
+
+
 def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs that the model's forward pass has as arguments: some lack ``logits_to_keep``."""
-    named = inspect.signature(unwrapped(model).forward).parameters
+    named = _arguments(type(unwrapped(model)))
     return {name: value for name, value in inputs.items() if name in named or "input_ids" not in named}
 
 

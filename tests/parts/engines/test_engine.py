@@ -1,4 +1,4 @@
-"""The reference engine: whose randomness it uses, what it conditions on, when it ends, which weights it writes with.
+"""Both engines: whose randomness they use, what they condition on, when they end, which weights they write with.
 
 ``by_hand`` writes one row at a time with the whole context in every forward pass and no cache, no padding, no batch.
 """
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from fixtures import replay
 from fixtures.replay import BOS, EOS, WORDS, chain, engine, ids, problem, tiny
 from rrl.parts.engines import hf
-from rrl.parts.engines.hf import draw, end_tokens
+from rrl.parts.engines.hf import HFEngine, draw, end_tokens
+from rrl.parts.engines.static import StaticHF
 from rrl.training.models import LoadedModel
 from rrl.types import Rollout, Sampling, State
 
@@ -23,6 +25,12 @@ PLAIN = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=12, stop=()
 SHAPES = pytest.mark.parametrize(
     "shape", [{}, {"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.6}, {"temperature": 1.5, "top_p": 0.9, "top_k": 5}]
 )
+
+
+@pytest.fixture(autouse=True, params=[HFEngine, StaticHF])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine of each test."""
+    monkeypatch.setattr(replay, "KIND", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +141,7 @@ def test_padding_moves_no_token_to_another_position(loaded, states):
     assert actions(engine(absolute, seed=3).generate(states)) == expected
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 6, 64])
+@pytest.mark.parametrize("batch_size", [1, 2, 6, 19, 64])
 def test_the_batch_size_does_not_change_what_a_state_writes(loaded, states, batch_size):
     assert actions(engine(loaded, batch_size=batch_size).generate(states)) == actions(engine(loaded).generate(states))
 

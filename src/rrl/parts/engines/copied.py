@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rrl.interfaces import WeightSource
-from rrl.parts.engines.hf import HFEngine
+from rrl.parts.engines.static import AutoHF
 from rrl.training.networks import in_precision
 
 
 @dataclass(kw_only=True)
-class CopiedHF(HFEngine):
+class CopiedHF(AutoHF):
     """Writes with a copy of the model in precision ``dtype``, refreshed whenever the policy's version has moved."""
 
     dtype: Literal["float32", "bfloat16"]

@@ -76,60 +76,78 @@ class HFEngine(RolloutEngine):
     def _write(
         self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
     ) -> list[Rollout]:
-        """Rollouts from states and their random numbers [max_new_tokens], in batches by their lengths.
+        """Rollouts from states and their random numbers [max_new_tokens], written in the order of their lengths.
 
         Who writes what does not depend on lengths, so that each rank verifies what it has written itself.
         """
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].problem.prompt) + len(rows[i][0].prefix))
-        rollouts: dict[int, Rollout] = {}
-        for begin in range(0, len(rows), self.batch_size):
-            places = order[begin : begin + self.batch_size]
-            states, noise = zip(*(rows[i] for i in places), strict=True)
-            batch = _Writer(model, self._tokenizer, sampling).write(states, torch.stack(noise), self._source.version)
-            if written is not None:
-                written(batch)
-            rollouts.update(zip(places, batch, strict=True))
+        rollouts = dict(zip(order, self._in_order(model, [rows[i] for i in order], sampling, written), strict=True))
         return [rollouts[i] for i in range(len(rows))]
+
+    def _in_order(
+        self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
+    ) -> list[Rollout]:
+        """The same in the order of the rows, a batch at a time."""
+        rollouts: list[Rollout] = []
+        for begin in range(0, len(rows), self.batch_size):
+            states, noise = zip(*rows[begin : begin + self.batch_size], strict=True)
+            writer = Writer(model, self._tokenizer, sampling, self._source.version, written)
+            rollouts += writer.write(states, torch.stack(noise))
+        return rollouts
 
     def _model(self) -> AbstractContextManager[Any]:
         """What it writes with, for the length of the context."""
         return self._source.generation_model()
 
 
-class _Writer:
-    """Writes one batch of rows to their ends."""
+class Writer:
+    """Writes one batch of rows to their ends; ``written`` gets the rollouts as soon as they are complete."""
 
-    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling) -> None:
+    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling, version: int, written: Written | None) -> None:
         self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
+        self._version, self._written = version, written
         self._ends = torch.tensor(sorted(end_tokens(model, tokenizer)), device=model.device)
 
-    def write(self, states: Sequence[State], noise: Tensor, version: int) -> list[Rollout]:
+    def write(self, states: Sequence[State], noise: Tensor) -> list[Rollout]:
+        """One rollout per state, drawn by its uniform numbers ``noise`` [rows, max_new_tokens]."""
         self._states = states
+        self._contexts = [(*state.problem.prompt, *state.prefix) for state in states]
         self._actions: list[list[int]] = [[] for _ in states]
         self._logprobs: list[list[float]] = [[] for _ in states]
         self._kept: list[list[float]] = [[] for _ in states]
         self._finished = [False] * len(states)
+        self._rollouts: dict[int, Rollout] = {}
         self._decode(noise.to(self._model.device))
-        texts = self._tokenizer.batch_decode([self._without_end(row) for row in range(len(states))])
-        columns = zip(states, self._actions, self._logprobs, self._kept, self._finished, texts, strict=True)
-        return [Rollout(s, tuple(a), tuple(p), tuple(k), f, text, version) for s, a, p, k, f, text in columns]
+        return [self._rollouts[row] for row in range(len(states))]
+
+    def _complete(self, rows: Sequence[int]) -> None:
+        """Make the rollouts of these rows, which have ended."""
+        texts = self._tokenizer.batch_decode([self._without_end(row) for row in rows])
+        for row, text in zip(rows, texts, strict=True):
+            columns = (tuple(column[row]) for column in (self._actions, self._logprobs, self._kept))
+            self._rollouts[row] = Rollout(self._states[row], *columns, self._finished[row], text, self._version)
+        if self._written is not None:
+            self._written([self._rollouts[row] for row in rows])
 
     def _decode(self, noise: Tensor) -> None:
         """Token by token; rows that have ended leave the batch when they are half of it."""
-        contexts = [(*state.problem.prompt, *state.prefix) for state in self._states]
-        decoding = Decoding(self._model, contexts, self._tokenizer.pad_token_id)
-        rows = list(range(len(contexts)))
+        decoding = Decoding(self._model, self._contexts, self._tokenizer.pad_token_id)
+        rows = list(range(len(self._contexts)))
         while rows:
-            logits = decoding.logits()
-            beat()
-            index = torch.tensor([len(self._actions[row]) for row in rows], device=noise.device)
-            uniform = noise[torch.tensor(rows, device=noise.device), index.clamp(max=noise.shape[1] - 1)]
-            chosen, logprobs, kept = draw(logits, uniform, self._sampling)
+            chosen, alive = self._draw(rows, decoding.logits(), noise)
             decoding.append(chosen)
-            alive = self._append(rows, chosen, logprobs, kept)
             if 2 * len(alive) <= len(rows):
                 decoding.keep(alive)
                 rows = [rows[place] for place in alive]
+        self._complete(range(len(self._states)))
+
+    def _draw(self, rows: Sequence[int], logits: Tensor, noise: Tensor) -> tuple[Tensor, list[int]]:
+        """Draw a token for each row from logits [rows, vocabulary]; returns them and the places that go on."""
+        beat()
+        index = torch.tensor([len(self._actions[row]) for row in rows], device=noise.device)
+        uniform = noise[torch.tensor(rows, device=noise.device), index.clamp(max=noise.shape[1] - 1)]
+        chosen, logprobs, kept = draw(logits, uniform, self._sampling)
+        return chosen, self._append(rows, chosen, logprobs, kept)
 
     def _append(self, rows: Sequence[int], chosen: Tensor, logprobs: Tensor, kept: Tensor) -> list[int]:
         """Record a token for each row still writing; returns the places in ``rows`` that go on."""
@@ -163,8 +181,10 @@ class _Writer:
             return False
         longest = max(len(text.encode()) for text in self._sampling.stop)  # a token is a byte or more
         tail = (*self._states[row].prefix[-longest:], *self._actions[row][-longest:])[-longest:]
-        before, now = (self._tokenizer.decode(part) for part in (tail[:-1], tail))
-        return any(now.count(text) > before.count(text) for text in self._sampling.stop)
+        now = self._tokenizer.decode(tail)
+        found = [text for text in self._sampling.stop if text in now]
+        before = self._tokenizer.decode(tail[:-1]) if found else ""
+        return any(now.count(text) > before.count(text) for text in found)
 
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from rrl.parts.engines.hf import HFEngine
+from rrl.parts.engines.static import AutoHF
 from rrl.ranges import between, check_ranges
 from rrl.types import Sampling
 
 
 @dataclass(kw_only=True)
-class TruncatedHF(HFEngine):
+class TruncatedHF(AutoHF):
     """Draws among the likeliest tokens only.
 
     These are the ``top_k`` likeliest (0: off), and of them the fewest whose probability is ``top_p`` together (1: off;

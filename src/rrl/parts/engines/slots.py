@@ -1,0 +1,184 @@
+"""Rows that a causal language model writes on together, in a key-value cache that is allocated once."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+
+from rrl.collate import pad_left
+from rrl.training.networks import accepted, unwrapped
+
+SLACK = 4
+"""Columns beyond the longest row, as the divisor of its length: where they end, the columns in use move to the front."""
+
+
+class Columns(CacheLayerMixin):
+    """A layer's keys and values [rows, heads, capacity, width], of which the columns from ``begin`` to ``end`` are used.
+
+    New columns are written in place; whoever reads gets a view.
+    """
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        super().__init__()
+        self.rows, self.capacity, self.begin, self.end = rows, capacity, 0, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate both; zeros, since 0 * NaN of memory that nobody wrote would reach the masked sums."""
+        self.keys, self.values = (
+            states.new_zeros(self.rows, states.shape[1], self.capacity, states.shape[3])
+            for states in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write these columns behind the others; returns all that are used."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self.end = self.end, self.end + key_states.shape[2]
+        self.keys[:, :, start : self.end] = key_states
+        self.values[:, :, start : self.end] = value_states
+        return self.keys[:, :, self.begin : self.end], self.values[:, :, self.begin : self.end]
+
+    def put(self, rows: Tensor, columns: slice, other: "Columns") -> None:
+        """Take over all that the other holds, as these rows and columns."""
+        if not self.is_initialized:
+            self.lazy_initialization(other.keys, other.values)
+        self.keys[rows, :, columns] = other.keys
+        self.values[rows, :, columns] = other.values
+
+    def move(self, old: slice, new: slice) -> None:
+        """Copy columns to another place."""
+        if self.is_initialized:
+            self.keys[:, :, new] = self.keys[:, :, old].clone()
+            self.values[:, :, new] = self.values[:, :, old].clone()
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows only."""
+        if self.is_initialized:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+
+    def get_seq_length(self) -> int:
+        """The number of columns in use."""
+        return self.end - self.begin
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """The number of columns that attention will see, and the first one's place."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        """The number of columns in all."""
+        return self.capacity
+
+
+def unheld(model: Any) -> str | None:
+    """Why the model's memory is not held in ``Columns``; None where it is."""
+    model = unwrapped(model)
+    kinds = {type(layer) for layer in DynamicCache(config=model.config.get_text_config(decoder=True)).layers}
+    others = sorted(kind.__name__ for kind in kinds - {DynamicLayer, DynamicSlidingWindowLayer})
+    if others or model._is_stateful:
+        return f"{type(model).__name__} (its memory: {', '.join(others) or 'states of recurrences'})"
+    return None
+
+
+class Slots:
+    """Up to ``rows`` rows of at most ``longest`` tokens, all of which end in the same column of one memory.
+
+    A row that enters is read by a forward pass of its own, and its keys and values are copied in front of that column.
+    Its tokens are contiguous, so that models with absolute positions or sliding windows see what they see in a batch
+    padded on the left.
+    """
+
+    def __init__(self, model: Any, rows: int, longest: int, pad: int) -> None:
+        self._model, self._pad = unwrapped(model), pad
+        capacity = longest + max(16, longest // SLACK)
+        self._cache = Cache(layer_class_to_replicate=partial(Columns, rows, capacity))
+        self._real = torch.zeros(rows, capacity, dtype=torch.bool, device=self._model.device)
+        self._lengths = torch.zeros(rows, dtype=torch.long, device=self._model.device)
+        self._starts: dict[int, int] = {}
+        self._end = 0
+
+    def enter(self, places: Sequence[int], contexts: Sequence[Sequence[int]]) -> Tensor:
+        """Read these contexts as the rows at these places; returns the logits of the next token, [rows, vocabulary]."""
+        tokens, real = (x.to(self._model.device) for x in pad_left(contexts, self._pad))
+        width = tokens.shape[1]
+        read = Cache(layer_class_to_replicate=partial(Columns, len(contexts), width))
+        logits = self._logits(tokens, real, (real.cumsum(-1) - 1).clamp(min=0), read)
+        if width > self._end:
+            self._move(width - self._end)
+        index = torch.tensor(places, device=self._model.device)
+        columns = slice(self._end - width, self._end)
+        self._real[index] = False
+        self._real[index, columns] = real
+        self._lengths[index] = real.sum(-1)
+        self._starts.update((place, self._end - len(row)) for place, row in zip(places, contexts, strict=True))
+        for layer, newcomers in zip(self._layers(len(read.layers)), read.layers, strict=True):
+            if newcomers.is_initialized:
+                layer.put(index, columns, newcomers)
+        return logits
+
+    def leave(self, places: Sequence[int]) -> None:
+        """Free the places of these rows."""
+        for place in places:
+            del self._starts[place]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Let every row go on with its token of these [rows]; returns the logits of the next, [rows, vocabulary].
+
+        Rows at free places get logits without a meaning.
+        """
+        begin = min(self._starts.values())
+        if self._end == self._real.shape[1]:
+            self._move(-begin)
+            begin = 0
+        self._real[:, self._end] = True
+        for layer in self._layers(0):
+            layer.begin, layer.end = begin, self._end
+        real = self._real[:, begin : self._end + 1]
+        logits = self._logits(tokens.unsqueeze(-1), real, self._lengths.unsqueeze(-1), self._cache)
+        self._end += 1
+        self._lengths += 1
+        return logits
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the rows at these places only, which are then the first ones."""
+        index = torch.tensor(places, device=self._model.device)
+        self._real, self._lengths = self._real[index], self._lengths[index]
+        self._starts = {new: self._starts[old] for new, old in enumerate(places)}
+        for layer in self._layers(0):
+            layer.keep(index)
+
+    def _logits(self, tokens: Tensor, real: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        inputs = self._model.prepare_inputs_for_generation(
+            tokens,
+            next_sequence_length=tokens.shape[1],
+            attention_mask=real.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            is_first_iteration=cache is not self._cache,
+            logits_to_keep=1,
+        )
+        logits: Tensor = self._model(**accepted(self._model, inputs)).logits[:, -1].float()
+        return logits
+
+    def _layers(self, least: int) -> Sequence[Columns]:
+        """The layers of the memory, at least so many."""
+        while len(self._cache.layers) < least:
+            self._cache.layers.append(self._cache.layer_class_to_replicate())
+        return self._cache.layers
+
+    def _move(self, columns: int) -> None:
+        """Move everything that is in use by so many columns, to the right or, below zero, to the left."""
+        old = slice(min(self._starts.values(), default=self._end), self._end)
+        new = slice(old.start + columns, old.stop + columns)
+        real = self._real[:, old].clone()
+        self._real[:] = False
+        self._real[:, new] = real
+        for layer in self._layers(0):
+            layer.move(old, new)
+        self._starts = {place: start + columns for place, start in self._starts.items()}
+        self._end += columns

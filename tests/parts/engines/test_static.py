@@ -1,0 +1,121 @@
+"""The static engine: that it writes what the reference does, when rows enter and leave, and what it refuses."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from fixtures import replay
+from fixtures.architectures import SERVED, build, disagreement, rows
+from fixtures.replay import BOS, WORDS, chain, engine, ids, problem, tiny
+from rrl.errors import DataError
+from rrl.parts.engines.hf import HFEngine
+from rrl.parts.engines.slots import Slots
+from rrl.parts.engines.static import AutoHF, StaticHF
+from rrl.training.models import LoadedModel
+from rrl.types import Rollout, State
+
+TOKENIZER = tiny(None).tokenizer
+REMEMBER = {
+    "falcon_h1": "FalconH1ForCausalLM (its memory: LinearAttentionAndFullAttentionLayer)",
+    "lfm2": "Lfm2ForCausalLM (its memory: LinearAttentionLayer)",
+    "mamba2": "Mamba2ForCausalLM (its memory: LinearAttentionLayer)",
+    "qwen3_5_text": "Qwen3_5ForCausalLM (its memory: LinearAttentionLayer)",
+    "qwen3_next": "Qwen3NextForCausalLM (its memory: LinearAttentionLayer)",
+}
+"""Architectures that remember more than keys and values."""
+SERVED_STATIC = [kind for kind in SERVED if kind not in REMEMBER]
+
+
+def of(kind: type[HFEngine], loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> HFEngine:
+    monkeypatch.setattr(replay, "KIND", kind)
+    return engine(loaded, **changes)
+
+
+class Counting:
+    """The forward passes of a model: the rows and columns that each was given."""
+
+    def __init__(self, model: Any) -> None:
+        self.passes: list[tuple[int, int]] = []
+        model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _: Any, __: Any, inputs: dict[str, Any]) -> None:
+        self.passes.append(tuple(inputs["input_ids"].shape))
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+@pytest.mark.parametrize("kind", SERVED_STATIC)
+def test_it_writes_what_the_reference_writes(kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sliding windows, chunks, relative and absolute positions; with three places, rows enter beside longer ones."""
+    loaded = LoadedModel(build(kind, **SERVED[kind]), TOKENIZER)
+    settings = {"max_response_length": 16, "batch_size": batch_size}
+    expected = of(HFEngine, loaded, monkeypatch, **settings).generate(rows())
+    written = of(StaticHF, loaded, monkeypatch, **settings).generate(rows())
+    assert [rollout.actions for rollout in written] == [rollout.actions for rollout in expected]
+    for mine, theirs in zip(written, expected, strict=True):
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
+    assert disagreement(loaded, of(StaticHF, loaded, monkeypatch, **settings)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", REMEMBER)
+def test_a_model_that_remembers_more_than_keys_and_values_is_refused_or_written_with_as_by_the_reference(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = LoadedModel(build(kind, **SERVED[kind]), TOKENIZER)
+    with pytest.raises(DataError) as caught:
+        of(StaticHF, loaded, monkeypatch).generate(rows())
+    assert caught.value.faults == (
+        f"engine: static cannot write with {REMEMBER[kind]}; expected keys and values; use engine=auto or hf",
+    )
+    expected = of(HFEngine, loaded, monkeypatch).generate(rows())
+    with caplog.at_level(logging.INFO):
+        writer = of(AutoHF, loaded, monkeypatch)
+        assert writer.generate(rows()) == expected
+        writer.generate(rows())
+    lines = [record.message for record in caplog.records if record.name == "rrl.parts.engines.static"]
+    assert lines == [f"engine: as engine=hf, since a static cache cannot serve {REMEMBER[kind]}"]
+
+
+def test_waiting_rows_take_the_places_of_those_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of 1 and of 7 tokens in turn, 8 rows, 2 places: by batches of two it would take 4 x 7 steps."""
+    loaded = chain(WORDS, "a b c d e f g")
+    counted = Counting(loaded.model)
+    starts = [State(problem(f"p{i}", prompt=(BOS, *ids(loaded.tokenizer, "ga"[i % 2])))) for i in range(8)]
+    written = of(StaticHF, loaded, monkeypatch, batch_size=2).generate(starts)
+    assert [rollout.response for rollout in written] == ["", "b c d e f g"] * 4
+    assert sum(columns == 2 for _, columns in counted.passes) <= 8  # a row enters with the first token drawn
+    assert sum(columns == 1 for _, columns in counted.passes) == 2 * 6
+    assert max(rows for rows, _ in counted.passes) == 2
+
+
+def test_rows_leave_the_batch_when_no_row_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = chain(WORDS, "a b c d e f g")
+    counted = Counting(loaded.model)
+    starts = [State(problem(prompt=ids(loaded.tokenizer, word))) for word in ("f", "f", "f", "a")]
+    of(StaticHF, loaded, monkeypatch, batch_size=4).generate(starts)
+    assert counted.passes == [(4, 1), (4, 1), *[(1, 1)] * 5]  # f g <eos>, then b c d e f g <eos> alone
+
+
+def test_each_rollout_is_handed_on_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = chain(WORDS, "a b c d e f g")
+    starts = [State(problem(word, prompt=ids(loaded.tokenizer, word))) for word in ("a", "f", "g")]
+    told: list[list[Rollout]] = []
+    written = of(StaticHF, loaded, monkeypatch).generate(starts, written=lambda batch: told.append(list(batch)))
+    assert [[rollout.state.problem.id for rollout in batch] for batch in told] == [["g"], ["f"], ["a"]]
+    assert [rollout.response for rollout in written] == ["b c d e f g", "g", ""]
+
+
+def test_the_memory_is_written_in_place_and_moves_to_the_front_when_it_is_full() -> None:
+    """Twenty tokens and 16 columns of slack: a row of two tokens that ends and enters again and again."""
+    model, _ = tiny(WORDS)
+    slots = Slots(model.eval(), rows=1, longest=20, pad=0)
+    slots.enter([0], [(1, 4)])
+    keys = slots._cache.layers[0].keys
+    for _ in range(100):
+        slots.leave([0])
+        logits = slots.enter([0], [(1, 4, 5)])
+        assert torch.allclose(logits, model(torch.tensor([[1, 4, 5]])).logits[:, -1], atol=1e-5)
+        step = slots.step(torch.tensor([6]))
+        assert torch.allclose(step, model(torch.tensor([[1, 4, 5, 6]])).logits[:, -1], atol=1e-5)
+    assert slots._cache.layers[0].keys is keys and keys.shape[2] == 36
