@@ -36,7 +36,9 @@ class StaticHF(HFEngine):
         if not rows:
             return []
         if reason := unheld(model):
-            raise DataError(f"engine: static cannot write with {reason}; expected keys and values; use engine=auto or hf")
+            raise DataError(
+                f"engine: static cannot write with {reason}; expected keys and values; use engine=auto or hf"
+            )
         states, noise = zip(*rows, strict=True)
         usual = (model, self._tokenizer, sampling, self._source.version, written)
         return StaticWriter(*usual, places=self.batch_size).write(states, torch.stack(noise))
