@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
@@ -75,13 +75,15 @@ def unwrapped(model: Any) -> Any:
 
 
 @cache
-def _arguments(model: type) -> frozenset[str]:
+def _arguments(model: Any) -> frozenset[str]:
+    """Of the forward pass of a class of models."""
     return frozenset(inspect.signature(model.forward).parameters)
 
 
 def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs that the model's forward pass has as arguments: some lack ``logits_to_keep``."""
-    named = _arguments(type(unwrapped(model)))
+    kind: Hashable = type(unwrapped(model))
+    named = _arguments(kind)
     return {name: value for name, value in inputs.items() if name in named or "input_ids" not in named}
 
 

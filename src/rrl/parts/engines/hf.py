@@ -124,8 +124,16 @@ class Writer:
         """Make the rollouts of these rows, which have ended."""
         texts = self._tokenizer.batch_decode([self._without_end(row) for row in rows])
         for row, text in zip(rows, texts, strict=True):
-            columns = (tuple(column[row]) for column in (self._actions, self._logprobs, self._kept))
-            self._rollouts[row] = Rollout(self._states[row], *columns, self._finished[row], text, self._version)
+            actions, logprobs, kept = self._actions[row], self._logprobs[row], self._kept[row]
+            self._rollouts[row] = Rollout(
+                self._states[row],
+                tuple(actions),
+                tuple(logprobs),
+                tuple(kept),
+                self._finished[row],
+                text,
+                self._version,
+            )
         if self._written is not None:
             self._written([self._rollouts[row] for row in rows])
 

@@ -13,11 +13,11 @@ from rrl.collate import pad_left
 from rrl.training.networks import accepted, unwrapped
 
 SLACK = 4
-"""Columns beyond the longest row, as the divisor of its length: where they end, the columns in use move to the front."""
+"""Columns beyond the longest row, as the divisor of its length; behind the last, those in use move to the front."""
 
 
-class Columns(CacheLayerMixin):
-    """A layer's keys and values [rows, heads, capacity, width], of which the columns from ``begin`` to ``end`` are used.
+class Columns(CacheLayerMixin):  # type: ignore[misc]
+    """A layer's keys and values [rows, heads, capacity, width]; the columns from ``begin`` to ``end`` are in use.
 
     New columns are written in place; whoever reads gets a view.
     """
@@ -169,7 +169,8 @@ class Slots:
         """The layers of the memory, at least so many."""
         while len(self._cache.layers) < least:
             self._cache.layers.append(self._cache.layer_class_to_replicate())
-        return self._cache.layers
+        layers: Sequence[Columns] = self._cache.layers
+        return layers
 
     def _move(self, columns: int) -> None:
         """Move everything that is in use by so many columns, to the right or, below zero, to the left."""

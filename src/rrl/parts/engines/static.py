@@ -1,4 +1,4 @@
-"""The reference engine over a cache that is allocated once, with waiting rows in the places of those that have ended."""
+"""The reference engine with continuous batching, over keys and values that are allocated once."""
 
 import logging
 from collections.abc import Sequence
