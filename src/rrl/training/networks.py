@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
@@ -82,7 +82,7 @@ def _arguments(model: Any) -> frozenset[str]:
 
 def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs that the model's forward pass has as arguments: some lack ``logits_to_keep``."""
-    kind: Hashable = type(unwrapped(model))
+    kind: Any = type(unwrapped(model))
     named = _arguments(kind)
     return {name: value for name, value in inputs.items() if name in named or "input_ids" not in named}
 
