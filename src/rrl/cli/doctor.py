@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from rrl.cli import shell
+from rrl.errors import ConfigError
 
 HELP = """
 rrl-doctor reports what is usable on this machine and, for what is not, the reason and the remedy.
@@ -21,7 +22,6 @@ def main() -> None:
 
 
 def _doctor(arguments: Sequence[str]) -> None:
-    from rrl.errors import ConfigError
     from rrl.preflight.doctor.libraries import checks
     from rrl.preflight.doctor.report import examine, report_json, report_text, usable
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rrl.cli import shell
+from rrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,6 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _measured(parts: "Parts", given: dict[str, str | None]) -> dict[str, Any]:
-    from rrl.errors import ConfigError
     from rrl.runs.assemble import measure, prepare_evaluation, start_frozen, start_task
     from rrl.training.models import LoadedModel
 

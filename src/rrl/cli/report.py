@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rrl.cli import shell
+from rrl.errors import ConfigError, nearest
 
 HELP = """
 rrl-report compares arms (groups of runs, one per seed) at equal budgets of generated tokens.
@@ -51,8 +52,6 @@ def _report(arguments: Sequence[str]) -> None:
 
 def _parse_arguments(arguments: Sequence[str]) -> tuple[list[Path], dict[str, list[Path]], dict[str, str]]:
     """Folders with runs, the arms by name, and the settings, all checked; raises ConfigError."""
-    from rrl.errors import ConfigError, nearest
-
     places = [Path(text).expanduser() for text in arguments if "=" not in text or Path(text).is_dir()]
     named = [text.partition("=")[::2] for text in arguments if "=" in text and not Path(text).is_dir()]
     given = dict(named)
@@ -92,8 +91,6 @@ def _faults(names: Sequence[str], settings: dict[str, str]) -> list[str]:
 
 def _ordered(arms: dict[str, list[Path]], baseline: str | None) -> dict[str, list[Path]]:
     """The arms with the baseline first."""
-    from rrl.errors import ConfigError
-
     if baseline is None:
         return arms
     if baseline not in arms:

@@ -1,11 +1,13 @@
 """rrl-rescore: verify dumped rollouts again with the present verifier, and show what changed."""
 
+import glob
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rrl.cli import shell
+from rrl.errors import ConfigError
 
 HELP = """
 rrl-rescore verifies the dumped rollouts of a run again with the present verifier, and shows what changed.
@@ -33,22 +35,20 @@ def _rescore(arguments: Sequence[str]) -> None:
     from rrl.study.rescore import as_table, rescore
 
     given, rest = shell.options(shell.with_run(arguments, "judge"), OPTIONS)
-    files, shown = _files(given["from_run"], given["dump"]), _row_limit(given["shown"])
+    files, shown = _files(given["from_run"], given["dump"]), given["shown"] or "20"
+    if not shown.isdigit():
+        raise ConfigError(f"shown: expected a whole number, got {shown!r}")
     output = shell.new_file("output", given["output"])
     as_json = shell.is_true("json", given["json"])
     _, parts = load("train", rest, run=given["from_run"])
     result = rescore(parts.task, files)
     if output is not None:
         write_json(output, result.as_mapping())
-    print(json.dumps(result.as_mapping(), indent=2, default=str) if as_json else visible(as_table(result, shown)))
+    print(json.dumps(result.as_mapping(), indent=2, default=str) if as_json else visible(as_table(result, int(shown))))
 
 
 def _files(run: str | None, dump: str | None) -> list[Path]:
     """The dumps; of a folder all in it, in the order of their names."""
-    import glob
-
-    from rrl.errors import ConfigError
-
     if run is None and dump is None:
         raise ConfigError(
             "dump: missing; expected a file, a folder or a pattern, or from_run=RUN for all dumps of a run"
@@ -60,14 +60,6 @@ def _files(run: str | None, dump: str | None) -> list[Path]:
         remedy = "give another dump" if dump else "dumps are written at run.rollout_freq; or give dump=FILE"
         raise ConfigError(f"{'dump' if dump else 'from_run'}: no dump of rollouts in {pattern!r}; {remedy}")
     return files
-
-
-def _row_limit(text: str | None) -> int:
-    from rrl.errors import ConfigError
-
-    if text is not None and not text.isdigit():
-        raise ConfigError(f"shown: expected a whole number, got {text!r}")
-    return 20 if text is None else int(text)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """rrl-sft: supervised training on a task's references; the result is cached by content."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rrl.cli import shell
+from rrl.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +55,6 @@ def warm_up(parts: "Parts", name: str, phase: str) -> "Path":
 
 def _copy(folder: "Path", target: "Path") -> None:
     """Copy the model to ``run.dir``; raises StorageError with the original folder, so that nothing is lost."""
-    import shutil
-
-    from rrl.errors import StorageError
-
     try:
         shutil.copytree(folder, target, dirs_exist_ok=True)
     except OSError as error:

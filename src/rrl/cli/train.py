@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.cli import shell
+from rrl.errors import ConfigError
 
 HELP = """
 rrl-train trains a language model by reinforcement learning, with or without retrospective replay.
@@ -64,7 +65,6 @@ def _train(arguments: Sequence[str]) -> None:
 def _request(arguments: Sequence[str]) -> LaunchRequest | None:
     """The run that the arguments request; None after printing a configuration or a plan instead."""
     from rrl.config.check import load
-    from rrl.errors import ConfigError
     from rrl.runs.resume import resume
 
     options, rest = shell.options([text for text in arguments if text != "--cfg"], OPTIONS)
@@ -89,7 +89,6 @@ def _request(arguments: Sequence[str]) -> LaunchRequest | None:
 def _new_folder(config: dict[str, Any], parts: Any, *, auto: bool) -> Path:
     """The directory of a new run or, with ``resume=auto``, of the one in ``run.dir``."""
     from rrl.config.saved import absolute
-    from rrl.errors import ConfigError
     from rrl.runs.resume import refuse_changes, saved
 
     if not auto:

@@ -11,17 +11,7 @@ from pathlib import Path
 
 from rrl.processes.stopping import Signals, remove_requests, request_stop, stop_requested
 from rrl.records.status import RunLock
-from rrl.study.sweep_files import (
-    OVER,
-    Sweep,
-    SweepJob,
-    last_line,
-    read_jobs,
-    report,
-    write_best,
-    write_job,
-    write_sweep,
-)
+from rrl.study.sweep_files import OVER, Sweep, last_line, read_jobs, report, write_best, write_job, write_sweep
 from rrl.study.sweep_jobs import PAUSE, TRIAL, quoted
 from rrl.study.sweep_plan import SweepPlan, check_plan, read_plan
 
@@ -44,7 +34,7 @@ def sweep(arguments: Sequence[str], show: Callable[[str], None]) -> int:
         if plan.search is not None:
             write_best(started, jobs)
         show(report(jobs, plan.folder))
-        return _sweep_exit_code(code, started, jobs, show)
+        return _sweep_exit_code(code, started, show)
 
 
 def _write_records(plan: SweepPlan, devices: Sequence[str] | None) -> Sweep:
@@ -120,11 +110,12 @@ def _stopping(folder: Path, show: Callable[[str], None]) -> Signals:
     return Signals(save, kill, more=[signal.SIGHUP])
 
 
-def _sweep_exit_code(code: int, started: Sweep, jobs: Sequence[SweepJob], show: Callable[[str], None]) -> int:
+def _sweep_exit_code(code: int, started: Sweep, show: Callable[[str], None]) -> int:
     """The sweep's exit code, with a message for a failed launcher."""
     log = Path(started.folder) / "launcher.log"
     if code:
         show(f"\nthe launcher ended with code {code}: {last_line(log)} ({log})")
     if started.stops():
         return 130
+    jobs = read_jobs(Path(started.folder))
     return int(bool(code) or not jobs or any(job.state not in OVER for job in jobs))

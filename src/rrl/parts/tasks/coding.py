@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from rrl.interfaces import Task
 from rrl.parts.tasks.rows import DataSet, Row, held_out, refuse, unwritable
@@ -134,17 +134,16 @@ class CodingTask(ProgramTask, DataSet):
 
     def _capped(self, item: Item, tally: "_Tally") -> Suite:
         """The tests that are kept."""
-        kept: list[int] = []
+        kept: list[tuple[Any, Any]] = []
         room = self.max_test_bytes
-        for number, test in enumerate(zip(item.suite.inputs, item.suite.outputs, strict=True)):
+        for test in zip(item.suite.inputs, item.suite.outputs, strict=True):
             size = _size(test)
             if len(kept) < self.max_tests and size is not None and size <= room:
-                kept.append(number)
+                kept.append(test)
                 room -= size
         if len(kept) < len(item.suite.inputs):
             tally.note("shorten", item.name, "tests beyond max_tests, max_test_bytes or what JSON can hold")
-        inputs, outputs = ([values[i] for i in kept] for values in (item.suite.inputs, item.suite.outputs))
-        return replace(item.suite, inputs=tuple(inputs), outputs=tuple(outputs))
+        return replace(item.suite, inputs=tuple(given for given, _ in kept), outputs=tuple(due for _, due in kept))
 
     def _question(self, item: Item) -> str:
         starter = f"\n\nStarter code:\n{rendered(item.starter)}" if item.starter.strip() else ""

@@ -64,14 +64,8 @@ def rounded(written: str, value: Any, exact: Any) -> bool:
 
 
 def _ends(value: Any) -> bool:
-    """Whether a value has finitely many decimals."""
-    if not value.is_Rational:
-        return False
-    rest = int(value.q)
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest == 1
+    """Whether a value has finitely many decimals: its denominator divides a power of ten."""
+    return bool(value.is_Rational) and pow(10, int(value.q).bit_length(), int(value.q)) == 0
 
 
 def at_points(one: Any, two: Any) -> Iterator[tuple[Any, Any]]:
