@@ -6,14 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rrl.errors import ConfigError
 from rrl.ranges import Range, at_least_one, check_ranges, not_negative, positive
 from rrl.records.files import CACHE, nearest_there, write_whole
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
-from rrl.types import Judged
+
+if TYPE_CHECKING:  # a sweep's launcher and its jobs write no rollouts, and start faster without torch
+    from rrl.types import Judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, as_json(hidden(content), indent=2) + b"\n")
 
 
-def rollout_rows(step: int, judged: Sequence[Judged], tokenizer: Any) -> list[dict[str, Any]]:
+def rollout_rows(step: int, judged: "Sequence[Judged]", tokenizer: Any) -> list[dict[str, Any]]:
     """One step's rollouts: problem, prefix, response, verdict, and where each started."""
     return [
         {
