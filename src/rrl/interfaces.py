@@ -137,6 +137,7 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy is updated."""
+        return {}
 
 
 class Selection(DependsOnCritic, Protocol):

@@ -15,7 +15,7 @@ class OutOfRange(ValueError):
 
 
 class Range(NamedTuple):
-    """The range of these fields, both ends included."""
+    """The range of these fields, both ends included, made by the functions below and in words."""
 
     names: tuple[str, ...]
     low: float
@@ -24,27 +24,22 @@ class Range(NamedTuple):
 
 
 def at_least_one(*names: str) -> Range:
-    """Each of these fields must be 1 or more."""
     return Range(names, 1, math.inf, "at least 1")
 
 
 def not_negative(*names: str) -> Range:
-    """Each of these fields must be 0 or more."""
     return Range(names, 0, math.inf, "a number >= 0")
 
 
 def positive(*names: str) -> Range:
-    """Each of these fields must be more than 0."""
     return Range(names, math.ulp(0.0), math.inf, "a number > 0")
 
 
 def below_one(*names: str) -> Range:
-    """Each of these fields must be from 0 to below 1."""
     return Range(names, 0, math.nextafter(1, 0), "a number from 0 to below 1")
 
 
 def between(low: float, high: float, *names: str) -> Range:
-    """Each of these fields must be from ``low`` to ``high``."""
     return Range(names, low, high, f"a number from {low:g} to {high:g}")
 
 

@@ -21,9 +21,8 @@ from rrl.parts.engines.hf import HFEngine
 from rrl.parts.guidance.hint import Hint
 from rrl.parts.objectives.supervised import Supervised
 from rrl.runs.checkpoint import Checkpoints
-from rrl.training.accepted_answers import AcceptedAnswer, as_batch
 from rrl.training.gsi import GSI
-from rrl.training.gsi_position import Position
+from rrl.training.gsi_state import AcceptedAnswer, Position, as_batch
 from rrl.types import PolicyOutput, Problem, State
 
 # --- what is learnt ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from fixtures.gsi import Thirds, like, make_gsi, reset
 from fixtures.training import problem
 from rrl.parts.guidance.hint import Hint
-from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers
+from rrl.training.gsi_state import AcceptedAnswer, AcceptedAnswers
 from rrl.training.models import TinyLlama
 from rrl.types import Example, Feedback, Problem, Rollout, State, Verdict
 

@@ -13,9 +13,8 @@ from rrl.contracts.calling import calling
 from rrl.errors import DivergenceError
 from rrl.interfaces import StateDict
 from rrl.processes.distributed import agree
-from rrl.training.accepted_answers import AcceptedAnswer, AcceptedAnswers, as_batch
-from rrl.training.gsi_position import Position
 from rrl.training.gsi_sizes import GSISizes
+from rrl.training.gsi_state import AcceptedAnswer, AcceptedAnswers, Position, as_batch
 from rrl.training.loop import Loop, RunStart
 from rrl.types import Judged, Metrics, Rollout, State
 
@@ -138,13 +137,8 @@ class GSI(Loop):
                 f"no right answer in iteration {at.iteration} to {len(at.drawn)} problems, so that there is "
                 "nothing to learn from; begin with a warm start, or raise trainer.n or trainer.max_guided_attempts"
             )
-        minibatches = [
-            index.tolist()
-            for _ in range(self.settings.epochs)
-            for index in torch.randperm(count, generator=self._generator).tensor_split(
-                -(-count // self.settings.mini_batch_size)
-            )
-        ]
+        rows = self._minibatches(count, self.settings.mini_batch_size, self.settings.epochs)
+        minibatches = [index.tolist() for index in rows]
         at.fill("tune", minibatches, self.settings.tuned_at_once)
         with self.clock.phase("update_actor"):
             self.policy.reset(self.start.model(), len(minibatches))

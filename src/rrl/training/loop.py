@@ -1,5 +1,6 @@
 """The common part of training loops: judging, counting, optimiser steps, a budget, a state to save."""
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +15,7 @@ from rrl.collate import micro_batches
 from rrl.contracts import border
 from rrl.contracts.breaches import StateLimits
 from rrl.errors import ConfigError, DivergenceError
-from rrl.interfaces import (
-    DependsOnTask,
-    Objective,
-    Render,
-    Reward,
-    RolloutEngine,
-    StateDict,
-    StateSampler,
-    Task,
-)
+from rrl.interfaces import DependsOnTask, Objective, Render, Reward, RolloutEngine, StateDict, StateSampler, Task
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import device, largest, share, spread, summed
 from rrl.training.course import Course
@@ -169,6 +161,11 @@ class Loop(ABC):
         for each in self.last_rollouts:
             self._solves[each.rollout.state.problem.id] += each.feedback.solved
         return self.last_rollouts, rollout_metrics(self.last_rollouts)
+
+    def _minibatches(self, rows: int, size: int, epochs: int) -> list[Tensor]:
+        """The rows of even mini-batches of at most ``size``, for ``epochs`` passes, each in an order of its own."""
+        orders = [torch.randperm(rows, generator=self._generator) for _ in range(epochs)]
+        return [index for order in orders for index in order.tensor_split(math.ceil(rows / size))]
 
     def _descend(self, batch: Batch, minibatches: Sequence[Tensor], aggregate: Aggregate) -> Metrics:
         """An optimiser step for each mini-batch, given by its rows; returns the means of their metrics."""

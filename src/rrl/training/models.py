@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,6 @@ class LoadedModel(NamedTuple):
 
     model: Any
     tokenizer: Any
-
-
-Make = Callable[[str, dict[str, Any], Refuse], LoadedModel]
-"""Loads a folder with these arguments of transformers."""
 
 
 class Model(Protocol):
@@ -74,7 +70,7 @@ class TinyLlama(Model):
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        tokenizer = _byte_tokenizer() if vocabulary is None else _word_tokenizer(vocabulary)
+        tokenizer = _tokenizer(vocabulary)
         heads = max(1, self.hidden_size // HEAD)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
@@ -114,19 +110,19 @@ class HuggingFace(Model):
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Load both; the model's own vocabulary replaces the task's."""
-        return self._loaded(self._with_weights)
+        return self._loaded(outline=False)
 
     def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """The tokenizer and a model of shapes alone: weights are neither allocated nor read, and may be missing."""
-        return self._loaded(self._without_weights)
+        return self._loaded(outline=True)
 
-    def _loaded(self, make: Make) -> LoadedModel:
+    def _loaded(self, *, outline: bool) -> LoadedModel:
         path = os.path.expanduser(str(self.path))
-        loaded = self._load(path, self.revision, make, partial(self._unreadable, path, None))
+        loaded = self._load(path, self.revision, outline, partial(self._unreadable, path, None))
         check_tokenizer(loaded.tokenizer, loaded.model, path)
         return loaded
 
-    def _load(self, path: str, revision: str | None, make: Make, refuse: Refuse) -> LoadedModel:
+    def _load(self, path: str, revision: str | None, outline: bool, refuse: Refuse) -> LoadedModel:
         """The model or, for an adapter, its base with the adapter merged."""
         from transformers import AutoTokenizer
 
@@ -134,9 +130,9 @@ class HuggingFace(Model):
         common = {"revision": revision, "trust_remote_code": self.trust_remote_code}
         with refusing(refuse):
             if adapter is None:
-                return make(path, common, refuse)
+                return self._without_weights(path, common) if outline else self._with_weights(path, common, refuse)
             of_base = partial(self._unreadable, path, adapter)
-            model, tokenizer = self._load(adapter.base, adapter.revision, make, of_base)
+            model, tokenizer = self._load(adapter.base, adapter.revision, outline, of_base)
             if (Path(path) / "tokenizer_config.json").is_file():
                 tokenizer = AutoTokenizer.from_pretrained(path, **common)
             return LoadedModel(model if model.device.type == "meta" else adapter.merge(model), tokenizer)
@@ -153,7 +149,7 @@ class HuggingFace(Model):
             raise refuse(f"{len(missing)} weights are missing, such as {missing[0]}")
         return LoadedModel(model, tokenizer)
 
-    def _without_weights(self, path: str, common: dict[str, Any], refuse: Refuse) -> LoadedModel:
+    def _without_weights(self, path: str, common: dict[str, Any]) -> LoadedModel:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -263,32 +259,23 @@ def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     agree_on_padding(tokenizer, size)
 
 
-def _word_tokenizer(words: tuple[str, ...]) -> Any:
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-
-    vocabulary = {word: number for number, word in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *words))}
-    base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    separate = r"\n|\S+" if "\n" in words else r"\S+"  # a line's end can be a word, other white space cannot
-    base.pre_tokenizer = pre_tokenizers.Split(Regex(separate), "removed", invert=True)
-    return _with_specials(base)
-
-
-def _byte_tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *letters))}
-    base = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    base.decoder = decoders.ByteLevel()
-    return _with_specials(base)
-
-
-def _with_specials(base: Any) -> Any:
+def _tokenizer(words: tuple[str, ...] | None) -> Any:
+    """Of a closed vocabulary, whose words stand between white space, or of bytes."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    base.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", base.token_to_id("<bos>"))])
+    tokens = ("<pad>", "<bos>", "<eos>", "<unk>", *(words or sorted(pre_tokenizers.ByteLevel.alphabet())))
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    if words is None:
+        base = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+        base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        base.decoder = decoders.ByteLevel()
+    else:
+        base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        separate = r"\n|\S+" if "\n" in words else r"\S+"  # a line's end can be a word, other white space cannot
+        base.pre_tokenizer = pre_tokenizers.Split(Regex(separate), "removed", invert=True)
+    base.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
     return PreTrainedTokenizerFast(
         tokenizer_object=base, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
         split_special_tokens=True,  # "<eos>" in a text is text

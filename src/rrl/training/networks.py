@@ -58,7 +58,9 @@ class Critic(nn.Module):
 
     def __init__(self, model: Any, head_size: int) -> None:
         super().__init__()
-        self.trunk = copy.deepcopy(_trunk(model))
+        embedding = model.get_input_embeddings()  # the trunk holds it, and is the model without its output embedding
+        trunk = next(part for part in model.children() if any(module is embedding for module in part.modules()))
+        self.trunk = copy.deepcopy(trunk)
         self.head = value_head(hidden_width(model), head_size)
 
     def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
@@ -90,12 +92,6 @@ def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 def hidden_width(model: Any) -> int:
     """The width of the last hidden state, which the output embedding reads."""
     return int(model.get_output_embeddings().weight.shape[1])
-
-
-def _trunk(model: Any) -> Any:
-    """The model without its output embedding: the part that holds the input embedding."""
-    embedding = model.get_input_embeddings()
-    return next(part for part in model.children() if any(module is embedding for module in part.modules()))
 
 
 @contextmanager

@@ -115,11 +115,11 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         if not states:
             return []
         batch = self.annotate(context_batch(states, self._tokenizer.pad_token_id, self._tokenizer.eos_token_id))
-        scored = []
-        for state, mask, logprobs, values in zip(states, batch.mask, batch.old_logprobs, batch.values, strict=True):
-            known = len(state.prefix)
-            scored.append(TokenScores(tuple(logprobs[mask][:known].tolist()), tuple(values[mask].tolist())))
-        return scored
+        rows = zip(states, batch.mask, batch.old_logprobs, batch.values, strict=True)
+        return [
+            TokenScores(tuple(logprobs[mask][: len(state.prefix)].tolist()), tuple(values[mask].tolist()))
+            for state, mask, logprobs, values in rows
+        ]
 
     def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:
         """Accumulate the gradients of both losses; ``last`` marks an optimiser step's final micro-batch.

@@ -12,7 +12,6 @@ from rrl.ranges import at_least_one, between, check_ranges, not_negative
 BUCKET = 500_000_000
 """Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
 
-
 BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes of a weight, by precision."""
 
@@ -101,11 +100,11 @@ class PolicySettings:
 
     def cautions(self) -> list[str]:
         """Warnings of networks that never change."""
-        critic = self.critic is not None and self.critic_lr == 0
-        return [
-            *(["actor_lr: 0, so that the actor never moves"] if self.actor_lr == 0 else []),
-            *(["critic_lr: 0, so that the critic never learns"] if critic else []),
-        ]
+        still = {
+            "actor_lr: 0, so that the actor never moves": self.actor_lr == 0,
+            "critic_lr: 0, so that the critic never learns": self.critic is not None and self.critic_lr == 0,
+        }
+        return [caution for caution, holds in still.items() if holds]
 
     def idle(self) -> dict[str, str]:
         """Keys without effect, and why."""

@@ -48,9 +48,8 @@ class Plain(Template):
 
     def describe(self, tokenizer: Any) -> str:
         """The text itself, with its special tokens."""
-        return str(
-            tokenizer.decode(_without_end(tokenizer("").input_ids, tokenizer.eos_token_id)) + self.plain_template
-        )
+        specials = tokenizer.decode(_without_end(tokenizer("").input_ids, tokenizer.eos_token_id))
+        return f"{specials}{self.plain_template}"
 
 
 @dataclass(kw_only=True)

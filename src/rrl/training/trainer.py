@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
 from rrl.collate import collate, engine_logprobs
 from rrl.contracts import border
 from rrl.errors import DivergenceError
@@ -16,7 +14,7 @@ from rrl.ranges import at_least_one, check_ranges, not_negative, refuse
 from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate, Loop, LoopSettings, RunStart
 from rrl.training.metrics import batch_metrics
-from rrl.types import Batch, Judged, Metrics, Verdict
+from rrl.types import Judged, Metrics, Verdict
 
 log = logging.getLogger(__name__)
 MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
@@ -114,10 +112,12 @@ class Trainer(Loop):
 
     def step(self) -> Metrics:
         """One step: from start states to an improved policy."""
+        settings = self.settings
+
         # Choose where to start, and write.
         with self.clock.phase("gen"):
-            states = border.starts(self.sampler, self.settings.train_batch_size, self.progress, self.limits)
-            starts = [state for state in states for _ in range(self.settings.n)]
+            states = border.starts(self.sampler, settings.train_batch_size, self.progress, self.limits)
+            starts = [state for state in states for _ in range(settings.n)]
             rollouts = self._written(starts)
 
         # Judge, and assign a reward to every token.
@@ -144,8 +144,10 @@ class Trainer(Loop):
 
         # Improve.
         with self.clock.phase("update_actor"):
-            self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
-            improved = self._improve(border.experience(self.objective, rollouts, batch))
+            self.policy.train_critic_only(self.global_step < settings.critic_warmup)
+            learnt = border.experience(self.objective, rollouts, batch)
+            minibatches = self._minibatches(len(learnt), settings.ppo_mini_batch_size, settings.ppo_epochs)
+            improved = self._descend(learnt, minibatches, settings.loss_agg_mode)
             border.refuse_taken(self.objective, improved, metrics)
             metrics |= improved
         self.global_step += 1
@@ -180,10 +182,3 @@ class Trainer(Loop):
                 f"data.max_response_length, or look at the verdict/* metrics and at what the verifier says{why}"
             )
         return kept
-
-    def _improve(self, batch: Batch) -> Metrics:
-        """``ppo_epochs`` passes over the batch in even mini-batches; returns the means of their metrics."""
-        parts = math.ceil(len(batch) / self.settings.ppo_mini_batch_size)
-        orders = [torch.randperm(len(batch), generator=self._generator) for _ in range(self.settings.ppo_epochs)]
-        minibatches = [index for order in orders for index in order.tensor_split(parts)]
-        return self._descend(batch, minibatches, self.settings.loss_agg_mode)

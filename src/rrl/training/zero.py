@@ -1,7 +1,6 @@
 """DeepSpeed: engines for networks, and gathering the weights that ZeRO divides. No other file imports it."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -40,9 +39,8 @@ def count(parameter: Tensor) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def gathered_weights(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
+def gathered_weights(parameters: Sequence[Tensor]) -> Any:
     """All elements of each parameter on every rank, for the length of the context."""
     import deepspeed
 
-    context: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(parameters))
-    return context
+    return deepspeed.zero.GatheredParameters(list(parameters))

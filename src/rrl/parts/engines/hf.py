@@ -37,11 +37,7 @@ class HFEngine(RolloutEngine):
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            between(0, 100, "temperature"),
-            at_least_one("max_response_length", "batch_size"),
-        )
+        check_ranges(self, between(0, 100, "temperature"), at_least_one("max_response_length", "batch_size"))
         if "" in self.stop:
             raise ValueError(f"stop: an empty text ends every response at once; expected texts, got {list(self.stop)}")
 

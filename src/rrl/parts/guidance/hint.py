@@ -30,7 +30,6 @@ class Hint(Guidance):
         return frozenset({"references", "answers"} if "{answer}" in self.text else {"references"})
 
     def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
-        """Begin with this way to make prompts of at most so many tokens."""
         self._render, self._longest = render, longest_prompt
         self._hinted.clear()
 
@@ -46,11 +45,7 @@ class Hint(Guidance):
         if not example.reference:
             return None
         parts = {"{reference}": example.reference, "{answer}": example.answer, "{question}": example.question}
-        (prompt,) = self._render([_filled(self.text, parts)])
+        # In one pass, so that nothing is replaced in what takes a placeholder's place.
+        text = re.sub("|".join(map(re.escape, parts)), lambda found: parts[found[0]], self.text)
+        (prompt,) = self._render([text])
         return replace(problem, prompt=prompt) if len(prompt) <= self._longest else None
-
-
-def _filled(text: str, parts: dict[str, str]) -> str:
-    """The text with each placeholder replaced, and nothing replaced in what takes its place."""
-    pattern = "|".join(map(re.escape, parts))
-    return re.sub(pattern, lambda found: parts[found[0]], text)

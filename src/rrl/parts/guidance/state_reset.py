@@ -45,9 +45,7 @@ class StateReset(Guidance):
         whole = len(reference) - 1
         cuts = [] if self.cut_points == "token" else [cut for cut in self._cutter.legal(reference) if cut < whole]
         stages = [(f"{self.cut_points}{number}", cut) for number, cut in enumerate(cuts, start=1)]
-        stages = [*stages, *stages[-1:]] or [(f"share{share:g}", self._floor(share * whole)) for share in self.shares]
+        # 0.29 * 100 is 28.999999999999996
+        shares = [(f"share{share:g}", max(1, int(share * whole + 1e-9))) for share in self.shares]
+        stages = [*stages, *stages[-1:]] or shares
         return [(name, length) for name, length in stages if length < min(whole, self._longest)]
-
-    @staticmethod
-    def _floor(tokens: float) -> int:
-        return max(1, int(tokens + 1e-9))  # 0.29 * 100 is 28.999999999999996

@@ -41,23 +41,33 @@ class NoKL(KL):
 
 
 @dataclass(kw_only=True)
-class RewardKL(KL):
-    """Every token pays ``coef`` times the k1 estimate of its divergence (Ziegler et al., arXiv 1909.08593, eq. 2)."""
+class _Priced(KL):
+    """Divergence costs ``coef`` times an estimate of it."""
 
     coef: float
 
     needs_reference = True
 
     def __post_init__(self) -> None:
-        _check_coef(self)
+        if not self.coef > 0:
+            fault = f"coef: expected a number > 0, got {self.coef:g}; kl=none lets divergence be free"
+            raise OutOfRange([fault], ["coef"])
 
-    @property
-    def price(self) -> float:
-        """Return per nat."""
-        return self.coef
+
+@dataclass(kw_only=True)
+class RewardKL(_Priced):
+    """Every token pays ``coef`` times the k1 estimate of its divergence (Ziegler et al., arXiv 1909.08593, eq. 2).
+
+    ``price`` is the present price: return per nat.
+    """
+
+    price: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.price = self.coef
 
     def rewards(self, batch: Batch) -> Tensor:
-        """The rewards less the price of each acted token."""
         kl = kl_estimate(batch.old_logprobs, batch.ref_logprobs, "k1")
         return torch.where(batch.mask, batch.rewards - self.price * kl, 0.0)
 
@@ -71,57 +81,39 @@ class AdaptiveKL(RewardKL):
 
     target: float
     horizon: int
-    _price: float = field(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, positive("target"), at_least_one("horizon"))
-        self._price = self.coef
-
-    @property
-    def price(self) -> float:
-        """Return per nat at present."""
-        return self._price
 
     def term(self, batch: Batch, output: PolicyOutput) -> Term:
         """No term; the price is a metric."""
-        return 0.0, {"actor/kl_coef": self._price * batch.weight.sum()}
+        return 0.0, {"actor/kl_coef": self.price * batch.weight.sum()}
 
     def adapt(self, batch: Batch) -> None:
         """Raise or lower the price by the divergence of the batch, in nats a response."""
         kl = kl_estimate(batch.old_logprobs, batch.ref_logprobs, "k1")
         per_response = float(masked_mean(kl, batch.mask) * batch.mask.sum() / len(batch))
         error = min(0.2, max(-0.2, per_response / self.target - 1))
-        self._price *= 1 + error * len(batch) / self.horizon
+        self.price *= 1 + error * len(batch) / self.horizon
 
     def state_dict(self) -> StateDict:
-        return {"price": self._price}
+        return {"price": self.price}
 
     def load_state_dict(self, state: StateDict) -> None:
-        self._price = state["price"]
+        self.price = state["price"]
 
 
 @dataclass(kw_only=True)
-class LossKL(KL):
+class LossKL(_Priced):
     """``coef`` times the divergence is added to the loss (Shao et al., arXiv 2402.03300, eq. 3).
 
     ``estimator`` is k2 or k3: the expected gradient of k1 in a loss is zero (docs/ppo.md).
     """
 
-    coef: float
     estimator: Literal["k2", "k3"]
-
-    needs_reference = True
-
-    def __post_init__(self) -> None:
-        _check_coef(self)
 
     def term(self, batch: Batch, output: PolicyOutput) -> Term:
         """The term, and the divergence as a metric."""
         kl = weighted_sum(kl_estimate(output.logprobs, batch.ref_logprobs, self.estimator), batch.weight)
         return self.coef * kl, {"actor/kl_loss": kl}
-
-
-def _check_coef(kl: RewardKL | LossKL) -> None:
-    if not kl.coef > 0:
-        raise OutOfRange([f"coef: expected a number > 0, got {kl.coef:g}; kl=none lets divergence be free"], ["coef"])

@@ -57,10 +57,14 @@ class RLTF(Objective):
 
     def experience(self, rollouts: Sequence[Rollout], batch: Batch) -> Batch:
         """As many rows as there are rollouts: samples from the buffer, and references."""
-        pays = [row[acted].tolist() for row, acted in zip(batch.advantages, batch.mask, strict=True)]
-        fresh = [_sample(rollout, pay) for rollout, pay in zip(rollouts, pays, strict=True)]
+        fresh = [
+            Sample(p.id, p.level, p.prompt, r.state.prefix, r.actions, tuple(pay[acted].tolist()), p.reference)
+            for r, pay, acted in zip(rollouts, batch.advantages, batch.mask, strict=True)
+            for p in [r.state.problem]
+        ]
         self._samples = [*self._samples, *fresh][-self.capacity :]
-        drawn = self._draw((len(batch) + 1) // 2)
+        order = torch.randperm(len(self._samples), generator=self._generator)
+        drawn = [self._samples[index] for index in order[: (len(batch) + 1) // 2].tolist()]
         taught = [sample for sample in drawn if sample.reference][: len(batch) - len(drawn)]
         references = [s.reference[: self.max_response_length] for s in taught]
         rows = [Row((*s.prompt, *s.prefix), s.actions, s.pay, (s.problem, s.prefix), s.level) for s in drawn]
@@ -94,21 +98,3 @@ class RLTF(Objective):
     def load_state_dict(self, state: StateDict) -> None:
         self._samples = [Sample(*sample) for sample in state["samples"]]
         self._generator.set_state(state["generator"])
-
-    def _draw(self, count: int) -> list[Sample]:
-        """So many different samples."""
-        order = torch.randperm(len(self._samples), generator=self._generator)
-        return [self._samples[index] for index in order[:count].tolist()]
-
-
-def _sample(rollout: Rollout, pay: Sequence[float]) -> Sample:
-    state = rollout.state
-    return Sample(
-        problem=state.problem.id,
-        level=state.problem.level,
-        prompt=state.problem.prompt,
-        prefix=state.prefix,
-        actions=rollout.actions,
-        pay=tuple(pay),
-        reference=state.problem.reference,
-    )

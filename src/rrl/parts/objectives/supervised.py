@@ -21,7 +21,6 @@ class Supervised(Objective):
     needs_annotation = False
 
     def assign_credit(self, batch: Batch) -> Batch:
-        """Every token of a response gets the response's pay."""
         pay = torch.where(batch.mask, batch.rewards, 0.0).sum(1, keepdim=True)
         return batch.with_(advantages=torch.where(batch.mask, pay, 0.0))
 

@@ -62,11 +62,7 @@ def match(candidate: Structure, reference: Structure) -> Match:
     """
     found = sum(count for subtree, count in reference.subtrees.items() if subtree in candidate.subtrees)
     shared = (reference.edges & candidate.edges).total()
-    return Match(_share(found, reference.subtrees.total()), _share(shared, reference.edges.total()))
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+    return Match(found / max(1, reference.subtrees.total()), shared / max(1, reference.edges.total()))
 
 
 # --- syntax -----------------------------------------------------------------------------------------------------------

@@ -75,7 +75,6 @@ class Moments:
     squares: float = 0.0
 
     def add(self, number: float) -> None:
-        """One number more."""
         self.count += 1
         before = number - self.mean
         self.mean += before / self.count

@@ -102,7 +102,6 @@ class StateBuffer:
             self._forget(state)
 
     def forget_problem(self, problem_id: str) -> None:
-        """Forget every state of a problem."""
         for state in list(self._states.get(problem_id, {}).values()):
             self._forget(state)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rrl.errors import DataError
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
-from rrl.types import Batch, Judged, Metrics, Problem, State
+from rrl.types import Problem, State
 
 
 @dataclass(kw_only=True)
@@ -40,10 +40,6 @@ class Problems(StateSampler):
         """``count`` fresh starts."""
         levels = self._rng.choices(list(self._weights), list(self._weights.values()), k=count)
         return [State(self._next(level)) for level in levels]
-
-    def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
-        """It learns nothing."""
-        return {}
 
     def state_dict(self) -> StateDict:
         """Random state and what is left of each deck."""

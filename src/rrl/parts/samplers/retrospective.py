@@ -71,7 +71,8 @@ class Retrospective(StateSampler):
         """Update what is known of states and problems, then collect new states."""
         self._step += 1
         first_solves = self._record(judged)
-        if self.schedule.collecting(self._progress) and self._critic_suffices(batch):
+        begin, end = self.schedule.collect
+        if begin <= self._progress <= end and self._critic_suffices(batch):
             if self.sources != "canonical":
                 self._collect_own(judged, batch)
             if self.sources != "self":
@@ -162,7 +163,6 @@ class Retrospective(StateSampler):
     def _metrics(self) -> Metrics:
         stored = list(self.buffer)
         count = max(1, len(stored))
-        visits = sum(s.visits for s in stored)
         return {
             "replay/buffer_size": float(len(stored)),
             "replay/unique_problems": float(self.buffer.problems),
@@ -171,5 +171,5 @@ class Retrospective(StateSampler):
             "replay/score_at_insert/mean": sum(s.score_at_insert for s in stored) / count,
             "replay/score_now/mean": sum(s.score_now for s in stored) / count,
             "replay/prefix_length/mean": sum(len(s.prefix) for s in stored) / count,
-            "replay/success_rate": sum(s.successes for s in stored) / max(1, visits),
+            "replay/success_rate": sum(s.successes for s in stored) / max(1, sum(s.visits for s in stored)),
         }

@@ -37,10 +37,6 @@ class Schedule:
         states = f"states, which are collected from {begin} on"
         return [f"share: 0 while there are {states}: nothing is replayed; sampler=problems is the same"]
 
-    def collecting(self, progress: float) -> bool:
-        """Whether states are remembered at this moment."""
-        return self.collect[0] <= progress <= self.collect[1]
-
     def share_at(self, progress: float) -> float:
         """The share of replayed starts at this moment."""
         for (begin, low), (end, high) in pairwise(self._points):

@@ -25,9 +25,7 @@ class Confidence(Selection):
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when every token was sure or the doubt came before the first legal point."""
         threshold = math.log(self.below)
-        doubt = next((i for i, logprob in enumerate(response.logprobs) if logprob < threshold), None)
-        if doubt is None:
-            return []
+        doubt = next((i for i, logprob in enumerate(response.logprobs) if logprob < threshold), -1)
         return [cut for cut in legal if cut <= doubt][-1:]
 
     def score(self, response: TokenScores, cut: int) -> float:
