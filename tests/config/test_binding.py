@@ -22,6 +22,7 @@ class Toy:
     kind: Literal["a", "b", 3]
     pair: tuple[float, float]
     several: tuple[str, ...]
+    points: tuple[tuple[float, float], ...]
     weights: dict[str, float]
     anything: Any
     rule: Selection
@@ -36,7 +37,7 @@ class Toy:
 RULE = {"_target_": "rrl.parts.selections.critic.CriticTopK", "k": 1, "min_explained_variance": None}
 GOOD: dict[str, Any] = {
     "_target_": f"{Toy.__module__}.Toy", "amount": 1, "count": 2, "name": None, "on": True, "kind": 3,
-    "pair": [1, 2.5], "several": [], "weights": {"x": 1}, "anything": {"y": [1]},
+    "pair": [1, 2.5], "several": [], "points": [[0, 1]], "weights": {"x": 1}, "anything": {"y": [1]},
     "rule": RULE,
 }  # fmt: skip
 
@@ -70,6 +71,7 @@ def test_a_mapping_with_a_target_becomes_an_object_and_lists_become_tuples() -> 
         ("pair", [1, "x"], "a list of 2 float, got [1, 'x']"),
         ("several", "abc", "a list of str, got 'abc'"),
         ("several", [1], "a list of str, got [1]"),
+        ("points", [[1]], "a list of lists of 2 float, got [(1,)]"),
         ("weights", [1], "a mapping of names to float, got [1]"),
         ("weights", {"x": None}, "a mapping of names to float, got {'x': None}"),
         ("weights", {3: 1.0}, "a mapping of names to float, got {3: 1.0}"),
@@ -115,7 +117,7 @@ SEVERAL = "run.several: expected at most 1"
         ({"amount": 9, "weights": {}}, [WEIGHTS]),
         ({"amount": 9, "name": 5}, [NAME, "run.amount: expected at most count = 2, got 9"]),
         ({"amount": -1, "more": 1}, ["run.more: Toy takes no such argument; valid: amount, anything, count, kind, "
-                                     "name, on, pair, rule, several, weights", AMOUNT]),
+                                     "name, on, pair, points, rule, several, weights", AMOUNT]),
         ({"amount": -1, "rule": RULE | {"k": 0}},
          ["run.rule.k: expected at least 1, got 0", AMOUNT]),
     ],

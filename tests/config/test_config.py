@@ -8,7 +8,8 @@ import yaml
 
 from fixtures.config import config, faults
 from rrl.config.check import SHARED, SLOTS, Parts, RewardModelParts, load
-from rrl.config.compose import compose, conf_dir, groups
+from rrl.config.choices import conf_dir, groups
+from rrl.config.compose import compose
 from rrl.errors import ConfigError
 from rrl.parts.samplers.problems import Problems
 from rrl.records.run_directory import cache_folder
@@ -203,6 +204,17 @@ def test_values_that_a_run_took_from_other_keys_follow_those_keys_still(tmp_path
         8,
     )
     assert (changed["engine"]["temperature"], parts.evaluation.temperature) == (2, 0.5)
+
+
+def test_a_response_ends_where_another_template_begins_its_next_question(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run")
+    own = config("data.plain_template='Q: {question}'")
+    (folder / "config.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
+    assert own["engine"]["stop"] == ["\nQ:"]
+    assert load("train", [], run=str(folder))[1].engine.stop == ("\nQ:",)
+    assert load("train", ["data.plain_template='P: {question}'"], run=str(folder))[1].engine.stop == ("\nP:",)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**own, "engine": own["engine"] | {"stop": ["x"]}}))
+    assert load("train", ["data.plain_template='P: {question}'"], run=str(folder))[1].engine.stop == ("x",)
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from fixtures.config import config, faults
-from rrl.config.compose import compose, groups, walk
+from rrl.config.choices import groups
+from rrl.config.compose import compose, walk
 from rrl.config.spelling import ALIASES
 from rrl.errors import closest, nearest
 
@@ -21,9 +22,9 @@ UNKNOWN_KEYS = {
     "scorer=sequence": "did you mean reward_model?",
     "scorer.path=x": "did you mean 'reward_model.path' (with reward_model=embeddings|sequence)?",
     "hydra/sweeper=optuna": "did you mean search=optuna?",
-    "task.hub_config=main": "it is no key any more: it follows a colon in task.hub_id, as in openai/gsm8k:socratic",
-    "warmstart.weight_decay=0": "it is no key any more: it is always 0.01",
-    "warmstart.grad_clip=0": "it is no key any more: it is always 1",
+    "task.hub_config=main": "it follows a colon in task.hub_id, as in openai/gsm8k:socratic",
+    "warmstart.weight_decay=0": "it is always 0.01",
+    "warmstart.grad_clip=0": "it is always 1",
     "kl.target=1": "it comes with kl=adaptive",
     "critic.trunk_gradient=1": "did you mean 'critic.value_trunk_grad_scale'?",
     "kind.lr=1": "did you mean 'policy.actor_lr'?",
@@ -47,12 +48,16 @@ UNKNOWN_KEYS = {
     "data.pth=x": "did you mean 'data.path' (with task=apps|apps_plus|gsm8k|hh|jsonl|math)?",
     "sampler.schedule.zzz=1": "valid: share, collect",
     "zzz.zzz=1": "--cfg prints all keys",
+    "Kl=none": "did you mean 'kl'?",
+    "POLICY.Actor_LR=1": "did you mean 'policy.actor_lr'?",
+    "+objective.kl_coef=0.1": "did you mean 'kl.coef'?",
+    "+policy.adam_epsilon=1": "it is always 1e-8",
 }
 
 
 def test_an_unknown_key_is_told_with_the_nearest_valid_one_and_other_libraries_names_are_known() -> None:
     told = faults(*UNKNOWN_KEYS)
-    assert told == [f"{text.partition('=')[0]}: no such key; {hint}" for text, hint in UNKNOWN_KEYS.items()]
+    assert told == [f"{text.partition('=')[0].lstrip('+')}: no such key; {hint}" for text, hint in UNKNOWN_KEYS.items()]
 
 
 OTHER_NAMES = {
@@ -121,6 +126,10 @@ def test_a_group_does_not_take_its_keys_alone() -> None:
         "lora: expected LoRA or null, got {'rank': 8}; name a choice of this group, and set its keys after it",
         "kl: expected KL, got {}; name a choice of this group, and set its keys after it",
     ]
+
+
+def test_the_keys_of_data_are_set_one_by_one() -> None:
+    assert faults("data={}") == ["data: expected keys of its own, got {}; set them, as in data.name=..."]
 
 
 def test_every_alias_leads_to_a_key_that_is_there() -> None:

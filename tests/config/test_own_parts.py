@@ -144,6 +144,16 @@ def test_faults_know_parts_of_ones_own() -> None:
     ]  # fmt: skip
 
 
+def test_an_argument_that_the_file_of_a_part_lacks_can_be_added(parts: Path) -> None:
+    (parts / "sampler" / "mine.yaml").write_text("_target_: own_mine.Mine\nlevel_weights: null\n")
+    assert faults("algo=ppo", "sampler=mine", "sampler.boldness=2") == [
+        "sampler.boldness: not in the file of this part; add it there, or give +sampler.boldness=2",
+        "sampler.boldness: missing; Mine needs it",
+    ]
+    _, made = load("train", ["algo=ppo", "sampler=mine", "+sampler.boldness=2"])
+    assert made.sampler.boldness == 2  # type: ignore[attr-defined]
+
+
 @pytest.mark.usefixtures("parts")
 def test_help_lists_parts_of_ones_own() -> None:
     words = [sys.executable, "-m", "rrl.cli.train", "--help"]

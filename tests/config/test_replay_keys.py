@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from rrl.config.check import load
-from rrl.config.compose import compose, groups
+from rrl.config.choices import groups
+from rrl.config.compose import compose
 from rrl.parts.samplers.controls import Redraw, SuccessPrefix
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.selections.random_cut import RandomCut

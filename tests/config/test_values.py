@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.config import faults
 from rrl.config.check import load
-from rrl.config.compose import groups
+from rrl.config.choices import groups
 
 # --- values -----------------------------------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ def _library(folder: Path, name: str, code: str, *wants: str, version: str = "1.
 
 
 def test_a_library_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "_version", lambda name: None)
+    monkeypatch.setattr(libraries, "installed_version", lambda name: None)
     monkeypatch.setattr(libraries, "probe", lambda name, *modules: ({}, ""))
     found = {finding.what: finding for finding in libraries.libraries()}
     assert found["peft"].remedy == "pip install 'rrl[lora]'"
@@ -141,7 +141,7 @@ def test_one_that_takes_the_program_down_is_told_from_the_others(monkeypatch: py
 
 def test_a_version_out_of_range_is_told_with_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
     real = metadata.version
-    monkeypatch.setattr(libraries, "_version", lambda name: "4.0.0" if name == "transformers" else real(name))
+    monkeypatch.setattr(libraries, "installed_version", lambda name: "4.0.0" if name == "transformers" else real(name))
     finding = libraries._library("transformers", "")
     assert (finding.state, finding.detail) == ("limited", "4.0.0")
     assert "transformers<" in finding.remedy

@@ -314,7 +314,7 @@ def test_a_start_tells_its_plan_in_a_few_lines(tmp_path: Path) -> None:
     assert lines[:3] == [
         "plan: 256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps",
         "plan: mini-batch: 128 sequences = 1 process x 1 micro-batch of at most 128 rows",
-        "plan: 10 steps, 40 optimiser steps, 40,960 new tokens at most, 2 evaluations of 30 responses, 1 checkpoints",
+        "plan: 10 steps, 40 optimiser steps, 40,960 new tokens at most, 2 evaluations of 30 responses, 1 checkpoint",
     ]  # 10 x 256 x 16 tokens; 15 problems, each one greedy response and 4 samples
     # The same estimates as the whole plan's: the program's 256 MiB and what the tiny model takes.
     assert re.fullmatch(

@@ -23,7 +23,8 @@ import house
 from fixtures.runs import finish, start
 from key_index import PAGES, key_rows
 from rrl.collate import collate, engine_logprobs
-from rrl.config.compose import compose, groups
+from rrl.config.choices import groups
+from rrl.config.compose import compose
 from rrl.interfaces import RolloutEngine
 from rrl.parts.rewards.preference import RewardModelReward
 from rrl.training.models import TinyLlama

@@ -73,7 +73,7 @@ def test_heavy_libraries_are_imported_when_used() -> None:
         for node in tree.body
         if isinstance(node, ast.Import | ast.ImportFrom)
         for module in imported(node)
-        if module.startswith(LATE) or module.split(".")[0] in (*PLACES, "numpy") and not is_late(file)
+        if module.startswith(LATE) or (module.split(".")[0] in (*PLACES, "numpy") and not is_late(file))
     ]
     assert not early
 

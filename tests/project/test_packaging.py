@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from rrl.config.check import load
-from rrl.config.compose import conf_dir
+from rrl.config.choices import conf_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("src", "conf", "experiments")

@@ -13,8 +13,9 @@ from rrl.config.check import load
 from rrl.config.compose import compose_saved
 from rrl.config.saved import as_yaml, read_config, write_config
 from rrl.errors import ConfigError
+from rrl.processes.logs import Redacting
 from rrl.records.run_directory import write_json
-from rrl.records.secrecy import Redacting, hidden, redacted, referenced
+from rrl.records.secrecy import hidden, redacted, referenced
 from rrl.records.sidecar import Sidecar
 from rrl.records.tracking import Tracker, WandB
 from rrl.study.sweep_files import Sweep, read_sweep, write_sweep

@@ -66,7 +66,8 @@ def _copy(folder: "Path", target: "Path") -> None:
 
 def _with_warm_start(arguments: Sequence[str]) -> list[str]:
     """The arguments, with ``warmstart=sft`` where they imply no warm start."""
-    from rrl.config.compose import compose, groups
+    from rrl.config.choices import groups
+    from rrl.config.compose import compose
 
     choices = [a for a in arguments if a.partition("=")[0] in groups()]
     if compose("train", choices).config["warmstart"] is not None:

@@ -37,7 +37,7 @@ def run_command(command: Callable[[Sequence[str]], None], help_text: str) -> int
 
 
 def _print_help(help_text: str) -> int:
-    from rrl.config.compose import groups
+    from rrl.config.choices import groups
 
     rows = [f"  {group}={'|'.join(options)}" for group, options in sorted(groups().items()) if options]
     print("\n".join([help_text.strip(), "", "Choices:", *rows]))

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 EXAMPLE = "\"data.plain_template='Q: {question}'\""
-ESCAPE = re.compile(r"""\\(?:([nrt\\"'])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))""")
-CHARACTERS = {"n": "\n", "r": "\r", "t": "\t"}
+ESCAPE = re.compile(r"""\\(?:[nrt\\"']|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})""")
 MEANINGS = {"n": "a line's end", "r": "a carriage return", "t": "a tab", "u": "a character"}
 UNCLEAR = re.compile(r"\\+(?:[nrt]|u[0-9a-fA-F]{4})")
 
@@ -31,9 +30,15 @@ def read(overrides: Sequence[str], faults: list[str]) -> list[Any]:
     return list(found.values())
 
 
+def parsed(text: str) -> Any:
+    """One override as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(text)
+
+
 def _parse(text: str) -> Any:
     """The override, or its fault."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     if text.startswith("-"):
@@ -45,7 +50,7 @@ def _parse(text: str) -> Any:
         )
     unreadable = f"{text!r}: cannot be read; expected key=value; quote special characters, as in {EXAMPLE}"
     try:
-        override = OverridesParser.create().parse_override(text)
+        override = parsed(text)
     except HydraException:
         return unreadable
     if override.package or not override.key_or_group:
@@ -84,18 +89,12 @@ def _unescaped_value(value: Any) -> Any:
 
 
 def _unescaped(text: str) -> str:
-    """The meaning of a text between double quotes. Raises ValueError for half of a character."""
-    plain = ESCAPE.sub(lambda found: _character(*found.groups()), text)
+    """The meaning of a text between double quotes. Raises ValueError for half of a character, and for none."""
     try:
+        plain = ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
         return plain.encode("utf-16", "surrogatepass").decode("utf-16")  # two halves become one character
     except UnicodeDecodeError:
-        raise ValueError(f"{text!r} has half of a character; expected both halves, as in \\ud83d\\ude00") from None
-
-
-def _character(sign: str | None, *numbers: str | None) -> str:
-    if sign:
-        return CHARACTERS.get(sign, sign)
-    number = int(next(filter(None, numbers)), 16)
-    if number > 0x10FFFF:
-        raise ValueError(f"\\U{number:08x} is no character; expected \\U0010ffff at most")
-    return chr(number)
+        raise ValueError(
+            f"{text!r} has half of a character, or no character; expected both halves, as in \\ud83d\\ude00, and "
+            "\\U0010ffff at most"
+        ) from None

@@ -189,7 +189,7 @@ def _spell(hint: Any) -> str:
         return " | ".join(repr(option) for option in arguments)
     if origin is tuple:
         count = "" if Ellipsis in arguments else f"{len(arguments)} "
-        return f"a list of {count}{_spell(arguments[0])}"
+        return f"a list of {count}{_spell(arguments[0]).replace('a list', 'lists', 1)}"
     if origin is dict:
         return f"a mapping of names to {_spell(arguments[1])}"
     return {type(None): "null"}.get(hint, getattr(hint, "__name__", str(hint)))

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 from rrl.config.binding import BROKEN, Binder, Source
 from rrl.config.choices import groups, targets
 from rrl.config.compose import Composed, compose, compose_run, walk
-from rrl.config.effects import collected, takers_of, without_effect, would
+from rrl.config.effects import collected, takers_of, without_effect
 from rrl.config.importing import load_class
 from rrl.contracts.breaches import items, typed_repr
 from rrl.contracts.calling import calling, named
@@ -121,10 +121,11 @@ def idle(composed: Composed, parts: Any, taken: Mapping[str, Collection[str]], u
     ``taken`` are the keys that each part takes by name.
     """
     read = [*used, *(key for slot in used for key in taken.get(slot, ()))]
-    takers = {key: takers_of(key, used) for key in without_effect(composed.given, composed.values, read)}
+    takers = {key: takers_of(key, used)[:4] for key in without_effect(composed.given, composed.values, read)}
+    remedies = {key: f"; {', '.join(choices)} would" if choices else "" for key, choices in takers.items()}
     reasons = {f"{path}.{key}": why for path, keys in collected(parts, "idle") for key, why in keys.items()}
     return [
-        *(f"{key}: without effect; nothing in use reads it{would(choices)}" for key, choices in takers.items()),
+        *(f"{key}: without effect; nothing in use reads it{remedy}" for key, remedy in remedies.items()),
         *(f"{key}: without effect; {reasons[key]}" for key in composed.given if key in reasons),
     ]
 
@@ -184,15 +185,14 @@ def _slot(value: Any, slot: str, hint: Any, binder: Binder) -> Any:
         faults.append(f"{slot}: expected a part with a _target_, got {shown(value)}")
         return None
     made = binder.make(value, slot)
-    wanted = [] if made is BROKEN else _required_names(hint)
-    lacking = [name for name in wanted if getattr_static(made, name, BROKEN) is BROKEN]
-    if lacking:
-        faults.append(
-            f"{slot}: {type(made).__name__} has no {', '.join(lacking)}; expected a {slot} (docs/adding-a-part.md)"
-        )
-    wrong = [] if made is BROKEN or lacking else _misstated(made, slot)
+    if made is BROKEN:
+        return None
+    lacking = [name for name in _required_names(hint) if getattr_static(made, name, BROKEN) is BROKEN]
+    names = ", ".join(lacking)
+    wrong = [f"{slot}: {type(made).__name__} has no {names}; expected a {slot} (docs/adding-a-part.md)"]
+    wrong = wrong if lacking else _misstated(made, slot)
     faults += wrong
-    return None if made is BROKEN or lacking or wrong else made
+    return None if wrong else made
 
 
 def _misstated(part: Any, slot: str) -> list[str]:
@@ -261,18 +261,13 @@ def _needs(parts: Parts) -> list[str]:
         part = getattr(parts, slot)
         if part is not None and parts.task is not None and not part.needs <= parts.task.gives:
             lacking = " and ".join(sorted(part.needs - parts.task.gives))
-            names = [option for option, gives in _tasks().items() if part.needs <= gives]
+            classes = {option: load_class(nodes[0][0], "task", []) for option, nodes in targets("task").items()}
+            names = [option for option, found in classes.items() if found and part.needs <= found.gives]
             faults.append(
                 f"{slot}: {type(part).__name__} needs {lacking}, which the task {type(parts.task).__name__} does not "
                 f"give; expected task={'|'.join(names)}, or another {slot}"
             )
     return faults
-
-
-def _tasks() -> dict[str, frozenset[str]]:
-    """The ``gives`` of each task."""
-    classes = {option: load_class(nodes[0][0], "task", []) for option, nodes in targets("task").items()}
-    return {option: found.gives for option, found in classes.items() if found is not None}
 
 
 def _length_misfits(parts: Parts) -> list[str]:

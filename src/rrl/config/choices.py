@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,45 @@ def conf_dir() -> Path:
 
 def groups() -> dict[str, list[str]]:
     """Every configuration group and its options, a user's own ones included."""
-    places = folders()
-    names = [folder.name for folder in places[0].iterdir() if folder.is_dir()]
-    return {name: sorted({option for folder in places for option in _options(folder / name)}) for name in names}
+    return {folder.name: list(files(folder.name)) for folder in conf_dir().iterdir() if folder.is_dir()}
+
+
+def files(group: str) -> dict[str, Path]:
+    """The file of each option of a group."""
+    found: dict[str, Path] = {}
+    for folder in reversed(folders()):
+        found |= _options(folder / group)
+    return dict(sorted(found.items()))
 
 
 def written() -> tuple[tuple[str, int, int, int], ...]:
     """Every configuration file that can be chosen, with its inode, time and size, which show whether it has changed."""
-    places = folders()
-    names = [f"{group}/{option}" for group, options in groups().items() for option in options]
-    names += [file.stem for file in places[0].glob("*.yaml")]
-    files = [f"{folder}/{name}.yaml" for folder in places for name in names]
-    stats = [(file, os.stat(file)) for file in files if os.path.isfile(file)]
+    every = [file for group in groups() for file in files(group).values()]
+    stats = [(str(file), os.stat(file)) for file in (*every, *conf_dir().glob("*.yaml"))]
     return tuple((name, found.st_ino, found.st_mtime_ns, found.st_size) for name, found in stats)
+
+
+def content(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; empty for a file of any other content."""
+    import yaml
+
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
 
 
 def targets(group: str) -> dict[str, list[tuple[str, frozenset[str]]]]:
     """For each option of a group, the classes in its file's ``_target_``s, each with the keys given to it."""
-    import yaml
-
-    found = {}
-    for folder in folders():
-        for option in _options(folder / group):
-            node = yaml.safe_load((folder / group / f"{option}.yaml").read_text(encoding="utf-8")) or {}
-            classes = list(_nodes(node.get(group, node)))
-            if classes:
-                found[option] = classes
-    return found
+    trees = {option: content(file) for option, file in files(group).items()}
+    found = {option: list(nodes(tree.get(group, tree))) for option, tree in trees.items()}
+    return {option: classes for option, classes in found.items() if classes}
 
 
-def _nodes(node: Any) -> Iterator[tuple[str, frozenset[str]]]:
+def nodes(node: Any) -> Iterator[tuple[str, frozenset[str]]]:
     """The class and the keys of every mapping with a ``_target_``, the outer one first."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"]), frozenset(node)
-        for item in node.values():
-            yield from _nodes(item)
+    if isinstance(node, Mapping) and "_target_" in node:
+        yield str(node["_target_"]), frozenset(node)
+    for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ():
+        yield from nodes(item)
 
 
 def folders() -> tuple[Path, ...]:
@@ -62,14 +65,14 @@ def folders() -> tuple[Path, ...]:
     return (conf_dir(), *dict.fromkeys(own))
 
 
-def _options(folder: Path) -> list[str]:
-    """Configurations below a group's folder, without results of experiments."""
-    found = []
-    for place, inner, files in os.walk(folder):
+def _options(folder: Path) -> dict[str, Path]:
+    """The configurations below a group's folder, without results of experiments."""
+    found = {}
+    for place, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if name != "results"]
-        below = Path(place).relative_to(folder)
-        found += [(below / name).with_suffix("").as_posix() for name in files if name.endswith(".yaml")]
-    return sorted(found)
+        for file in [Path(place, name) for name in names if name.endswith(".yaml")]:
+            found[file.relative_to(folder).with_suffix("").as_posix()] = file
+    return found
 
 
 def take_own_parts() -> list[str]:

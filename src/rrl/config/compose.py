@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rrl.config.arguments import read
-from rrl.config.choices import conf_dir as conf_dir
-from rrl.config.choices import folders, search_path, take_own_parts, written
-from rrl.config.choices import groups as groups
-from rrl.config.resolvers import register
-from rrl.config.spelling import GONE, likeliest_choice, likeliest_key
+from rrl.config.choices import conf_dir, content, files, groups, search_path, take_own_parts, written
+from rrl.config.effects import takes
+from rrl.config.resolvers import next_question, register
+from rrl.config.spelling import GONE, likeliest_choice, likeliest_key, other_name
 from rrl.errors import ConfigError, closest, shown
 
 Written = tuple[tuple[str, int, int, int], ...]
@@ -46,23 +45,21 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     Keeps ``only`` these top-level keys (None: all). An unknown choice or key is left out and reported in ``faults``.
     Raises ConfigError when nothing can be composed.
     """
+    from omegaconf import OmegaConf
+
     register()
     faults = take_own_parts()
     with _as_config_errors(faults):
         known = {group for group in _groups_of(name, written()) if only is None or group in only}
         chosen, values = _divide(read(overrides, faults), known, faults)
-        config = _merged(name, chosen)
-        return _settle(config if only is None else _masked(config, only), values, faults, only, chosen)
-
-
-def _merged(name: str, chosen: Sequence[str]) -> Any:
-    """``conf/<name>.yaml`` with its choices, as composed by Hydra; the caller may change it."""
-    return copy.deepcopy(_kept(name, tuple(chosen), written()))
+        config = copy.deepcopy(_merged(name, tuple(chosen), written()))
+        config = config if only is None else OmegaConf.masked_copy(config, list(only))
+        return _settle(config, values, faults, only, chosen)
 
 
 @lru_cache(maxsize=256)
-def _kept(name: str, chosen: Sequence[str], files: Written) -> Any:
-    """The same, computed once for these choices and ``files``; not to be changed."""
+def _merged(name: str, chosen: Sequence[str], files: Written) -> Any:
+    """``conf/<name>.yaml`` with its choices, as composed by Hydra, once for these ``files``; not to be changed."""
     import hydra
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -72,43 +69,31 @@ def _kept(name: str, chosen: Sequence[str], files: Written) -> Any:
 @lru_cache
 def _groups_of(name: str, files: Written) -> frozenset[str]:
     """The groups in the defaults of ``conf/<name>.yaml``; ``files`` is the key of the cache."""
-    from omegaconf import OmegaConf
-
-    entries = _plain(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)["defaults"]
+    entries = content(conf_dir() / f"{name}.yaml")["defaults"]
     named = {group for entry in entries if isinstance(entry, Mapping) for group in entry}
     others = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
     return frozenset(named & groups().keys()).union(*(_groups_of(other, files) for other in others))
 
 
-def _masked(config: Any, keys: Sequence[str]) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.masked_copy(config, list(keys))
-
-
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
     """The configuration of a finished run, its model replaced by the run's actor, under ``overrides``.
 
-    Groups in ``ANEW`` can be chosen as for a new run.
+    Groups in ``ANEW`` can be chosen as for a new run. Texts that end a response follow the template, as in a new run.
     """
+    register()
     faults = take_own_parts()
     with _as_config_errors(faults):
         config = _saved(folder / "config.yaml")
         actor = {"path": str(folder / "actor"), "revision": None, "attention": "sdpa", "trust_remote_code": False}
         config.model, config.warmstart = {"_target_": "rrl.training.models.HuggingFace", **actor}, None
+        if config.engine.get("stop") == next_question(str(config.data.get("plain_template"))):
+            config.engine.stop = "${next_question:}"
         chosen, values = _divide(read(overrides, faults), ANEW, faults)
-        _put_in(config, chosen)
+        config.judge = None
+        for group in [choice.partition("=")[0] for choice in chosen]:
+            fresh = _merged("evaluate", tuple(chosen), written())
+            config[group] = copy.deepcopy(fresh._get_node(group))  # references unresolved
         return _settle(config, values, faults)
-
-
-def _put_in(config: Any, chosen: Sequence[str]) -> None:
-    """Replace the groups of these choices, references unresolved; ``judge`` is None unless chosen."""
-    config.judge = None
-    if chosen:
-        fresh = _merged("evaluate", chosen)
-        for choice in chosen:
-            group = choice.partition("=")[0]
-            config[group] = fresh._get_node(group)
 
 
 def compose_saved(file: Path, overrides: Sequence[str]) -> Composed:
@@ -184,14 +169,14 @@ def _settle(
     """Set the values whose keys ``config`` has (or that add a key by ``+``); adds a fault for each other one."""
     from omegaconf import OmegaConf
 
-    keys = [key for key, _ in walk(_plain(config, resolve=False))]
-    before = _plain(config)
+    tree, before = dict(walk(_plain(config, resolve=False))), _plain(config)
+    keys = list(tree)
     OmegaConf.set_struct(config, False)
     for o in values:
         key, value = o.key_or_group, o.value()
-        if key not in keys and not o.is_add() and not o.is_force_add():
-            faults.append(f"{key}: no such key{_suggest(key, keys, only)}")
-        elif isinstance(before.get(key), Mapping) and not isinstance(value, Mapping):
+        if key not in keys and (fault := _fault_of_new(o, tree, only)):
+            faults.append(fault)
+        elif isinstance(before.get(key), Mapping) and (key == "data" or not isinstance(value, Mapping)):
             settable = [k for k in keys if k.startswith(f"{key}.") and not k.endswith("_target_")]
             remedy = f"set them, as in {settable[0]}=..." if settable else "it has none to set; leave it out"
             run = f"; to go on with a run give resume={value}" if key == "run" and isinstance(value, str) else ""
@@ -204,13 +189,26 @@ def _settle(
     return Composed(_plain(config), faults, before, [key for key in given if tree.get(key) is not None], tree)
 
 
+def _fault_of_new(override: Any, tree: Mapping[str, Any], only: Sequence[str] | None) -> str | None:
+    """The fault of an override whose key is not in ``tree``; None where it adds one that does not mean another."""
+    key, added = override.key_or_group, override.is_add() or override.is_force_add()
+    parent, _, name = key.rpartition(".")
+    target = tree.get(f"{parent}._target_")
+    taken = takes(target, name)
+    if added and (taken or target is None or not other_name(key)):
+        return None
+    if taken and not {name, f"data.{name}"} & tree.keys():
+        return f"{key}: not in the file of this part; add it there, or give +{key}={shown(override.value())}"
+    return f"{key}: no such key{_suggest(key, list(tree), only)}"
+
+
 def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     """A hint at the probable meaning of a key that is not among ``keys``; ``only`` are the valid top-level keys."""
     if key.split(".")[0] == "judge" and "judge" not in keys:
         return "; nothing is judged here: judges belong to rrl-evaluate"
     elsewhere = _brought(keys, only)
     if key in GONE:
-        return f"; it is no key any more: {GONE[key]}"
+        return f"; {GONE[key]}"
     if key in elsewhere:
         return f"; it comes with {elsewhere[key]}"
     choice = likeliest_choice(key)
@@ -224,17 +222,10 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     return f"; valid: {', '.join(siblings)}" if 0 < len(siblings) <= 20 else "; --cfg prints all keys"
 
 
-def _own_keys() -> list[str]:
-    """The keys of train.yaml itself."""
-    return [
-        name for choice, name, _ in _contents(written()) if not choice and not name.startswith(("defaults", "hydra"))
-    ]
-
-
 def _brought(keys: Collection[str], only: Sequence[str] | None) -> dict[str, str]:
     """Keys that are not among ``keys``, and the choices of the first group that brings them, as ``kl=loss|reward``."""
     choices: dict[str, str] = {}
-    for choice, name, _ in _contents(written()):
+    for choice, name in _contents(written()):
         group, _, option = choice.partition("=")
         if not choice or name in keys or (only is not None and name.split(".")[0] not in only):
             continue
@@ -246,20 +237,14 @@ def _brought(keys: Collection[str], only: Sequence[str] | None) -> dict[str, str
 
 
 @lru_cache
-def _contents(files: Written) -> list[tuple[str, str, Any]]:
-    """The choice ("" for train.yaml itself), key and unresolved value of every entry of the ``files``."""
-    from omegaconf import OmegaConf
-
-    places = folders()
-    choices = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
-    found = [("", key, value) for key, value in walk(_plain(OmegaConf.load(places[0] / "train.yaml"), resolve=False))]
-    for group, option in choices:
-        file = next(file for place in places if (file := place / group / f"{option}.yaml").is_file())
-        content = OmegaConf.load(file)
-        tree = _plain(content, resolve=False) if OmegaConf.is_dict(content) else {}
-        whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
-        entries = walk(tree if whole else {group: tree})
-        found += [(f"{group}={option}", *entry) for entry in entries if not entry[0].endswith(("_target_", "defaults"))]
+def _contents(written: Written) -> list[tuple[str, str]]:
+    """The choice ("" for train.yaml itself) and the key of every entry of the files ``written``."""
+    found = [("", key) for key, _ in walk(content(conf_dir() / "train.yaml"))]
+    for group in groups():
+        for option, file in files(group).items() if group != "experiment" else ():
+            whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
+            keys = [key for key, _ in walk(content(file) if whole else {group: content(file)})]
+            found += [(f"{group}={option}", key) for key in keys if not key.endswith(("_target_", "defaults"))]
     return found
 
 
@@ -288,7 +273,9 @@ def _as_config_errors(faults: Sequence[str]) -> Iterator[None]:
         if absent:
             fault = f"{absent[1]} is not in the environment, and its value belongs here; export {absent[1]}=..."
         elif lost:
-            fault = f"${{{lost[1]}}} refers to no key{_suggest(lost[1], _own_keys(), None)}"
+            own = [key for choice, key in _contents(written()) if not choice]
+            own = [key for key in own if not key.startswith(("defaults", "hydra"))]
+            fault = f"${{{lost[1]}}} refers to no key{_suggest(lost[1], own, None)}"
         raise ConfigError(*faults, key + fault) from error
     except (HydraException, YAMLError) as error:
         raise ConfigError(*faults, " ".join(str(error if error.args else error.__cause__).split())) from error

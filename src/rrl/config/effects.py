@@ -1,7 +1,7 @@
 """Keys without effect: set on a command line, but read by no part in use."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import signature
 from typing import Any
@@ -53,19 +53,16 @@ def takers_of(key: str, used: Sequence[str]) -> list[str]:
     name = below.partition(".")[0] if root == "data" else root
     found = {f"{slot}={option}": classes for slot in used for option, classes in targets(slot).items()}
     return [
-        choice for choice, classes in found.items() if any(_lacks(target, given, name) for target, given in classes)
+        choice
+        for choice, classes in found.items()
+        if any(name not in given and takes(target, name) for target, given in classes)
     ]
 
 
-def _lacks(target: str, given: Collection[str], name: str) -> bool:
-    """Whether the class takes an argument of this ``name`` that is not ``given``."""
-    found = load_class(target, "", [])
-    return found is not None and name not in given and name in signature(found).parameters
-
-
-def would(choices: Sequence[str]) -> str:
-    """The choices as a remedy."""
-    return f"; {', '.join(choices[:4])} would" if choices else ""
+def takes(target: str | None, name: str) -> bool:
+    """Whether the class that a ``_target_`` names, if there is one, takes an argument of this name."""
+    found = load_class(str(target), "", []) if target else None
+    return found is not None and name in signature(found).parameters
 
 
 def collected(parts: Any, what: str) -> Iterator[tuple[str, Any]]:

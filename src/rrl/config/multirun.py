@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rrl.config.arguments import parsed
 from rrl.config.choices import conf_dir
 from rrl.errors import ConfigError, shown
 
@@ -91,10 +92,3 @@ def _each(override: Any) -> list[str]:
         values = (value.start, int(inside) if isinstance(value.start, int) else inside, value.end)
         return [f"{key}={number}" for number in values]
     return [f"{key}={text}" for text in override.sweep_string_iterator()]
-
-
-def parsed(text: str) -> Any:
-    """One override as Hydra reads it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(text)

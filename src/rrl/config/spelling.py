@@ -125,7 +125,7 @@ def likeliest_key(key: str, keys: Sequence[str], elsewhere: Iterable[str]) -> st
 
     ``elsewhere`` are keys of other choices; their last words count too, and similarity to those in the same group.
     """
-    others = list(elsewhere)
+    key, others = key.lower(), list(elsewhere)
     alias = _longest(key, ALIASES)
     known = alias if alias in keys or alias in others else None
     parent = key.rpartition(".")[0]
@@ -136,6 +136,11 @@ def likeliest_key(key: str, keys: Sequence[str], elsewhere: Iterable[str]) -> st
         or _same_end(key, [*keys, *others])
         or _likest(key, [*keys, *beside])
     )
+
+
+def other_name(key: str) -> bool:
+    """Whether the key is one of an earlier version, or another library's name."""
+    return key in GONE or _longest(key, ALIASES) is not None or _longest(key, CHOICES) is not None
 
 
 def likeliest_choice(key: str) -> str | None:

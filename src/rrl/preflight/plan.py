@@ -75,18 +75,23 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
     """The plan for data that are read, on this machine; adapters are added to the model itself."""
     train, test, every = prepared.train, prepared.test, parts.run
     need = capacity.need(config, parts, prepared.model, train, test)
-    course = _course(parts, train)
+    likely = fmean(len(problem.reference) for problem in train) or None
+    with calling("trainer", parts.trainer, "course"):
+        course = parts.trainer.course(len(train), parts.engine.sampling.max_new_tokens, likely)
+    if not isinstance(course, Course):
+        raise contract_error(parts.trainer, "course", typed_repr(course), "a Course")
     checkpoints, evaluations = course.checkpoints(every.save_freq), course.evaluations(every.test_freq)
     disk = capacity.disk_use(parts, need, checkpoints.most, folder)
     phases = capacity.phases(need, parts.launcher.num_processes, here)
     shortages = capacity.shortages(phases, disk, config, need.processes)
+    written = some(parts.evaluation.responses(len(test)), "response")
     passed = _passed(parts.trainer.mini_batch, need.processes, parts.policy.micro_batch_size)
     return Plan(
         folder=folder,
         problems={"train": train, parts.evaluation.split: test},
         course=course,
         of_a_step=[*course.of_a_step, passed],
-        evaluations=f"{_between(evaluations)} evaluations of {some(parts.evaluation.responses(len(test)), 'response')}",
+        evaluations=f"{_between(evaluations, 'evaluation')} of {written}",
         checkpoints=checkpoints,
         need=need,
         disk=disk,
@@ -104,16 +109,6 @@ def at_start(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pr
         return in_short(lay_out(config, parts, folder, replace(prepared, model=on_meta(prepared.model)), here))
     except Exception as error:
         return [f"plan: none could be made ({redacted(one_line(error))})"]
-
-
-def _course(parts: Parts, train: Sequence[Problem]) -> Course:
-    """The forecast of the loop's settings."""
-    likely = fmean(len(problem.reference) for problem in train) or None
-    with calling("trainer", parts.trainer, "course"):
-        found = parts.trainer.course(len(train), parts.engine.sampling.max_new_tokens, likely)
-    if not isinstance(found, Course):
-        raise contract_error(parts.trainer, "course", typed_repr(found), "a Course")
-    return found
 
 
 def _passed(mini_batch: int, processes: int, most: int) -> str:
@@ -150,12 +145,12 @@ def plan_text(plan: Plan) -> str:
 
 def in_short(plan: Plan) -> list[str]:
     """The plan in a few lines: sizes of a step, length of training, memory by phase, warnings."""
-    steps = f"{_between(plan.course.steps)} steps, {_between(plan.course.optimised)} optimiser steps"
+    steps = f"{_between(plan.course.steps, 'step')}, {_between(plan.course.optimised, 'optimiser step')}"
     sizes = ", ".join(f"{phase.name} {in_words(phase.total)} of {in_words(phase.room.free)}" for phase in plan.phases)
     return [
         *(f"plan: {line}" for line in plan.of_a_step),
         f"plan: {steps}, {plan.course.tokens:,} new tokens at most, {plan.evaluations}, "
-        f"{_between(plan.checkpoints)} checkpoints",
+        f"{_between(plan.checkpoints, 'checkpoint')}",
         f"plan: memory of each process, estimated, of the free memory: {sizes}",
         *(f"warning: {warning}" for warning in plan.warnings),
     ]
@@ -173,22 +168,22 @@ def _problems_line(split: str, problems: Sequence[Problem]) -> str:
 
 def _training_lines(plan: Plan) -> list[str]:
     """Steps, tokens, evaluations, checkpoints; bounds where only tokens are limited."""
-    steps, disk = _between(plan.course.steps), plan.disk
+    steps, disk = _between(plan.course.steps, "step"), plan.disk
     return [
-        f"{steps} steps -> {_between(plan.course.optimised)} optimiser steps",
+        f"{steps} -> {_between(plan.course.optimised, 'optimiser step')}",
         *(["in brackets: for responses as long as references"] if "(" in steps else []),
         f"{plan.course.tokens:,} new tokens at most; a response has {plan.need.longest_response} at most",
         plan.evaluations,
-        f"{_between(plan.checkpoints)} checkpoints of {in_words(disk.size)}, {disk.kept} kept: on disk "
+        f"{_between(plan.checkpoints, 'checkpoint')} of {in_words(disk.size)}, {disk.kept} kept: on disk "
         f"{in_words(disk.total)} at most, of {in_words(disk.free)} free",
     ]
 
 
-def _between(number: Between) -> str:
+def _between(number: Between, thing: str) -> str:
     if number.least == number.most:
-        return f"{number.least:,}"
+        return some(number.least, thing)
     likely = "" if number.likely is None else f" ({number.likely:,})"
-    return f"{number.least:,} to {number.most:,}{likely}"
+    return f"{number.least:,} to {number.most:,}{likely} {thing}s"
 
 
 def _parameter_lines(need: Need) -> list[str]:

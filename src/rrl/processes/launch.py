@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -98,12 +99,9 @@ class Launcher:
 
     def _report(self, folder: Path, code: int, signals: Signals) -> None:
         """Write the end of ranks that could not, unless another run holds the folder."""
+        reason = "left at once" if signals.asked else f"the processes ended with code {code} without a report"
         with suppress(ConfigError), RunLock(folder):
-            if signals.asked:
-                write_state(folder, "interrupted", "left at once", self.processes)
-            else:
-                reason = f"the processes ended with code {code} without a report"
-                write_state(folder, "failed", reason, self.processes)
+            write_state(folder, "interrupted" if signals.asked else "failed", reason, self.processes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +126,10 @@ class Hostfile(Launcher):
 
     @property
     def processes(self) -> int:
-        """How many in all."""
         return self.num_processes * len(self._slots())
 
     @property
     def machines(self) -> str:
-        """The path of the hostfile."""
         return str(Path(str(self.hostfile)).expanduser().absolute())
 
     def refuse_misfits(self) -> None:
@@ -152,15 +148,14 @@ class Hostfile(Launcher):
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"hostfile: {self.hostfile!r} cannot be read ({error}); expected a text file") from error
         machines = [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
-        found = [re.fullmatch(r"(\S+)\s+slots=(\d+)", line) for line in machines]
-        wrong = [line for line, match in zip(machines, found, strict=True) if match is None]
-        if wrong or not machines:
+        found = [match for line in machines if (match := re.fullmatch(r"(\S+)\s+slots=(\d+)", line))]
+        if len(found) < len(machines) or not machines:
+            wrong = [line for line in machines if line not in {match[0] for match in found}]
             raise ValueError(f"hostfile: expected a line 'name slots=8' for each machine, got {wrong or 'none'}")
-        names = [match[1] for match in found if match is not None]
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(match[1] for match in found).items() if count > 1)
         if repeated:
             raise ValueError(f"hostfile: expected one line for each machine, got several for {', '.join(repeated)}")
-        return [int(match[2]) for match in found if match is not None]
+        return [int(match[2]) for match in found]
 
 
 def runner(processes: int, hostfile: str | None, *module: str) -> list[str]:

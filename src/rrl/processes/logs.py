@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from rrl.processes.stopping import has_parent
 from rrl.records.console import on_terminal
-from rrl.records.secrecy import Redacting
+from rrl.records.secrecy import redacted
 from rrl.records.texts import visible
 
 log = logging.getLogger(__name__)
@@ -18,11 +18,11 @@ STAMP = "%Y-%m-%dT%H:%M:%S%z"
 """Local time with its offset from UTC, as in ISO 8601."""
 
 
-class _Visible(Redacting):
-    """Lines without secrets and without terminal controls."""
+class Redacting(logging.Formatter):
+    """Lines and tracebacks without secrets and without terminal controls."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        return visible(redacted(super().format(record)))
 
 
 class _File(logging.StreamHandler[IO[str]]):
@@ -38,7 +38,7 @@ def set_up_logging() -> None:
     terminal = on_terminal()
     if terminal:  # which shows a bar
         handler.addFilter(lambda record: record.name != "rrl.records.progress")
-    handler.setFormatter(_Visible("%(message)s" if terminal else "%(asctime)s %(message)s", STAMP))
+    handler.setFormatter(Redacting("%(message)s" if terminal else "%(asctime)s %(message)s", STAMP))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("rrl").setLevel(logging.INFO)
 
@@ -70,7 +70,7 @@ def open_log(folder: Path, rank: int) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a", encoding="utf-8", errors="backslashreplace")
     handler = _File(file)
-    handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s", STAMP))
+    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(message)s", STAMP))
     if rank > 0:
         _print_to(file)
     root = logging.getLogger()

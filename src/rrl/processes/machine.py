@@ -1,5 +1,6 @@
-"""The processors, memory and accelerators of this machine. All sizes are in bytes."""
+"""The processors, memory, accelerators and packages of this machine. All sizes are in bytes."""
 
+import importlib.metadata as metadata
 import os
 import resource
 import sys
@@ -95,6 +96,14 @@ def peak() -> int | None:
         return max(int(_cuda().max_memory_allocated(number)) for number in used)
     (now, highest), (then, mark) = _resident(), _before
     return (highest if highest > mark else max(now, then)) or None
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def in_words(size: float) -> str:

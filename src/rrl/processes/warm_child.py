@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -11,6 +10,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
+
+from rrl.records.texts import ended_with
 
 Answer = TypeVar("Answer")
 LENGTH = struct.Struct("!I")
@@ -119,8 +120,3 @@ class WarmChild(ABC, Generic[Answer]):
     def _lost(self, why: str) -> Lost:
         words = os.pread(self._errors.fileno(), 2**16, 0).decode("utf-8", "replace").strip().splitlines()
         return Lost(": ".join([why, *words[-1:]]))
-
-
-def ended_with(code: int) -> str:
-    """An exit code in words."""
-    return f"its process ended with {signal.Signals(-code).name if code < 0 else code}"

@@ -92,9 +92,9 @@ class Lines(Display):
         self._work = (beats(), time.process_time())
         log.info("%s: %s %s", self._name, self._stretch.what, text)
 
-    def _due(self, kind: str, every: float | None = None) -> bool:
-        """Whether the last line of this kind is at least ``every`` seconds old."""
-        return time.monotonic() - self._logged.get(kind, float("-inf")) >= (self._every if every is None else every)
+    def _due(self, kind: str, times: float = 1.0) -> bool:
+        """Whether the last line of this kind is so many intervals old."""
+        return time.monotonic() - self._logged.get(kind, float("-inf")) >= times * self._every
 
     def _place(self) -> str:
         """The step of the present phase: the one after the last reported step."""
@@ -105,7 +105,7 @@ class Lines(Display):
     def _watch(self) -> None:
         over = self._over
         while not over.wait(min(1.0, max(0.05, self._every))):
-            if self._stretch is not None and self._every and self._due("any", 1.5 * self._every):
+            if self._stretch is not None and self._every and self._due("any", 1.5):
                 self._log(self._lasts(self._stretch))
 
     def _lasts(self, stretch: Stretch) -> str:

@@ -40,9 +40,10 @@ class Stretch:
         """Store progress and numbers; returns whether an accuracy was measured."""
         self.progress, self._last = progress, time.monotonic()
         self._first = self._first or (self._last, progress)
-        new = displayed_numbers(metrics)
-        self.numbers |= new
-        return "accuracy" in new
+        new = {name: metrics[key] for key, name in SHOWN.items() if key in metrics}
+        accuracies = [value for key, value in metrics.items() if key.startswith("val-core/") and "/acc/" in key]
+        self.numbers |= new | ({"accuracy": accuracies[-1]} if accuracies else {})  # the last is the sampled one if any
+        return bool(accuracies)
 
     def left(self) -> float | None:
         """Estimated seconds to the end, from the speed since the first ``advance``; None without an estimate."""
@@ -50,13 +51,6 @@ class Stretch:
             return None
         each = (self._last - self._first[0]) / (self.progress - self._first[1])
         return max(0.0, each * (1 - self.progress) - (time.monotonic() - self._last))
-
-
-def displayed_numbers(metrics: Metrics) -> dict[str, float]:
-    """The displayed metrics of a step; of several accuracies the last, which is the sampled one if any."""
-    found = {name: metrics[key] for key, name in SHOWN.items() if key in metrics}
-    accuracies = [value for key, value in metrics.items() if key.startswith("val-core/") and "/acc/" in key]
-    return found | ({"accuracy": accuracies[-1]} if accuracies else {})
 
 
 def formatted(numbers: dict[str, float]) -> list[str]:
@@ -70,11 +64,13 @@ def bar_text(name: str, stretch: Stretch, width: int) -> str:
     parts = {
         "name": name if stretch.what == "training" else f"{name} {stretch.what}",
         "share": f"{100 * stretch.progress:.0f}%",
-        **{name: _short(name, stretch.numbers[name]) for name in FORMS if name in stretch.numbers},
+        **{name: form.format(stretch.numbers[name]) for name, form in FORMS.items() if name in stretch.numbers},
         "phase": stretch.phase,
         "seconds": f"{now - stretch.entered:.0f} s" if stretch.phase else f"{now - stretch.begun:.0f} s",
         "left": "" if left is None else f"{_clock(left)} left",
     }
+    if "tokens" in parts:
+        parts["tokens"] = f"{_thousands(stretch.numbers['tokens'])} tokens"
     parts = {name: text for name, text in parts.items() if text}
     for least in reversed(WORTH):
         if len(" ".join(parts.values())) > width:
@@ -83,10 +79,6 @@ def bar_text(name: str, stretch: Stretch, width: int) -> str:
     if spare >= SHORTEST and "share" in parts:
         parts["share"] += " " + _drawn(stretch.progress, min(spare, LONGEST))
     return " ".join(parts.values())[: max(0, width)]
-
-
-def _short(name: str, value: float) -> str:
-    return f"{_thousands(value)} tokens" if name == "tokens" else FORMS[name].format(value)
 
 
 def _thousands(value: float) -> str:

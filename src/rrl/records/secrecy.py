@@ -4,7 +4,6 @@ A secret is the value of an environment variable with a name that ends in KEY, T
 it has at least ``SHORTEST_SECRET`` characters. A written configuration refers to the variable instead.
 """
 
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -56,13 +55,6 @@ def _remedies(key: str, text: str) -> Iterator[str]:
         yield "${oc.env:NAME_KEY}"
     elif any(not re.fullmatch(r"<\w+>", found["password"] or found["value"]) for found in IN_ADDRESS.finditer(text)):
         yield "...${oc.env:NAME_KEY}..."
-
-
-class Redacting(logging.Formatter):
-    """Removes secrets from log lines and tracebacks."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
 
 
 def _replacer(shown: Callable[[str], str]) -> Callable[[str], str]:

@@ -3,13 +3,15 @@
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from rrl.records.texts import ended_with
 
 MOST_WAITING = 64 * 2**20
 """Bytes queued for a program that is starting or slow."""
@@ -39,9 +41,8 @@ class Sidecar:
             bufsize=0,
             start_new_session=True,  # Ctrl-C reaches only training, which then closes this program
         )
-        assert self._process.stdin is not None, "a pipe, see above"
-        assert self._process.stdout is not None, "a pipe, see above"
-        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        self._streams: list[Any] = [self._process.stdin, self._process.stdout]
+        self._input, self._output = (stream.fileno() for stream in self._streams)
         os.set_blocking(self._input, False)
         os.set_blocking(self._output, False)
         self._waiting, self._heard = bytearray(), b""
@@ -55,7 +56,7 @@ class Sidecar:
         ended = self._process.poll() is not None
         lines = self._exchange()  # raises the failure that the program reported, if any
         if ended:
-            self._ended()
+            self._fail(ended_with(self._process.returncode))
         if len(self._waiting) > MOST_WAITING:
             self._fail(f"it has not taken {len(self._waiting) // 2**20} MiB")
         return lines
@@ -70,7 +71,7 @@ class Sidecar:
             select.select([self._output], [self._input] if self._waiting else [], [], 0.1)
         lines += self._exchange()
         if self._process.returncode:
-            self._ended()
+            self._fail(ended_with(self._process.returncode))
         self._hang_up()
         return lines
 
@@ -82,21 +83,14 @@ class Sidecar:
             pass  # full; the next call continues
         except BrokenPipeError:
             self._waiting.clear()  # it has ended; its report is read below
-        *lines, self._heard = (self._heard + self._read()).split(b"\n")
+        heard = b""
+        with suppress(BlockingIOError):
+            heard = os.read(self._output, 2**16)
+        *lines, self._heard = (self._heard + heard).split(b"\n")
         for line in lines:
             if line.startswith(b"failed: "):
                 self._fail(line.removeprefix(b"failed: ").decode(errors="replace"))
         return [line.decode(errors="replace") for line in lines]
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._output, 2**16)
-        except BlockingIOError:
-            return b""
-
-    def _ended(self) -> None:
-        code = self._process.returncode
-        self._fail(f"its process ended with {signal.Signals(-code).name if code < 0 else code}")
 
     def _fail(self, why: str) -> None:
         self._process.kill()
@@ -105,6 +99,5 @@ class Sidecar:
 
     def _hang_up(self) -> None:
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+        for stream in self._streams:
+            stream.close()

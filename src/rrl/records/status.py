@@ -70,7 +70,13 @@ class RunLock(AbstractContextManager["RunLock"]):
             held = False
         if held:
             self.release()
-            raise ConfigError(f"run.dir: {str(folder)!r} is being trained {_holder(folder)}")
+            holder, _ = read_object(folder / ".lock")
+            known = {"pid", "host"} <= holder.keys()
+            who = f"pid {holder['pid']} on host {holder['host']}" if known else "another process"
+            raise ConfigError(
+                f"run.dir: {str(folder)!r} is being trained by {who}; expected a directory that no process trains in; "
+                "wait for its end, stop it, or give another run.dir"
+            )
         os.truncate(self._handle, 0)
         os.pwrite(self._handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
 
@@ -92,12 +98,6 @@ def _lock(handle: int) -> bool:
         except BlockingIOError:
             time.sleep(0.05)
     return False
-
-
-def _holder(folder: Path) -> str:
-    found, _ = read_object(folder / ".lock")
-    who = f"by pid {found['pid']} on host {found['host']}" if {"pid", "host"} <= found.keys() else "by another process"
-    return f"{who}; expected a directory that no process trains in; wait for its end, stop it, or give another run.dir"
 
 
 def write_state(folder: Path, state: Reported, reason: str | None = None, processes: int = 1) -> None:
@@ -124,7 +124,11 @@ def read_state(folder: Path) -> RunState:
     step, spent = _latest(rows, "step"), _latest(rows, "budget/tokens_generated")
     spent = 0 if spent is None and step == 0 else spent
     shares = [used / total for used, total in ((step, steps), (spent, tokens)) if used is not None and total]
-    state, reason = _state_and_reason(folder, status)
+    state, reason = str(status.get("state", "unknown")), status.get("reason")
+    if state == "running" and not _alive(folder, status):
+        state, reason = "killed", f"its process {status['pid']} on {status['host']} ended without a report"
+    elif state == "unknown" and (folder / "result.json").exists():
+        state = "finished"
     return RunState(
         folder=folder,
         state=state,
@@ -200,15 +204,6 @@ def _read_status(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return {}, ["status.json was not written by rrl"]
 
 
-def _state_and_reason(folder: Path, status: Mapping[str, Any]) -> tuple[str, str | None]:
-    reported = status.get("state")
-    if reported is None:
-        return "finished" if (folder / "result.json").exists() else "unknown", None
-    if reported == "running" and not _alive(folder, status):
-        return "killed", f"its process {status['pid']} on {status['host']} ended without a report"
-    return str(reported), status.get("reason")
-
-
 def _alive(folder: Path, status: Mapping[str, Any]) -> bool:
     """Whether a process trains in the folder: by the lock or, where that does not work, by the process id."""
     try:
@@ -254,7 +249,5 @@ def _budget(path: Path) -> tuple[int | None, int | None, list[str]]:
 
 def _age(folder: Path) -> float | None:
     """Seconds since the last write to metrics.jsonl, else to status.json."""
-    for name in ("metrics.jsonl", "status.json"):
-        if (folder / name).exists():
-            return max(0.0, time.time() - (folder / name).stat().st_mtime)
-    return None
+    there = [path for name in ("metrics.jsonl", "status.json") if (path := folder / name).exists()]
+    return max(0.0, time.time() - there[0].stat().st_mtime) if there else None

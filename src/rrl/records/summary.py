@@ -22,7 +22,8 @@ def closing_lines(folder: Path, state: str, config: Mapping[str, Any]) -> list[s
         *_accuracies(evaluations[0], evaluations[-1]),
         *_mismatch(rows, config["trainer"].get("mismatch_limit")),
         *_memory(rows),
-        *_place(folder, state),
+        f"run: {folder}",
+        f"model: {_model(folder, state) or 'none is saved yet'}",
         *_commands(folder, state, config),
     ]
 
@@ -81,10 +82,9 @@ def _memory(rows: Sequence[Row]) -> list[str]:
     return [f"memory of a process: at most {most:.2f} GiB, in {name.removeprefix(prefix)}"]
 
 
-def _place(folder: Path, state: str) -> list[str]:
-    saved = last_checkpoint(folder)
-    model = folder / "actor" if state == "finished" else saved / "actor" if saved else None
-    return [f"run: {folder}", f"model: {model or 'none is saved yet'}"]
+def _model(folder: Path, state: str) -> Path | None:
+    saved = folder if state == "finished" else last_checkpoint(folder)
+    return saved and saved / "actor"
 
 
 def _commands(folder: Path, state: str, config: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ def shortened(text: str, most: int) -> str:
 def one_line(error: BaseException) -> str:
     """Type and text of an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def ended_with(code: int) -> str:
+    """The end of a process by its exit code."""
+    return f"its process ended with {signal.Signals(-code).name if code < 0 else code}"
 
 
 def with_interval(value: float, interval: Sequence[float]) -> str:

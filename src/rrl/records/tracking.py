@@ -143,27 +143,31 @@ class WandB(Sink):
         about = {"project": self.project, "entity": self.entity, "group": self.group, "tags": self.tags}
         place = {"folder": str(folder.absolute()), "name": folder.absolute().name, "id": _run_id(folder, after)}
         command = [redacted(argument) for argument in sys.argv]
-        here = {"command": command, "pid": os.getpid(), "mode": _mode(), "patience": self.patience}
+        mode = os.environ.get("WANDB_MODE", "online")
+        mode = "offline" if mode == "online" and not os.environ.get("WANDB_API_KEY") else mode
+        here = {"command": command, "pid": os.getpid(), "mode": mode, "patience": self.patience}
         self._send(config=config, **about, **place, **here)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Send the metrics, on the axis training/global_step."""
         self._send(call="log", step=step, metrics=metrics)
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
         self._send(call="samples", step=step, rows=rows)
 
     def summary(self, result: Mapping[str, Any]) -> None:
-        """Send the result as the W&B run's summary."""
         self._send(call="summary", result=result)
 
     def finish(self, complete: bool) -> None:
         """Close the W&B run, failed unless complete, and wait for its upload."""
         self._send(call="finish", complete=complete)
-        _log_warnings(self._process.close(self.patience))
+        self._pass_on(self._process.close(self.patience))
 
     def _send(self, **message: Any) -> None:
-        _log_warnings(self._process.send(hidden(message)))
+        self._pass_on(self._process.send(hidden(message)))
+
+    def _pass_on(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            log.warning("logger: Weights & Biases: %s", redacted(line))
 
 
 def _run_id(folder: Path, after: int | None) -> str:
@@ -172,16 +176,6 @@ def _run_id(folder: Path, after: int | None) -> str:
     if after is None or not path.exists():
         write_whole(path, json.dumps({"id": secrets.token_hex(4)}).encode() + b"\n")
     return str(json.loads(path.read_text(encoding="utf-8"))["id"])
-
-
-def _mode() -> str:
-    wanted = os.environ.get("WANDB_MODE", "online")
-    return wanted if wanted != "online" else "online" if os.environ.get("WANDB_API_KEY") else "offline"
-
-
-def _log_warnings(lines: Sequence[str]) -> None:
-    for line in lines:
-        log.warning("logger: Weights & Biases: %s", redacted(line))
 
 
 @dataclass(kw_only=True)
@@ -212,7 +206,8 @@ class TensorBoard(Sink):
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        cells = ([_markdown_cell(row.get(name, "")) for name in columns] for row in rows)
+        texts = ([str(row.get(name, "")) for name in columns] for row in rows)
+        cells = ([text.replace("|", "\\|").replace("\n", "<br>") for text in row] for row in texts)
         table = [columns, ["---"] * len(columns), *cells]
         self._writer.add_text("samples", "\n".join(f"| {' | '.join(row)} |" for row in table), step)
 
@@ -225,7 +220,3 @@ class TensorBoard(Sink):
 
 def _markdown_code(content: Mapping[str, Any]) -> str:
     return "\n".join(f"    {line}" for line in visible(as_json(content, indent=2).decode()).split("\n"))
-
-
-def _markdown_cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", "<br>")

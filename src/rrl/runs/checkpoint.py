@@ -80,7 +80,13 @@ class Checkpoints:
                 f"launcher.num_processes: the run was trained by {processes} processes, now there are {world_size()}; "
                 f"expected {processes}, because the optimiser's state is divided among them"
             )
-        _read_state(trainer, self.folder / step_name(step))
+        folder = self.folder / step_name(step)
+        trainer.policy.load_state(folder / "networks")
+        state = torch.load(folder / "state.pt", weights_only=False)
+        for name, part in _stateful_parts(trainer).items():
+            with calling(name, part, "load_state_dict"):
+                part.load_state_dict(state[name])
+        _restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
         return step
 
     def size(self) -> int | None:
@@ -188,15 +194,6 @@ def _write_state(trainer: Loop, folder: Path) -> None:
     gathered(None)
 
 
-def _read_state(trainer: Loop, folder: Path) -> None:
-    trainer.policy.load_state(folder / "networks")
-    state = torch.load(folder / "state.pt", weights_only=False)
-    for name, part in _stateful_parts(trainer).items():
-        with calling(name, part, "load_state_dict"):
-            part.load_state_dict(state[name])
-    _restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
-
-
 def state_of(trainer: Loop) -> dict[str, Any]:
     """The state of each part by name, equal on all ranks."""
     return {name: border.state(name, part) for name, part in _stateful_parts(trainer).items()}
@@ -208,27 +205,23 @@ def _stateful_parts(trainer: Loop) -> dict[str, Any]:
 
 
 def _refuse_unwritable(trainer: Loop) -> None:
-    """Raise ContractError, naming every part with a state that cannot be saved."""
-    faults = [fault for name, part in _stateful_parts(trainer).items() for fault in _unwritable(name, part)]
+    """Raise ContractError, naming every part with a state that cannot be saved and read again."""
+    faults: list[str] = []
+    for name, part in _stateful_parts(trainer).items():
+        file = io.BytesIO()
+        try:
+            torch.save(border.state(name, part), file)
+            file.seek(0)
+            torch.load(file, weights_only=False)
+        except ContractError as error:
+            faults += error.faults
+        except Exception as error:  # a user's state may raise anything
+            faults.append(
+                f"{name}: {type(part).__qualname__}.state_dict cannot be saved ({one_line(error)[:200]}); expected "
+                "plain data, as in {'seen': 3}; fix this class (docs/adding-a-part.md)"
+            )
     if faults:
         raise ContractError(*faults)
-
-
-def _unwritable(name: str, part: Any) -> list[str]:
-    """The reason why a part's state cannot be saved and read again, if any."""
-    file = io.BytesIO()
-    try:
-        torch.save(border.state(name, part), file)
-        file.seek(0)
-        torch.load(file, weights_only=False)
-    except ContractError as error:
-        return list(error.faults)
-    except Exception as error:  # a user's state may raise anything
-        return [
-            f"{name}: {type(part).__qualname__}.state_dict cannot be saved ({one_line(error)[:200]}); expected plain "
-            "data, as in {'seen': 3}; fix this class (docs/adding-a-part.md)"
-        ]
-    return []
 
 
 def _random_state() -> dict[str, Any]:

@@ -207,7 +207,8 @@ class Run:
                         self.checkpoints.save(trainer, score)
                 if asked and not last:
                     raise Interrupted(f"step {step} is done and saved; continue: rrl-train resume={self.folder}")
-            if not from_first(self._is_measured):
+            rows, _ = from_first(lambda: last_rows(self.folder / "evaluations.jsonl"))
+            if not rows or rows[0]["step"] != trainer.global_step:  # not of the present weights
                 self._evaluate()
             self._finish()
         finally:
@@ -231,11 +232,6 @@ class Run:
         row = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
         accuracy = evaluation_metrics(measured[0], self.source) if measured else {}
         return row | accuracy | {"training/global_step": float(self.trainer.global_step)}
-
-    def _is_measured(self) -> bool:
-        """Whether the last evaluation is of the present weights."""
-        rows, _ = last_rows(self.folder / "evaluations.jsonl")
-        return bool(rows) and rows[0]["step"] == self.trainer.global_step
 
     def _log(self, metrics: Metrics) -> None:
         if self.tracker is not None:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rrl.config.own_parts import changes, own_files
 from rrl.errors import DataError
+from rrl.processes.machine import installed_version
 from rrl.records.files import read_object
 from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint
 from rrl.records.run_directory import write_json
@@ -44,7 +44,7 @@ def manifest(
         "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {name: _installed_version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "seed": config["seed"],
         "hardware": {
@@ -54,23 +54,17 @@ def manifest(
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
         "parts": own_files(config),
-        "data": {split: _data_sums(problems) for split, problems in data.items()},
+        "data": {
+            split: {
+                "problems": len(problems),
+                "sha256": fingerprint(asdict(problem.example) for problem in problems),
+                "prompts_sha256": fingerprint(problem.prompt for problem in problems),
+            }
+            for split, problems in data.items()
+        },
         "model": {"sha256": model},
         "tokenizer": {"size": len(tokenizer), "sha256": tokenizer_fingerprint(tokenizer)},
     }
-
-
-def _data_sums(problems: Sequence[Problem]) -> dict[str, Any]:
-    examples = fingerprint(asdict(problem.example) for problem in problems)
-    prompts = fingerprint(problem.prompt for problem in problems)
-    return {"problems": len(problems), "sha256": examples, "prompts_sha256": prompts}
-
-
-def _installed_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -45,7 +45,9 @@ def saved(folder: Path) -> dict[str, Any]:
 def refuse_changes(before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError unless the configurations differ in harmless keys only."""
     old, new = dict(walk(before)), dict(walk(after))
-    changed = [key for key in dict.fromkeys([*old, *new]) if _differ(old.get(key), new.get(key)) and not _harmless(key)]
+    differing = [key for key in dict.fromkeys([*old, *new]) if _differ(old.get(key), new.get(key))]
+    harmless = [key for key in differing for name in HARMLESS if key == name or key.startswith(f"{name}.")]
+    changed = [key for key in differing if key not in harmless]
     leaves = [key for key in changed if not any(other.startswith(f"{key}.") for other in changed)]
     if leaves:
         raise ConfigError(
@@ -68,10 +70,6 @@ def _config_of(folder: Path) -> Path:
 def _differ(old: Any, new: Any) -> bool:
     both = isinstance(old, Mapping) and isinstance(new, Mapping)
     return not both and (old != new or type(old) is not type(new))
-
-
-def _harmless(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
 
 
 def _value_or_absent(values: Mapping[str, Any], key: str) -> str:

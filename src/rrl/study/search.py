@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rrl.config.multirun import parsed
+from rrl.config.arguments import parsed
 from rrl.ranges import at_least_one, check_ranges, not_negative
 from rrl.records.files import accuracy_of, last_rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.config.binding import Binder
-from rrl.config.compose import groups
+from rrl.config.choices import groups
 from rrl.config.multirun import settings, values_of
 from rrl.errors import ConfigError
 from rrl.processes.devices import visible_devices

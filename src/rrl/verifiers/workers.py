@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from rrl.processes.pool import Pool, Worker
-from rrl.processes.warm_child import Lost, WarmChild, ended_with
+from rrl.processes.warm_child import Lost, WarmChild
 from rrl.ranges import at_least_one, check_ranges
+from rrl.records.texts import ended_with
 
 End = Literal["done", "raised", "memory", "time_out", "crashed", "killed", "stalled", "unavailable"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from rrl.preflight.doctor import surroundings
 from rrl.preflight.doctor.other_programs import probe
 from rrl.preflight.doctor.report import Check, Finding, fine, limited, missing
-from rrl.processes.machine import cpus, in_words, main_memory
+from rrl.processes.machine import cpus, in_words, installed_version, main_memory
 
 MODULES = {"hydra-core": "hydra"}
 """Modules with another name than their package."""
@@ -113,7 +113,7 @@ def libraries() -> list[Finding]:
     """Whether each library is installed, can be imported and has a suitable version; Hydra imports its own plugins."""
     names = (*NEEDED, *BY_CHOICE)
     plugins = ("-launcher", "-sweeper")
-    tried = [MODULES.get(name, name) for name in names if _version(name) and not name.endswith(plugins)]
+    tried = [MODULES.get(name, name) for name in names if installed_version(name) and not name.endswith(plugins)]
     faults, crash = probe("imports", *tried)
     if crash:  # of all imports: try them one by one
         alone = {name: probe("imports", name) for name in tried}
@@ -122,7 +122,7 @@ def libraries() -> list[Finding]:
 
 
 def _library(name: str, fault: str) -> Finding:
-    version, needed = _version(name), name in NEEDED
+    version, needed = installed_version(name), name in NEEDED
     purpose, requirement = BY_CHOICE.get(name, ("every run", f"{name}{_range(name)}"))
     remedy = f"pip install '{requirement}'"
     if version is None:
@@ -134,7 +134,7 @@ def _library(name: str, fault: str) -> Finding:
 
 def vllm() -> list[Finding]:
     """Whether vLLM is installed, with compatible libraries."""
-    version = _version("vllm")
+    version = installed_version("vllm")
     if version is None:
         why = "this version does not use it: engine=hf generates with transformers"
         return [missing("vllm", "not installed", why, "pip install vllm, in a separate environment")]
@@ -146,7 +146,7 @@ def vllm() -> list[Finding]:
 
 def wandb() -> list[Finding]:
     """Whether logger=wandb can reach its server."""
-    version = _version("wandb")
+    version = installed_version("wandb")
     if version is None:
         return [missing("wandb", "not installed", "logger=wandb needs it", f"pip install 'wandb{_range('wandb')}'")]
     if os.environ.get("WANDB_API_KEY"):
@@ -165,13 +165,6 @@ def _in_range(name: str, version: str, more: str, *, needed: bool) -> Finding:
     return limited(name, f"{version}{more}", why, remedy, needed=needed)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _range(name: str) -> str:
     """The versions of a library that this project requires, as in ``>=2.6``."""
     return next((str(each.specifier) for each in _requirements("rrl") if each.name == name), "")
@@ -179,7 +172,7 @@ def _range(name: str) -> str:
 
 def _clashes(package: str) -> list[str]:
     """The requirements of a package that are installed in another version."""
-    found = [(each, _version(each.name)) for each in _requirements(package)]
+    found = [(each, installed_version(each.name)) for each in _requirements(package)]
     return [
         f"{each.name}{each.specifier} (there is {version})"
         for each, version in found
@@ -191,7 +184,7 @@ def _requirements(package: str) -> list[Any]:
     """The requirements of a package on this machine, extras included."""
     from packaging.requirements import Requirement
 
-    if _version(package) is None:
+    if installed_version(package) is None:
         return []
     every = [Requirement(text) for text in metadata.requires(package) or []]
     extras = ("", *metadata.metadata(package).get_all("Provides-Extra", []))

@@ -46,16 +46,15 @@ def missing(what: str, detail: str, why: str, remedy: str, *, needed: bool = Fal
 
 def examine(checks: Mapping[str, Check]) -> list[Finding]:
     """The findings of all checks, in order, run two at a time; the failure of a check is a finding, too."""
+
+    def guarded(what: str) -> Sequence[Finding]:
+        try:
+            return checks[what]()
+        except Exception as error:  # no failure may stop the report
+            return [limited(what, "could not be examined", one_line(error), "")]
+
     with ThreadPoolExecutor(max_workers=2) as pool:
-        found = pool.map(lambda check: _guarded(*check), checks.items())
-        return [finding for findings in found for finding in findings]
-
-
-def _guarded(what: str, check: Check) -> Sequence[Finding]:
-    try:
-        return check()
-    except Exception as error:  # no failure may stop the report
-        return [limited(what, "could not be examined", one_line(error), "")]
+        return [finding for findings in pool.map(guarded, checks) for finding in findings]
 
 
 def usable(findings: Iterable[Finding]) -> bool:
@@ -76,12 +75,13 @@ def report_text(findings: Sequence[Finding]) -> str:
     """The report as text: a table, then reasons and remedies, then the verdict."""
     width = max(len(finding.what) for finding in findings)
     table = [f"{finding.what:{width}}  {finding.state:7}  {finding.detail}" for finding in findings]
-    faults = [line for finding in findings if finding.state != "ok" for line in _reason_and_remedy(finding)]
+    faults = [
+        line
+        for finding in findings
+        if finding.state != "ok"
+        for line in (f"{finding.what} is {finding.state}: {finding.why}", finding.remedy and f"  {finding.remedy}")
+        if line
+    ]
     missing = lacking(findings)
     verdict = f"rrl cannot run here yet: {', '.join(missing)}" if missing else "rrl can run here: try rrl-train"
     return "\n".join([*table, "", *faults, *([""] if faults else []), verdict])
-
-
-def _reason_and_remedy(finding: Finding) -> list[str]:
-    lines = [f"{finding.what} is {finding.state}: {finding.why}"]
-    return [*lines, f"  {finding.remedy}"] if finding.remedy else lines
