@@ -139,8 +139,8 @@ def travel(way: Way, responses: Sequence[str], folder: Path) -> list[Verdict]:
     again = rescore(way.task, [folder / "step-000000.jsonl"])
     assert not again.unreadable
     visible(as_table(again, 20)).encode()
-    assert [each.verdict for each in again.feedback] == [each.verdict for each in judged]
-    return [each.verdict for each in judged]
+    assert [each.verdict for each in again.feedback] == [each.feedback.verdict for each in judged]
+    return [each.feedback.verdict for each in judged]
 
 
 def strike(way: Way) -> None:
