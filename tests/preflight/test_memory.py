@@ -16,6 +16,8 @@ from rrl.training import policy_settings
 from rrl.training.policy_settings import PolicySettings
 from rrl.training.warm_start import WarmStart
 
+pytestmark = pytest.mark.clock
+
 EVERY = [
     {"critic": critic, "zero_stage": stage, "dtype": dtype}
     for critic in ("own", "shared")

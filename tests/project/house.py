@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "rrl"
+TESTS = Path(__file__).resolve().parents[1]
 ROOMS = (
     ("hall",),
     ("contracts",),

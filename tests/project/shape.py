@@ -5,7 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 from statistics import median, quantiles
 from typing import NamedTuple
 
-from house import SOURCE, arrows, file_lengths, function_lengths, upward
+from house import SOURCE, TESTS, arrows, file_lengths, function_lengths, upward
 
 
 class Measure(NamedTuple):
@@ -20,11 +20,13 @@ def measures() -> list[Measure]:
     """Everything that is measured."""
     files, functions = file_lengths(), function_lengths()
     here = [path for path in SOURCE.iterdir() if path.name != "__pycache__"]
+    tests = [len(path.read_text(encoding="utf-8").splitlines()) for path in TESTS.rglob("*.py")]
     return [
         Measure("files of Python at the top", sum(path.suffix == ".py" for path in here), 9),
         Measure("folders at the top", sum(path.is_dir() for path in here), 12),
         Measure("lines of a file, median", median(files.values()), 130),
         Measure("lines of a file, most", max(files.values()), 300),
+        Measure("lines of a test file, most", max(tests), 400),
         Measure("lines of a function, median", median(functions), 6),
         Measure("lines of a function, 90 % have at most", quantiles(functions, n=10)[-1], 20),
         Measure("imports that run up", len(upward()), 0),

@@ -1,9 +1,8 @@
-"""What rrl-status tells of runs is so: who trains, how far they are, how they ended, whatever the files are like."""
+"""The state of a run: its lock, status.json, and what can be read of it however it ended."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,33 +13,12 @@ from typing import Any
 
 import pytest
 
-from rrl.cli import shell, status
+from fixtures.status import HOST, make_run
+from rrl.cli import status
 from rrl.errors import ConfigError
 from rrl.records.status import RunLock, last_checkpoint, read_state, write_state
 
 pytestmark = pytest.mark.clock
-
-HOST = socket.gethostname()
-
-
-def make_run(folder: Path, *, steps: int | None = 100, tokens: int | None = 6000, done: int | None = 40) -> Path:
-    """A run that has done some steps: 50 tokens each, reward a hundredth of the step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    limits = {"total_training_steps": steps, "total_tokens": tokens}
-    (folder / "config.yaml").write_text(json.dumps({"trainer": limits, "seed": 0}))
-    if done is not None:
-        rows: list[dict[str, Any]] = [{"step": 0, "val-core/trace/acc/greedy": 0.5}]
-        rows += [
-            {"step": step, "critic/score/fresh/mean": step / 100, "budget/tokens_generated": 50.0 * step}
-            for step in range(1, done + 1)
-        ]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return make_run(tmp_path / "runs" / "one")
 
 
 TRAINING = """
@@ -270,133 +248,3 @@ def test_a_damaged_file_is_told_in_the_row_and_the_rest_is_shown(
     (row,) = capsys.readouterr().out.splitlines()[1:]
     assert told in row
     assert ("0.400" in row) == (name != "metrics.jsonl")
-
-
-# --- rrl-status -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of every state, the latest last in the alphabet, in folders and sweeps; other folders beside them."""
-    monkeypatch.chdir(tmp_path)
-    for day, (name, told, reason) in enumerate(
-        [
-            ("a", "finished", None),
-            ("b-sweep/0", "running", None),
-            ("b-sweep/1", "failed", "loss is nan\nat step 3"),
-            ("demo/c/rrl", "interrupted", "asked to"),
-        ],
-        start=1,
-    ):
-        folder = make_run(Path("runs") / name)
-        write_state(folder, told, reason)  # type: ignore[arg-type]
-        told_all = json.loads((folder / "status.json").read_text())
-        (folder / "status.json").write_text(json.dumps({**told_all, "started": f"2030-01-0{day}T00:00:00+00:00"}))
-    make_run(Path("runs/d-old"), steps=None, tokens=None)
-    make_run(Path("runs/a/checkpoints/step-000001"))  # what lies in a run is no run
-    make_run(Path("runs/e-only-planned"), done=None)
-    make_run(Path("runs/.hidden/run"))
-    for path in (tmp_path / "runs").rglob("metrics.jsonl"):
-        os.utime(path, (time.time() + 3600, time.time() + 3600))  # a clock that is behind: the age is 0
-    return tmp_path / "runs"
-
-
-def test_runs_are_listed_with_their_state_the_latest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status._status([])
-    assert capsys.readouterr().out.splitlines() == [
-        "run              state                  step  reward       tokens  used  age",
-        "runs/demo/c/rrl  interrupted          40/100   0.400  2,000/6,000  40 %  0 s",
-        "runs/b-sweep/1   failed: loss is nan  40/100   0.400  2,000/6,000  40 %  0 s",
-        "runs/b-sweep/0   killed               40/100   0.400  2,000/6,000  40 %  0 s",
-        "runs/a           finished             40/100   0.400  2,000/6,000  40 %  0 s",
-        "runs/d-old       unknown                  40   0.400        2,000     -  0 s",
-    ]
-
-
-def test_programs_get_the_same_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status._status(["--json", "runs/b-sweep", "runs/a"])
-    told = json.loads(capsys.readouterr().out)
-    assert [(row["folder"], row["state"], row["step"], row["reward"], row["share"]) for row in told] == [
-        ("runs/b-sweep/1", "failed", 40, 0.4, 0.4),
-        ("runs/b-sweep/0", "killed", 40, 0.4, 0.4),
-        ("runs/a", "finished", 40, 0.4, 0.4),
-    ]
-    assert told[0]["reason"] == "loss is nan\nat step 3"
-
-
-def test_one_run_is_told_in_full_with_the_way_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (runs / "b-sweep/1/checkpoints/step-000030").mkdir(parents=True)
-    status._status(["runs/b-sweep/1/"])
-    told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert {name: text.strip() for name, text in told.items()} == {
-        "run": "runs/b-sweep/1",
-        "state": "failed",
-        "reason": "loss is nan at step 3",
-        "started": "2030-01-03T00:00:00+00:00",
-        "process": f"{os.getpid()} on {HOST}, 1 in all",
-        "step": "40/100",
-        "last reward": "0.400",
-        "tokens": "2,000/6,000",
-        "budget used": "40 %",
-        "last row": "0 s ago",
-        "checkpoint": "runs/b-sweep/1/checkpoints/step-000030",
-        "next": "rrl-train resume=runs/b-sweep/1",
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "way"),
-    [
-        ("a", "rrl-evaluate from_run=runs/a"),
-        ("b-sweep/0", "rrl-train resume=runs/b-sweep/0   (from its beginning)"),
-        ("d-old", "-"),
-    ],
-)
-def test_the_way_on_depends_on_the_state(name: str, way: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status._status([f"runs/{name}"])
-    assert f"next         {way}" in capsys.readouterr().out.splitlines()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"), [([], "no runs below runs; rrl-train makes one\n"), (["--json"], "[]\n")]
-)
-def test_a_folder_without_runs_is_told(
-    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    status._status(arguments)
-    assert capsys.readouterr().out == told
-
-
-def test_folders_that_are_not_there_are_told_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
-    assert shell.guarded(lambda: status._status(["nowhere", "file", "--jsn"])) == 2
-    faults = capsys.readouterr().err.splitlines()[1:]
-    assert [fault.split(":")[0].strip() for fault in faults] == ["--jsn", "nowhere", "file"]
-
-
-def test_links_are_followed_and_circles_end(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (runs / "circle").symlink_to(runs)
-    (runs / "elsewhere").symlink_to(make_run(runs.parent / "disk" / "far").parent)
-    status._status([])
-    out = capsys.readouterr().out
-    assert "runs/elsewhere/far " in out
-    assert len(out.splitlines()) == 1 + 5 + 1
-
-
-def test_nothing_heavy_is_loaded_for_it(run: Path) -> None:
-    program = (
-        f"import sys; sys.argv = ['rrl-status', {str(run.parent)!r}]\n"
-        "from rrl.cli import status\n"
-        "try: status.main()\n"
-        "except SystemExit as end: assert not end.code\n"
-        "print('loaded:', *{name.split('.')[0] for name in sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    table, _, loaded = done.stdout.partition("loaded:")
-    assert "one" in table
-    assert not set(loaded.split()) & {"torch", "numpy", "hydra", "omegaconf", "wandb", "transformers", "deepspeed"}

@@ -25,6 +25,8 @@ from rrl.training.gsi import GSI
 from rrl.training.gsi_state import AcceptedAnswer, Position, as_batch
 from rrl.types import PolicyOutput, Problem, State
 
+pytestmark = pytest.mark.clock
+
 # --- what is learnt ---------------------------------------------------------------------------------------------------
 
 
