@@ -67,13 +67,16 @@ def _guard() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of several workers one runs all of a file, whose tests share what they make, and one all that watch clocks."""
+    """Of several workers one runs all of a file, one all that watch clocks, and one all that compose every choice.
+
+    Tests of a file share what they make; every choice is composed once.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     @cache
     def group(file: str) -> str:
         text = (config.rootpath / file).read_text(encoding="utf-8")  # marks are known to the workers alone
-        return "clock" if "pytest.mark.clock" in text else file
+        return next((name for name in ("clock", "composing") if f"pytest.mark.{name}" in text), file)
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:

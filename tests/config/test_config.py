@@ -14,6 +14,8 @@ from rrl.errors import ConfigError
 from rrl.parts.samplers.problems import Problems
 from rrl.records.run_directory import cache_folder
 
+pytestmark = pytest.mark.composing
+
 HOSTS = Path(__file__).parents[1] / "fixtures" / "hosts"
 PROGRAMS = "task={_target_: fixtures.programs.FakePrograms}"
 NEEDS = {

@@ -1,11 +1,8 @@
 """The plan of a run: it counts what a run does, and makes nothing."""
 
 import json
-import os
 import re
 import resource
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +14,7 @@ from transformers import Qwen2Config
 
 from fixtures.ranks import on_ranks
 from fixtures.training import LORA, make_policy, networks, settings, tiny, trainer_settings
-from rrl.cli import train
+from rrl.cli import shell, train
 from rrl.config.check import Parts, load
 from rrl.errors import ConfigError, DataError, UsageError
 from rrl.preflight import capacity
@@ -32,7 +29,10 @@ from rrl.training.models import TinyLlama
 from rrl.training.networks import on_meta
 from rrl.training.trainer import TrainerSettings
 
+pytestmark = pytest.mark.clock
+
 SMALL = ("task.train_per_level=20", "evaluation.limit=5")
+TEN_STEPS = ("trainer.total_tokens=null", "trainer.total_training_steps=10")
 
 
 def planned(folder: Path, *overrides: str) -> Plan:
@@ -251,18 +251,16 @@ def test_a_checkpoint_is_as_large_as_estimated(tmp_path: Path) -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
-    done = _dry_run(tmp_path, *SMALL, "trainer.total_tokens=null", "trainer.total_training_steps=10")
-    assert done.returncode == 0, done.stderr
-    assert "256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps" in done.stdout
-    assert "10 steps -> 40 optimiser steps" in done.stdout
+def test_a_dry_run_prints_the_plan_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
+    assert shell.guarded(lambda: train._train(["dry_run=true", *SMALL, *TEN_STEPS])) == 0
+    told = capsys.readouterr().out
+    assert "256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps" in told
+    assert "10 steps -> 40 optimiser steps" in told
     assert list(tmp_path.rglob("*")) == []
-
-
-def _dry_run(folder: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "rrl.cli.train", "dry_run=true", *overrides]
-    quiet = {"RRL_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env={**os.environ, **quiet}, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ import yaml
 
 import file_map
 import house
-from fixtures.runs import finish, start
 from key_index import PAGES, key_rows
+from rrl.cli import train
 from rrl.collate import collate, engine_logprobs
 from rrl.config.choices import groups
 from rrl.config.compose import compose
@@ -30,6 +30,8 @@ from rrl.parts.rewards.preference import RewardModelReward
 from rrl.training.models import TinyLlama
 from rrl.training.prepared import FrozenSource
 from rrl.types import Batch, Example, Feedback, Judged, PolicyOutput, Problem, Rollout, Sampling, State, Verdict
+
+pytestmark = pytest.mark.composing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -335,7 +337,7 @@ def test_every_logged_metric_of_guided_self_improvement_is_explained(tmp_path: P
 
 def _logged(folder: Path, *overrides: str) -> set[str]:
     """The metrics of a run, under their general names."""
-    assert finish(start([*overrides, f"run.dir={folder}"])) == [0]
+    train._train([*overrides, f"run.dir={folder}"])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {_general(name) for row in rows for name in row if name != "step"}
 

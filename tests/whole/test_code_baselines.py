@@ -37,9 +37,18 @@ def faults(*overrides: str) -> list[str]:
 # --- what composes ----------------------------------------------------------------------------------------------------
 
 
+HF = ["model=hf", "model.path=somewhere"]
+
+
 @pytest.mark.parametrize("algo", ALGORITHMS)
-@pytest.mark.parametrize("model", [["model=tiny"], ["model=hf", "model.path=somewhere"]], ids=["tiny", "hf"])
-@pytest.mark.parametrize("sampler", ["problems", "retrospective"])
+@pytest.mark.parametrize(
+    ("model", "sampler"),
+    [
+        (["model=tiny"], "problems"), (HF, "retrospective"),
+        pytest.param(["model=tiny"], "retrospective", marks=pytest.mark.slow),
+        pytest.param(HF, "problems", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_every_algorithm_composes_with_every_model_and_with_replay(algo: str, model: list[str], sampler: str) -> None:
     _, parts = load("train", [PROGRAMS, f"algo={algo}", f"sampler={sampler}", *model])
     assert type(parts.sampler).__name__.lower() == sampler
@@ -157,8 +166,13 @@ def started(*overrides: str) -> Trainer:
     return make_trainer(parts, prepare({"sampler": {}}, parts, lambda share, metrics: None), Clock())
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
-@pytest.mark.parametrize("sampler", ["problems", "retrospective"])
+@pytest.mark.parametrize(
+    ("algo", "sampler"),
+    [
+        ("ppocoder", "problems"), *((algo, "retrospective") for algo in ALGORITHMS),
+        *(pytest.param(algo, "problems", marks=pytest.mark.slow) for algo in ALGORITHMS[1:]),
+    ],
+)  # fmt: skip
 def test_every_algorithm_takes_steps_and_its_metrics_are_explained(algo: str, sampler: str) -> None:
     replay = ["sampler.schedule.share=0.5"] if sampler == "retrospective" else []
     trainer = started(f"algo={algo}", f"sampler={sampler}", *replay)

@@ -36,6 +36,11 @@ PAIRS = {
 FIT = [(task, algo) for task, algos in PAIRS.items() for algo in algos]
 MISFIT = [(task, algo) for task, algos in PAIRS.items() for algo in CODE if algo not in algos]
 RUN = [pair for pair in FIT if pair[0] != "apps_plus"]  # of which no rows can be had; it is APPS but for its rows
+COVERING = (
+    ("apps", "rltf"), ("gsm8k", "rrl"), ("hh", "ppo"), ("jsonl", "ppo"), ("math", "gsi"), ("minichat", "rrl"),
+    ("minicode", "ppocoder"), ("minicode", "rltf_original"), ("minicode", "gsi"), ("trace", "ppo"),
+)  # fmt: skip
+"""Every task that has rows, and every algorithm; programs with an own loop too. The other pairs are slow."""
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +62,20 @@ def test_a_pair_that_does_not_fit_is_refused_with_the_tasks_that_would_do(task: 
     assert all("needs programs" in fault and "expected task=apps|apps_plus|minicode" in fault for fault in told)
 
 
-@pytest.mark.parametrize("algo", PAIRS["apps_plus"])
-def test_apps_plus_fits(algo: str) -> None:
-    assert isinstance(load("train", overrides("apps_plus", algo, "nowhere"))[1], Parts)
+@pytest.mark.parametrize(("task", "algo"), [pair for pair in FIT if pair not in COVERING])
+def test_a_pair_fits(task: str, algo: str) -> None:
+    assert isinstance(load("train", overrides(task, algo, "nowhere"))[1], Parts)
 
 
-@pytest.mark.parametrize(("task", "algo"), RUN)
+def test_the_pairs_that_are_always_run_have_every_task_and_every_algorithm() -> None:
+    assert {task for task, _ in COVERING} == {task for task, _ in RUN}
+    assert {algo for _, algo in COVERING} == set(CODE)
+    assert set(COVERING) <= set(RUN)
+
+
+@pytest.mark.parametrize(
+    ("task", "algo"), [pair if pair in COVERING else pytest.param(*pair, marks=pytest.mark.slow) for pair in RUN]
+)
 def test_a_pair_that_fits_takes_its_steps_on_real_rows(task: str, algo: str, data: Path, tmp_path: Path) -> None:
     few_rows(data, task)
     config, parts = load("train", [*overrides(task, algo, str(data))])

@@ -57,7 +57,7 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
         return _settle(config, values, faults, only, chosen)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _merged(name: str, chosen: Sequence[str], files: Written) -> Any:
     """``conf/<name>.yaml`` with its choices, as composed by Hydra, once for these ``files``; not to be changed."""
     import hydra
