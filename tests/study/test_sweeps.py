@@ -48,13 +48,17 @@ def test_any_path_can_be_handed_to_a_job(path: str) -> None:
     assert compose("train", [f"run.dir={quoted(Path(path))}"]).config["run"]["dir"] == path
 
 
-def test_each_job_gets_its_overrides_and_brings_its_result(tmp_path: Path, fake: None) -> None:
+def test_each_job_gets_its_overrides_and_the_sweeps_group_of_weights_and_biases_and_brings_its_result(
+    tmp_path: Path, fake: None
+) -> None:
     code, told, jobs = swept(tmp_path, "algo=ppo,rrl", "seed=1,2", "trainer.n=2")
     assert code == 0
     assert list(jobs) == ["0_algo-ppo_seed-1", "1_algo-ppo_seed-2", "2_algo-rrl_seed-1", "3_algo-rrl_seed-2"]
     job, folder = jobs["2_algo-rrl_seed-1"], tmp_path / "sweep" / "2_algo-rrl_seed-1"
     seen = json.loads((folder / "seen.json").read_text())
     assert seen == ["", ["algo=rrl", "seed=1", "trainer.n=2", f"run.dir='{folder}'", "resume=auto"]]
+    groups = {json.loads((tmp_path / "sweep" / name / "group.json").read_text()) for name in jobs}
+    assert groups == {"sweep"}
     assert (job.overrides, job.state, job.accuracy, job.reward) == (["algo=rrl", "seed=1"], "finished", 0.5, 0.125)
     assert "2_algo-rrl_seed-1  algo=rrl seed=1  finished  0.500     0.125" in told
 
@@ -171,11 +175,6 @@ def test_a_sweep_goes_on_only_with_what_it_was_started_with_and_not_twice_at_onc
     ]
     with RunLock(tmp_path / "sweep"):
         assert "is being trained by pid" in faults(f"resume={tmp_path / 'sweep'}")[0]
-
-
-def test_the_jobs_of_a_sweep_are_one_group_of_weights_and_biases(tmp_path: Path, fake: None) -> None:
-    swept(tmp_path, "seed=1")
-    assert json.loads((tmp_path / "sweep" / "0" / "group.json").read_text()) == "sweep"
 
 
 # --- launchers, with quick jobs ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import math
 import random
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -259,13 +260,16 @@ def test_the_seed_orders_the_mini_batches():
     assert apart(told[1], other[1])
 
 
+@cache
+def in_micro_batches(size, aggregate):
+    shape = {"n": 2, "ppo_mini_batch_size": 8, "loss_agg_mode": aggregate}
+    return history(make_trainer(policy=plain_descent() | {"micro_batch_size": size}, **shape), 2)
+
+
 @pytest.mark.parametrize("size", [1, 3, 8])
 @AGGREGATES
 def test_the_micro_batch_changes_nothing_beyond_rounding(size, aggregate):
-    shape = {"n": 2, "ppo_mini_batch_size": 8, "loss_agg_mode": aggregate}
-    expected, actual = (
-        history(make_trainer(policy=plain_descent() | {"micro_batch_size": m}, **shape), 2) for m in (4, size)
-    )
+    expected, actual = (in_micro_batches(m, aggregate) for m in (4, size))
     for (metrics, _), (others, _) in zip(actual[:-1], expected[:-1], strict=True):
         assert metrics == pytest.approx(others, rel=1e-3, abs=1e-5)
     assert all(torch.allclose(w, expected[-1][name], rtol=1e-3, atol=1e-5) for name, w in actual[-1].items())
