@@ -207,6 +207,11 @@ class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
         """True when it compares the policy with the frozen reference."""
         return False
 
+    @property
+    def pays_entropy(self) -> bool:
+        """False when no gradient goes through the entropies."""
+        return True
+
     def assign_credit(self, batch: Batch) -> Batch:
         """Fill ``advantages`` and ``returns``, once per batch of rollouts."""
 

@@ -33,6 +33,7 @@ FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "exa
                 "needs_critic": False,
                 "needs_reference": False,
                 "needs_siblings": False,
+                "pays_entropy": True,
             },
         ),
         (RewardModelTrainer, {"needs_model": False}),
@@ -40,7 +41,7 @@ FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "exa
 )
 def test_a_part_needs_nothing_unless_it_says_so(kind: Any, flags: dict[str, Any]) -> None:
     silent = type("Silent", (kind,), {})()
-    assert {name: getattr(silent, name) for name in dir(silent) if name.startswith("needs")} == flags
+    assert {name: getattr(silent, name) for name in dir(silent) if name.startswith(("needs", "pays"))} == flags
 
 
 @pytest.mark.parametrize("kind", [Reward, StateSampler, RolloutEngine, Objective])

@@ -260,8 +260,8 @@ def test_the_official_files_are_read_whole_and_overlong_prompts_dropped_and_coun
     assert total == {"train": 7473, "test": 1319}
     told = [text for text in caplog.messages if text.startswith("data.max_prompt_length: ")]
     assert [text.split(" prompts are")[0].split(": ")[1] for text in told] == [
-        f"{1319 - _short(folder / 'test.jsonl')} of 1319",
         f"{7473 - kept['train']} of 7473",
+        f"{1319 - _short(folder / 'test.jsonl')} of 1319",
     ]
     assert kept == {"train": _short(folder / "train.jsonl"), "test": 6}  # two of each level
 

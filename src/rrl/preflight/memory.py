@@ -125,7 +125,7 @@ def old_log_prob(need: Need) -> Bytes:
         "hidden states": need.weight * need.shape.layers * rows * need.width * need.shape.hidden if shared else 0,
         **_larger(
             {"activations": passes.passing(need.shape, rows, need.width, need.settings.dtype)},
-            {"logits": passes.logits(need.shape, rows, need.columns, passes.LOGITS)},
+            {"logits": passes.read_logits(need.shape, rows, need.columns)},
         ),
     }
 
@@ -137,7 +137,7 @@ def update_actor(need: Need) -> Bytes:
     learning = {
         "gradients and buffers": gradients + sum(one.backward for one in every),
         "activations": passes.activations(need.shape, rows, need.width, need.settings) * len(every),
-        "logits": passes.logits(need.shape, rows, need.columns, passes.LOGITS),
+        "logits": passes.read_logits(need.shape, rows, need.columns),
     }
     step = {"gradients and optimiser step": gradients + max(one.step for one in every)}
     return {**_resting(need), **_larger(learning, step)}

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from rrl.training.policy_settings import BYTES, PolicySettings
+from rrl.training.reading import PIECE
 
 LOGITS, DRAWN, SUPERVISED = 6.3, 6.0, 4.1
 """Float32 copies of the logits that exist at once in log-probabilities and entropy, forward or backward; in sampling a
@@ -72,6 +73,12 @@ def passing(model: Shape, rows: int, width: int, dtype: str) -> int:
 def key_value_cache(model: Shape, rows: int, width: int, dtype: str) -> int:
     """Keys and values of every layer, and one layer's twice, because it grows by copying."""
     return (model.layers + 1) * 2 * rows * width * model.kv_heads * model.head_size * BYTES[dtype]
+
+
+def read_logits(model: Shape, rows: int, columns: int) -> int:
+    """Logits for log-probabilities and entropies of [rows, columns] tokens, which are made in pieces."""
+    across = 4 * rows * model.vocabulary
+    return int(LOGITS * min(columns * across, max(PIECE, across)))
 
 
 def logits(model: Shape, rows: int, columns: int, copies: float) -> int:

@@ -128,6 +128,7 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
         tokenizer,
         parts.policy,
         reference=parts.objective.needs_reference,
+        pays_entropy=parts.objective.pays_entropy,
         temperature=parts.engine.sampling.temperature,
         optimiser_steps=parts.trainer.optimiser_steps,
     )

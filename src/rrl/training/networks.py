@@ -1,34 +1,40 @@
 """Actor and critic as plain modules around a causal language model of transformers."""
 
 import copy
-import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from rrl.functional import entropy, token_logprobs
 from rrl.records.pulse import beat
+from rrl.training.anatomy import accepted, hidden_width, trunk_of
+from rrl.training.reading import read
 
 
 class Actor(nn.Module):
     """Log-probabilities of given tokens and, with a head on the shared trunk, values.
 
     ``temperature`` divides the logits; ``head_size`` is the value head's hidden width (None: no head);
-    ``value_trunk_grad_scale`` scales the gradient that values send into the trunk.
+    ``value_trunk_grad_scale`` scales the gradient that values send into the trunk; without ``pays_entropy`` entropies
+    have no gradient.
     """
 
     def __init__(
-        self, model: Any, temperature: float, *, head_size: int | None = None, value_trunk_grad_scale: float = 0.0
-    ) -> None:  # fmt: skip
+        self,
+        model: Any,
+        temperature: float,
+        *,
+        head_size: int | None = None,
+        value_trunk_grad_scale: float = 0.0,
+        pays_entropy: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.head = None if head_size is None else value_head(hidden_width(model), head_size)
         self.detach_trunk = False
         self._temperature, self._value_trunk_grad_scale = temperature, value_trunk_grad_scale
+        self._pays_entropy = pays_entropy
 
     def forward(self, tokens: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities, entropies and values (or None), [batch, time] each, from right-padded rows.
@@ -36,15 +42,11 @@ class Actor(nn.Module):
         Logits are computed only from the first column with an action on; results before it are zero.
         """
         first = int(mask.any(0).nonzero().min())
-        kept = tokens.shape[1] - first + 1
-        inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False, "logits_to_keep": kept}
-        with _inputs_of(self.model.get_output_embeddings()) as hidden:
-            logits = self.model(**accepted(self.model, inputs)).logits[:, -kept:-1].float() / self._temperature
+        seen = read(self.model, tokens, attention, first, self._temperature, pays_entropy=self._pays_entropy)
         beat()
         before = tokens.new_zeros(len(tokens), first, dtype=torch.float32)
-        logprobs = torch.cat([before, token_logprobs(logits, tokens[:, first:])], dim=1)
-        entropies = torch.cat([before, entropy(logits)], dim=1)
-        values = None if self.head is None else torch.cat([before, self._values(hidden[-1][:, -kept:-1])], dim=1)
+        logprobs, entropies = (torch.cat([before, column], dim=1) for column in seen[:2])
+        values = None if self.head is None else torch.cat([before, self._values(seen.hidden)], dim=1)
         return logprobs, entropies, values
 
     def _values(self, hidden: Tensor) -> Tensor:
@@ -58,9 +60,7 @@ class Critic(nn.Module):
 
     def __init__(self, model: Any, head_size: int) -> None:
         super().__init__()
-        embedding = model.get_input_embeddings()  # the trunk holds it, and is the model without its output embedding
-        trunk = next(part for part in model.children() if any(module is embedding for module in part.modules()))
-        self.trunk = copy.deepcopy(trunk)
+        self.trunk = copy.deepcopy(trunk_of(model))
         self.head = value_head(hidden_width(model), head_size)
 
     def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
@@ -69,40 +69,6 @@ class Critic(nn.Module):
         hidden = self.trunk(**accepted(self.trunk, inputs)).last_hidden_state
         after = self.head(hidden).squeeze(-1).float()  # the value after token t-1 stands at t, where token t is chosen
         return torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=1)
-
-
-def unwrapped(model: Any) -> Any:
-    """The language model itself, with the adapters in its layers if there are any."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@cache
-def _arguments(model: Any) -> frozenset[str]:
-    """Of the forward pass of a class of models."""
-    return frozenset(inspect.signature(model.forward).parameters)
-
-
-def accepted(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs that the model's forward pass has as arguments: some lack ``logits_to_keep``."""
-    kind: Any = type(unwrapped(model))
-    named = _arguments(kind)
-    return {name: value for name, value in inputs.items() if name in named or "input_ids" not in named}
-
-
-def hidden_width(model: Any) -> int:
-    """The width of the last hidden state, which the output embedding reads."""
-    return int(model.get_output_embeddings().weight.shape[1])
-
-
-@contextmanager
-def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the inputs of the module within the context."""
-    read: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    try:
-        yield read
-    finally:
-        handle.remove()
 
 
 def value_head(width: int, hidden: int) -> nn.Module:

@@ -27,7 +27,8 @@ class DeepSpeedPolicy(WeightSource, Stateful):
 
     ``model`` is a causal language model of transformers; ``reference`` says whether a frozen copy is kept;
     ``temperature`` divides the logits before every log-probability, as when sampling; ``optimiser_steps`` is the
-    length of training, for schedules (None: they stay constant after the warm-up).
+    length of training, for schedules (None: they stay constant after the warm-up); without ``pays_entropy`` no gradient
+    goes through entropies.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         settings: PolicySettings,
         *,
         reference: bool,
+        pays_entropy: bool,
         temperature: float,
         optimiser_steps: int | None,
     ) -> None:
@@ -44,7 +46,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         dropout_off(model)
         self.version, self.optimiser_steps = 0, optimiser_steps
         self._settings, self._tokenizer, self._temperature = settings, tokenizer, temperature
-        self._train_actor = True
+        self._train_actor, self._pays_entropy = True, pays_entropy
         self._reference = None
         if reference and settings.lora is None:
             frozen = Actor(copy.deepcopy(model), temperature)
@@ -64,7 +66,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self._bare = skeleton(model, device()) if settings.zero_stage == 3 else None
-        actor = Actor(model, self._temperature, **settings.head())
+        actor = Actor(model, self._temperature, pays_entropy=self._pays_entropy, **settings.head())
         self._engines = {"actor": in_deepspeed(actor, settings, self._factor)}
         if critic is not None:
             self._engines["critic"] = in_deepspeed(critic, settings, self._factor)

@@ -12,8 +12,8 @@ from rrl.errors import DataError
 from rrl.functional import token_logprobs
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, check_ranges, not_negative, positive
+from rrl.training.anatomy import accepted
 from rrl.training.descent import descend
-from rrl.training.networks import accepted
 from rrl.types import Problem, Show
 
 WEIGHT_DECAY, GRAD_CLIP = 0.01, 1.0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rrl.collate import pad_left
-from rrl.training.networks import accepted, unwrapped
+from rrl.training.anatomy import accepted, unwrapped
 
 MEMORIES = ("past_key_values", "cache_params", "state")
 """What transformers' models call their memory of the tokens that they have read, in arguments and in outputs."""

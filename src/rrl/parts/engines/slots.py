@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from rrl.collate import pad_left
-from rrl.training.networks import accepted, unwrapped
+from rrl.training.anatomy import accepted, unwrapped
 
 SLACK = 4
 """Columns beyond the longest row, as the divisor of its length; behind the last, those in use move to the front."""

@@ -18,6 +18,7 @@ class GRPO(Clipped):
     """
 
     needs_siblings = True
+    pays_entropy = False
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Every token of a response gets the response's relative score."""

@@ -37,6 +37,11 @@ class PPO(Clipped):
             not_negative("vf_coef", "entropy_coef"),
         )
 
+    @property
+    def pays_entropy(self) -> bool:
+        """Only with a bonus."""
+        return self.entropy_coef > 0
+
     def cautions(self) -> list[str]:
         """A critic that never moves."""
         return ["vf_coef: 0, so that the critic never learns"] if self.vf_coef == 0 else []

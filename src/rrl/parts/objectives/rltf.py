@@ -46,6 +46,7 @@ class RLTF(Objective):
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
 
     needs = frozenset({"references"})
+    pays_entropy = False
 
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("capacity", "max_response_length"))

@@ -19,6 +19,7 @@ class Supervised(Objective):
     """
 
     needs_annotation = False
+    pays_entropy = False
 
     def assign_credit(self, batch: Batch) -> Batch:
         pay = torch.where(batch.mask, batch.rewards, 0.0).sum(1, keepdim=True)

@@ -115,8 +115,9 @@ def _step(model: Any, stage: Any) -> None:
     )  # fmt: skip
     loaded = model.load(("a", "b"))
     policy = DeepSpeedPolicy(
-        loaded.model, loaded.tokenizer, settings, reference=False, temperature=1.0, optimiser_steps=None
-    )
+        loaded.model, loaded.tokenizer, settings, reference=False, pays_entropy=False, temperature=1.0,
+        optimiser_steps=None,
+    )  # fmt: skip
     problem = Problem(Example("a", "a", "a", "b", "b"), (1, 4), (5,))
     batch = context_batch([State(problem, (5, 5))], loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id)
     loss = -policy(batch).logprobs.sum()
