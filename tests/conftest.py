@@ -9,10 +9,11 @@ from functools import cache
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: a second thread costs more than it brings
+gc.set_threshold(20_000, 20, 20)  # imports and configurations make many objects and little rubbish
 
-import pytest
+import pytest  # noqa: E402
 
-from fixtures.judge_server import server  # it imports torch, which reads that once
+from fixtures.judge_server import server  # noqa: E402  # it imports torch, which reads OMP_NUM_THREADS once
 
 __all__ = ["server"]
 

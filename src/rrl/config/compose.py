@@ -50,9 +50,10 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     register()
     faults = take_own_parts()
     with _as_config_errors(faults):
-        known = {group for group in _groups_of(name, written()) if only is None or group in only}
+        files = written()
+        known = {group for group in _groups_of(name, files) if only is None or group in only}
         chosen, values = _divide(read(overrides, faults), known, faults)
-        config = copy.deepcopy(_merged(name, tuple(chosen), written()))
+        config = copy.deepcopy(_merged(name, tuple(chosen), files))
         config = config if only is None else OmegaConf.masked_copy(config, list(only))
         return _settle(config, values, faults, only, chosen)
 

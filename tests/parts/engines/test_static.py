@@ -45,7 +45,7 @@ class Counting:
 
 
 ALL_AT_ONCE = ("falcon", "gemma3_text", "gpt2", "mixtral")
-"""Of the kinds that are tried with places for all rows too: one key for all heads, windows, absolute positions, experts."""
+"""The kinds that are tried with places for all rows too: one key for all heads, windows, places, experts."""
 
 
 @pytest.mark.parametrize(
