@@ -116,15 +116,18 @@ def test_each_rollout_is_handed_on_when_it_is_complete(monkeypatch: pytest.Monke
 
 
 def test_the_memory_is_written_in_place_and_moves_to_the_front_when_it_is_full() -> None:
-    """Twenty tokens and 16 columns of slack: a row of two tokens that ends and enters again and again."""
+    """Two places in turn: while one row is in writing the other ends, and another enters beside it."""
     model, _ = tiny(WORDS)
-    slots = Slots(model.eval(), rows=1, longest=20, pad=0)
-    slots.enter([0], [(1, 4)])
-    keys = slots._cache.layers[0].keys
-    for _ in range(100):
-        slots.leave([0])
-        logits = slots.enter([0], [(1, 4, 5)])
-        assert torch.allclose(logits, model(torch.tensor([[1, 4, 5]])).logits[:, -1], atol=1e-5)
-        step = slots.step(torch.tensor([6]))
-        assert torch.allclose(step, model(torch.tensor([[1, 4, 5, 6]])).logits[:, -1], atol=1e-5)
-    assert slots._cache.layers[0].keys is keys and keys.shape[2] == 36
+    slots = Slots(model.eval(), rows=2, capacity=7, pad=0)
+    slots.enter([0, 1], [(1, 4), (1, 4, 7)])
+    keys, rows = slots._cache.layers[0].keys, [[1, 4], [1, 4, 7]]
+    for turn in range(30):
+        slots.leave([turn % 2])
+        rows[turn % 2] = [1, 4, 4 + turn % 8]
+        logits = slots.enter([turn % 2], [rows[turn % 2]])
+        assert torch.allclose(logits, model(torch.tensor([rows[turn % 2]])).logits[:, -1], atol=1e-5)
+        step = slots.step(torch.tensor([6, 7]))
+        for number, token in enumerate((6, 7)):
+            rows[number].append(token)
+            assert torch.allclose(step[number], model(torch.tensor([rows[number]])).logits[0, -1], atol=1e-5)
+    assert slots._cache.layers[0].keys is keys and keys.shape[2] == 7

@@ -12,9 +12,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, Dynam
 from rrl.collate import pad_left
 from rrl.training.anatomy import accepted, unwrapped
 
-SLACK = 4
-"""Columns beyond the longest row, as the divisor of its length; behind the last, those in use move to the front."""
-
 
 class Columns(CacheLayerMixin):  # type: ignore[misc]
     """A layer's keys and values [rows, heads, capacity, width]; the columns from ``begin`` to ``end`` are in use.
@@ -85,16 +82,16 @@ def unheld(model: Any) -> str | None:
 
 
 class Slots:
-    """Up to ``rows`` rows of at most ``longest`` tokens, all of which end in the same column of one memory.
+    """Up to ``rows`` rows of at most ``capacity`` tokens, all of which end in the same column of one memory.
 
+    Behind its last column, the columns in use move to the front: seldom where rows are shorter than ``capacity``.
     A row that enters is read by a forward pass of its own, and its keys and values are copied in front of that column.
     Its tokens are contiguous, so that models with absolute positions or sliding windows see what they see in a batch
     padded on the left.
     """
 
-    def __init__(self, model: Any, rows: int, longest: int, pad: int) -> None:
+    def __init__(self, model: Any, rows: int, capacity: int, pad: int) -> None:
         self._model, self._pad = unwrapped(model), pad
-        capacity = longest + max(16, longest // SLACK)
         self._cache = Cache(layer_class_to_replicate=partial(Columns, rows, capacity))
         self._real = torch.zeros(rows, capacity, dtype=torch.bool, device=self._model.device)
         self._lengths = torch.zeros(rows, dtype=torch.long, device=self._model.device)
@@ -104,20 +101,33 @@ class Slots:
     def enter(self, places: Sequence[int], contexts: Sequence[Sequence[int]]) -> Tensor:
         """Read these contexts as the rows at these places; returns the logits of the next token, [rows, vocabulary]."""
         tokens, real = (x.to(self._model.device) for x in pad_left(contexts, self._pad))
-        width = tokens.shape[1]
-        read = Cache(layer_class_to_replicate=partial(Columns, len(contexts), width))
-        logits = self._logits(tokens, real, (real.cumsum(-1) - 1).clamp(min=0), read)
-        if width > self._end:
-            self._move(width - self._end)
         index = torch.tensor(places, device=self._model.device)
-        columns = slice(self._end - width, self._end)
+        beside = self._starts or len(places) < len(self._real)
+        logits = self._read_beside(tokens, real, index) if beside else self._read_in_place(tokens, real)
         self._real[index] = False
-        self._real[index, columns] = real
+        self._real[index, self._end - tokens.shape[1] : self._end] = real
         self._lengths[index] = real.sum(-1)
         self._starts.update((place, self._end - len(row)) for place, row in zip(places, contexts, strict=True))
+        return logits
+
+    def _read_in_place(self, tokens: Tensor, real: Tensor) -> Tensor:
+        """Read rows [rows, time] as all that there are."""
+        self._end = 0
+        self._use(0)
+        logits = self._logits(tokens, real, self._cache, first=True)
+        self._end = tokens.shape[1]
+        return logits
+
+    def _read_beside(self, tokens: Tensor, real: Tensor, index: Tensor) -> Tensor:
+        """Read rows [rows, time] while others are in writing, and copy what is remembered of them to these places."""
+        rows, width = tokens.shape
+        read = Cache(layer_class_to_replicate=partial(Columns, rows, width))
+        logits = self._logits(tokens, real, read, first=True)
+        if width > self._end:
+            self._move(width - self._end)
         for layer, newcomers in zip(self._layers(len(read.layers)), read.layers, strict=True):
             if newcomers.is_initialized:
-                layer.put(index, columns, newcomers)
+                layer.put(index, slice(self._end - width, self._end), newcomers)
         return logits
 
     def leave(self, places: Sequence[int]) -> None:
@@ -135,10 +145,11 @@ class Slots:
             self._move(-begin)
             begin = 0
         self._real[:, self._end] = True
-        for layer in self._layers(0):
-            layer.begin, layer.end = begin, self._end
+        self._use(begin)
         real = self._real[:, begin : self._end + 1]
-        logits = self._logits(tokens.unsqueeze(-1), real, self._lengths.unsqueeze(-1), self._cache)
+        logits = self._logits(
+            tokens.unsqueeze(-1), real, self._cache, first=False, positions=self._lengths.unsqueeze(-1)
+        )
         self._end += 1
         self._lengths += 1
         return logits
@@ -151,15 +162,22 @@ class Slots:
         for layer in self._layers(0):
             layer.keep(index)
 
-    def _logits(self, tokens: Tensor, real: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    def _use(self, begin: int) -> None:
+        """Let the layers work with the columns from this one on."""
+        for layer in self._layers(0):
+            layer.begin, layer.end = begin, self._end
+
+    def _logits(
+        self, tokens: Tensor, real: Tensor, cache: Cache, *, first: bool, positions: Tensor | None = None
+    ) -> Tensor:
         inputs = self._model.prepare_inputs_for_generation(
             tokens,
             next_sequence_length=tokens.shape[1],
             attention_mask=real.long(),
-            position_ids=positions,
+            position_ids=(real.cumsum(-1) - 1).clamp(min=0) if positions is None else positions,
             past_key_values=cache,
             use_cache=True,
-            is_first_iteration=cache is not self._cache,
+            is_first_iteration=first,
             logits_to_keep=1,
         )
         logits: Tensor = self._model(**accepted(self._model, inputs)).logits[:, -1].float()

@@ -14,6 +14,8 @@ from rrl.parts.engines.hf import HFEngine, Writer
 from rrl.types import Rollout, Sampling, State
 
 log = logging.getLogger(__name__)
+SLACK = 4
+"""Columns beyond the longest row, as the divisor of its length: the more, the more seldom those in use are moved."""
 REFILL = 8
 """Rows enter when this part of the places is free, as the divisor of their number: each entry costs a pass."""
 
@@ -77,7 +79,8 @@ class StaticWriter(Writer):
         waiting = list(range(len(self._states)))
         places = min(self._places, len(waiting))
         longest = max(map(self._longest, waiting))
-        self._slots = Slots(self._model, places, longest, self._tokenizer.pad_token_id)
+        slack = max(16, longest // SLACK) if places < len(waiting) else 0
+        self._slots = Slots(self._model, places, longest + slack, self._tokenizer.pad_token_id)
         self._at: dict[int, int] = {}  # the rows in writing, by place
         self._newest = torch.full((places,), self._tokenizer.pad_token_id, device=noise.device)
         while waiting or self._at:
