@@ -67,6 +67,18 @@ def test_pieces_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch, caplo
     assert bool([r for r in caplog.records if "in one piece only" in r.message]) == (kind in whole_only)
 
 
+def test_a_model_that_transforms_hidden_states_before_its_output_embedding_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Values read the transformed ones, whatever the size of the batch."""
+    model = build("bert", is_decoder=True)
+    whole, _ = read_with(2**28, model, monkeypatch)
+    monkeypatch.setattr(reading, "_divisible", {})
+    pieces, _ = read_with(SMALL, model, monkeypatch)
+    for mine, theirs in zip(pieces, whole, strict=True):
+        assert_close(mine, theirs)
+
+
 def test_no_more_logits_than_a_piece_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama", vocab_size=5000)
     tokens, attention = rows()

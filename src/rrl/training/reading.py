@@ -99,8 +99,11 @@ def _is_divisible(model: Any, inputs: dict[str, Any]) -> bool:
         turned = whole.flip(1)
         try:
             output = trunk(**accepted(trunk, few))
-            made = _logits(model, output, output.last_hidden_state.flip(1), few["input_ids"])
-            _divisible[kind] = bool((made - turned).abs().max() <= 0.01 * (whole - turned).abs().max())
+            given = output.last_hidden_state.flip(1)
+            with _inputs_of(model.get_output_embeddings()) as seen:
+                made = _logits(model, output, given, few["input_ids"])
+            same = bool((made - turned).abs().max() <= 0.01 * (whole - turned).abs().max())
+            _divisible[kind] = same and torch.equal(seen[-1], given)  # else values would read other hidden states
         except Exception as error:  # of any kind: the model may want more of its trunk than hidden states
             log.info("%s: %s", kind.__name__, error)
             _divisible[kind] = False

@@ -86,6 +86,26 @@ def test_a_model_that_remembers_more_than_keys_and_values_is_refused_or_written_
     assert lines == [f"engine: as engine=hf, since a static cache cannot serve {REMEMBER[kind]}"]
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_a_free_place_stays_in_the_models_context(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of 39 tokens ends at its first one beside three that write 20 behind 20, which is all the context."""
+    loaded = LoadedModel(build(kind, max_position_embeddings=40), TOKENIZER)
+    prompt, settings = tuple(range(5, 25)), {"max_response_length": 20, "batch_size": 4}
+    starts = [State(problem("long", prompt=prompt), prompt[:19])]
+    starts += [State(problem(f"p{i}", prompt=prompt)) for i in range(3)]
+    written = of(StaticHF, loaded, monkeypatch, **settings).generate(starts)
+    alone = of(StaticHF, loaded, monkeypatch, **settings | {"batch_size": 1}).generate(starts)
+    assert [len(rollout.actions) for rollout in written] == [1, 20, 20, 20]
+    assert [rollout.actions for rollout in written] == [rollout.actions for rollout in alone]
+
+
+def test_a_model_that_remembers_nothing_is_written_with_as_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = LoadedModel(build("openai-gpt"), TOKENIZER)
+    with pytest.raises(DataError, match=r"static cannot write with OpenAIGPTLMHeadModel \(it remembers nothing\)"):
+        of(StaticHF, loaded, monkeypatch).generate(rows())
+    assert of(AutoHF, loaded, monkeypatch).generate(rows()) == of(HFEngine, loaded, monkeypatch).generate(rows())
+
+
 def test_waiting_rows_take_the_places_of_those_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of 1 and of 7 tokens in turn, 8 rows, 2 places: by batches of two it would take 4 x 7 steps."""
     loaded = chain(WORDS, "a b c d e f g")

@@ -78,6 +78,8 @@ def unheld(model: Any) -> str | None:
     others = sorted(kind.__name__ for kind in kinds - {DynamicLayer, DynamicSlidingWindowLayer})
     if others or model._is_stateful:
         return f"{type(model).__name__} (its memory: {', '.join(others) or 'states of recurrences'})"
+    if "past_key_values" not in accepted(model, {"past_key_values": None}):
+        return f"{type(model).__name__} (it remembers nothing)"
     return None
 
 
@@ -147,9 +149,8 @@ class Slots:
         self._real[:, self._end] = True
         self._use(begin)
         real = self._real[:, begin : self._end + 1]
-        logits = self._logits(
-            tokens.unsqueeze(-1), real, self._cache, first=False, positions=self._lengths.unsqueeze(-1)
-        )
+        positions = self._lengths.clamp(max=self._end - begin)  # at free places they would leave the model's context
+        logits = self._logits(tokens.unsqueeze(-1), real, self._cache, first=False, positions=positions.unsqueeze(-1))
         self._end += 1
         self._lengths += 1
         return logits
