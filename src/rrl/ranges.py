@@ -15,7 +15,7 @@ class OutOfRange(ValueError):
 
 
 class Range(NamedTuple):
-    """The range of these fields, both ends included, made by the functions below and in words."""
+    """A range of these fields, both ends included; ``expected`` states it in words. The functions below make ranges."""
 
     names: tuple[str, ...]
     low: float

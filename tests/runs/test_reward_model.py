@@ -340,7 +340,7 @@ def test_a_file_in_which_every_pair_is_a_tie_is_told(
     row = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: b"}
     (data / "helpful-base" / "train.jsonl").write_text(json.dumps(row) + "\n")
     assert command(monkeypatch, *given(data)) == 2
-    assert "at least one pair that tells its sides apart" in capsys.readouterr().err
+    assert "at least one pair with different sides" in capsys.readouterr().err
     assert "helpful-base, train: 1 rows; left out: chosen equals rejected: 1" in caplog.messages
 
 

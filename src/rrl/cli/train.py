@@ -54,7 +54,10 @@ def _train(arguments: Sequence[str]) -> None:
 
         def choose() -> tuple[dict[str, Any], Path] | None:
             request = _request(arguments)
-            return None if request is None else (request[0], request[2])
+            if request is None:
+                return None
+            config, _, folder = request
+            return config, folder
 
         shell.exit_at_once(shell.guarded(lambda: work_together(choose)))
     request = _request(arguments)

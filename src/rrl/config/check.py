@@ -187,10 +187,11 @@ def _slot(value: Any, slot: str, hint: Any, binder: Binder) -> Any:
     made = binder.make(value, slot)
     if made is BROKEN:
         return None
-    lacking = [name for name in _required_names(hint) if getattr_static(made, name, BROKEN) is BROKEN]
-    names = ", ".join(lacking)
-    wrong = [f"{slot}: {type(made).__name__} has no {names}; expected a {slot} (docs/adding-a-part.md)"]
-    wrong = wrong if lacking else _misstated(made, slot)
+    lacking = ", ".join(name for name in _required_names(hint) if getattr_static(made, name, BROKEN) is BROKEN)
+    if lacking:
+        wrong = [f"{slot}: {type(made).__name__} has no {lacking}; expected a {slot} (docs/adding-a-part.md)"]
+    else:
+        wrong = _misstated(made, slot)
     faults += wrong
     return None if wrong else made
 

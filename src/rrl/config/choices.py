@@ -53,10 +53,13 @@ def targets(group: str) -> dict[str, list[tuple[str, frozenset[str]]]]:
 
 def nodes(node: Any) -> Iterator[tuple[str, frozenset[str]]]:
     """The class and the keys of every mapping with a ``_target_``, the outer one first."""
-    if isinstance(node, Mapping) and "_target_" in node:
-        yield str(node["_target_"]), frozenset(node)
-    for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ():
-        yield from nodes(item)
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"]), frozenset(node)
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from nodes(item)
 
 
 def folders() -> tuple[Path, ...]:

@@ -241,8 +241,8 @@ def _brought(keys: Collection[str], only: Sequence[str] | None) -> dict[str, str
 def _contents(written: Written) -> list[tuple[str, str]]:
     """The choice ("" for train.yaml itself) and the key of every entry of the files ``written``."""
     found = [("", key) for key, _ in walk(content(conf_dir() / "train.yaml"))]
-    for group in groups():
-        for option, file in files(group).items() if group != "experiment" else ():
+    for group in [name for name in groups() if name != "experiment"]:
+        for option, file in files(group).items():
             whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
             keys = [key for key, _ in walk(content(file) if whole else {group: content(file)})]
             found += [(f"{group}={option}", key) for key in keys if not key.endswith(("_target_", "defaults"))]

@@ -61,7 +61,7 @@ class WarmChild(ABC, Generic[Answer]):
             raise self._lost(ended_with(self.end())) from error
 
     def hang_up(self) -> None:
-        """From any thread: the process is to end, and who waits for its answer is told."""
+        """End the conversation, from any thread; a thread that waits for an answer gets an error."""
         with contextlib.suppress(OSError):
             self._line.shutdown(socket.SHUT_RDWR)
 

@@ -115,7 +115,7 @@ class AcceptedAnswers:
 def as_batch(answers: Sequence[AcceptedAnswer], problems: Sequence[Problem], pad: int) -> Batch:
     """Answers as rows that are learnt whole, given prefixes included, with reward 1 on their last token.
 
-    The context of each is its problem's own prompt, whatever guidance the prompt had when it was written.
+    The context of each is its problem's own prompt, without the guidance under which it was written.
     """
     rows = [
         Row(problem.prompt, answer.tokens, [0.0] * (len(answer.tokens) - 1) + [1.0], problem.id, problem.level)

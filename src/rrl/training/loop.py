@@ -44,8 +44,9 @@ class LoopSettings(DependsOnTask, Protocol):
     """The sizes of a training loop, which ``make`` it."""
 
     train_batch_size: int
+    """Start states of a step."""
     n: int
-    """Start states of a step, and rollouts from each of them."""
+    """Rollouts from one start state."""
     annotates: ClassVar[bool] = True
     """Whether samplers and objectives get the policy's log-probabilities and values of its rollouts."""
 

@@ -32,7 +32,7 @@ class PairChoice:
         train, test = border.pairs(task, self.train), border.pairs(task, self.test)
         faults = [
             f"pairs.{name}: the task {type(task).__name__} has no pairs in its split {split!r}; expected a task with "
-            "preferences, such as task=hh, and at least one pair that tells its sides apart"
+            "preferences, such as task=hh, and at least one pair with different sides"
             for name, split, pairs in (("train", self.train, train), ("test", self.test, test))
             if not pairs
         ]

@@ -14,8 +14,9 @@ from rrl.training.anatomy import accepted, trunk_of, unwrapped
 
 log = logging.getLogger(__name__)
 PIECE = 2**28
-"""Bytes of float32 logits. More are made in pieces of so many at most, and made again in the backward pass."""
+"""The most bytes of float32 logits at once; others are made in pieces of positions and, in the backward pass, again."""
 _divisible: dict[type, bool] = {}
+"""Of each class of models tried so far: whether it makes its logits in pieces."""
 
 
 class Read(NamedTuple):
@@ -38,7 +39,7 @@ def read(model: Any, tokens: Tensor, attention: Tensor, first: int, temperature:
     if across * written.shape[1] <= PIECE or not _is_divisible(model, inputs):
         with _inputs_of(embedding) as seen:
             logits = model(**accepted(model, inputs | {"logits_to_keep": kept})).logits[:, -kept:-1]
-        return Read(*_shares(logits, written, temperature, pays_entropy), seen[-1][:, -kept:-1])
+        return Read(*_logprobs_and_entropies(logits, written, temperature, pays_entropy), seen[-1][:, -kept:-1])
     trunk = trunk_of(model)
     output = trunk(**accepted(trunk, inputs))
     hidden, size = output.last_hidden_state[:, -kept:-1], max(1, PIECE // across)
@@ -53,16 +54,20 @@ def read(model: Any, tokens: Tensor, attention: Tensor, first: int, temperature:
 def _piece(
     model: Any, output: Any, hidden: Tensor, tokens: Tensor, temperature: float, pays_entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    def shares(hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return _shares(_logits(model, output, hidden, tokens), tokens, temperature, pays_entropy)
+    """The same of one piece, given its hidden states [batch, piece, width]; a backward pass makes its logits again."""
+
+    def measured(hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return _logprobs_and_entropies(_logits(model, output, hidden, tokens), tokens, temperature, pays_entropy)
 
     if not torch.is_grad_enabled():
-        return shares(hidden)
-    made: tuple[Tensor, Tensor] = checkpoint(shares, hidden, use_reentrant=False, preserve_rng_state=False)
+        return measured(hidden)
+    made: tuple[Tensor, Tensor] = checkpoint(measured, hidden, use_reentrant=False, preserve_rng_state=False)
     return made
 
 
-def _shares(logits: Tensor, tokens: Tensor, temperature: float, pays_entropy: bool) -> tuple[Tensor, Tensor]:
+def _logprobs_and_entropies(
+    logits: Tensor, tokens: Tensor, temperature: float, pays_entropy: bool
+) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies of aligned logits [batch, time, vocabulary]."""
     logits = logits.float() / temperature
     return token_logprobs(logits, tokens), entropy(logits if pays_entropy else logits.detach())
@@ -77,6 +82,7 @@ def _logits(model: Any, output: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def _trunk_gives(model: Any, output: Any) -> Iterator[None]:
+    """The trunk returns this output, whatever its inputs, within the context."""
     trunk = trunk_of(model)
     trunk.forward = lambda *_, **__: output
     try:

@@ -112,12 +112,10 @@ class Trainer(Loop):
 
     def step(self) -> Metrics:
         """One step: from start states to an improved policy."""
-        settings = self.settings
-
         # Choose where to start, and write.
         with self.clock.phase("gen"):
-            states = border.starts(self.sampler, settings.train_batch_size, self.progress, self.limits)
-            starts = [state for state in states for _ in range(settings.n)]
+            states = border.starts(self.sampler, self.settings.train_batch_size, self.progress, self.limits)
+            starts = [state for state in states for _ in range(self.settings.n)]
             rollouts = self._written(starts)
 
         # Judge, and assign a reward to every token.
@@ -144,10 +142,10 @@ class Trainer(Loop):
 
         # Improve.
         with self.clock.phase("update_actor"):
-            self.policy.train_critic_only(self.global_step < settings.critic_warmup)
+            self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
             learnt = border.experience(self.objective, rollouts, batch)
-            minibatches = self._minibatches(len(learnt), settings.ppo_mini_batch_size, settings.ppo_epochs)
-            improved = self._descend(learnt, minibatches, settings.loss_agg_mode)
+            minibatches = self._minibatches(len(learnt), self.settings.ppo_mini_batch_size, self.settings.ppo_epochs)
+            improved = self._descend(learnt, minibatches, self.settings.loss_agg_mode)
             border.refuse_taken(self.objective, improved, metrics)
             metrics |= improved
         self.global_step += 1
@@ -168,7 +166,7 @@ class Trainer(Loop):
         if self.settings.on_mismatch == "stop":
             raise DivergenceError(fault)
         if agreed:
-            log.warning("step %d: %s; told again when it comes back", self.global_step + 1, fault)
+            log.warning("step %d: %s; reported again only after a step within the limit", self.global_step + 1, fault)
 
     def _trainable(self, judged: Sequence[Judged]) -> list[Judged]:
         """Rollouts without those that the verifier could not judge and, by key, those cut off."""

@@ -24,7 +24,7 @@ class Columns(CacheLayerMixin):  # type: ignore[misc]
         self.rows, self.capacity, self.begin, self.end = rows, capacity, 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate both; zeros, since 0 * NaN of memory that nobody wrote would reach the masked sums."""
+        """Allocate both; zeros, since 0 * NaN of unwritten memory would reach the masked sums."""
         self.keys, self.values = (
             states.new_zeros(self.rows, states.shape[1], self.capacity, states.shape[3])
             for states in (key_states, value_states)

@@ -50,7 +50,7 @@ class StaticHF(HFEngine):
 class AutoHF(StaticHF):
     """Writes as ``StaticHF`` where the model allows it, else as ``HFEngine``, and logs that."""
 
-    _told: bool = field(init=False, default=False)
+    _logged: bool = field(init=False, default=False)
 
     def _in_order(
         self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
@@ -58,9 +58,9 @@ class AutoHF(StaticHF):
         from rrl.parts.engines.slots import unheld
 
         reason = unheld(model)
-        if reason and not self._told:
+        if reason and not self._logged:
             log.info("engine: as engine=hf, since a static cache cannot serve %s", reason)
-            self._told = True
+            self._logged = True
         write = HFEngine._in_order if reason else StaticHF._in_order
         return write(self, model, rows, sampling, written)
 
