@@ -15,7 +15,7 @@ class OutOfRange(ValueError):
 
 
 class Range(NamedTuple):
-    """A range of these fields, both ends included; ``expected`` states it in words. The functions below make ranges."""
+    """A range of these fields, both ends included; ``expected`` states it in words."""
 
     names: tuple[str, ...]
     low: float
