@@ -86,15 +86,18 @@ def test_a_model_that_remembers_more_than_keys_and_values_is_refused_or_written_
     assert lines == [f"engine: as engine=hf, since a static cache cannot serve {REMEMBER[kind]}"]
 
 
+@pytest.mark.parametrize("engine", [HFEngine, StaticHF])
 @pytest.mark.parametrize("kind", ["gpt2", "opt"])
-def test_a_free_place_stays_in_the_models_context(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_has_ended_stays_in_the_models_context(
+    kind: str, engine: type[HFEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A row of 39 tokens ends at its first one beside three that write 20 behind 20, which is all the context."""
     loaded = LoadedModel(build(kind, max_position_embeddings=40), TOKENIZER)
     prompt, settings = tuple(range(5, 25)), {"max_response_length": 20, "batch_size": 4}
     starts = [State(problem("long", prompt=prompt), prompt[:19])]
     starts += [State(problem(f"p{i}", prompt=prompt)) for i in range(3)]
-    written = of(StaticHF, loaded, monkeypatch, **settings).generate(starts)
-    alone = of(StaticHF, loaded, monkeypatch, **settings | {"batch_size": 1}).generate(starts)
+    written = of(engine, loaded, monkeypatch, **settings).generate(starts)
+    alone = of(engine, loaded, monkeypatch, **settings | {"batch_size": 1}).generate(starts)
     assert [len(rollout.actions) for rollout in written] == [1, 20, 20, 20]
     assert [rollout.actions for rollout in written] == [rollout.actions for rollout in alone]
 

@@ -25,6 +25,7 @@ class Decoding:
         tokens, real = pad_left(rows, pad)
         self._tokens, self._attention = tokens.to(model.device), real.long().to(model.device)
         self._memory: dict[str, Any] = {}
+        self._last = self._attention.shape[1] - 1
 
     def logits(self) -> Tensor:
         """Of the next token, [rows, vocabulary], in float32."""
@@ -33,7 +34,7 @@ class Decoding:
             self._tokens,
             next_sequence_length=1 if begun else None,
             attention_mask=self._attention,
-            position_ids=(self._attention.cumsum(-1) - 1).clamp(min=0),
+            position_ids=(self._attention.cumsum(-1) - 1).clamp(min=0, max=self._last),
             use_cache=True,
             is_first_iteration=not begun,
             logits_to_keep=1,
@@ -44,10 +45,14 @@ class Decoding:
         logits: Tensor = out.logits[:, -1].float()
         return logits
 
-    def append(self, tokens: Tensor) -> None:
-        """Let every row go on with its token of these [rows]."""
+    def append(self, tokens: Tensor, places: Sequence[int]) -> None:
+        """Let every row go on with its token of these [rows]; the rows at ``places`` count.
+
+        No other row has a position behind theirs, which would leave the model's context.
+        """
         self._tokens = torch.cat([self._tokens, tokens.unsqueeze(-1)], dim=1)
         self._attention = torch.cat([self._attention, torch.ones_like(self._attention[:, :1])], dim=1)
+        self._last = max(self._attention[list(places)].sum(-1).tolist(), default=0) - 1
 
     def keep(self, places: Sequence[int]) -> None:
         """Go on with the rows at these places only."""

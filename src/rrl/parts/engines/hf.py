@@ -139,7 +139,7 @@ class Writer:
         rows = list(range(len(self._contexts)))
         while rows:
             chosen, alive = self._draw(rows, decoding.logits(), noise)
-            decoding.append(chosen)
+            decoding.append(chosen, alive)
             if 2 * len(alive) <= len(rows):
                 decoding.keep(alive)
                 rows = [rows[place] for place in alive]
