@@ -76,7 +76,7 @@ def test_whole_numbers_are_whole_where_they_stand_too() -> None:
 @pytest.mark.parametrize(
     ("overrides", "there", "absent"),
     [
-        ([], {"selection", "critic", "kl", "template"}, {"sandbox", "guidance", "lora", "logger", "search"}),
+        ([], {"selection", "critic", "kl", "template"}, {"sandbox", "guidance", "lora", "compile", "logger", "search"}),
         (["algo=gsi"], {"guidance", "template"}, {"critic", "kl", "selection", "sandbox"}),
         (["task=minicode", "algo=ppo"], {"sandbox", "kl"}, {"selection", "guidance"}),
         (["logger=tensorboard", "lora=default"], {"logger", "lora"}, {"sandbox"}),

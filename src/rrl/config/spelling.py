@@ -86,6 +86,7 @@ CHOICES = {
     "algo": "algorithm algorithm.name adv_estimator advantage_estimator",
     "critic=own|shared|none": "policy.critic",
     "lora=default": "policy.lora use_peft use_lora lora_rank lora_r",
+    "compile=layers": "policy.compile torch_compile use_torch_compile",
     "kl=reward or kl=loss": "kl_in use_kl_loss use_kl_in_reward",
     "engine=truncated": "top_p top_k",
     "dry_run=true": "dryrun plan",

@@ -4,7 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import StateDict, Stateful, WeightSource
 from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.records.saving import rehearse, write_model
+from rrl.training.compiling import uncompiled
 from rrl.training.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
 from rrl.training.policy_settings import OwnCritic, PolicySettings
 from rrl.training.zero import count, gathered_weights, in_deepspeed
@@ -51,6 +52,8 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         if reference and settings.lora is None:
             frozen = Actor(copy.deepcopy(model), temperature)
             self._reference = in_precision(frozen.to(device()), settings.dtype).eval().requires_grad_(False)
+            if settings.compile:
+                settings.compile.apply(self._reference)
         self._reads_base = reference and settings.lora is not None
         self._build(model)
 
@@ -67,9 +70,13 @@ class DeepSpeedPolicy(WeightSource, Stateful):
             model.gradient_checkpointing_enable()
         self._bare = skeleton(model, device()) if settings.zero_stage == 3 else None
         actor = Actor(model, self._temperature, pays_entropy=self._pays_entropy, **settings.head())
-        self._engines = {"actor": in_deepspeed(actor, settings, self._factor)}
-        if critic is not None:
-            self._engines["critic"] = in_deepspeed(critic, settings, self._factor)
+        networks = {"actor": actor} if critic is None else {"actor": actor, "critic": critic}
+        self._engines = {name: self._in_deepspeed(network) for name, network in networks.items()}
+
+    def _in_deepspeed(self, network: torch.nn.Module) -> Any:
+        if self._settings.compile:
+            self._settings.compile.apply(network)
+        return in_deepspeed(network, self._settings, self._factor)
 
     def _factor(self, step: int) -> float:
         return self._settings.lr_factor(step, self.optimiser_steps)
@@ -165,7 +172,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         wait for ranks that have finished their rows.
         """
         model = self.actor.model
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled() if self._settings.compile else nullcontext():
             if self._bare is None:
                 model.eval()
                 yield model

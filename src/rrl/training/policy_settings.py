@@ -8,6 +8,7 @@ import torch
 
 from rrl.errors import ConfigError
 from rrl.ranges import at_least_one, between, check_ranges, not_negative
+from rrl.training.compiling import CompiledLayers
 
 BUCKET = 500_000_000
 """Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
@@ -67,7 +68,7 @@ class PolicySettings:
     Learning rates rise linearly over ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at
     the end of training (``constant`` stays). ``grad_clip`` is the largest gradient norm of each network (0: no
     clipping). ``micro_batch_size`` is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage.
-    ``lora`` trains low-rank adapters instead of all weights.
+    ``lora`` trains low-rank adapters instead of all weights; ``compile`` compiles layers.
     """
 
     critic: OwnCritic | SharedCritic | None
@@ -84,6 +85,7 @@ class PolicySettings:
     dtype: Literal["float32", "bfloat16"]
     gradient_checkpointing: bool
     lora: LoRA | None
+    compile: CompiledLayers | None
 
     adam_epsilon: ClassVar[float] = 1e-8
     """Added to the root of the second moment (Kingma and Ba, arXiv 1412.6980, algorithm 1)."""
@@ -97,6 +99,8 @@ class PolicySettings:
         )
         if not all(0 <= beta < 1 for beta in self.adam_betas):
             raise ValueError(f"adam_betas: expected numbers from 0 to below 1, got {list(self.adam_betas)}")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("zero_stage: expected 0, 1 or 2 with compile=layers, got 3; set compile=none")
 
     def cautions(self) -> list[str]:
         """Warnings of networks that never change."""
