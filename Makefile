@@ -8,8 +8,9 @@ TESTS = $(RUN) pytest -n $(JOBS)
 SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
+PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 
-.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-sandbox test test-fast test-slow mutants check clean
+.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-sandbox test test-fast test-slow mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -61,6 +62,14 @@ study-math: install ## the verifier of MATH on all solutions, forms and near mis
 
 study-gsm8k: install ## the verifier of GSM8K on every reference in twenty forms: DATA=<folder of train.jsonl> (about 4 minutes)
 	$(VENV)/bin/python experiments/gsm8k/forms.py $(DATA) experiments/results/gsm8k
+
+bench-peers: install ## install TRL 0.24 (PPO) and 1.16 (GRPO) for `make bench`, in environments of their own
+	$(PYTHON) -m venv build/peers/ppo && $(PEER_PIP) trl==0.24.0 'transformers<4.58'
+	$(PYTHON) -m venv build/peers/grpo && $(subst ppo,grpo,$(PEER_PIP)) trl==1.16.0
+
+bench: install ## seconds of a step of PPO and GRPO beside TRL's, alternately (5 minutes on 2 idle cores; needs `make bench-peers`)
+	$(VENV)/bin/python experiments/bench/bench.py $(BENCH)
+	$(VENV)/bin/python experiments/bench/writing.py
 
 bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)
