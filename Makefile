@@ -70,6 +70,7 @@ bench-peers: install ## install TRL 0.24 (PPO) and 1.16 (GRPO) for `make bench`,
 bench: install ## seconds of a step of PPO and GRPO beside TRL's, alternately (5 minutes on 2 idle cores; needs `make bench-peers`)
 	$(VENV)/bin/python experiments/bench/bench.py $(BENCH)
 	$(VENV)/bin/python experiments/bench/writing.py
+	$(VENV)/bin/python experiments/bench/memory.py
 
 bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)

@@ -1,6 +1,7 @@
 """What several test modules use, and what makes all of them faster."""
 
 import gc
+import logging
 import os
 import sys
 import tempfile
@@ -33,6 +34,16 @@ def cache_as_before() -> Iterator[None]:
     before = os.environ["RRL_CACHE"]
     yield
     os.environ["RRL_CACHE"] = before
+
+
+@pytest.fixture
+def own_messages() -> Iterator[None]:
+    """As the commands do: messages of this project from INFO on."""
+    logger = logging.getLogger("rrl")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    yield
+    logger.setLevel(before)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -94,7 +94,8 @@ def ours(row: Row, parts: Path) -> tuple[list[float], dict[str, float]]:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "rrl.cli.train", *COMMON, *row.ours.split(), f"run.dir={run}"]
         paths = {"RRL_PARTS": str(parts), "RRL_CACHE": folder, "PYTHONPATH": f"{ROOT / 'src'}:{HERE}"}
-        process = subprocess.Popen(command, env=os.environ | paths, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = (Path(folder) / "said").open("w+")
+        process = subprocess.Popen(command, env=os.environ | paths, stdout=said, stderr=subprocess.STDOUT)
         marks: list[float] = []
         metrics = run / "metrics.jsonl"
         while process.poll() is None:
@@ -103,7 +104,7 @@ def ours(row: Row, parts: Path) -> tuple[list[float], dict[str, float]]:
                 marks += [time.perf_counter()] * (lines - len(marks))
             time.sleep(0.01)
         if process.returncode:
-            raise SystemExit(process.stdout.read().decode() if process.stdout else "")
+            raise SystemExit((Path(folder) / "said").read_text())
         steps = [json.loads(line) for line in metrics.read_text().splitlines()][2:]
     seconds = [end - begin for begin, end in pairwise(marks[1:])]
     phases = {name: statistics.median(step.get(f"timing_s/{name}", 0.0) for step in steps) for name in PHASES}

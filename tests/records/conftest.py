@@ -1,9 +1,7 @@
 """What the tests of records share."""
 
-import logging
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
-
-
-@pytest.fixture
-def own_messages() -> Iterator[None]:
-    """As the commands do: messages of this project from INFO on."""
-    logger = logging.getLogger("rrl")
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    yield
-    logger.setLevel(before)
 
 
 @pytest.fixture
