@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fixtures.config import config, faults
+from fixtures.config import config, every_choice, faults
 from rrl.config.check import SHARED, SLOTS, Parts, RewardModelParts, load
 from rrl.config.choices import conf_dir, groups
 from rrl.config.compose import compose
@@ -33,16 +33,20 @@ NEEDS = {
     "judge=openai": ["judge.model=some-model"],
     "judge=reward_model": ["reward_model=sequence", "reward_model.path=somewhere"],
 }  # fmt: skip
-CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
+CHOICES = [choice for row in every_choice() for choice in row]
 OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("fit=")]
 
 
 # --- every file -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in OF_REWARD_MODELS])
-def test_every_choice_of_every_group_binds(choice: str) -> None:
-    config, parts = load("evaluate", [choice, *NEEDS.get(choice, [])])
+def test_every_option_of_every_group_is_among_the_choices() -> None:
+    assert sorted(CHOICES) == sorted(f"{group}={option}" for group, options in groups().items() for option in options)
+
+
+@pytest.mark.parametrize("choices", [row for row in every_choice() if row[0] not in OF_REWARD_MODELS], ids=" ".join)
+def test_every_choice_of_every_group_binds(choices: list[str]) -> None:
+    config, parts = load("evaluate", [*choices, *(need for choice in choices for need in NEEDS.get(choice, []))])
     assert isinstance(parts, Parts)
     assert {slot for slot in SLOTS if slot in config} == {s for s in SLOTS if getattr(parts, s) is not None}
 
@@ -54,12 +58,12 @@ def test_every_kind_of_reward_model_binds(choice: str) -> None:
     assert parts.fit.needs_model == ("sequence" in choice)
 
 
-@pytest.mark.parametrize(
-    "choice", [choice for choice in CHOICES if choice.startswith(("task=", "model=", "reward_model="))]
-)
-def test_a_reward_model_composes_with_every_task_and_model(choice: str) -> None:
+@pytest.mark.parametrize("task", groups()["task"])
+def test_a_reward_model_composes_with_every_task_and_model(task: str) -> None:
     only = (*(field.name for field in fields(RewardModelParts)), *SHARED)
-    assert not compose("train_reward_model", [choice], only).faults
+    number = groups()["task"].index(task)
+    beside = [f"{group}={groups()[group][number % len(groups()[group])]}" for group in ("model", "reward_model")]
+    assert not compose("train_reward_model", [f"task={task}", *beside], only).faults
 
 
 @pytest.mark.parametrize(

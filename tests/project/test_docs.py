@@ -20,10 +20,10 @@ import yaml
 
 import file_map
 import house
+from fixtures.config import every_choice
 from key_index import PAGES, key_rows
 from rrl.cli import train
 from rrl.collate import collate, engine_logprobs
-from rrl.config.choices import groups
 from rrl.config.compose import compose
 from rrl.interfaces import RolloutEngine
 from rrl.parts.rewards.preference import RewardModelReward
@@ -70,7 +70,7 @@ def test_there_is_an_example_of_every_kind() -> None:
 
 def test_examples_run_when_their_two_files_each_are_put_in(tmp_path: Path) -> None:
     package, conf = tmp_path / "src" / "rrl", tmp_path / "conf"
-    shutil.copytree(ROOT / "src" / "rrl", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src" / "rrl", package)
     shutil.copytree(ROOT / "conf", conf, ignore=shutil.ignore_patterns("experiment"))
     for kind, name in EXAMPLES_OF.items():
         module, choice = package / "parts" / f"{kind}s" / f"{name}.py", conf / kind / f"{name}.yaml"
@@ -259,9 +259,9 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _every_key() -> dict[str, list[Any]]:
     """Every key that any choice of any group brings, and the values it can then have."""
     keys: dict[str, list[Any]] = {}
-    for group, options in groups().items():
-        for option in options if group != "experiment" else []:
-            for key, value in _flat(f"{group}={option}").items():
+    for choices in every_choice():
+        if not choices[0].startswith("experiment="):
+            for key, value in _flat(*choices).items():
                 keys.setdefault(key, []).append(value)
     return keys
 

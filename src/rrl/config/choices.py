@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rrl.processes.environment import OWN
 
 
+@cache
 def conf_dir() -> Path:
     """The folder of configurations: the one installed with the package, or the checkout's."""
     package = Path(__file__).resolve().parents[1]

@@ -146,10 +146,10 @@ def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> 
 
 def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
     """The choices for Hydra, misspelt ones replaced by the nearest, and the groups of those that have none."""
-    chosen, lost = [], []
+    chosen, lost, known = [], [], groups()
     for override in choices:
         group, wanted = override.key_or_group, override.value()
-        options = groups()[group]
+        options = known[group]
         meant = "none" if wanted is None and "none" in options else str(wanted)
         if wanted is None and group == "experiment":
             continue

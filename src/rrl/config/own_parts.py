@@ -18,9 +18,10 @@ def own_files(config: Any) -> dict[str, str]:
     """
     own = folders()[1:]
     named = {target.rpartition(".")[0] for target, _ in nodes(config) if not target.startswith("rrl.")}
-    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    modules = list(sys.modules.items()) if own or named else []
+    files = {name: getattr(module, "__file__", None) for name, module in modules}
     loaded = {name: Path(file).resolve() for name, file in files.items() if file and file.endswith(".py")}
-    found = {name: file for name, file in loaded.items() if _is_own(name, file, own, named)} if own or named else {}
+    found = {name: file for name, file in loaded.items() if _is_own(name, file, own, named)}
     for folder in own:
         yamls = [file for group in groups() for file in (folder / group).glob("**/*.yaml")]
         found |= {file.relative_to(folder).as_posix(): file for file in yamls}
