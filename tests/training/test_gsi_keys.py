@@ -15,8 +15,7 @@ def faults(*overrides: str) -> list[str]:
     return list(caught.value.faults)
 
 
-@pytest.mark.parametrize("model", [[], ["model=hf", "model.path=somewhere"]])
-@pytest.mark.parametrize("task", ["trace", "gsm8k"])
+@pytest.mark.parametrize(("task", "model"), [("trace", []), ("gsm8k", ["model=hf", "model.path=somewhere"])])
 def test_it_composes_with_tasks_and_models(task: str, model: list[str]) -> None:
     config, parts = load("train", ["algo=gsi", f"task={task}", *model])
     assert (config["trainer"]["iterations"], parts.policy.critic) == (4, None)

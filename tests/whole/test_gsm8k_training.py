@@ -45,7 +45,13 @@ ARMS = {
     "critic-plain": {**BY_CRITIC, "template": "plain"},
     "critic-chat": {**BY_CRITIC, "template": "chat"},
 }
-REPLAYS = [arm for arm in ARMS if not arm.startswith("ppo")]
+EVERY = [
+    pytest.param(arm, marks=[] if arm in ("ppo-plain", "confidence-chat", "critic-chat") else pytest.mark.slow)
+    for arm in ARMS
+]
+"""The arms as parameters; by default each kind of arm and each template runs once."""
+REPLAYS = [arm for arm in EVERY if not str(arm.values[0]).startswith("ppo")]
+PPO = [arm for arm in EVERY if arm not in REPLAYS]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -115,7 +121,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 # --- every arm --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", EVERY)
 def test_two_steps_run_from_files_to_a_result(arm: str, runs: Callable[[str], Path]) -> None:
     result = json.loads((runs(arm) / "result.json").read_text())
     assert (result["steps"], result["after"]["step"]) == (2, 2)
@@ -124,7 +130,7 @@ def test_two_steps_run_from_files_to_a_result(arm: str, runs: Callable[[str], Pa
     assert result["tokens_generated"] == sum(row["tokens"] for dump in dumps(runs(arm)) for row in dump)
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", EVERY)
 def test_the_actor_moves_and_the_model_it_came_from_does_not(
     arm: str, runs: Callable[[str], Path], model: Path
 ) -> None:
@@ -136,7 +142,7 @@ def test_the_actor_moves_and_the_model_it_came_from_does_not(
     assert all(bool(tensor.isfinite().all()) for tensor in new.values())
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", EVERY)
 def test_the_template_is_told_with_every_result(arm: str, runs: Callable[[str], Path]) -> None:
     plain, chat = "<bos>Question: {question}\nAnswer:\n", "[user]{question}[assistant]"
     expected = chat if arm.endswith("chat") else plain
@@ -146,7 +152,7 @@ def test_the_template_is_told_with_every_result(arm: str, runs: Callable[[str], 
     assert metrics(runs(arm))[1]["prompt_length/max"] == around + longest
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", EVERY)
 def test_the_reference_stays_while_the_policy_moves(arm: str, runs: Callable[[str], Path]) -> None:
     _, first, second = metrics(runs(arm))
     assert first["actor/ref_kl"] == 0
@@ -155,7 +161,7 @@ def test_the_reference_stays_while_the_policy_moves(arm: str, runs: Callable[[st
 
 
 def test_the_saved_actor_keeps_its_tokenizer(runs: Callable[[str], Path], model: Path) -> None:
-    saved, given = (AutoTokenizer.from_pretrained(folder) for folder in (runs("ppo-chat") / "actor", model))
+    saved, given = (AutoTokenizer.from_pretrained(folder) for folder in (runs("critic-chat") / "actor", model))
     assert saved.chat_template == TURNS
     assert saved("é <eos>").input_ids == given("é <eos>").input_ids
 
@@ -163,7 +169,7 @@ def test_the_saved_actor_keeps_its_tokenizer(runs: Callable[[str], Path], model:
 # --- the buffer -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arm", ["ppo-plain", "ppo-chat"])
+@pytest.mark.parametrize("arm", PPO)
 def test_ppo_starts_from_prompts_alone_and_remembers_nothing(arm: str, runs: Callable[[str], Path]) -> None:
     assert [row["replay/ratio"] for row in metrics(runs(arm))[1:]] == [0, 0]
     assert "replay/buffer_size" not in metrics(runs(arm))[-1]
@@ -248,6 +254,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another(
 # --- the official files -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_official_files_are_read_whole_and_overlong_prompts_dropped_and_counted(
     start: Callable[[dict[str, Any]], Path], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -44,6 +44,10 @@ class Counting:
         self.passes.append(tuple(inputs["input_ids"].shape))
 
 
+FEW_AT_ONCE = (
+    "deepseek_v2", "falcon", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mixtral", "opt", "qwen2", "qwen3",
+)  # fmt: skip
+"""Of kinds that differ only in what happens within a layer one is tried by default; the others are slow."""
 ALL_AT_ONCE = ("falcon", "gemma3_text", "gpt2", "mixtral")
 """The kinds that are tried with places for all rows too: one key for all heads, windows, places, experts."""
 
@@ -51,8 +55,9 @@ ALL_AT_ONCE = ("falcon", "gemma3_text", "gpt2", "mixtral")
 @pytest.mark.parametrize(
     ("kind", "batch_size"),
     [
-        *((kind, 3) for kind in SERVED_STATIC),
-        *(pytest.param(kind, 64, marks=[] if kind in ALL_AT_ONCE else pytest.mark.slow) for kind in SERVED_STATIC),
+        pytest.param(kind, places, marks=[] if kind in quick else pytest.mark.slow)
+        for places, quick in ((3, FEW_AT_ONCE), (64, ALL_AT_ONCE))
+        for kind in SERVED_STATIC
     ],
 )
 def test_it_writes_what_the_reference_writes(kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
