@@ -72,16 +72,6 @@ def micro_batches(batch: Batch, size: int) -> list[Batch]:
     return [batch.rows(index) for index in torch.arange(len(batch)).split(size)]
 
 
-def stacked(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
-    """Stack [rows, width] parts in a tensor of ``shape``, zero where they are narrower."""
-    whole = torch.zeros(shape)
-    row = 0
-    for part in parts:
-        whole[row : row + len(part), : part.shape[1]] = part
-        row += len(part)
-    return whole
-
-
 def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:
     """The engine's log-probabilities [batch, time] of the actions under its whole vocabulary; zero elsewhere."""
     return _spread([[p + k for p, k in zip(r.logprobs, r.kept, strict=True)] for r in rollouts], mask)

@@ -182,6 +182,14 @@ class RolloutEngine(Stateful, Protocol):
     def sampling(self) -> Sampling:
         """How it draws tokens by default."""
 
+    @property
+    def is_exact(self) -> bool:
+        """True when it draws with the policy's own weights from its whole distribution.
+
+        Its log-probabilities are then the policy's to rounding.
+        """
+        return False
+
     def generate(
         self, states: Sequence[State], sampling: Sampling | None = None, generator: Generator | None = None,
         written: Written | None = None,

@@ -27,7 +27,7 @@ NEEDS = {
     "reward_model=sequence": ["reward_model.path=somewhere"],
     "reward_model=embeddings": ["reward_model.path=somewhere"],
     "fit=embeddings": ["fit.embedder.path=somewhere"],
-    "critic=none": ["objective=supervised", "kl=none"],
+    "critic=none": ["objective=supervised", "kl=none"], "old_log_prob=engine": ["critic=own"],
     "trainer=gsi": ["algo=gsi"],
     "launcher=hostfile": [f"launcher.hostfile={HOSTS}"],
     "judge=openai": ["judge.model=some-model"],

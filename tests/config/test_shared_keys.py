@@ -76,7 +76,8 @@ def test_whole_numbers_are_whole_where_they_stand_too() -> None:
 @pytest.mark.parametrize(
     ("overrides", "there", "absent"),
     [
-        ([], {"selection", "critic", "kl", "template"}, {"sandbox", "guidance", "lora", "compile", "logger", "search"}),
+        ([], {"selection", "critic", "kl", "template"},
+         {"sandbox", "guidance", "lora", "compile", "old_log_prob", "logger", "search"}),
         (["algo=gsi"], {"guidance", "template"}, {"critic", "kl", "selection", "sandbox"}),
         (["task=minicode", "algo=ppo"], {"sandbox", "kl"}, {"selection", "guidance"}),
         (["logger=tensorboard", "lora=default"], {"logger", "lora"}, {"sandbox"}),

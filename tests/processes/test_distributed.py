@@ -28,6 +28,7 @@ from fixtures.training import (
 from rrl.errors import DataError, DivergenceError
 from rrl.parts.tasks.trace import Trace
 from rrl.processes.distributed import agree, anywhere, from_first, gathered, rank, share, spread, summed, unshare
+from rrl.training.old_logprobs import EngineLogProbs
 from rrl.types import Verdict
 
 pytestmark = pytest.mark.clock
@@ -183,6 +184,7 @@ def _setting(name: str) -> dict[str, Any]:
             "n": 2,
             "ppo_mini_batch_size": 8,
             "loss_agg_mode": "sequence",
+            "old_log_prob": EngineLogProbs(rows=3, tolerance=1e-5),
         },
         "incomplete": {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)},
         "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12},

@@ -20,7 +20,7 @@ from fixtures.training import (
     replay,
     trainer_settings,
 )
-from rrl.training.metrics import batch_metrics, exploration_metrics, rollout_metrics
+from rrl.training.metrics import batch_metrics, exploration_metrics, mismatch_metrics, rollout_metrics
 from rrl.training.trainer import Trainer
 from rrl.types import Feedback, Judged, Verdict
 
@@ -138,7 +138,7 @@ def test_exploration_counts_problems_never_and_once_solved():
 
 def test_responses_without_any_advantage_are_counted_as_silent():
     batch = by_hand(["011"] * 3, advantages=[[9.0, 0.0, 0.5], [9.0, 0.0, 0.0], [9.0, -0.5, 0.5]])
-    assert batch_metrics(batch, torch.zeros(3, 3))["explore/zero_signal_frac"] == pytest.approx(1 / 3)
+    assert batch_metrics(batch)["explore/zero_signal_frac"] == pytest.approx(1 / 3)
 
 
 def test_batch_metrics_by_hand():
@@ -148,12 +148,16 @@ def test_batch_metrics_by_hand():
         old_logprobs=[[9.0, math.log(0.5), math.log(0.2)], [9.0, 0.0, 9.0]],
         ref_logprobs=[[-9.0, math.log(0.25), math.log(0.2)], [-9.0, 0.0, -9.0]],
     )  # fmt: skip
-    metrics = batch_metrics(batch, torch.tensor([[0.0, math.log(0.5), math.log(0.5)], [0.0, 0.0, 0.0]]))
+    batch = batch.with_(engine_logprobs=torch.tensor([[0.0, math.log(0.5), math.log(0.5)], [0.0, 0.0, 0.0]]))
+    metrics = batch_metrics(batch) | mismatch_metrics(batch, torch.tensor([True, True]))
     assert [metrics[f"critic/rewards/{x}"] for x in ("mean", "max", "min")] == [3.0, 6.0, 1.0]
     assert metrics["critic/vf_explained_var"] == pytest.approx(0.0)  # a constant explains nothing
     assert metrics["explore/zero_signal_frac"] == 0.5
     assert metrics["training/rollout_probs_diff_max"] == pytest.approx(0.3)
     assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(0.1)
+    first, second = (mismatch_metrics(batch, torch.tensor(rows)) for rows in ([True, False], [False, True]))
+    assert first["training/rollout_probs_diff_mean"] == pytest.approx(0.15)
+    assert second["training/rollout_probs_diff_max"] == second["training/rollout_kl"] == 0.0
     assert metrics["actor/ref_kl"] == pytest.approx(math.log(2) / 3)
 
 

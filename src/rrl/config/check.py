@@ -237,6 +237,8 @@ def _misfits(parts: Parts) -> list[str]:
             )
     if parts.trainer is not None and parts.engine is not None and parts.engine.sampling.temperature == 0:
         faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
+    if (taken := getattr(parts.trainer, "old_log_prob", None)) is not None:  # not every trainer has one
+        faults += taken.misfits(parts.engine, parts.policy, parts.objective)
     if parts.logger is not None:
         faults += parts.logger.check()
     return faults + _needs(parts) + _unannotated(parts) + _length_misfits(parts)

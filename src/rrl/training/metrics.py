@@ -54,8 +54,19 @@ def exploration_metrics(solves: Iterable[int]) -> Metrics:
     }
 
 
-def batch_metrics(batch: Batch, engine_logprobs: Tensor) -> Metrics:
-    """Rewards, advantages, returns, values, the engine's mismatch and rows without signal, after credit assignment."""
+def mismatch_metrics(batch: Batch, rows: Tensor) -> Metrics:
+    """Distances of the engine's log-probabilities from the policy's at the acted tokens of these ``rows`` [batch]."""
+    read = batch.mask & rows.unsqueeze(1)
+    difference = (batch.engine_logprobs.exp() - batch.old_logprobs.exp()).abs()
+    return {
+        "training/rollout_probs_diff_mean": float(masked_mean(difference, read)),
+        "training/rollout_probs_diff_max": float(difference[read].max()),
+        "training/rollout_kl": float(masked_mean(kl_estimate(batch.engine_logprobs, batch.old_logprobs, "k3"), read)),
+    }
+
+
+def batch_metrics(batch: Batch) -> Metrics:
+    """Rewards, advantages, returns, values and rows without signal, after credit assignment."""
     metrics: Metrics = {}
     for name in ("rewards", "advantages", "returns", "values"):
         cells = getattr(batch, name)[batch.mask]
@@ -65,11 +76,6 @@ def batch_metrics(batch: Batch, engine_logprobs: Tensor) -> Metrics:
             f"critic/{name}/min": float(cells.min()),
         }
     metrics["critic/vf_explained_var"] = float(explained_variance(batch.values, batch.returns, batch.mask))
-    difference = (engine_logprobs.exp() - batch.old_logprobs.exp()).abs()
-    metrics["training/rollout_probs_diff_mean"] = float(masked_mean(difference, batch.mask))
-    metrics["training/rollout_probs_diff_max"] = float(difference[batch.mask].max())
-    distance = kl_estimate(engine_logprobs, batch.old_logprobs, "k3")
-    metrics["training/rollout_kl"] = float(masked_mean(distance, batch.mask))
     silent = (batch.advantages.abs() * batch.mask).sum(1) < 1e-8
     metrics["explore/zero_signal_frac"] = float(silent.float().mean())
     if batch.ref_logprobs.any():

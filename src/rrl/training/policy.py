@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rrl.collate import context_batch, micro_batches, stacked
+from rrl.collate import context_batch
 from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import StateDict, Stateful, WeightSource
 from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
@@ -103,19 +103,21 @@ class DeepSpeedPolicy(WeightSource, Stateful):
     def __call__(self, batch: Batch) -> PolicyOutput:
         batch = batch.to(device())
         logprobs, entropy, values = self._engines["actor"](batch.tokens, batch.attention, batch.mask)
-        if "critic" in self._engines:
-            values = self._engines["critic"](batch.tokens, batch.attention)
-        return PolicyOutput(logprobs, entropy, values)
+        return PolicyOutput(logprobs, entropy, self._own_values(batch) if "critic" in self._engines else values)
 
-    def annotate(self, batch: Batch) -> Batch:
+    def annotate(self, batch: Batch, every: int = 1) -> Batch:
         """Fill ``old_logprobs``, ``ref_logprobs`` and ``values``: a forward pass each, no gradient.
 
-        Every rank passes its share of the rows through the networks and gets the results of all rows.
+        Every rank passes its share of the rows through the networks and gets the results of all rows. The actor reads
+        only one row in ``every`` of a share; ``old_logprobs`` of the others are zero.
         """
-        mine = share(batch)
-        parts = [self._annotate(rows) for rows in micro_batches(mine, self._settings.micro_batch_size)]
-        shape = torch.Size([len(mine), batch.tokens.shape[1]])
-        columns = torch.stack([stacked(column, shape) for column in zip(*parts, strict=True)])
+        mine, size = share(batch), self._settings.micro_batch_size
+        columns, rows = torch.zeros(3, len(mine), batch.tokens.shape[1]), torch.arange(len(mine))
+        for reads_actor in (True, False):
+            for index in rows[(rows % every == 0) == reads_actor].split(size):
+                if len(index):
+                    part = torch.stack(self._annotate(mine.rows(index), reads_actor))
+                    columns[:, index, : part.shape[2]] = part
         old, ref, values = unshare(columns, len(batch))
         return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
 
@@ -237,20 +239,27 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         losses = {"actor": actor_loss, "critic": critic_loss}
         return {name: losses[name] for name, _ in self._in_training()}
 
+    def _own_values(self, batch: Batch) -> Tensor:
+        values: Tensor = self._engines["critic"](batch.tokens, batch.attention)
+        return values
+
     @torch.no_grad()
-    def _annotate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _annotate(self, batch: Batch, reads_actor: bool) -> tuple[Tensor, Tensor, Tensor]:
         batch = batch.to(device())
         self.actor.eval()  # no dropout in adapters
-        output = self(batch)
-        reference = torch.zeros_like(output.logprobs)
+        old = reference = values = torch.zeros_like(batch.rewards)
+        if reads_actor:
+            output = self(batch)
+            old, values = output.logprobs, values if output.values is None else output.values
+        elif "critic" in self._engines:
+            values = self._own_values(batch)
         if self._reference is not None:
             reference = self._reference(batch.tokens, batch.attention, batch.mask)[0]
         elif self._reads_base:
             with self.actor.model.disable_adapter():
                 reference = self.actor(batch.tokens, batch.attention, batch.mask)[0]
         self.actor.train()
-        values = torch.zeros_like(output.logprobs) if output.values is None else output.values
-        return output.logprobs.float().cpu(), reference.float().cpu(), values.float().cpu()
+        return old.float().cpu(), reference.float().cpu(), values.float().cpu()
 
 
 def _norm_before_step(network: str, engine: Any) -> float | None:

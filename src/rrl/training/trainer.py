@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from rrl.collate import collate, engine_logprobs
 from rrl.contracts import border
 from rrl.errors import DivergenceError
@@ -13,8 +15,9 @@ from rrl.processes.distributed import agree
 from rrl.ranges import at_least_one, check_ranges, not_negative, refuse
 from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate, Loop, LoopSettings, RunStart
-from rrl.training.metrics import batch_metrics
-from rrl.types import Judged, Metrics, Verdict
+from rrl.training.metrics import batch_metrics, mismatch_metrics
+from rrl.training.old_logprobs import EngineLogProbs
+from rrl.types import Batch, Judged, Metrics, Verdict
 
 log = logging.getLogger(__name__)
 MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
@@ -31,7 +34,8 @@ class TrainerSettings(LoopSettings):
     ``critic_warmup`` steps only the critic learns. ``loss_agg_mode`` is a token's weight: ``token`` gives every token
     of a mini-batch the same, ``sequence`` every response. Responses that the length limit cut off are left out of
     training when ``train_on_truncated`` is false. ``on_mismatch`` is what happens when the engine is further from the
-    policy than ``mismatch_limit``, by either measure of ``MISMATCH``.
+    policy than ``mismatch_limit``, by either measure of ``MISMATCH``. ``old_log_prob`` takes the engine's
+    log-probabilities for the policy's (null: they are recomputed).
     """
 
     train_batch_size: int
@@ -45,6 +49,7 @@ class TrainerSettings(LoopSettings):
     train_on_truncated: bool
     mismatch_limit: float
     on_mismatch: Literal["warn", "stop", "ignore"]
+    old_log_prob: EngineLogProbs | None
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -129,12 +134,13 @@ class Trainer(Loop):
 
         # Compute log-probabilities and values by policy, critic and frozen reference, then assign credit.
         with self.clock.phase("old_log_prob"):
-            batch = self.policy.annotate(collate(rollouts, rewards, self.pad))
-            batch = batch.with_(engine_logprobs=engine_logprobs(rollouts, batch.mask))
+            batch = collate(rollouts, rewards, self.pad)
+            batch, mismatch = self._annotated(batch.with_(engine_logprobs=engine_logprobs(rollouts, batch.mask)))
+            metrics |= mismatch
+            self._compare(metrics)
         with self.clock.phase("adv"):
             batch = border.credit(self.objective, batch)
-            metrics |= batch_metrics(batch, batch.engine_logprobs)
-            self._compare(metrics)
+            metrics |= batch_metrics(batch)
 
         # Remember promising states before the policy is updated.
         with self.clock.phase("observe"):
@@ -150,6 +156,13 @@ class Trainer(Loop):
             metrics |= improved
         self.global_step += 1
         return metrics
+
+    def _annotated(self, batch: Batch) -> tuple[Batch, Metrics]:
+        """The batch with log-probabilities and values, and its distances of the engine from the policy."""
+        if self.settings.old_log_prob is not None:
+            return self.settings.old_log_prob.annotated(self.policy, batch)
+        batch = self.policy.annotate(batch)
+        return batch, mismatch_metrics(batch, torch.ones(len(batch), dtype=torch.bool))
 
     def _compare(self, metrics: Metrics) -> None:
         """Warn or stop, by key, when the engine is too far from the policy."""

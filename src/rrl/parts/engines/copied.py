@@ -19,6 +19,8 @@ class CopiedHF(AutoHF):
     _copy: Any = field(init=False, default=None)
     _copied_version: int = field(init=False, default=-1)
 
+    is_exact = False
+
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         super().start(source, tokenizer, seed)
         self._copy, self._copied_version = None, -1

@@ -36,6 +36,8 @@ class HFEngine(RolloutEngine):
     batch_size: int
     _generator: torch.Generator = field(init=False, default_factory=torch.Generator)
 
+    is_exact = True
+
     def __post_init__(self) -> None:
         check_ranges(self, between(0, 100, "temperature"), at_least_one("max_response_length", "batch_size"))
         if "" in self.stop:

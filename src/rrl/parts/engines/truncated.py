@@ -19,6 +19,8 @@ class TruncatedHF(AutoHF):
     top_p: float
     top_k: int
 
+    is_exact = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, between(1e-9, 1, "top_p"), between(0, 10**9, "top_k"))
