@@ -12,7 +12,7 @@ from inspect import getattr_static
 from typing import Any, get_args, get_type_hints
 
 from rrl.config.binding import BROKEN, Binder, Source
-from rrl.config.choices import groups, targets
+from rrl.config.choices import group_names, targets
 from rrl.config.compose import Composed, compose, compose_run, walk
 from rrl.config.effects import collected, takers_of, without_effect
 from rrl.config.importing import load_class
@@ -111,7 +111,7 @@ def checked(
     needed = {*KEPT, *(key.partition(".")[0] for keys in taken.values() for key in keys)}
     slots = [field.name for field in fields(kind)]
     config = {key: value for key, value in composed.config.items() if key in needed or key in slots}
-    known = groups()  # an absent one is null; a null key of a user's own is needed as it is
+    known = group_names()  # an absent one is null; a null key of a user's own is needed as it is
     return {key: value for key, value in config.items() if value is not None or key not in known}, parts
 
 
@@ -169,7 +169,7 @@ def _bound(
 def _shared(config: Mapping[str, Any], slots: Collection[str]) -> dict[str, Source]:
     """The values that parts take by name: of ``data``, of top-level keys that are no part, null for absent groups."""
     data = config.get("data") or {}
-    names = [name for name in (*groups(), *config) if name not in (*slots, "data")]
+    names = [name for name in (*group_names(), *config) if name not in (*slots, "data")]
     return {
         **{name: Source("data.", name, data) for name in data},
         **{name: Source("", name, config) for name in names},

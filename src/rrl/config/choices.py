@@ -18,9 +18,14 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
+def group_names() -> list[str]:
+    """Every configuration group."""
+    return [entry.name for entry in os.scandir(conf_dir()) if entry.is_dir()]
+
+
 def groups() -> dict[str, list[str]]:
     """Every configuration group and its options, a user's own ones included."""
-    return {folder.name: list(files(folder.name)) for folder in conf_dir().iterdir() if folder.is_dir()}
+    return {name: list(files(name)) for name in group_names()}
 
 
 def files(group: str) -> dict[str, Path]:
@@ -33,7 +38,7 @@ def files(group: str) -> dict[str, Path]:
 
 def written() -> tuple[tuple[str, int, int, int], ...]:
     """Every configuration file that can be chosen, with its inode, time and size, which show whether it has changed."""
-    every = [file for group in groups() for file in files(group).values()]
+    every = [file for group in group_names() for file in files(group).values()]
     stats = [(str(file), os.stat(file)) for file in (*every, *conf_dir().glob("*.yaml"))]
     return tuple((name, found.st_ino, found.st_mtime_ns, found.st_size) for name, found in stats)
 
@@ -75,15 +80,15 @@ def _options(folder: Path) -> dict[str, Path]:
     found = {}
     for place, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if name != "results"]
-        for file in [Path(place, name) for name in names if name.endswith(".yaml")]:
-            found[file.relative_to(folder).with_suffix("").as_posix()] = file
+        for file in [os.path.join(place, name) for name in names if name.endswith(".yaml")]:
+            found[file.removeprefix(f"{folder}{os.sep}").removesuffix(".yaml")] = Path(file)
     return found
 
 
 def take_own_parts() -> list[str]:
     """Make the modules in a user's own folders importable; returns the faults of the folders."""
     ours, *own = folders()
-    known = groups()
+    known = group_names() if own else []
     taken = {(group, option) for group in known for option in _options(ours / group)}
     faults = []
     for folder in own:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rrl.config.arguments import read
-from rrl.config.choices import conf_dir, content, files, groups, search_path, take_own_parts, written
+from rrl.config.choices import conf_dir, content, files, group_names, search_path, take_own_parts, written
 from rrl.config.effects import takes
 from rrl.config.resolvers import next_question, register
 from rrl.config.spelling import GONE, likeliest_choice, likeliest_key, other_name
@@ -73,7 +73,7 @@ def _groups_of(name: str, files: Written) -> frozenset[str]:
     entries = content(conf_dir() / f"{name}.yaml")["defaults"]
     named = {group for entry in entries if isinstance(entry, Mapping) for group in entry}
     others = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
-    return frozenset(named & groups().keys()).union(*(_groups_of(other, files) for other in others))
+    return frozenset(named & set(group_names())).union(*(_groups_of(other, files) for other in others))
 
 
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
@@ -146,10 +146,10 @@ def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> 
 
 def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
     """The choices for Hydra, misspelt ones replaced by the nearest, and the groups of those that have none."""
-    chosen, lost, known = [], [], groups()
+    chosen, lost = [], []
     for override in choices:
         group, wanted = override.key_or_group, override.value()
-        options = known[group]
+        options = list(files(group))
         meant = "none" if wanted is None and "none" in options else str(wanted)
         if wanted is None and group == "experiment":
             continue
@@ -241,7 +241,7 @@ def _brought(keys: Collection[str], only: Sequence[str] | None) -> dict[str, str
 def _contents(written: Written) -> list[tuple[str, str]]:
     """The choice ("" for train.yaml itself) and the key of every entry of the files ``written``."""
     found = [("", key) for key, _ in walk(content(conf_dir() / "train.yaml"))]
-    for group in [name for name in groups() if name != "experiment"]:
+    for group in [name for name in group_names() if name != "experiment"]:
         for option, file in files(group).items():
             whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
             keys = [key for key, _ in walk(content(file) if whole else {group: content(file)})]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from rrl.config.choices import folders, groups, nodes
+from rrl.config.choices import folders, group_names, nodes
 from rrl.contracts.calling import LIBRARY, PACKAGES
 
 
@@ -23,7 +23,7 @@ def own_files(config: Any) -> dict[str, str]:
     loaded = {name: Path(file).resolve() for name, file in files.items() if file and file.endswith(".py")}
     found = {name: file for name, file in loaded.items() if _is_own(name, file, own, named)}
     for folder in own:
-        yamls = [file for group in groups() for file in (folder / group).glob("**/*.yaml")]
+        yamls = [file for group in group_names() for file in (folder / group).glob("**/*.yaml")]
         found |= {file.relative_to(folder).as_posix(): file for file in yamls}
     return {name: hashlib.sha256(found[name].read_bytes()).hexdigest() for name in sorted(found)}
 
