@@ -92,7 +92,7 @@ def test_a_job_whose_launcher_died_counts_as_not_finished() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stop_reaches_the_running_job_once_and_no_other_starts(
-    tmp_path: Path, fake: None, number: signal.Signals
+    tmp_path: Path, own_launcher: None, number: signal.Signals
 ) -> None:
     seen = tmp_path / "sweep" / "0_seed-7" / "seen.json"
     when(seen.exists, lambda: os.kill(os.getpid(), number))
@@ -181,7 +181,7 @@ def test_a_sweep_goes_on_only_with_what_it_was_started_with_and_not_twice_at_onc
 
 
 @pytest.mark.slow
-def test_a_stop_reaches_the_jobs_of_joblib_once_each(tmp_path: Path, fake: None) -> None:
+def test_a_stop_reaches_the_jobs_of_joblib_once_each(tmp_path: Path, own_launcher: None) -> None:
     folder = tmp_path / "sweep"
     when(lambda: len(list(folder.glob("*/seen.json"))) == 2, lambda: os.kill(os.getpid(), signal.SIGINT))
     code, _, jobs = swept(tmp_path, "seed=7,8,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -191,7 +191,7 @@ def test_a_stop_reaches_the_jobs_of_joblib_once_each(tmp_path: Path, fake: None)
 
 
 @pytest.mark.slow
-def test_a_job_that_submitit_takes_away_for_its_time_goes_on_where_it_saved(tmp_path: Path, fake: None) -> None:
+def test_a_job_that_submitit_takes_away_for_its_time_goes_on_where_it_saved(tmp_path: Path, own_launcher: None) -> None:
     code, _, jobs = swept(tmp_path, "seed=7,1", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=1")
     folder = tmp_path / "sweep" / "0_seed-7"
     assert (code, (folder / "told").read_text()) == (0, "1")
