@@ -186,6 +186,12 @@ def test_parameters_are_those_of_the_policy(critic: Any, lora: Any) -> None:
     assert [[one.trained, one.frozen] for one in capacity.networks(tiny(), chosen)] == expected
 
 
+def test_adapters_are_planned_on_the_model_itself(tmp_path: Path) -> None:
+    actor = planned(tmp_path, "lora=default", "lora.rank=2").need.networks[0]
+    # Of three layers: four of 64 x 64, three of 64 x 172; a shared head of 64 x 64 + 64 + 64 + 1.
+    assert (actor.trained, actor.frozen) == (3 * 2 * (4 * 128 + 3 * 236) + 4225, 158_400)
+
+
 def test_a_model_of_seven_billion_parameters_is_planned_without_allocating_it(tmp_path: Path) -> None:
     [(parameters, networks_, peak)] = on_ranks(1, _plan_of_a_large_model, str(tmp_path))
     assert parameters == 7_615_616_512  # Qwen2.5-7B, as its authors count

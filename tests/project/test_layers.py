@@ -23,9 +23,10 @@ PLACES = {
     "hydra": {"config/"},
     "omegaconf": {"config/"},
     "optuna": {"study/search.py"},
-    "tokenizers": {"training/models.py"},
+    "tokenizers": {"training/tiny.py"},
     "transformers": {
         "training/models.py",
+        "training/tiny.py",
         "training/pretrained.py",
         "runs/assemble.py",
         "parts/engines/",
@@ -82,29 +83,40 @@ def is_late(file: str) -> bool:
     return f"rrl.{file.removesuffix('.py').replace('/', '.')}" == LATE
 
 
-HELP = """
+PLAN = "train dry_run=true task.train_per_level=20 evaluation.limit=5"
+SAID = """
 import importlib, sys
-for command in sys.argv[1:]:
-    sys.argv = [f"rrl-{command}", "--help"]
+for line in sys.argv[1:]:
+    command, *arguments = line.split()
+    sys.argv = [f"rrl-{command}", *(arguments or ["--help"])]
     try: importlib.import_module(f"rrl.cli.{command}").main()
-    except SystemExit as end: assert not end.code, command
+    except SystemExit as end: assert not end.code, line
     print("loaded:", *{name.split(".")[0] for name in sys.modules}, end="\\f")
 """
-"""Asks commands for help, one after the other in one process; a form feed ends what each one has said and loaded."""
+"""Asks commands for help, one after the other in one process, and at last for a plan; a form feed ends each text."""
 
 
 @cache
-def _helps() -> dict[str, str]:
-    done = subprocess.run([sys.executable, "-c", HELP, *COMMANDS], capture_output=True, text=True, check=True)
-    return dict(zip(COMMANDS, done.stdout.split("\f")[:-1], strict=True))
+def _said() -> dict[str, str]:
+    lines = [*COMMANDS, PLAN]
+    done = subprocess.run([sys.executable, "-c", SAID, *lines], capture_output=True, text=True, check=True)
+    return dict(zip(lines, done.stdout.split("\f")[:-1], strict=True))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(command: str) -> None:
-    text, _, loaded = _helps()[command].rpartition("loaded:")
+    text, _, loaded = _said()[command].rpartition("loaded:")
     assert f"rrl-{command.replace('_', '-')}" in text
     assert "rrl" in loaded.split()
     assert not set(loaded.split()) & set(HEAVY)
+
+
+def test_a_plan_of_the_default_loads_torch_alone_and_not_its_compiler() -> None:
+    text, _, loaded = _said()[PLAN].rpartition("loaded:")
+    assert "actor: 162,625 trained" in text
+    assert "torch" in loaded.split()
+    later = {"transformers", "deepspeed", "peft", "datasets", "scipy", "matplotlib", "wandb", "sympy"}
+    assert not set(loaded.split()) & later  # sympy comes with torch's compiler
 
 
 @pytest.mark.parametrize("measure", shape.measures(), ids=lambda measure: measure.name)

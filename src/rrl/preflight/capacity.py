@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,12 @@ from rrl.training.networks import Actor, Critic
 from rrl.training.policy_settings import OwnCritic, PolicySettings
 from rrl.types import Problem
 
+LIBRARIES = 180 * 2**20
+"""Bytes of transformers, DeepSpeed and torch's compiler, which are imported with the model. Measured."""
+
 
 class Here(NamedTuple):
-    """The memory of this machine, and the bytes that this program occupies before loading a model."""
+    """The memory of this machine, and the bytes of this program and its libraries without a model."""
 
     memory: MemoryInfo
     accelerators: Sequence[MemoryInfo]
@@ -84,17 +88,19 @@ def _rows_at_once(config: Mapping[str, Any], parts: Parts, processes: int, respo
 
 
 def networks(model: Any, settings: PolicySettings) -> list[Network]:
-    """The networks that the policy would train, on the meta device; adapters are added to ``model`` itself."""
-    with torch.device("meta"):
-        separate = isinstance(settings.critic, OwnCritic)
-        own = [memory.network_of("critic", Critic(model, settings.head_size))] if separate else []
-        adapted = settings.lora.wrap(model) if settings.lora else model
-        return [memory.network_of("actor", Actor(adapted, 1.0, **settings.head())), *own]
+    """The networks that the policy would train; adapters, on the meta device, are added to ``model`` itself."""
+    own = [Critic(model, settings.head_size)] if isinstance(settings.critic, OwnCritic) else []
+    if settings.lora:
+        with torch.device("meta"):
+            model = settings.lora.wrap(model)
+    actor = Actor(model, 1.0, **settings.head())  # its head is small; made on meta, it would import torch's compiler
+    return [memory.network_of("actor", actor), *(memory.network_of("critic", critic) for critic in own)]
 
 
 def look_around() -> Here:
     """The memory at present; call it before loading the model, because its weights are part of the estimate."""
-    return Here(main_memory(), accelerators(), peaks()[0].size)
+    program = peaks()[0].size + (0 if "transformers.modeling_utils" in sys.modules else LIBRARIES)
+    return Here(main_memory(), accelerators(), program)
 
 
 def phases(need: Need, processes: int, here: Here) -> list[Phase]:

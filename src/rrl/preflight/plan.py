@@ -50,7 +50,7 @@ def plan(config: Mapping[str, Any], parts: Parts) -> Plan:
     Raises the faults in configuration and data that a start would raise.
     """
     folder = parts.run.choose(f"{config['data']['name']}-{config['algo']}")
-    prepared = before_warm_start(parts, parts.model.outline)
+    prepared = before_warm_start(parts, parts.model.outline if parts.policy.lora else parts.model.sketch)
     return lay_out(config, parts, folder, prepared, capacity.look_around())
 
 

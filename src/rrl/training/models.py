@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from rrl.errors import DataError
 from rrl.ranges import at_least_one, check_ranges
 from rrl.records.files import by_step
+from rrl.training import tiny
 from rrl.training.adapters import Adapter, adapter_of
 from rrl.training.pretrained import Refuse, load_pretrained, refusing
 from rrl.training.tokens import agree_on_padding, embedded
@@ -35,6 +36,10 @@ class Model(Protocol):
     def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """The same for counting parameters: where loading is slow, the weights are on torch's meta device instead."""
         return self.load(vocabulary)
+
+    def sketch(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """The same for counting parameters without adapters: the model need not be one of transformers."""
+        return self.outline(vocabulary)
 
 
 CONTEXT = 1024
@@ -70,16 +75,9 @@ class TinyLlama(Model):
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        tokenizer = _tokenizer(vocabulary)
-        heads = max(1, self.hidden_size // HEAD)
+        tokenizer = tiny.tokenizer(vocabulary)
         config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=self.hidden_size,
-            intermediate_size=4 * round(2 * self.hidden_size / 3),
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=max(CONTEXT, self.max_prompt_length + self.max_response_length),
+            **self._sizes(len(tokenizer)),
             initializer_range=INITIALIZER_RANGE,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
@@ -88,6 +86,22 @@ class TinyLlama(Model):
         with torch.random.fork_rng():
             torch.manual_seed(self.start_seed)
             return LoadedModel(LlamaForCausalLM(config), tokenizer)
+
+    def sketch(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        tokenizer = tiny.TokenizerSketch(vocabulary)
+        return LoadedModel(tiny.LlamaSketch(self._sizes(len(tokenizer))), tokenizer)
+
+    def _sizes(self, vocabulary: int) -> dict[str, int]:
+        heads = max(1, self.hidden_size // HEAD)
+        return {
+            "vocab_size": vocabulary,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": 4 * round(2 * self.hidden_size / 3),
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "max_position_embeddings": max(CONTEXT, self.max_prompt_length + self.max_response_length),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,26 +271,3 @@ def check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
             "tokenizer the model was trained with"
         )
     agree_on_padding(tokenizer, size)
-
-
-def _tokenizer(words: tuple[str, ...] | None) -> Any:
-    """Of a closed vocabulary, whose words stand between white space, or of bytes."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    tokens = ("<pad>", "<bos>", "<eos>", "<unk>", *(words or sorted(pre_tokenizers.ByteLevel.alphabet())))
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    if words is None:
-        base = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-        base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        base.decoder = decoders.ByteLevel()
-    else:
-        base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-        separate = r"\n|\S+" if "\n" in words else r"\S+"  # a line's end can be a word, other white space cannot
-        base.pre_tokenizer = pre_tokenizers.Split(Regex(separate), "removed", invert=True)
-    base.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=base, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
-        split_special_tokens=True,  # "<eos>" in a text is text
-    )  # fmt: skip
