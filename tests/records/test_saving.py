@@ -248,7 +248,11 @@ def test_a_disk_that_does_not_take_the_model_is_given_no_plain_weights(
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EROFS, "Read-only file system")]
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        pytest.param(OSError(errno.EROFS, "Read-only file system"), marks=pytest.mark.slow),
+    ],
 )
 def test_weights_that_the_disk_does_not_take_go_elsewhere(
     error: OSError, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,7 +39,7 @@ from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 SECRET = "kept-98765"
 """Of its digits none occurs in what is drawn."""
 PAY = Pay(passed=1.0, wrong_answer=-0.3, runtime_error=-0.6, compile_error=-1.0)
-FEW, MANY = {"batches": 9, "size": 6}, {"batches": 250, "size": 10}
+FEW, MANY = {"batches": 5, "size": 6}, {"batches": 250, "size": 10}
 
 
 @dataclass
@@ -178,9 +178,7 @@ NAMES = ("gsm8k", "math", "trace", "minichat", "script", "call")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_few_hundred_responses_end_nothing_and_are_right_only_with_the_answer(
-    name: str, all_ways: dict[str, Way]
-) -> None:
+def test_some_responses_end_nothing_and_are_right_only_with_the_answer(name: str, all_ways: dict[str, Way]) -> None:
     assert fuzz(name, all_ways, **FEW) >= FEW["batches"]
 
 

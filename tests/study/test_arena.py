@@ -21,7 +21,7 @@ from rrl.training.models import HuggingFace, LoadedModel
 
 TINY = {
     "run.threads": 1, "task.train_per_level": 50, "evaluation.n": 0, "model.hidden_size": 16,
-    "model.num_hidden_layers": 1,
+    "model.num_hidden_layers": 1, "data.max_response_length": 12,
 }  # fmt: skip
 
 
