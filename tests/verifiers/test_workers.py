@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from rrl.verifiers import workers as module
 from rrl.verifiers.workers import Reply, WorkerLimits, Workers
 
 pytestmark = pytest.mark.clock
@@ -23,7 +22,7 @@ HERE = Path(__file__).resolve().parents[1]
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Workers]]:
     """Makes pools that are closed at the end."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    monkeypatch.setattr(module, "PAUSES", (0.05, 0.1, 0.2))
+    monkeypatch.setattr("rrl.verifiers.workers.PAUSES", (0.05, 0.1, 0.2))
     made: list[Workers] = []
 
     def make(count: int = 1, seconds: float = 0.3, patience: float = 30.0, memory_mb: int = 300) -> Workers:
