@@ -58,6 +58,8 @@ class TokenizerSketch:
         return Encoded(input_ids=[row.ids for row in rows], attention_mask=[row.attention_mask for row in rows])
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what copies and pickles look for is not there yet
+            raise AttributeError(name)
         return getattr(self._whole, name)
 
     @cached_property
