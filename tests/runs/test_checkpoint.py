@@ -84,6 +84,9 @@ NOT_RESTORED = {
     "trainer.engine._copy": "a copy of the actor's weights, refreshed when their version moves",
     "trainer.engine._copied_version": "of that copy",
     "trainer.sampler._inspect": "a method of the policy",
+    "trainer.sampler.buffer._rows.trees": "made anew from the columns",
+    "trainer.sampler.buffer._scores": "one of these trees",
+    "trainer.sampler.buffer._weights": "one of these trees",
     "trainer.start": "what the run begins with",
     "trainer.settings": "of the configuration",
 }
@@ -96,8 +99,8 @@ def facts(thing: Any, path: str, seen: set[int]) -> dict[str, Any]:
         return {}
     if thing is None or isinstance(thing, bool | int | float | str | bytes):
         return {path: thing}
-    if isinstance(thing, torch.Tensor | torch.Generator):
-        return {path: (thing if isinstance(thing, torch.Tensor) else thing.get_state()).tolist()}
+    if isinstance(thing, torch.Tensor | torch.Generator | numpy.ndarray):
+        return {path: (thing.get_state() if isinstance(thing, torch.Generator) else thing).tolist()}
     if isinstance(thing, random.Random):
         return {path: thing.getstate()}
     if id(thing) in seen:

@@ -1,6 +1,7 @@
 """Where training ends, what it counts, and its metrics."""
 
 import math
+from collections import Counter
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,7 @@ from fixtures.training import (
     replay,
     trainer_settings,
 )
+from rrl.parts.tasks.trace import Trace
 from rrl.training.metrics import batch_metrics, exploration_metrics, mismatch_metrics, rollout_metrics
 from rrl.training.trainer import Trainer
 from rrl.types import Feedback, Judged, Verdict
@@ -132,8 +134,25 @@ def test_lengths_and_verdicts_are_counted():
 
 
 def test_exploration_counts_problems_never_and_once_solved():
-    metrics = exploration_metrics([0, 0, 0, 1, 2, 1, 9, 0])
+    metrics = exploration_metrics(Counter([0, 0, 0, 1, 2, 1, 9, 0]))
     assert metrics == {"explore/unsolved_frac": 0.5, "explore/solved_once_frac": 0.25}
+
+
+class Even(Trace):
+    """A verifier by which responses are right that begin with an even token."""
+
+    def verify(self, rollouts):
+        return [Feedback(1.0, (Verdict.RIGHT, Verdict.WRONG)[rollout.actions[0] % 2]) for rollout in rollouts]
+
+
+def test_exploration_of_a_run_is_that_of_all_problems_tried_so_far():
+    task = Even(train_per_level=20, demonstration_lengths=(1, 2, 3), demonstration_weak=0.5, start_seed=0)
+    trainer = make_trainer(task=task, sampler=replay(0.5), total_training_steps=4, n=2)
+    *_, metrics = trainer.run()
+    solves = list(trainer.state_dict()["solves"].values())
+    assert set(solves) >= {0, 1, 2}
+    assert metrics["explore/unsolved_frac"] == solves.count(0) / len(solves)
+    assert metrics["explore/solved_once_frac"] == solves.count(1) / len(solves)
 
 
 def test_responses_without_any_advantage_are_counted_as_silent():

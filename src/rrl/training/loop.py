@@ -103,6 +103,7 @@ class Loop(ABC):
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
         self._solves: Counter[str] = Counter()
+        self._problems: Counter[int] = Counter()  # by how often they were solved
 
     @property
     @abstractmethod
@@ -149,6 +150,7 @@ class Loop(ABC):
         self.tokens_trained = state["tokens_trained"]
         self._generator.set_state(state["generator"])
         self._solves = Counter(state["solves"])
+        self._problems = Counter(self._solves.values())
 
     def _written(self, states: Sequence[State], *how: Any) -> list[Rollout]:
         """The engine's rollouts from these states, which the task begins to judge as soon as each is written."""
@@ -160,7 +162,10 @@ class Loop(ABC):
         self.last_rollouts = list(map(Judged, rollouts, spread(rollouts, partial(border.feedback, self.task))))
         self.tokens_generated += sum(len(r.actions) for r in rollouts)
         for each in self.last_rollouts:
-            self._solves[each.rollout.state.problem.id] += each.feedback.solved
+            name = each.rollout.state.problem.id
+            self._problems[self._solves[name]] -= name in self._solves
+            self._solves[name] += each.feedback.solved
+            self._problems[self._solves[name]] += 1
         return self.last_rollouts, rollout_metrics(self.last_rollouts)
 
     def _minibatches(self, rows: int, size: int, epochs: int) -> list[Tensor]:
@@ -212,7 +217,7 @@ class Loop(ABC):
         }
 
     def _counters(self) -> Metrics:
-        explored = exploration_metrics(self._solves.values()) if self._solves else {}
+        explored = exploration_metrics(self._problems) if self._solves else {}
         return explored | {
             "training/global_step": float(self.global_step),
             "budget/tokens_generated": float(self.tokens_generated),

@@ -1,7 +1,7 @@
 """Numbers that describe a batch of judged rollouts; fresh and replayed starts are always kept apart."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 from torch import Tensor
@@ -45,13 +45,10 @@ def _levels(judged: Sequence[Judged]) -> Metrics:
     return metrics
 
 
-def exploration_metrics(solves: Iterable[int]) -> Metrics:
-    """Shares of the problems tried so far that were solved never and just once; ``solves`` counts by problem."""
-    counts = list(solves)
-    return {
-        "explore/unsolved_frac": fmean(count == 0 for count in counts),
-        "explore/solved_once_frac": fmean(count == 1 for count in counts),
-    }
+def exploration_metrics(problems: Counter[int]) -> Metrics:
+    """Shares of the problems tried so far that were solved never and just once; ``problems`` are counted by solves."""
+    tried = problems.total()
+    return {"explore/unsolved_frac": problems[0] / tried, "explore/solved_once_frac": problems[1] / tried}
 
 
 def mismatch_metrics(batch: Batch, rows: Tensor) -> Metrics:

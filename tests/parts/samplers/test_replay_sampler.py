@@ -9,9 +9,9 @@ import pytest
 
 from fixtures.replay import ids, problem, tiny
 from fixtures.samplers import EASY, TOP, Inspector, P, Q, memory, problems, retrospective, schedule, teach, wrote
-from rrl.parts.samplers.buffer import StoredState
 from rrl.parts.samplers.controls import Redraw, SuccessPrefix
 from rrl.parts.samplers.retrospective import Retrospective
+from rrl.parts.samplers.rows import StoredState
 from rrl.parts.selections.confidence import Confidence
 from rrl.parts.selections.critic import CriticRise, CriticThreshold, CriticTopK
 from rrl.parts.selections.random_cut import RandomCut

@@ -1,35 +1,32 @@
 """The memory of states worth going back to: bounded, deduplicated, and forgetting what no longer teaches."""
 
-import math
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from random import Random
-from typing import Literal
+from typing import Any, Literal
+
+import numpy
 
 from rrl.interfaces import StateDict
+from rrl.parts.samplers.rows import Rows, Source, StoredState, packed, success_rate
+from rrl.parts.samplers.tree import Array, Tree
 from rrl.ranges import at_least_one, check_ranges, refuse
 
-Source = Literal["self", "canonical"]
+Column = Callable[[str], Array]
+"""A column of the states by name; some states, in any shape."""
 
 
-@dataclass(kw_only=True)
-class StoredState:
-    """A remembered prefix of one problem and what came of going back to it."""
+def _success_variance(column: Column) -> Any:
+    p = success_rate(column("successes"), column("visits"))
+    return p * (1 - p)
 
-    key: str
-    problem_id: str
-    prefix: tuple[int, ...]
-    source: Source
-    born_step: int
-    score_at_insert: float
-    score_now: float
-    visits: int = 0
-    successes: int = 0
 
-    @property
-    def success_rate(self) -> float:
-        """Estimated success of going on from here: (successes + 1) / (visits + 2)."""
-        return (self.successes + 1) / (self.visits + 2)
+WEIGHTS: dict[str, Callable[[Column], Any]] = {
+    "uniform": lambda column: 1.0,
+    "success_variance": _success_variance,
+    "score": lambda column: numpy.exp(column("score_now")),
+}
+"""The weights of states by priority."""
 
 
 @dataclass(kw_only=True)
@@ -40,6 +37,8 @@ class StateBuffer:
     success: after a visit that leaves it at or below the lower one (dead) or above the upper one (mastered), a state is
     forgotten. ``priority`` says how states are drawn: ``uniform``; ``success_variance`` with weight p(1-p) of the
     estimated success p; ``score`` with weight exp(score).
+
+    Nothing but saving walks all states: one tree finds a drawn state, another that of the lowest score.
     """
 
     capacity: int
@@ -47,89 +46,104 @@ class StateBuffer:
     priority: Literal["uniform", "success_variance", "score"]
     keep_between: tuple[float, float]
     evictions: int = field(init=False, default=0)
-    _states: dict[str, dict[tuple[int, ...], StoredState]] = field(init=False, default_factory=dict)
-    _by_key: dict[str, StoredState] = field(init=False, default_factory=dict)
-    _born: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("capacity", "states_per_problem"))
         low, high = self.keep_between
         expected = "keep_between: expected two rising numbers from 0 to 1, as [0.1, 0.8]"
         refuse({f"{expected}, got {[low, high]}": not 0 <= low < high <= 1})
+        self._rows = Rows()
+        self._weights = self._rows.watch(Tree(self._weight, numpy.add, 0.0))
+        self._scores = self._rows.watch(Tree(self._score, numpy.minimum, numpy.inf))
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[StoredState]:
-        return iter(self._by_key.values())
+        return iter(self._rows.states(self._rows.held()))
 
     @property
     def problems(self) -> int:
         """How many problems have a state here."""
-        return len(self._states)
+        return len(self._rows.newest)
+
+    def sums(self) -> dict[str, float]:
+        """The sums of numbers of the states, by the names of StoredState; ``length`` is that of the prefix."""
+        return self._rows.sums()
 
     def add(self, problem_id: str, prefix: tuple[int, ...], *, source: Source, score: float, step: int) -> bool:
         """Remember a state; false when it was known already, in which case its score is brought up to date."""
-        known = self._states.get(problem_id, {}).get(prefix)
-        if known is not None:
-            known.score_now = score
-            return False
-        self._born += 1
-        state = StoredState(
-            key=f"{problem_id}@{self._born}", problem_id=problem_id, prefix=prefix, source=source, born_step=step,
-            score_at_insert=score, score_now=score,
-        )  # fmt: skip
-        self._states.setdefault(problem_id, {})[prefix] = state
-        self._by_key[state.key] = state
-        self._shrink(self._states[problem_id].values(), self.states_per_problem)
-        self._shrink(self._by_key.values(), self.capacity)
-        return state.key in self._by_key
+        siblings, bare = self._rows.siblings(problem_id), packed(prefix)
+        for known in siblings:
+            if self._rows["prefix"][known] == bare:
+                self._rows.set(known, score_now=score)
+                return False
+        row = self._rows.append(problem_id, prefix, source, score, step)
+        if len(siblings) == self.states_per_problem:
+            siblings = self._rows.siblings(problem_id)  # rows may have moved
+            self._forget(min((self._rows["score_now"][each], each) for each in siblings)[1])
+        if len(self) > self.capacity:
+            self._forget(int(self._scores.descend(1, lambda scores: scores.argmin(axis=1))[0]))
+        return bool(self._rows["held"][row])
 
     def draw(self, count: int, rng: Random) -> list[StoredState]:
         """``count`` states with replacement, by priority; none from an empty buffer."""
-        states = list(self)
-        return rng.choices(states, [self._weight(state) for state in states], k=count) if states else []
+        if not len(self):
+            return []
+        below = numpy.array([rng.random() for _ in range(count)]) * self._weights.root()
 
-    def record(self, key: str, success: bool) -> None:
-        """Count a visit to a state, which may have been forgotten meanwhile; forget it if dead or mastered."""
-        state = self._by_key.get(key)
-        if state is None:
-            return
-        state.visits += 1
-        state.successes += success
-        low, high = self.keep_between
-        if not low < state.success_rate <= high:
-            self._forget(state)
+        def choose(weights: Array) -> Array:
+            """The first of a block up to which weights sum to more than ``below``, which is left as the rest."""
+            nonlocal below
+            ends = weights.cumsum(axis=1)
+            below = numpy.minimum(below, numpy.nextafter(ends[:, -1], 0))  # the block's sum may be rounded up
+            chosen: Array = (ends <= below[:, None]).sum(axis=1)
+            below = below - numpy.where(chosen > 0, ends[numpy.arange(count), chosen - 1], 0)
+            return chosen
+
+        return self._rows.states(self._weights.descend(count, choose))
+
+    def record(self, visits: Sequence[tuple[str, bool]]) -> None:
+        """Count visits by key, with success, one after the other; forget a state once it is dead or mastered.
+
+        Visits to states that were forgotten meanwhile are passed over.
+        """
+        rows = self._rows.find([key for key, _ in visits])
+        successes = numpy.array([success for _, success in visits], dtype=numpy.int32)
+        rows, successes = rows[rows >= 0], successes[rows >= 0]
+        while len(rows):
+            _, first = numpy.unique(rows, return_index=True)  # the first visit to each state, then the second
+            self._visit(rows[first], successes[first])
+            rows, successes = numpy.delete(rows, first), numpy.delete(successes, first)
+            held = numpy.flatnonzero(self._rows["held"][rows])
+            rows, successes = rows[held], successes[held]
 
     def forget_problem(self, problem_id: str) -> None:
-        for state in list(self._states.get(problem_id, {}).values()):
-            self._forget(state)
+        for row in self._rows.siblings(problem_id):
+            self._forget(row)
 
     def state_dict(self) -> StateDict:
         """Every state with its statistics, in order, as plain data."""
-        return {"states": [asdict(state) for state in self], "born": self._born, "evictions": self.evictions}
+        return {"rows": self._rows.state_dict(), "evictions": self.evictions}
 
     def load_state_dict(self, state: StateDict) -> None:
-        self._states, self._by_key = {}, {}
-        self._born, self.evictions = state["born"], state["evictions"]
-        for saved in state["states"]:
-            stored = StoredState(**{**saved, "prefix": tuple(saved["prefix"])})
-            self._states.setdefault(stored.problem_id, {})[stored.prefix] = stored
-            self._by_key[stored.key] = stored
+        self.evictions = state["evictions"]
+        self._rows.load_state_dict(state["rows"])
 
-    def _shrink(self, states: Collection[StoredState], limit: int) -> None:
-        if len(states) > limit:
-            self._forget(min(states, key=lambda state: state.score_now))
+    def _visit(self, rows: Array, successes: Array) -> None:
+        self._rows.visit(rows, successes)
+        low, high = self.keep_between
+        rate = success_rate(self._rows["successes"][rows], self._rows["visits"][rows])
+        for row in rows[(rate <= low) | (rate > high)].tolist():
+            self._forget(row)
 
-    def _forget(self, state: StoredState) -> None:
-        del self._by_key[state.key]
-        siblings = self._states[state.problem_id]
-        del siblings[state.prefix]
-        if not siblings:
-            del self._states[state.problem_id]
+    def _forget(self, row: int) -> None:
+        self._rows.drop(row)
         self.evictions += 1
 
-    def _weight(self, state: StoredState) -> float:
-        if self.priority == "success_variance":
-            return state.success_rate * (1 - state.success_rate)
-        return math.exp(state.score_now) if self.priority == "score" else 1.0
+    def _weight(self, blocks: Array) -> Array:
+        weights: Array = WEIGHTS[self.priority](lambda name: self._rows.blocks(name, blocks))
+        return weights * self._rows.blocks("held", blocks)
+
+    def _score(self, blocks: Array) -> Array:
+        return numpy.where(self._rows.blocks("held", blocks), self._rows.blocks("score_now", blocks), numpy.inf)

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from rrl.parts.samplers.buffer import StoredState
 from rrl.parts.samplers.retrospective import Retrospective
+from rrl.parts.samplers.rows import StoredState
 from rrl.types import Feedback, State
 
 

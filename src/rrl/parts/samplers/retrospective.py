@@ -9,8 +9,9 @@ from rrl.contracts import border
 from rrl.cuts import CutPoints, Cutter
 from rrl.functional import explained_variance
 from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
-from rrl.parts.samplers.buffer import Source, StateBuffer, StoredState
+from rrl.parts.samplers.buffer import StateBuffer
 from rrl.parts.samplers.problems import Problems
+from rrl.parts.samplers.rows import Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
 from rrl.ranges import below_one, check_ranges, positive
 from rrl.types import Batch, Feedback, Judged, Metrics, Problem, State, TokenScores
@@ -109,12 +110,13 @@ class Retrospective(StateSampler):
 
     def _record(self, judged: Sequence[Judged]) -> int:
         """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
+        starts = [(each.rollout.state.replayed_from, each.feedback.solved) for each in judged]
+        self.buffer.record([(key, solved) for key, solved in starts if key is not None])
         first_solves = 0
         for each in judged:
             state, solved = each.rollout.state, each.feedback.solved
             problem_id = state.problem.id
             if state.replayed_from is not None:
-                self.buffer.record(state.replayed_from, solved)
                 first_solves += solved and problem_id not in self._solved
             else:
                 past = self._success.get(problem_id, 0.0)
@@ -161,15 +163,15 @@ class Retrospective(StateSampler):
         return bool(cuts)
 
     def _metrics(self) -> Metrics:
-        stored = list(self.buffer)
-        count = max(1, len(stored))
+        sums, size = self.buffer.sums(), len(self.buffer)
+        count = max(1, size)
         return {
-            "replay/buffer_size": float(len(stored)),
+            "replay/buffer_size": float(size),
             "replay/unique_problems": float(self.buffer.problems),
             "replay/evictions": float(self.buffer.evictions),
-            "replay/age_steps/mean": sum(self._step - s.born_step for s in stored) / count,
-            "replay/score_at_insert/mean": sum(s.score_at_insert for s in stored) / count,
-            "replay/score_now/mean": sum(s.score_now for s in stored) / count,
-            "replay/prefix_length/mean": sum(len(s.prefix) for s in stored) / count,
-            "replay/success_rate": sum(s.successes for s in stored) / max(1, sum(s.visits for s in stored)),
+            "replay/age_steps/mean": (self._step * size - sums["born_step"]) / count,
+            "replay/score_at_insert/mean": sums["score_at_insert"] / count,
+            "replay/score_now/mean": sums["score_now"] / count,
+            "replay/prefix_length/mean": sums["length"] / count,
+            "replay/success_rate": sums["successes"] / max(1, sums["visits"]),
         }
