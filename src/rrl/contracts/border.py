@@ -199,7 +199,8 @@ def losses(objective: Objective, batch: Batch, output: PolicyOutput) -> tuple[Te
     expected = "two tensors of one number each, and metrics"
     with calling("objective", objective, "loss"):
         found = objective.loss(batch, output)
-    if not isinstance(found, tuple) or len(found) != 3 or not all(map(_is_scalar, found[:2])):
+    three = found if isinstance(found, tuple) and len(found) == 3 else ()
+    if [value.numel() for value in three[:2] if isinstance(value, Tensor)] != [1, 1]:
         raise contract_error(objective, "loss", typed_repr(found), expected)
     if output.logprobs.requires_grad and not found[0].requires_grad:
         raise contract_error(objective, "loss", f"{typed_repr(found[0])} as actor loss, without a gradient", expected)
@@ -289,7 +290,3 @@ def _refuse_names(
     wrong = [f"a metric named {typed_repr(name)}" for name in names if name in known or name.startswith(reserved)]
     rule = f", and that do not begin with {', '.join(reserved)}" if reserved else ""
     refuse_result(part, method, wrong, f"names that the run does not use itself{rule}")
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1

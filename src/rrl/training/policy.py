@@ -76,10 +76,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
     def _in_deepspeed(self, network: torch.nn.Module) -> Any:
         if self._settings.compile:
             self._settings.compile.apply(network)
-        return in_deepspeed(network, self._settings, self._factor)
-
-    def _factor(self, step: int) -> float:
-        return self._settings.lr_factor(step, self.optimiser_steps)
+        return in_deepspeed(network, self._settings, lambda step: self._settings.lr_factor(step, self.optimiser_steps))
 
     def reset(self, model: Any, optimiser_steps: int) -> None:
         """Restart from these weights with new moments and a new schedule; the frozen reference stays."""
