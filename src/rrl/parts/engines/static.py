@@ -38,12 +38,13 @@ class StaticHF(HFEngine):
         if not rows:
             return []
         if reason := unheld(model):
-            raise DataError(
-                f"engine: static cannot write with {reason}; expected keys and values; use engine=auto or hf"
-            )
+            return self._write_unheld(reason, model, rows, sampling, written)
         states, noise = zip(*rows, strict=True)
         usual = (model, self._tokenizer, sampling, self._source.version, written)
         return StaticWriter(*usual, places=self.batch_size).write(states, torch.stack(noise))
+
+    def _write_unheld(self, reason: str, *others: Any) -> list[Rollout]:
+        raise DataError(f"engine: static cannot write with {reason}; expected keys and values; use engine=auto or hf")
 
 
 @dataclass(kw_only=True)
@@ -52,17 +53,11 @@ class AutoHF(StaticHF):
 
     _logged: bool = field(init=False, default=False)
 
-    def _in_order(
-        self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
-    ) -> list[Rollout]:
-        from rrl.parts.engines.slots import unheld
-
-        reason = unheld(model)
-        if reason and not self._logged:
+    def _write_unheld(self, reason: str, *others: Any) -> list[Rollout]:
+        if not self._logged:
             log.info("engine: as engine=hf, since a static cache cannot serve %s", reason)
             self._logged = True
-        write = HFEngine._in_order if reason else StaticHF._in_order
-        return write(self, model, rows, sampling, written)
+        return HFEngine._in_order(self, *others)
 
 
 class StaticWriter(Writer):
