@@ -282,7 +282,9 @@ def test_states_keep_their_keys_numbers_and_siblings_when_rows_move_together():
     for number in range(400):
         add(memory, f"p{number % 5}", number, score=float(number % 7))
     assert len(memory) == 15
-    visit(memory, "p0@1", "y")  # long forgotten
+    held = {state.key for state in memory}
+    born = [f"p{number % 5}@{number + 1}" for number in range(400)]
+    memory.record([(key, True) for key in born if key not in held])
     visit(memory, next(iter(memory)).key, "yyn")
     assert [(s.visits, s.successes) for s in memory] == [(3, 2)] + [(0, 0)] * 14
     memory.forget_problem("p3")
