@@ -67,9 +67,9 @@ def _before(ends: Sequence[int], width: int) -> Tensor:
     return torch.arange(width) < torch.tensor(ends).unsqueeze(1)
 
 
-def micro_batches(batch: Batch, size: int) -> list[Batch]:
-    """The batch in order, ``size`` rows at a time, each trimmed to its own longest row."""
-    return [batch.rows(index) for index in torch.arange(len(batch)).split(size)]
+def micro_batches(batch: Batch, sizes: int | list[int]) -> list[Batch]:
+    """The batch in order, so many rows at a time, each trimmed to its own longest row."""
+    return [batch.rows(index) for index in torch.arange(len(batch)).split(sizes)]
 
 
 def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:

@@ -66,7 +66,15 @@ def test_sequences_become_optimiser_steps() -> None:
 def test_mini_batches_become_micro_batches_and_rows_that_do_not_divide_are_rounded_up(
     sizes: tuple[int, int, int], told: str
 ) -> None:
-    assert _passed(*sizes) == f"mini-batch: {told}"
+    rows, processes, most = sizes
+    assert _passed(rows, processes, settings(micro_batch_size=most)) == f"mini-batch: {told}"
+
+
+def test_a_budget_of_tokens_is_in_the_plan() -> None:
+    by_tokens = settings(micro_batch_tokens=4096)
+    expected = "mini-batch: 12 sequences = 2 processes x micro-batches of at most 4,096 tokens"
+    assert _passed(12, 2, by_tokens) == expected
+    assert by_tokens.rows_at_once(1000) == 5  # as many tokens as rows of any length may have
 
 
 def ten_a_step(steps: int | None, tokens: int | None) -> TrainerSettings:

@@ -208,7 +208,8 @@ def _fields(part: Any) -> dict[str, Any]:
 
 def _policy(name: str) -> dict[str, Any]:
     settings = {"level": {"critic": "shared", "value_trunk_grad_scale": 0.5}}
-    return {**settings, "clipped": {"micro_batch_size": 2, "grad_clip": 0.05}}.get(name, {})
+    by_tokens = {"grpo": {"micro_batch_tokens": 40}, "odd": {"micro_batch_tokens": 20}}
+    return {**settings, **by_tokens, "clipped": {"micro_batch_size": 2, "grad_clip": 0.05}}.get(name, {})
 
 
 Cases = tuple[tuple[str, int], ...]

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures.trainer import history, same
+from fixtures.trainer import Failing, history, same
 from fixtures.training import (
     ROLLOUTS,
     TASK,
-    Failing,
     adaptive_kl,
     by_hand,
     make_engine,

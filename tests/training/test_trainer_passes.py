@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from fixtures.trainer import noting
-from fixtures.training import PAD, TASK, EvenTokens, Failing, apart, grpo, make_trainer, ppo, weights
+from fixtures.trainer import Failing, noting
+from fixtures.training import PAD, TASK, EvenTokens, apart, grpo, make_trainer, ppo, weights
 from rrl.errors import DivergenceError
 from rrl.interfaces import Reward
 from rrl.parts.samplers.problems import Problems

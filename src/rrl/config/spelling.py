@@ -88,6 +88,9 @@ CHOICES = {
     "lora=default": "policy.lora use_peft use_lora lora_rank lora_r",
     "compile=layers": "policy.compile torch_compile use_torch_compile",
     "old_log_prob=engine": "bypass_mode bypass_old_logprob_for_rollout trainer.old_log_prob calculate_log_probs",
+    "micro_batch=tokens with policy.micro_batch_tokens": (
+        "use_dynamic_bsz ppo_max_token_len_per_gpu log_prob_max_token_len_per_gpu max_tokens_per_microbatch"
+    ),
     "kl=reward or kl=loss": "kl_in use_kl_loss use_kl_in_reward",
     "engine=truncated": "top_p top_k",
     "dry_run=true": "dryrun plan",

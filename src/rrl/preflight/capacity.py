@@ -58,7 +58,8 @@ def need(
 ) -> Need:
     """The inputs of the memory estimate; adapters are added to ``model`` itself."""
     whole, shape = sum(p.numel() for p in model.parameters()), passes.shape(model.config)
-    prompts = [len(problem.prompt) for problem in (*train, *test)]
+    longest_prompt = max(len(problem.prompt) for problem in (*train, *test))
+    longest = parts.engine.sampling.max_new_tokens
     processes = max(parts.launcher.processes, world_size())  # torchrun and srun start several without a key
     return Need(
         settings=parts.policy,
@@ -70,18 +71,20 @@ def need(
         processes=processes,
         on_cpu=not torch.cuda.is_available(),
         shortest_prompt=min(len(problem.prompt) for problem in train),
-        longest_prompt=max(prompts),
+        longest_prompt=longest_prompt,
         longest_reference=max(len(problem.reference) for problem in train),
-        longest_response=parts.engine.sampling.max_new_tokens,
-        rows=_rows_at_once(config, parts, processes, parts.evaluation.responses(len(test))),
+        longest_response=longest,
+        rows=_rows_at_once(config, parts, processes, parts.evaluation.responses(len(test)), longest_prompt + longest),
     )
 
 
-def _rows_at_once(config: Mapping[str, Any], parts: Parts, processes: int, responses: int) -> dict[str, int]:
-    """The rows that each phase passes at once, on each process."""
-    trainer, warm, most = parts.trainer, parts.warmstart, parts.policy.micro_batch_size
+def _rows_at_once(
+    config: Mapping[str, Any], parts: Parts, processes: int, responses: int, width: int
+) -> dict[str, int]:  # fmt: skip
+    """The rows of ``width`` tokens that each phase passes at once, on each process."""
+    trainer, warm, most = parts.trainer, parts.warmstart, parts.policy.rows_at_once(width)
     writing = math.ceil(max(trainer.sequences, responses) / processes)
-    rows = {"warm start": min(most, warm.batch_size)} if warm is not None else {}
+    rows = {"warm start": min(parts.policy.micro_batch_size, warm.batch_size)} if warm is not None else {}
     rows |= {"gen": min(writing, config["engine"].get("batch_size") or writing)}  # not every engine has one
     rows |= {"old_log_prob": min(most, math.ceil(trainer.sequences / processes))} if trainer.annotates else {}
     return rows | {"update_actor": min(most, math.ceil(trainer.mini_batch / processes))}

@@ -23,7 +23,7 @@ from rrl.records.texts import one_line
 from rrl.training.course import Between, Course, some
 from rrl.training.models import LoadedModel
 from rrl.training.networks import on_meta
-from rrl.training.policy_settings import OwnCritic, SharedCritic
+from rrl.training.policy_settings import OwnCritic, PolicySettings, SharedCritic
 from rrl.training.prepared import Prepared, check_levels, encode
 from rrl.types import Problem
 
@@ -85,7 +85,7 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
     phases = capacity.phases(need, parts.launcher.num_processes, here)
     shortages = capacity.shortages(phases, disk, config, need.processes)
     written = some(parts.evaluation.responses(len(test)), "response")
-    passed = _passed(parts.trainer.mini_batch, need.processes, parts.policy.micro_batch_size)
+    passed = _passed(parts.trainer.mini_batch, need.processes, parts.policy)
     return Plan(
         folder=folder,
         problems={"train": train, parts.evaluation.split: test},
@@ -111,14 +111,10 @@ def at_start(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pr
         return [f"plan: none could be made ({redacted(one_line(error))})"]
 
 
-def _passed(mini_batch: int, processes: int, most: int) -> str:
-    """The division of a mini-batch into micro-batches of at most ``most`` rows."""
-    rows = math.ceil(mini_batch / processes)
-    at_once = min(most, rows)
-    return (
-        f"mini-batch: {some(mini_batch, 'sequence')} = {some(processes, 'process')} x "
-        f"{some(math.ceil(rows / at_once), 'micro-batch')} of at most {some(at_once, 'row')}"
-    )
+def _passed(mini_batch: int, processes: int, settings: PolicySettings) -> str:
+    """The division of a mini-batch into micro-batches."""
+    split = settings.split(math.ceil(mini_batch / processes))
+    return f"mini-batch: {some(mini_batch, 'sequence')} = {some(processes, 'process')} x {split}"
 
 
 def _missing_weights(config: Mapping[str, Any]) -> list[str]:

@@ -126,7 +126,9 @@ def share(batch: Batch) -> Batch:
         return batch
     mine = torch.arange(rank(), len(batch), size)
     missing = -(-len(batch) // size) - len(mine)
-    part = batch.rows(torch.cat([mine, mine.new_zeros(missing)]))
+    part = batch.rows(
+        torch.cat([mine, mine.new_full((missing,), len(batch) - 1)])
+    )  # the shortest where rows are sorted
     weight = part.weight.clone()
     weight[len(mine) :] = 0.0
     return part.with_(weight=weight)

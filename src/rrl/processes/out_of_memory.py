@@ -17,15 +17,16 @@ ASKED = re.compile(r"(?:to allocate|unable to mmap) ([\d.]+) ?(bytes|KiB|MiB|GiB
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 WRITING = ("engine.batch_size", "data.max_response_length", "data.max_prompt_length")
 STATES = ("policy.dtype", "policy.zero_stage", "launcher.num_processes", "critic")
-LEARNING = ("policy.micro_batch_size", "data.max_response_length")
+ROWS, BUDGET = "policy.micro_batch_size", "policy.micro_batch_tokens"
+LEARNING = (ROWS, "data.max_response_length")
 KEYS = {
     "loading": STATES,
-    "warm start": ("policy.micro_batch_size", "data.max_prompt_length"),
+    "warm start": (ROWS, "data.max_prompt_length"),
     "gen": (*WRITING, *STATES),
     "testing": (*WRITING, *STATES),
     "old_log_prob": (*LEARNING, *STATES),
     "observe": (*LEARNING, *STATES),
-    "update_actor": ("policy.micro_batch_size", "policy.gradient_checkpointing", "data.max_response_length", *STATES),
+    "update_actor": (ROWS, "policy.gradient_checkpointing", "data.max_response_length", *STATES),
     "save_checkpoint": STATES,
 }
 """The keys that reduce a phase's memory, the cheapest first."""
@@ -75,7 +76,9 @@ def out_of_memory_message(
 def lower(phase: str | None, config: Mapping[str, Any], processes: int) -> dict[str, str]:
     """The keys that reduce the memory of a phase (None: any), each with its next value, as key=value."""
     changes: dict[str, str] = {}
+    by_tokens = phase != "warm start" and BUDGET.partition(".")[2] in config["policy"]
     for key in KEYS.get(phase or "", ELSEWHERE):
+        key = BUDGET if by_tokens and key == ROWS else key
         group, _, name = key.partition(".")
         if (name or "_target_") in (config.get(group) or {}):
             value = _lower(key, config, processes)
@@ -101,6 +104,9 @@ def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | N
         return "shared" if value.endswith(".OwnCritic") else None
     if key == "policy.zero_stage":  # divides weights among processes, so that a single one gains nothing
         return stage + 1 if processes > 1 and stage < 3 else None
+    if key == BUDGET:
+        longest = config["data"]["max_prompt_length"] + config["data"]["max_response_length"]
+        return max(value // 2, longest) if value > longest else None
     if key == "launcher.num_processes":  # more processes help only on accelerators of their own
         return 2 * value if stage and accelerator_count() >= 2 * value else None
     return value // 2 if value > 1 else None

@@ -146,7 +146,6 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
         objective=parts.objective,
         policy=policy,
         pad=tokenizer.pad_token_id,
-        micro_batch_size=parts.policy.micro_batch_size,
         seed=seed,
         clock=clock,
         limits=limits,

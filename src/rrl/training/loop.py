@@ -11,13 +11,12 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from rrl.collate import micro_batches
 from rrl.contracts import border
 from rrl.contracts.breaches import StateLimits
 from rrl.errors import ConfigError, DivergenceError
 from rrl.interfaces import DependsOnTask, Objective, Render, Reward, RolloutEngine, StateDict, StateSampler, Task
 from rrl.processes.clock import Clock
-from rrl.processes.distributed import device, largest, share, spread, summed
+from rrl.processes.distributed import gathered, largest, spread, summed
 from rrl.training.course import Course
 from rrl.training.metrics import exploration_metrics, rollout_metrics
 from rrl.training.policy import DeepSpeedPolicy
@@ -91,7 +90,6 @@ class Loop(ABC):
     objective: Objective
     policy: DeepSpeedPolicy
     pad: int
-    micro_batch_size: int
     seed: int
     clock: Clock
     limits: StateLimits
@@ -104,6 +102,7 @@ class Loop(ABC):
         self._generator = torch.Generator().manual_seed(self.seed)
         self._solves: Counter[str] = Counter()
         self._problems: Counter[int] = Counter()  # by how often they were solved
+        self._passed = torch.zeros(2, dtype=torch.long)  # tokens and cells of updates since the last ``costs``
 
     @property
     @abstractmethod
@@ -188,7 +187,8 @@ class Loop(ABC):
     def _optimise(self, minibatch: Batch) -> Metrics:
         """One optimiser step, its gradient accumulated over ranks and micro-batches; losses are weighted sums."""
         sums: dict[str, float] = defaultdict(float)
-        parts = micro_batches(share(minibatch).to(device()), self.micro_batch_size)
+        _, parts = self.policy.micro_batches(minibatch)
+        self._passed += torch.tensor([[int(part.attention.sum()), part.attention.numel()] for part in parts]).sum(0)
         for number, part in enumerate(parts, start=1):
             actor_loss, critic_loss, metrics = border.losses(self.objective, part, self.policy(part))
             self.policy.backward(actor_loss, critic_loss, last=number == len(parts))
@@ -207,12 +207,15 @@ class Loop(ABC):
         aside = ("timing_s/testing", "timing_s/save_checkpoint")
         step = sum(value for name, value in seconds.items() if name not in aside)
         tokens = sum(len(each.rollout.actions) for each in self.last_rollouts)
+        real, cells = (sum(column) for column in zip(*gathered(self._passed.tolist()), strict=True))
+        self._passed.zero_()
         return {
             **seconds,
             **largest(self.clock.peaks()),
             "timing_s/step": step,
             "perf/time_per_step": step,
             "perf/total_num_tokens": float(tokens),
+            "perf/padding_frac": 1 - real / cells if cells else 0.0,
             "perf/throughput": tokens / max(step, 1e-9),
         }
 

@@ -49,8 +49,8 @@ class EngineLogProbs:
 
         Raises DivergenceError where the mean difference is beyond the tolerance.
         """
-        every = math.ceil(len(batch) / world_size() / self.rows)
-        again = torch.arange(len(batch)) // world_size() % every == 0  # on each rank's share, as ``annotate`` reads it
+        every = math.ceil(len(batch) / (world_size() * self.rows))
+        again = torch.arange(len(batch)) % every == 0
         batch = policy.annotate(batch, every)
         difference = (batch.engine_logprobs - batch.old_logprobs)[again][batch.mask[again]].abs()
         mean, most = float(difference.mean()), float(difference.max())

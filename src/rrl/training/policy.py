@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rrl.collate import context_batch
+from rrl.collate import context_batch, micro_batches
 from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import StateDict, Stateful, WeightSource
 from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
@@ -102,20 +102,24 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         logprobs, entropy, values = self._engines["actor"](batch.tokens, batch.attention, batch.mask)
         return PolicyOutput(logprobs, entropy, self._own_values(batch) if "critic" in self._engines else values)
 
+    def micro_batches(self, batch: Batch) -> tuple[Tensor, list[Batch]]:
+        """The order in which ranks take the rows in turn, and the micro-batches of this rank, on its device."""
+        order, sizes = self._settings.passes(batch.attention.sum(1), world_size())
+        return order, [part.to(device()) for part in micro_batches(share(batch.rows(order)), sizes)]
+
     def annotate(self, batch: Batch, every: int = 1) -> Batch:
         """Fill ``old_logprobs``, ``ref_logprobs`` and ``values``: a forward pass each, no gradient.
 
-        Every rank passes its share of the rows through the networks and gets the results of all rows. The actor reads
-        only one row in ``every`` of a share; ``old_logprobs`` of the others are zero.
+        Ranks share the rows and get the results of all of them. The actor reads only one row in ``every``;
+        ``old_logprobs`` of the others are zero.
         """
-        mine, size = share(batch), self._settings.micro_batch_size
-        columns, rows = torch.zeros(3, len(mine), batch.tokens.shape[1]), torch.arange(len(mine))
+        columns, rows = torch.zeros(3, *batch.tokens.shape), torch.arange(len(batch))
         for reads_actor in (True, False):
-            for index in rows[(rows % every == 0) == reads_actor].split(size):
-                if len(index):
-                    part = torch.stack(self._annotate(mine.rows(index), reads_actor))
-                    columns[:, index, : part.shape[2]] = part
-        old, ref, values = unshare(columns, len(batch))
+            index = rows[(rows % every == 0) == reads_actor]
+            if len(index):
+                part = self._columns(batch.rows(index), reads_actor)
+                columns[:, index, : part.shape[2]] = part
+        old, ref, values = columns
         return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
 
     def inspect(self, states: Sequence[State]) -> list[TokenScores]:
@@ -240,9 +244,18 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         values: Tensor = self._engines["critic"](batch.tokens, batch.attention)
         return values
 
+    def _columns(self, batch: Batch, reads_actor: bool) -> Tensor:
+        """What ``_annotate`` returns, for the rows of all ranks, [3, rows, time]."""
+        order, parts = self.micro_batches(batch)
+        mine, row = torch.zeros(3, sum(map(len, parts)), batch.tokens.shape[1]), 0
+        for part in parts:
+            mine[:, row : row + len(part), : part.tokens.shape[1]] = self._annotate(part, reads_actor)
+            row += len(part)
+        return unshare(mine, len(batch))[:, order.argsort()]
+
     @torch.no_grad()
-    def _annotate(self, batch: Batch, reads_actor: bool) -> tuple[Tensor, Tensor, Tensor]:
-        batch = batch.to(device())
+    def _annotate(self, batch: Batch, reads_actor: bool) -> Tensor:
+        """Old log-probabilities, the reference's and values of a micro-batch, [3, rows, time]."""
         self.actor.eval()  # no dropout in adapters
         old = reference = values = torch.zeros_like(batch.rewards)
         if reads_actor:
@@ -256,7 +269,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
             with self.actor.model.disable_adapter():
                 reference = self.actor(batch.tokens, batch.attention, batch.mask)[0]
         self.actor.train()
-        return old.float().cpu(), reference.float().cpu(), values.float().cpu()
+        return torch.stack([old.float(), reference.float(), values.float()]).cpu()
 
 
 def _norm_before_step(network: str, engine: Any) -> float | None:

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from rrl.errors import ConfigError
 from rrl.ranges import at_least_one, between, check_ranges, not_negative
 from rrl.training.compiling import CompiledLayers
+from rrl.training.course import some
 
 BUCKET = 500_000_000
 """Elements at most in DeepSpeed's reduce bucket (its ``reduce_bucket_size``), a buffer of each network in training."""
@@ -60,6 +62,13 @@ class SharedCritic:
         check_ranges(self, not_negative("value_trunk_grad_scale"))
 
 
+class Passes(NamedTuple):
+    """Micro-batches: the order in which processes take rows in turn, and the rows of each pass of every process."""
+
+    order: Tensor
+    sizes: list[int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
     """The settings of the networks and their optimisers.
@@ -101,6 +110,20 @@ class PolicySettings:
             raise ValueError(f"adam_betas: expected numbers from 0 to below 1, got {list(self.adam_betas)}")
         if self.compile and self.zero_stage == 3:
             raise ValueError("zero_stage: expected 0, 1 or 2 with compile=layers, got 3; set compile=none")
+
+    def passes(self, lengths: Tensor, processes: int) -> Passes:
+        """The micro-batches of rows of these ``lengths`` [rows], in tokens."""
+        own, size = math.ceil(len(lengths) / processes), self.micro_batch_size
+        return Passes(torch.arange(len(lengths)), [min(size, own - begin) for begin in range(0, own, size)])
+
+    def rows_at_once(self, width: int) -> int:
+        """The most rows of ``width`` tokens in a forward pass."""
+        return self.micro_batch_size
+
+    def split(self, rows: int) -> str:
+        """In words, the micro-batches of so many rows on a process."""
+        at_once = min(self.micro_batch_size, rows)
+        return f"{some(math.ceil(rows / at_once), 'micro-batch')} of at most {some(at_once, 'row')}"
 
     def cautions(self) -> list[str]:
         """Warnings of networks that never change."""
