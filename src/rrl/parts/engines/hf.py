@@ -60,7 +60,7 @@ class HFEngine(RolloutEngine):
     ) -> list[Rollout]:
         """One rollout per state, in order and on every rank; each rank writes its share of them."""
         sampling = sampling or self.sampling
-        noise = torch.rand(len(states), sampling.max_new_tokens, generator=generator or self._generator)
+        noise = self._noise(len(states), sampling, generator or self._generator)
         with self._model() as model:
             rows = list(zip(states, noise, strict=True))
             return spread(rows, lambda mine: self._write(model, mine, sampling, written))
@@ -71,10 +71,14 @@ class HFEngine(RolloutEngine):
     def load_state_dict(self, state: StateDict) -> None:
         self._generator.set_state(state["generator"])
 
+    def _noise(self, count: int, sampling: Sampling, generator: torch.Generator) -> Tensor:
+        """The random numbers of each row, [count, ...]."""
+        return torch.rand(count, sampling.max_new_tokens, generator=generator)
+
     def _write(
         self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
     ) -> list[Rollout]:
-        """Rollouts from states and their random numbers [max_new_tokens], written in the order of their lengths.
+        """Rollouts from states and their random numbers, written in the order of their lengths.
 
         Who writes what does not depend on lengths, so that each rank verifies what it has written itself.
         """

