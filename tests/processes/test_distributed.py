@@ -162,7 +162,8 @@ def _train(name: str, stage: int) -> dict[str, Any]:
     measured = evaluation().measure(list(problems("test")), TASK, trainer.engine)
     return {
         "metrics": steps, "weights": weights, "evaluation": measured,
-        "states": list(getattr(trainer.sampler, "buffer", [])), "trainer": trainer.state_dict(), "objective": trainer.objective.state_dict(),
+        "states": list(getattr(trainer.sampler, "buffer", [])),
+        "trainer": trainer.state_dict(), "objective": trainer.objective.state_dict(),
         "rollouts": [
             (r.state.problem.id, r.state.prefix, r.actions) for each in trainer.last_rollouts for r in [each.rollout]
         ],

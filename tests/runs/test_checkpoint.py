@@ -77,6 +77,7 @@ def steps(checkpoints: Checkpoints) -> list[int]:
 
 NOT_RESTORED = {
     "trainer.last_rollouts": "for the dump of the step just done",
+    "trainer._passed": "for the metrics of the step just done",
     "trainer.clock": "wall time",
     "trainer.policy._engines": "networks and optimisers, compared through their tensors",
     "trainer.policy._bare": "lent the actor's weights while writing",
