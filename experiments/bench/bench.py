@@ -67,12 +67,16 @@ class Row:
         return (2 + 2 * self.forward + 6 * self.trained) * parameters * tokens / rate
 
 
+PPO = "algo=ppo compile=layers old_log_prob=engine trainer.train_batch_size=128"
 ROWS = {
-    "ppo_float32": Row("algo=ppo compile=layers trainer.train_batch_size=128", "ppo", forward=3, trained=2),
+    "ppo_float32": Row(PPO, "ppo", forward=3, trained=2),
     "grpo_float32": Row(
-        "algo=ppo objective=grpo compile=layers trainer.train_batch_size=16 trainer.n=8", "grpo", forward=0, trained=1
+        "algo=ppo objective=grpo compile=layers old_log_prob=engine trainer.train_batch_size=16 trainer.n=8", "grpo",
+        forward=0, trained=1,
     ),
-}
+}  # fmt: skip
+if "amx_bf16" in Path("/proc/cpuinfo").read_text():  # the peer stays in float32, as does the floor
+    ROWS["ppo_bfloat16"] = Row(f"{PPO} policy.dtype=bfloat16 old_log_prob.tolerance=0.01", "ppo", forward=3, trained=2)
 
 
 def rate() -> float:
