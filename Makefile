@@ -3,7 +3,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 SEEDS ?= 0,1,2
 JOBS ?= 2
-TESTS = $(RUN) pytest -n $(JOBS)
+# Tests also wait: one process more than there are cores.
+TESTS = $(RUN) pytest -n $(shell expr $(JOBS) + 1)
 # A study that was interrupted goes on: the same command again.
 SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
 REPLAY := sampler=problems,retrospective,redraw
@@ -27,7 +28,7 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 demo: install ## train the built-in task by PPO and by RRL, side by side (minutes on 2 cores)
 	$(RUN) rrl.cli.demo
 
-test: install ## run the default tests, in JOBS processes (2)
+test: install ## run the default tests (5 minutes on JOBS=2 cores)
 	$(TESTS) -m 'not slow and not gpu'
 
 test-fast: install ## run the tests of modules that start no process (about a minute)
@@ -68,7 +69,7 @@ bench-peers: install ## install TRL 0.24 (PPO) and 1.16 (GRPO) for `make bench`,
 	$(PYTHON) -m venv build/peers/ppo && $(PEER_PIP) trl==0.24.0 'transformers<4.58'
 	$(PYTHON) -m venv build/peers/grpo && $(subst ppo,grpo,$(PEER_PIP)) trl==1.16.0
 
-bench: install ## seconds of a step of PPO and GRPO beside TRL's, alternately, and of the memory of states (7 minutes on 2 idle cores; needs `make bench-peers`)
+bench: install ## seconds of a step of PPO and GRPO beside TRL's, alternately, and of the memory of states (some 12 minutes on 2 idle cores; needs `make bench-peers`)
 	$(VENV)/bin/python experiments/bench/bench.py $(BENCH)
 	$(VENV)/bin/python experiments/bench/writing.py
 	$(VENV)/bin/python experiments/bench/memory.py

@@ -60,7 +60,7 @@ def test_every_choice_of_every_group_binds(choices: list[str]) -> None:
 
 @pytest.mark.parametrize("choice", OF_REWARD_MODELS)
 def test_every_kind_of_reward_model_binds(choice: str) -> None:
-    _, parts = load("train_reward_model", [choice, *NEEDS.get(choice, [])], judging=False)
+    _, parts = load("train_reward_model", [choice, *NEEDS.get(choice, [])], starting=())
     assert isinstance(parts, RewardModelParts)
     assert parts.fit.needs_model == ("sequence" in choice)
 
@@ -88,7 +88,7 @@ def test_a_reward_model_composes_with_every_task_and_model(task: str) -> None:
 )
 def test_a_reward_model_has_no_keys_of_reinforcement_learning(override: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load("train_reward_model", [override], judging=False)
+        load("train_reward_model", [override], starting=())
     assert caught.value.faults == (expected,)
 
 

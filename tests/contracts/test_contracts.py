@@ -246,7 +246,7 @@ def test_credit_and_losses_are_whole() -> None:
 
 def task_of(name: str, folder: Path, *rows: dict[str, Any]) -> Any:
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load("train", [f"task={name}", f"data.path={folder}", "model=hf", "model.path=x"], judging=False)[1].task
+    return load("train", [f"task={name}", f"data.path={folder}", "model=hf", "model.path=x"], starting=())[1].task
 
 
 def test_two_problems_of_a_file_with_one_id_are_refused(tmp_path: Path) -> None:

@@ -287,3 +287,16 @@ def test_the_memory_of_states_does_not_depend_on_the_number_of_processes(case):
 def _facts(state: StoredState) -> StoredState:
     """All but the scores, which round differently."""
     return state._replace(score_at_insert=0.0, score_now=0.0)
+
+
+@pytest.mark.parametrize(("count", "weights"), [(1, [4, 0, 0, 0]), (2, [4, 2, 0, 0]), (5, [8, 2, 1, 3])])
+def test_fewer_rows_than_ranks_are_shared_out_too(count, weights, monkeypatch):
+    batch = raw_batch(ROLLOUTS[:count])
+    batch = batch.with_(weight=batch.mask.float())
+    monkeypatch.setattr("rrl.processes.distributed.world_size", lambda: 4)
+    shares = []
+    for number in range(4):
+        monkeypatch.setattr("rrl.processes.distributed.rank", lambda number=number: number)
+        shares.append(share(batch))
+    assert [int(mine.weight.sum()) for mine in shares] == weights
+    assert len({len(mine) for mine in shares}) == 1

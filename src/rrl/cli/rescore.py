@@ -40,7 +40,7 @@ def _rescore(arguments: Sequence[str]) -> None:
         raise ConfigError(f"shown: expected a whole number, got {shown!r}")
     output = shell.new_file("output", given["output"])
     as_json = shell.is_true("json", given["json"])
-    _, parts = load("train", rest, run=given["from_run"])
+    _, parts = load("train", rest, run=given["from_run"], starting=("task",))
     result = rescore(parts.task, files)
     if output is not None:
         write_json(output, result.as_mapping())

@@ -25,7 +25,7 @@ def main() -> None:
 def _reward_model(arguments: Sequence[str]) -> None:
     from rrl.config.check import load
 
-    config, parts = load("train_reward_model", [text for text in arguments if text != "--cfg"], judging=False)
+    config, parts = load("train_reward_model", [text for text in arguments if text != "--cfg"], starting=())
     if "--cfg" in arguments:
         from rrl.config.saved import as_yaml
 

@@ -29,7 +29,7 @@ def main() -> None:
 def _sft(arguments: Sequence[str]) -> None:
     from rrl.config.check import load
 
-    config, parts = load("train", _with_warm_start(arguments), judging=False)
+    config, parts = load("train", _with_warm_start(arguments), starting=())
     parts.run.limit_threads()
     target = None if parts.run.dir is None else parts.run.choose("sft")
     folder = warm_up(parts, "sft", config["data"]["name"])

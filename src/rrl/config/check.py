@@ -80,32 +80,35 @@ UNUSED = {
     "evaluate": ("policy", "trainer", "sampler", "reward", "objective", "logger", "launcher"),
 }
 """Parts that are checked but not used, by the name of the configuration."""
+STARTING = ("task", "engine")
+"""What is at work in most commands."""
 OPTIONAL = ("warmstart", "logger", "judge")
 
 
 def load(
-    name: str, overrides: Sequence[str], run: str | None = None, *, judging: bool = True
+    name: str, overrides: Sequence[str], run: str | None = None, *, starting: Collection[str] = STARTING
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
     """The configuration ``conf/<name>.yaml``, or that of the directory ``run``, under ``overrides``, and its parts.
 
-    ``judging`` is false where no response will be judged by the task. Raises one ConfigError with all faults.
+    ``starting`` are the parts that will be at work, whose ``faults`` on this machine count. Raises one ConfigError with
+    all faults.
     """
     kind = PARTS[name]
     only = None if kind is Parts else (*(field.name for field in fields(kind)), *SHARED)
     composed = compose(name, overrides, only) if run is None else compose_run(finished_run(run), overrides)
     used = [field.name for field in fields(kind) if field.name not in UNUSED.get(name, ())]
-    return checked(composed, kind, used, judging=judging)
+    return checked(composed, kind, used, starting=starting)
 
 
 def checked(
-    composed: Composed, kind: type[Any] = Parts, used: Sequence[str] = SLOTS, *, judging: bool = True
+    composed: Composed, kind: type[Any] = Parts, used: Sequence[str] = SLOTS, *, starting: Collection[str] = STARTING
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
     """The configuration, without what no part takes, and its parts, of which some are ``used``.
 
     Raises one ConfigError with all faults.
     """
     faults = [*composed.faults, *exposed_secrets(dict(walk(composed.config)))]
-    parts, taken = _bound(composed.config, faults, kind, judging=judging)
+    parts, taken = _bound(composed.config, faults, kind, starting=starting)
     for text in idle(composed, parts, taken, used):
         _warn(text)
     needed = {*KEPT, *(key.partition(".")[0] for keys in taken.values() for key in keys)}
@@ -142,7 +145,7 @@ def check(config: Mapping[str, Any]) -> Any:
 
 
 def _bound(
-    config: Mapping[str, Any], faults: list[str], kind: type[Any], *, judging: bool = True
+    config: Mapping[str, Any], faults: list[str], kind: type[Any], *, starting: Collection[str] = STARTING
 ) -> tuple[Any, dict[str, set[str]]]:  # fmt: skip
     """The parts of a resolved configuration, and the keys that each takes by name.
 
@@ -158,8 +161,8 @@ def _bound(
     parts = kind(**made)
     if kind is Parts:
         faults += _misfits(parts)
-    judged = judging and config.get("judge") is None  # a judge takes the task's place
-    for slot in [slot for slot in (*["task"] * judged, "engine") if made.get(slot) is not None]:
+    replaced = {"task"} if config.get("judge") is not None else set()  # a judge takes the task's place
+    for slot in [slot for slot in starting if made.get(slot) is not None and slot not in replaced]:
         with calling(slot, made[slot], "faults"):
             faults += items(made[slot], "faults", made[slot].faults(), str)
     if faults:

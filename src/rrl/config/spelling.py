@@ -24,6 +24,9 @@ ALIASES = {
     "engine.batch_size": (
         "max_num_seqs micro_rollout_batch_size per_device_eval_batch_size eval_batch_size val_batch_size"
     ),
+    "engine.memory": "gpu_memory_utilization vllm_gpu_memory_utilization",
+    "engine.tensor_parallel_size": "tensor_model_parallel_size vllm_tensor_parallel_size tp_size",
+    "engine.sleep": "enable_sleep_mode vllm_enable_sleep_mode vllm_enable_sleep free_cache_engine",
     "engine.stop": "stop_words stop_sequences stop_strings stop_token",
     "trainer.train_batch_size": "batch_size rollout_batch_size global_batch_size",
     "trainer.ppo_mini_batch_size": "mini_batch_size minibatch_size",
@@ -49,7 +52,8 @@ ALIASES = {
     "kl.horizon": "kl_horizon",
     "kl.estimator": "kl_estimator kl_loss_type",
     "objective.importance_cap": (
-        "engine.importance_cap vllm_importance_sampling_cap tis_imp_ratio_cap imp_ratio_cap importance_sampling_cap"
+        "engine.importance_cap vllm_importance_sampling_cap tis_imp_ratio_cap imp_ratio_cap importance_sampling_cap "
+        "enable_vllm_is_correction rollout_is rollout_is_threshold"
     ),
     "objective.entropy_coef": "ent_coef entropy_coeff entropy_bonus",
     "objective.vf_coef": "value_coef value_loss_coef vf_coeff",
@@ -92,9 +96,11 @@ CHOICES = {
     "critic=own|shared|none": "policy.critic",
     "lora=default": "policy.lora use_peft use_lora lora_rank lora_r",
     "compile=layers": "policy.compile torch_compile use_torch_compile",
-    "old_log_prob=engine": "bypass_mode bypass_old_logprob_for_rollout trainer.old_log_prob calculate_log_probs",
+    "old_log_prob=engine": "bypass_mode bypass_old_logprob_for_rollout trainer.old_log_prob",
     "micro_batch=tokens with policy.micro_batch_tokens": (
-        "use_dynamic_bsz ppo_max_token_len_per_gpu log_prob_max_token_len_per_gpu max_tokens_per_microbatch"
+        "use_dynamic_bsz log_prob_use_dynamic_bsz use_dynamic_batch ppo_max_token_len_per_gpu "
+        "log_prob_max_token_len_per_gpu forward_max_token_len_per_gpu train_max_tokens_per_gpu "
+        "max_tokens_per_microbatch"
     ),
     "kl=reward or kl=loss": "kl_in use_kl_loss use_kl_in_reward",
     "engine=truncated": "top_p top_k",

@@ -124,7 +124,7 @@ def share(batch: Batch) -> Batch:
     size = world_size()
     if size == 1:
         return batch
-    mine = torch.arange(rank(), len(batch), size)
+    mine = torch.arange(len(batch))[rank() :: size]
     missing = -(-len(batch) // size) - len(mine)
     part = batch.rows(
         torch.cat([mine, mine.new_full((missing,), len(batch) - 1)])

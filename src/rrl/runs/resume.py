@@ -10,7 +10,7 @@ from rrl.errors import ConfigError, shown
 from rrl.records.status import suggestion
 
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
-LIMITS = ("trainer.mismatch_limit", "trainer.on_mismatch", "engine.tolerance")
+LIMITS = ("trainer.mismatch_limit", "trainer.on_mismatch", "engine.tolerance", "old_log_prob.tolerance")
 HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, *LIMITS)
 """Keys, with all keys below them, that may change when a run is resumed."""
 

@@ -48,7 +48,7 @@ def opponent(parts: Parts, against: str | None, run: str | None) -> Side:
     if not (folder / "actor").is_dir():
         raise ConfigError(f"against: {against!r} is a run without actor/; expected a finished run")
     with _named_faults(against):
-        _, other = load("evaluate", [], run=str(folder), judging=False)
+        _, other = load("evaluate", [], run=str(folder), starting=("engine",))
     other.prompts.template.stand(moment(folder))
     return Side(name=against, parts=replace(parts, model=other.model, prompts=other.prompts, warmstart=None))
 

@@ -1,19 +1,23 @@
 """The engine around vLLM, without vLLM: what it refuses, what it hands over, when rows end. See test_vllm.py."""
 
 import importlib.util
+import json
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from fixtures import vllm as fake
 from fixtures.config import faults
 from fixtures.replay import EOS
-from fixtures.vllm import PLAIN, loaded, losing, pretended, qwen2, started, states, vllm
+from fixtures.vllm import LLM, PLAIN, loaded, losing, pretended, qwen2, started, states, vllm
 from rrl.errors import ConfigError, DivergenceError
 from rrl.parts.engines.handing_over import HandOver, norm, weights_of
 from rrl.parts.engines.hf import HFEngine
@@ -144,6 +148,29 @@ def test_a_weight_that_is_not_sent_stops_the_run(lost: str, monkeypatch: pytest.
 
 
 @with_fake
+def test_a_weight_that_is_sent_and_not_taken_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave_out(self: Any, method: str, kwargs: dict[str, Any]) -> None:
+        own = dict(self.model.named_parameters())
+        for name, weight in kwargs["weights_iterator"]:
+            if "q_proj" not in name:
+                own[name].data.copy_(weight)
+
+    monkeypatch.setattr(fake.LLM, "collective_rpc", leave_out)
+    with pytest.raises(DivergenceError, match=r"if they differ then too, vLLM left a weight out"):
+        started(vllm(tolerance=1e-6), loaded()).generate(states())
+
+
+@with_fake
+def test_what_keeps_vllm_from_beginning_names_the_key_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any, **settings: Any) -> None:
+        raise ValueError("Available memory is less than desired")
+
+    monkeypatch.setattr(fake.LLM, "__init__", refuse)
+    with pytest.raises(ConfigError, match=r"ValueError: Available memory is less.* the share engine.memory = "):
+        started(vllm(), loaded()).generate(states())
+
+
+@with_fake
 def test_weights_that_are_no_numbers_stop_the_run() -> None:
     model = loaded()
     torch.nn.init.constant_(model.model.model.norm.weight, math.nan)
@@ -191,3 +218,57 @@ def test_the_generator_is_the_engines_whole_state() -> None:
     again.load_state_dict(saved)
     assert again.generate(states()[:8], generator=torch.Generator().manual_seed(5)) != told
     assert again.generate(states()[:8]) == told
+
+
+@with_fake
+def test_a_row_that_vllm_ends_for_want_of_room_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = LLM.step
+
+    def room_for_nine(self: LLM) -> list[Any]:
+        outputs = step(self)
+        for output in outputs:
+            if output.request_id in self.rows and len(self.rows[output.request_id][0]) >= 9:
+                output.finished = True
+                del self.rows[output.request_id]
+        return outputs
+
+    monkeypatch.setattr(LLM, "step", room_for_nine)
+    with pytest.raises(ConfigError, match=r"vLLM ended a row of 9 tokens that should go on; .*raise engine.memory"):
+        greedy(vllm(), loaded())
+
+
+@with_fake
+def test_vllm_is_told_no_end_token_but_the_policys_and_leaves_the_global_generators_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, make = [], LLM.__init__
+
+    def seeding(self: LLM, *, model: str, **settings: Any) -> None:
+        told.append(json.loads((Path(model) / "config.json").read_text()).get("eos_token_id"))
+        torch.manual_seed(settings["seed"]), random.seed(0)
+        make(self, model=model, **settings)
+
+    monkeypatch.setattr(LLM, "__init__", seeding)
+    model = loaded(eos=7)
+    model.model.generation_config.eos_token_id = EOS
+    torch.manual_seed(5), random.seed(5)
+    started(vllm(), model).generate(states()[:2])
+    drawn = torch.rand(1), random.random()
+    torch.manual_seed(5), random.seed(5)
+    assert (told, drawn) == ([None], (torch.rand(1), random.random()))
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_of_one_of_two_layers_that_share_weights_is_refused(target: str) -> None:
+    model = get_peft_model(qwen2(12, tied=True), LoraConfig(r=2, target_modules=["q_proj", target]))
+    with pytest.raises(ConfigError, match=f"{target} shares its weights with another layer"):
+        list(weights_of(model))
+    assert list(weights_of(get_peft_model(qwen2(12, tied=False), LoraConfig(r=2, target_modules=[target]))))
+
+
+@with_fake
+@pytest.mark.parametrize("temperature", [0.005, 3.0])
+def test_a_temperature_that_vllm_would_change_or_refuse_is_refused_in_evaluation_too(temperature: float) -> None:
+    engine = started(vllm(), loaded())
+    with pytest.raises(ConfigError, match=r"temperature: vLLM draws at 0 or from 0.01 to 2, got"):
+        engine.generate(states()[:1], replace(engine.sampling, temperature=temperature))

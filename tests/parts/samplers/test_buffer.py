@@ -331,3 +331,18 @@ def test_a_saved_memory_does_not_change_with_the_living_one():
 def test_an_impossible_setting_is_refused_by_name(key, value):
     with pytest.raises(ValueError, match=key):
         buffer(**{key: value})
+
+
+# By hand: e^600 to e^0 is certainty; e^3 to 1 is .953 to .047.
+@pytest.mark.parametrize(
+    ("scores", "gone", "expected"),
+    [((0.0, 800.0, 3.0), 1, {0: 48, 2: 952}), ((800.0, 0.0), 0, {1: 1000}), ((-800.0, -801.0), None, {0: 500, 1: 500})],
+)
+def test_scores_beyond_the_range_of_exp_leave_other_states_their_shares(scores, gone, expected):
+    memory = buffer(priority="score")
+    for number, score in enumerate(scores):
+        add(memory, f"p{number}", number, score=score)
+    if gone is not None:
+        memory.forget_problem(f"p{gone}")
+    counts = Counter(state.prefix[0] for state in memory.draw(1000, Random(0)))
+    assert counts == pytest.approx(expected, abs=30)

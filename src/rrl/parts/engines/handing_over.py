@@ -1,12 +1,14 @@
 """A policy's weights on their way into another program's model: by name, adapters merged; and whether they arrived."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rrl.errors import ConfigError
 from rrl.training.anatomy import unwrapped
 
 
@@ -27,14 +29,22 @@ class HandOver(NamedTuple):
         return (
             f"engine: after weights were handed over, its log-probabilities of fixed tokens differ from the policy's "
             f"by {self.difference:.3g} nats, and the weights sent have the norm {self.sent:.7g}, the policy's "
-            f"{self.whole:.7g}; expected at most {tolerance:g} nats (engine.tolerance) and equal norms; raise "
-            "engine.tolerance where engine.dtype explains the difference, else use engine=auto"
+            f"{self.whole:.7g}; expected at most {tolerance:g} nats (engine.tolerance) and equal norms; try "
+            "engine.dtype=float32: if they differ then too, vLLM left a weight out; use engine=auto; if not, raise "
+            "engine.tolerance"
         )
 
 
 def weights_of(model: Any) -> Iterator[tuple[str, Tensor]]:
     """The weights by transformers' names, with adapters merged into them; the model stays as it is."""
     bare = unwrapped(model)
+    whole = dict(bare.named_parameters(remove_duplicate=False))
+    places = Counter(weight.data_ptr() for weight in whole.values() if weight.numel())
+    if tied := [name for name, weight in whole.items() if ".base_layer." in name and places[weight.data_ptr()] > 1]:
+        raise ConfigError(
+            f"lora.target_modules: {tied[0].partition('.base_layer')[0]} shares its weights with another layer, so "
+            "that its adapter cannot be merged into them; leave it out, or use engine=auto"
+        )
     for name, weight in bare.named_parameters():
         path, _, leaf = name.rpartition(".")
         if ".lora_" in name:
@@ -51,3 +61,12 @@ def weights_of(model: Any) -> Iterator[tuple[str, Tensor]]:
 def norm(weights: Iterable[tuple[str, Tensor]]) -> float:
     """The Euclidean norm of all weights together."""
     return math.hypot(*(float(torch.linalg.vector_norm(weight.float())) for _, weight in weights))
+
+
+def scored(engine: Any, rows: Sequence[Sequence[int]], how: Any) -> list[list[float]]:
+    """vLLM's log-probability of every token of the rows but their first, asked for by its settings ``how``."""
+    outputs = engine.generate([{"prompt_token_ids": row} for row in rows], how, use_tqdm=False)
+    return [
+        [found[token].logprob for token, found in zip(row[1:], output.prompt_logprobs[1:], strict=True)]
+        for row, output in zip(rows, outputs, strict=True)
+    ]

@@ -4,6 +4,7 @@ import atexit
 import importlib.util
 import logging
 import os
+import random
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from torch import Tensor, distributed
 from rrl.errors import ConfigError, DivergenceError
 from rrl.functional import token_logprobs
 from rrl.interfaces import WeightSource, Written
-from rrl.parts.engines.handing_over import HandOver, norm, weights_of
+from rrl.parts.engines.handing_over import HandOver, norm, scored, weights_of
 from rrl.parts.engines.hf import HFEngine, Writer
 from rrl.processes.distributed import gathered, rank, start_process_group, world_size
 from rrl.ranges import at_least_one, between, check_ranges, positive, refuse
@@ -77,7 +78,9 @@ class VLLM(HFEngine):
         self._engine, self._held = None, None
 
     def _noise(self, count: int, sampling: Sampling, generator: torch.Generator) -> Tensor:
-        """A seed for each row."""
+        """A seed for each row; vLLM would draw at 0.01 for a lower temperature."""
+        if 0 < sampling.temperature < 0.01 or sampling.temperature > 2:
+            raise ConfigError(f"temperature: vLLM draws at 0 or from 0.01 to 2, got {sampling.temperature}")
         return torch.randint(2**62, (count,), generator=generator)
 
     def _in_order(
@@ -129,7 +132,7 @@ class VLLM(HFEngine):
         self._held = self._source.version
 
     def _send(self, weights: Iterator[tuple[str, Tensor]]) -> float:
-        """Put the weights into vLLM's model; returns the norm of those that it took."""
+        """Put the weights into vLLM's model; returns the norm of those that were sent."""
         taken: list[tuple[str, float]] = []
 
         def noted() -> Iterator[tuple[str, Tensor]]:
@@ -143,12 +146,15 @@ class VLLM(HFEngine):
 
     def _difference(self, model: Any) -> float:
         """Mean absolute difference of log-probabilities of fixed tokens between vLLM and the model."""
+        from vllm import SamplingParams
+
         tokens = torch.randint(embedded(model), PROBE, generator=torch.Generator().manual_seed(0))
         read = tokens.to(model.device)
         inputs = {"input_ids": read, "attention_mask": torch.ones_like(read), "use_cache": False}
         logits = model(**accepted(model, inputs)).logits[:, :-1].float().cpu()
         ours = token_logprobs(logits, tokens[:, 1:])
-        return float((ours - torch.tensor(_scored(self._engine, tokens.tolist()))).abs().mean())
+        how = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        return float((ours - torch.tensor(scored(self._engine, tokens.tolist(), how))).abs().mean())
 
     def _started(self, model: Any) -> Any:
         """vLLM with a model of this kind, whose weights are still to come."""
@@ -168,29 +174,53 @@ class VLLM(HFEngine):
         with tempfile.TemporaryDirectory() as folder:
             config = type(model.config).from_dict(model.config.to_dict())
             config.architectures = [type(model).__name__]
+            config.eos_token_id = None  # else it would end rows that go on here
             config.save_pretrained(folder)
-            engine = LLM(
-                model=folder,
-                skip_tokenizer_init=True,
-                load_format="dummy",
-                generation_config="vllm",  # not the folder's
-                dtype=self.dtype,
-                max_model_len=-1,  # what the model can read and the cache can hold
-                max_num_seqs=self.batch_size,
-                gpu_memory_utilization=self.memory,
-                tensor_parallel_size=self.tensor_parallel_size,
-                distributed_executor_backend="external_launcher" if world_size() > 1 else None,
-                enable_prefix_caching=True,
-                enable_sleep_mode=self.sleep,
-                enforce_eager=not accelerated,
-                async_scheduling=False,  # which would draw a token behind a stop text
-                logprobs_mode="processed_logprobs",  # of the distribution at this temperature
-                seed=0,
-            )
+            with _beginning(type(model).__name__, self.memory):
+                engine = LLM(
+                    model=folder,
+                    skip_tokenizer_init=True,
+                    load_format="dummy",
+                    generation_config="vllm",  # not the folder's
+                    dtype=self.dtype,
+                    max_model_len=-1,  # what the model can read and the cache can hold
+                    max_num_seqs=self.batch_size,
+                    gpu_memory_utilization=self.memory,
+                    tensor_parallel_size=self.tensor_parallel_size,
+                    distributed_executor_backend="external_launcher" if world_size() > 1 else None,
+                    enable_prefix_caching=True,
+                    enable_sleep_mode=self.sleep,
+                    enforce_eager=not accelerated,
+                    async_scheduling=False,  # which would draw a token behind a stop text
+                    logprobs_mode="processed_logprobs",  # of the distribution at this temperature
+                    seed=0,
+                )
         client = engine.llm_engine.engine_core
         client._finalizer.detach()  # with the engine it would end this run's process group
         atexit.register(_end, weakref.ref(client.engine_core))
         return engine
+
+
+@contextmanager
+def _beginning(model: str, memory: float) -> Iterator[None]:
+    """Its errors, of many types, are reported by key; global generators, which dropout uses, stay as they were."""
+    import numpy
+
+    states = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"engine: vllm does not begin ({type(error).__name__}: {' '.join(str(error).split())[:300]}); expected a "
+            f"model that it knows, not {model}, or the share engine.memory = {memory:g} of the device free and enough "
+            "for weights and cache; change engine.memory, or use engine=auto"
+        ) from error
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
 
 
 class VLLMWriter(Writer):
@@ -219,7 +249,13 @@ class VLLMWriter(Writer):
             )
         tokens, logprobs = torch.tensor(drawn, dtype=torch.float64).reshape(-1, 2).unbind(1)
         alive = set(self._append(rows, tokens.long(), logprobs, torch.zeros(len(rows))))
-        ended = [place for place, output in enumerate(outputs) if place not in alive or output.finished]
+        if early := [rows[place] for place in sorted(alive) if outputs[place].finished]:
+            length = len(self._contexts[early[0]]) + len(self._actions[early[0]])
+            raise ConfigError(
+                f"engine: vLLM ended a row of {length} tokens that should go on; expected room for prompt and "
+                "response; raise engine.memory, or lower data.max_response_length"
+            )
+        ended = [place for place in range(len(outputs)) if place not in alive]
         self._engine.abort_request([str(rows[place]) for place in ended if not outputs[place].finished])
         if ended:
             self._complete([rows[place] for place in ended])
@@ -245,18 +281,6 @@ def _drawn(output: Any) -> tuple[int, float]:
     """The new token and its log-probability; 0 where it was the likeliest, as in the reference."""
     token = output.token_ids[0]
     return token, 0.0 if output.logprobs is None else output.logprobs[0][token].logprob
-
-
-def _scored(engine: Any, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-    """vLLM's log-probability of every token of the rows but their first."""
-    from vllm import SamplingParams
-
-    how = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-    outputs = engine.generate([{"prompt_token_ids": row} for row in rows], how, use_tqdm=False)
-    return [
-        [found[token].logprob for token, found in zip(row[1:], output.prompt_logprobs[1:], strict=True)]
-        for row, output in zip(rows, outputs, strict=True)
-    ]
 
 
 def _pack_again(model: Any) -> None:

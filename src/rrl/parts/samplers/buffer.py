@@ -24,9 +24,9 @@ def _success_variance(column: Column) -> Any:
 WEIGHTS: dict[str, Callable[[Column], Any]] = {
     "uniform": lambda column: 1.0,
     "success_variance": _success_variance,
-    "score": lambda column: numpy.exp(column("score_now")),
+    "score": lambda column: numpy.exp(column("score_now").clip(-600, 600)),
 }
-"""The weights of states by priority."""
+"""The weights of states by priority; scores are clipped so that a sum of weights is neither 0 nor infinite."""
 
 
 @dataclass(kw_only=True)
@@ -142,8 +142,8 @@ class StateBuffer:
         self.evictions += 1
 
     def _weight(self, blocks: Array) -> Array:
-        weights: Array = WEIGHTS[self.priority](lambda name: self._rows.blocks(name, blocks))
-        return weights * self._rows.blocks("held", blocks)
+        weights = WEIGHTS[self.priority](lambda name: self._rows.blocks(name, blocks))
+        return numpy.where(self._rows.blocks("held", blocks), weights, 0.0)
 
     def _score(self, blocks: Array) -> Array:
         return numpy.where(self._rows.blocks("held", blocks), self._rows.blocks("score_now", blocks), numpy.inf)
