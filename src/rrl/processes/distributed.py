@@ -126,9 +126,8 @@ def share(batch: Batch) -> Batch:
         return batch
     mine = torch.arange(len(batch))[rank() :: size]
     missing = -(-len(batch) // size) - len(mine)
-    part = batch.rows(
-        torch.cat([mine, mine.new_full((missing,), len(batch) - 1)])
-    )  # the shortest where rows are sorted
+    filler = mine.new_full((missing,), len(batch) - 1)  # the last row: the shortest where rows are sorted
+    part = batch.rows(torch.cat([mine, filler]))
     weight = part.weight.clone()
     weight[len(mine) :] = 0.0
     return part.with_(weight=weight)
