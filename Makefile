@@ -12,7 +12,7 @@ REPORT := $(RUN) rrl.cli.report
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-sandbox test test-fast test-slow test-vllm mutants check clean
+.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -74,6 +74,9 @@ bench: install ## seconds of a step of PPO and GRPO beside TRL's, alternately, a
 	$(VENV)/bin/python experiments/bench/writing.py
 	$(VENV)/bin/python experiments/bench/memory.py
 	$(VENV)/bin/python experiments/bench/states.py
+
+bench-gpu: install ## steps, decoding and memory of 0.5 B and 1.5 B shapes on one GPU of 80 GiB, in bfloat16 (BENCH=--tiny: on a CPU)
+	$(VENV)/bin/python experiments/bench/gpu.py $(BENCH)
 
 bench-sandbox: install ## programs a second: the sandbox against one fresh python each (a minute on 2 idle cores)
 	$(VENV)/bin/python experiments/sandbox/bench.py $(BENCH)

@@ -92,16 +92,16 @@ def rate() -> float:
     return best
 
 
-def ours(row: Row, parts: Path) -> tuple[list[float], dict[str, float]]:
-    """Wall-clock seconds from step to step, and the median seconds of each phase; the first step warms up."""
+def run(overrides: list[str], parts: Path) -> tuple[list[float], list[dict[str, float]]]:
+    """Wall-clock seconds from step to step, and the metrics of these steps; the first step warms up."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        command = [sys.executable, "-m", "rrl.cli.train", *COMMON, *row.ours.split(), f"run.dir={run}"]
+        directory = Path(folder) / "run"
+        command = [sys.executable, "-m", "rrl.cli.train", *overrides, f"run.dir={directory}"]
         paths = {"RRL_PARTS": str(parts), "RRL_CACHE": folder, "PYTHONPATH": f"{ROOT / 'src'}:{HERE}"}
         said = (Path(folder) / "said").open("w+")
         process = subprocess.Popen(command, env=os.environ | paths, stdout=said, stderr=subprocess.STDOUT)
         marks: list[float] = []
-        metrics = run / "metrics.jsonl"
+        metrics = directory / "metrics.jsonl"
         while process.poll() is None:
             lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
             if lines > len(marks):
@@ -111,8 +111,28 @@ def ours(row: Row, parts: Path) -> tuple[list[float], dict[str, float]]:
             raise SystemExit((Path(folder) / "said").read_text())
         steps = [json.loads(line) for line in metrics.read_text().splitlines()][2:]
     seconds = [end - begin for begin, end in pairwise(marks[1:])]
-    phases = {name: statistics.median(step.get(f"timing_s/{name}", 0.0) for step in steps) for name in PHASES}
-    return seconds[:-1], phases  # the last line comes with the evaluation at the end
+    return seconds[:-1], steps  # the last line comes with the evaluation at the end
+
+
+def median(name: str, steps: list[dict[str, float]]) -> float:
+    """Of a metric over steps; 0 for a phase that there is not."""
+    return statistics.median(step.get(name, 0.0) for step in steps)
+
+
+def ours(row: Row, parts: Path) -> tuple[list[float], dict[str, float]]:
+    """Seconds from step to step, and the median seconds of each phase."""
+    seconds, steps = run([*COMMON, *row.ours.split()], parts)
+    return seconds, {name: median(f"timing_s/{name}", steps) for name in PHASES}
+
+
+def written(folder: str, files: dict[str, str]) -> Path:
+    """A folder of the parts of the benchmark."""
+    parts = Path(folder)
+    for name, text in files.items():
+        (parts / name).parent.mkdir(exist_ok=True)
+        (parts / name).write_text(text)
+    (parts / "work.py").symlink_to(HERE / "work.py")
+    return parts
 
 
 def peer(row: Row) -> list[float]:
@@ -130,11 +150,7 @@ def main(names: list[str]) -> None:
     """Run the sittings, print the table, and write the file."""
     rows, best = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
-        parts = Path(folder)
-        for name, text in PARTS.items():
-            (parts / name).parent.mkdir(exist_ok=True)
-            (parts / name).write_text(text)
-        (parts / "work.py").symlink_to(HERE / "work.py")
+        parts = written(folder, PARTS)
         for name in names or ROWS:
             mine, theirs, phases = [], [], {}
             for _ in range(SITTINGS):

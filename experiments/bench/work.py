@@ -68,6 +68,35 @@ class Llama(Model):
         return LoadedModel(model, tokenizer)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Qwen2(Model):
+    """A random model of a Qwen2.5's shape. Of its many words it draws that which ends a response about never."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_prompt_length: int
+    max_response_length: int
+
+    def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """The model, and a tokenizer of the task's words."""
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        small = TinyLlama(hidden_size=64, num_hidden_layers=1, start_seed=0, max_prompt_length=1, max_response_length=1)
+        tokenizer = small.load(vocabulary).tokenizer
+        config = Qwen2Config(
+            vocab_size=len(tokenizer), hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers, num_attention_heads=self.num_attention_heads,
+            num_key_value_heads=self.num_key_value_heads, tie_word_embeddings=True,
+            max_position_embeddings=self.max_prompt_length + self.max_response_length,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        return LoadedModel(Qwen2ForCausalLM(config), tokenizer)
+
+
 def never(token: int) -> Any:
     """A hook that gives a token's logit the probability 0."""
 
