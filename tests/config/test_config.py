@@ -95,26 +95,35 @@ def test_a_reward_model_has_no_keys_of_reinforcement_learning(override: str, exp
 def test_the_choice_of_an_algorithm_wins_over_a_tasks_natural_reward_and_the_command_line_over_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "algo").mkdir()
-    defaults = "# @package _global_\ndefaults:\n  - override /reward: verdict\nalgo: mine\n"
-    (tmp_path / "algo" / "mine.yaml").write_text(defaults)
-    monkeypatch.setenv("RRL_PARTS", str(tmp_path))
-
     def chosen(*overrides: str) -> str:
         target: str = compose("train", overrides).config["reward"]["_target_"]
         return target.rpartition(".")[2]
 
-    assert [chosen("task=trace"), chosen("task=hh"), chosen("task=hh", "algo=ppo")] == [
+    assert [chosen(), chosen("task=hh"), chosen("task=hh", "algo=ppo")] == [
         "OutcomeReward", "RewardModelReward", "RewardModelReward",
     ]  # fmt: skip
+    assert chosen("task=hh", "reward=verdict") == "OutcomeReward"
+    (tmp_path / "algo").mkdir()
+    defaults = "# @package _global_\ndefaults:\n  - override /reward: verdict\nalgo: mine\n"
+    (tmp_path / "algo" / "mine.yaml").write_text(defaults)
+    monkeypatch.setenv("RRL_PARTS", str(tmp_path))
     assert [chosen("task=hh", "algo=mine"), chosen("task=hh", "algo=mine", "reward=preference")] == [
         "OutcomeReward", "RewardModelReward",
     ]  # fmt: skip
     assert chosen("task=hh", "reward=verdict") == "OutcomeReward"
 
 
-@pytest.mark.parametrize("algo", [algo for algo in groups()["algo"] if f"algo={algo}" not in NEEDS])
-@pytest.mark.parametrize("model", [["model=tiny"], ["model=hf", "model.path=somewhere"]])
+HF = ["model=hf", "model.path=somewhere"]
+
+
+@pytest.mark.parametrize(
+    ("algo", "model"),
+    [
+        ("gsi", ["model=tiny"]), ("ppo", HF), ("rrl", HF),
+        *(pytest.param(*pair, marks=pytest.mark.slow)
+          for pair in (("gsi", HF), ("ppo", ["model=tiny"]), ("rrl", ["model=tiny"]))),
+    ],
+)  # fmt: skip
 def test_every_algorithm_binds_with_every_kind_of_model_on_real_data(algo: str, model: list[str]) -> None:
     _, parts = load("train", [f"algo={algo}", "task=gsm8k", "template=chat", *model])
     assert parts.prompts.max_prompt_length == 512

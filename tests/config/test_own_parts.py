@@ -36,20 +36,39 @@ class Mine(Problems):
 """
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sampler ``mine``; its own name has all that could need quoting."""
+    return written(tmp_path_factory.mktemp("own") / "it's, [my] own" / "results", "mine")
+
+
 @pytest.fixture
-def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a sampler ``mine`` that RRL_PARTS names; its own name has all that could need quoting."""
-    return own(tmp_path / "it's, [my] own" / "results", "mine", monkeypatch)
+def parts(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shared folder, named by RRL_PARTS: a test may change its modules; with the same YAML it is composed once."""
+    for file in shared.glob("*.py"):
+        file.unlink()
+    (shared / "own_mine.py").write_text(CODE)
+    importlib.invalidate_caches()
+    return named(shared, "mine", monkeypatch)
 
 
-def own(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    module = f"own_{name}"
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Such a folder of this test alone."""
+    return named(written(tmp_path / "own", "mine"), "mine", monkeypatch)
+
+
+def written(folder: Path, name: str) -> Path:
     (folder / "sampler").mkdir(parents=True)
-    (folder / "sampler" / f"{name}.yaml").write_text(SAMPLER.format(module=module))
-    (folder / f"{module}.py").write_text(CODE)
+    (folder / "sampler" / f"{name}.yaml").write_text(SAMPLER.format(module=f"own_{name}"))
+    (folder / f"own_{name}.py").write_text(CODE)
+    return folder
+
+
+def named(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RRL_PARTS", str(folder))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delitem(sys.modules, f"own_{name}", raising=False)
     return folder
 
 
@@ -63,29 +82,29 @@ def sampler(*overrides: str) -> Any:
     return load("train", ["algo=ppo", *overrides])[1].sampler
 
 
-def test_a_choice_that_is_rewritten_is_read_again(parts: Path) -> None:
-    file = parts / "sampler" / "mine.yaml"
+def test_a_choice_that_is_rewritten_is_read_again(own: Path) -> None:
+    file = own / "sampler" / "mine.yaml"
     boldness = []
-    for number in (3, 4, 4, 50):
+    for number in (3, 4, 50):
         file.write_text(file.read_text().replace("boldness: 3", f"boldness: {number}"))
         boldness.append(compose("train", ["sampler=mine"]).config["sampler"]["boldness"])
         file.write_text(file.read_text().replace(f"boldness: {number}", "boldness: 3"))
-    assert boldness == [3, 4, 4, 50]
+    assert boldness == [3, 4, 50]
 
 
-def test_a_file_that_a_choice_is_made_of_is_read_again(parts: Path) -> None:
-    (parts / "sampler" / "other.yaml").write_text("defaults: [mine]\n")
+def test_a_file_that_a_choice_is_made_of_is_read_again(own: Path) -> None:
+    (own / "sampler" / "other.yaml").write_text("defaults: [mine]\n")
     assert compose("train", ["sampler=other"]).config["sampler"]["boldness"] == 3
-    file = parts / "sampler" / "mine.yaml"
+    file = own / "sampler" / "mine.yaml"
     file.write_text(file.read_text().replace("boldness: 3", "boldness: 7"))
     assert compose("train", ["sampler=other"]).config["sampler"]["boldness"] == 7
 
 
-def test_choices_that_come_and_go_are_noticed(parts: Path) -> None:
+def test_choices_that_come_and_go_are_noticed(own: Path) -> None:
     said = "sampler: no such choice 'second'"
     assert compose("train", ["sampler=second"]).faults[0].startswith(said)
-    second = parts / "sampler" / "second.yaml"
-    second.write_text((parts / "sampler" / "mine.yaml").read_text().replace("3", "5"))
+    second = own / "sampler" / "second.yaml"
+    second.write_text((own / "sampler" / "mine.yaml").read_text().replace("3", "5"))
     assert compose("train", ["sampler=second"]).config["sampler"]["boldness"] == 5
     assert compose("train", ["sampler.boldnes=1"]).faults == [
         "sampler.boldnes: no such key; did you mean 'sampler.boldness' (with sampler=mine|second)?"
@@ -118,15 +137,15 @@ def test_a_folder_is_found_from_the_working_directory_and_several_are_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("first", "second"):
-        own(tmp_path / name, name, monkeypatch)
+        named(written(tmp_path / name, name), name, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RRL_PARTS", "first:second:first:")
     assert [type(sampler(f"sampler={name}")).__module__ for name in ("first", "second")] == ["own_first", "own_second"]
 
 
-def test_an_algorithm_of_ones_own_combines_ones_own_parts(parts: Path) -> None:
-    (parts / "algo").mkdir()
-    (parts / "algo" / "bold.yaml").write_text(
+def test_an_algorithm_of_ones_own_combines_ones_own_parts(own: Path) -> None:
+    (own / "algo").mkdir()
+    (own / "algo" / "bold.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /sampler: mine\nalgo: bold\nsampler: {boldness: 9}\n"
     )
     config, made = load("train", ["algo=bold"])
@@ -144,8 +163,8 @@ def test_faults_know_parts_of_ones_own() -> None:
     ]  # fmt: skip
 
 
-def test_an_argument_that_the_file_of_a_part_lacks_can_be_added(parts: Path) -> None:
-    (parts / "sampler" / "mine.yaml").write_text("_target_: own_mine.Mine\nlevel_weights: null\n")
+def test_an_argument_that_the_file_of_a_part_lacks_can_be_added(own: Path) -> None:
+    (own / "sampler" / "mine.yaml").write_text("_target_: own_mine.Mine\nlevel_weights: null\n")
     assert faults("algo=ppo", "sampler=mine", "sampler.boldness=2") == [
         "sampler.boldness: not in the file of this part; add it there, or give +sampler.boldness=2",
         "sampler.boldness: missing; Mine needs it",
@@ -169,9 +188,9 @@ def test_a_folder_without_parts_is_told_with_every_other_fault(tmp_path: Path, m
     assert faults("seed=-1") == [*told, "seed: expected a number from 0 to below 2**63, got -1"]
 
 
-def test_a_name_of_ours_is_not_taken(parts: Path) -> None:
-    (parts / "sampler" / "redraw.yaml").write_text(SAMPLER.format(module="own_mine"))
-    told = f"RRL_PARTS: {str(parts)!r} has sampler=redraw, which is there already; give it another name"
+def test_a_name_of_ours_is_not_taken(own: Path) -> None:
+    (own / "sampler" / "redraw.yaml").write_text(SAMPLER.format(module="own_mine"))
+    told = f"RRL_PARTS: {str(own)!r} has sampler=redraw, which is there already; give it another name"
     assert take_own_parts() == [told]
     assert compose("train", ["sampler=redraw"]).config["sampler"]["_target_"].startswith("rrl.")
 
@@ -183,16 +202,18 @@ def test_a_module_of_ones_own_hides_no_other(parts: Path) -> None:
     assert sys.path.count(str(parts)) == 1
 
 
-@pytest.mark.parametrize("content", ["- 1\n", "", "# a note\n"])
-def test_a_yaml_that_is_no_part_is_told_when_it_is_chosen_and_harmless_before(parts: Path, content: str) -> None:
-    (parts / "sampler" / "broken.yaml").write_text(content)
+def test_a_yaml_that_is_no_part_is_told_when_it_is_chosen_and_harmless_before(own: Path) -> None:
+    contents = {"list": "- 1\n", "empty": "", "comment": "# a note\n"}
+    for name, content in contents.items():
+        (own / "sampler" / f"{name}.yaml").write_text(content)
     assert faults("boldness=1") == ["boldness: no such key; did you mean 'sampler.boldness' (with sampler=mine)?"]
-    (told,) = faults("algo=ppo", "sampler=broken")
-    assert told.startswith("sampler: expected a part with a _target_, got ")
+    for name in contents:
+        (told,) = faults("algo=ppo", f"sampler={name}")
+        assert told.startswith("sampler: expected a part with a _target_, got ")
 
 
-def test_a_yaml_that_cannot_be_read_is_named(parts: Path) -> None:
-    (parts / "sampler" / "broken.yaml").write_text("x: [\n")
+def test_a_yaml_that_cannot_be_read_is_named(own: Path) -> None:
+    (own / "sampler" / "broken.yaml").write_text("x: [\n")
     (told,) = faults("sampler=broken")
     assert "sampler/broken.yaml" in told
 
@@ -282,10 +303,10 @@ def test_a_target_without_a_module_is_refused(target: str) -> None:
 # --- what a result depends on -----------------------------------------------------------------------------------------
 
 
-def test_the_files_of_ones_own_parts_are_known_by_their_content(parts: Path) -> None:
-    (parts / "own_helper.py").write_text("x = 1\n")
-    (parts / "own_mine.py").write_text("import own_helper\n" + CODE)
-    (parts / "notes.yaml").write_text("no: part\n")
+def test_the_files_of_ones_own_parts_are_known_by_their_content(own: Path) -> None:
+    (own / "own_helper.py").write_text("x = 1\n")
+    (own / "own_mine.py").write_text("import own_helper\n" + CODE)
+    (own / "notes.yaml").write_text("no: part\n")
     importlib.invalidate_caches()
     for name in ("own_mine", "own_helper"):
         sys.modules.pop(name, None)
@@ -293,9 +314,9 @@ def test_the_files_of_ones_own_parts_are_known_by_their_content(parts: Path) -> 
     found = own_files(config)
     assert set(found) == {"own_helper", "own_mine", "sampler/mine.yaml"}
     assert found["own_helper"] == "9e26bf369911c45c243c684147b23fc9e1dcfcf257d299a1c632016a6fcd33f4"
-    (parts / "own_helper.py").write_text("x = 2\n")
+    (own / "own_helper.py").write_text("x = 2\n")
     assert own_files(config)["own_helper"] != found["own_helper"]
-    (parts / "own_helper.py").unlink()
+    (own / "own_helper.py").unlink()
     assert "own_helper" not in own_files(config)
 
 
@@ -362,7 +383,7 @@ class Types(Reward):
             "reward: Other has no __call__, load_state_dict, needs, observe, start, state_dict; expected",
         ),
         (
-            "rrl.parts.samplers.problems.Problems\nlevel_weights: null",
+            "rrl.parts.samplers.problems.Problems, level_weights: null",
             "reward: Problems has no __call__, needs; expected a",
         ),
         ("own_bad.Raises", "line 9: KeyError: 'none'); fix this class"),
@@ -370,8 +391,6 @@ class Types(Reward):
     ],
 )
 def test_a_class_of_another_kind_or_that_cannot_be_made_is_told(parts: Path, target: str, told: str) -> None:
-    (parts / "reward").mkdir()
-    (parts / "reward" / "bad.yaml").write_text(f"_target_: {target}\n")
     (parts / "own_bad.py").write_text(BAD)
-    found = faults("reward=bad")
+    found = faults(f"reward={{_target_: {target}}}")
     assert told in found[0] and len(found) == 1
