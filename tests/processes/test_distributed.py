@@ -188,7 +188,7 @@ def _setting(name: str) -> dict[str, Any]:
             "old_log_prob": EngineLogProbs(rows=3, tolerance=1e-5),
         },
         "incomplete": {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)},
-        "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12},
+        "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12, "ppo_epochs": 2},
         "odd": {"train_batch_size": 3, "ppo_mini_batch_size": 1, "critic_warmup": 1},
     }[name]
 

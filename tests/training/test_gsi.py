@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -271,20 +272,22 @@ def test_metrics_keep_help_and_no_help_apart():
 @pytest.fixture(scope="module")
 def whole() -> tuple[list[Any], list[str], dict[str, torch.Tensor]]:
     """Every step's metrics and phase, never interrupted, and the weights at the end."""
-    loop = make_gsi()
+    loop = make_gsi(problems_per_iteration=7)
     told = [(metrics, loop.position.phase) for metrics in loop.run()]
     return [metrics for metrics, _ in told], [phase for _, phase in told], weights(loop.policy)
 
 
 def test_it_goes_on_bit_for_bit_from_every_step(whole, tmp_path):
     metrics, phases_, end = whole
-    checkpoints, loop = Checkpoints(tmp_path, 99, 0), make_gsi()
-    for _ in loop.run():
-        checkpoints.save(loop, None)
     first = [phases_.index(phase) + 1 for phase in ("sample", "guide", "tune")]
     middle = next(k for k in range(1, len(metrics)) if phases_[k - 1] == phases_[k] == "tune")
-    for step in sorted({*first, middle, phases_.index("sample", first[2])}):
-        again, folder = make_gsi(), tmp_path / f"at-{step}"
+    chosen = sorted({*first, middle, phases_.index("sample", first[2])})
+    checkpoints, loop = Checkpoints(tmp_path, 99, 0), make_gsi(problems_per_iteration=7)
+    for _ in islice(loop.run(), chosen[-1]):
+        if loop.global_step in chosen:
+            checkpoints.save(loop, None)
+    for step in chosen:
+        again, folder = make_gsi(problems_per_iteration=7), tmp_path / f"at-{step}"
         (folder / "checkpoints").mkdir(parents=True)
         name = f"step-{step:06d}"
         (folder / "checkpoints" / name).symlink_to(tmp_path / "checkpoints" / name)
@@ -295,7 +298,7 @@ def test_it_goes_on_bit_for_bit_from_every_step(whole, tmp_path):
 
 @pytest.mark.parametrize("policy", [{"zero_stage": 3, "lr_schedule": "cosine"}, {"dtype": "bfloat16", "zero_stage": 1}])
 def test_other_ways_of_training_go_on_too(policy, tmp_path):
-    loop, again = make_gsi(policy=policy), make_gsi(policy=policy)
+    loop, again = (make_gsi(policy=policy, problems_per_iteration=7, max_guided_attempts=1) for _ in range(2))
     while not (loop.position.phase == "tune" and loop.position.iteration == 2):
         loop.step()
     Checkpoints(tmp_path, 1, 0).save(loop, None)
@@ -357,7 +360,9 @@ def test_a_run_that_was_killed_while_it_wrote_goes_on_as_if_nothing_had_happened
 
 def test_what_is_right_becomes_likely():
     sizes = {"problems_per_iteration": None, "train_batch_size": 40, "n": 4, "epochs": 4, "mini_batch_size": 8}
-    loop = make_gsi(task=like(MostlyEven), iterations=3, max_guided_attempts=0, **sizes)
-    scores = [metrics["critic/score/fresh/mean"] for metrics in loop.run() if "critic/score/fresh/mean" in metrics]
-    assert scores[0] < 0.25
-    assert scores[2] > scores[1] > 2 * scores[0]
+    quick = {"engine": make_engine(batch_size=80), "policy": {"micro_batch_size": 8}}
+    loop = make_gsi(task=like(MostlyEven), iterations=3, max_guided_attempts=0, **sizes, **quick)
+    scores = (metrics["critic/score/fresh/mean"] for metrics in loop.run() if "critic/score/fresh/mean" in metrics)
+    first, second, third = islice(scores, 3)
+    assert first < 0.25
+    assert third > second > 2 * first

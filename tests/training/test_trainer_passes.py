@@ -68,7 +68,7 @@ def test_states_are_observed_before_the_policy_moves():
     trainer.step()
     judged, batch = sampler.seen[0]
     assert len(judged) == len(batch) == 8
-    assert {each.rollout.version for each in judged} == {0} and trainer.policy.version == 4
+    assert {each.rollout.version for each in judged} == {0} and trainer.policy.version == 2
     assert batch.advantages.any() and not batch.values.any()  # credited, by a critic that has not learnt yet
 
 
