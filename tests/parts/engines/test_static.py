@@ -44,12 +44,10 @@ class Counting:
         self.passes.append(tuple(inputs["input_ids"].shape))
 
 
-FEW_AT_ONCE = (
-    "deepseek_v2", "falcon", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mixtral", "opt", "qwen2", "qwen3",
-)  # fmt: skip
+FEW_AT_ONCE = ("deepseek_v2", "falcon", "gemma3_text", "gpt2", "llama", "mixtral", "opt", "qwen3")
 """Of kinds that differ only in what happens within a layer one is tried by default; the others are slow."""
-ALL_AT_ONCE = ("falcon", "gemma3_text", "gpt2", "mixtral")
-"""The kinds that are tried with places for all rows too: one key for all heads, windows, places, experts."""
+ALL_AT_ONCE = ("gemma3_text", "gpt2", "mixtral")
+"""The kinds that are tried with places for all rows too: windows, places, experts."""
 
 
 @pytest.mark.parametrize(
@@ -69,10 +67,12 @@ def test_it_writes_what_the_reference_writes(kind: str, batch_size: int, monkeyp
     assert [rollout.actions for rollout in written] == [rollout.actions for rollout in expected]
     for mine, theirs in zip(written, expected, strict=True):
         assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
-    assert disagreement(loaded, of(StaticHF, loaded, monkeypatch, **settings)) < 1e-5
+    assert disagreement(loaded, written) < 1e-5
 
 
-@pytest.mark.parametrize("kind", REMEMBER)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ("lfm2", "qwen3_next") else []) for kind in REMEMBER]
+)
 def test_a_model_that_remembers_more_than_keys_and_values_is_refused_or_written_with_as_by_the_reference(
     kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_model_that_remembers_more_than_keys_and_values_is_refused_or_written_
     with caplog.at_level(logging.INFO):
         writer = of(AutoHF, loaded, monkeypatch)
         assert writer.generate(rows()) == expected
-        writer.generate(rows())
+        writer.generate(rows()[:1])
     lines = [record.message for record in caplog.records if record.name == "rrl.parts.engines.static"]
     assert lines == [f"engine: as engine=hf, since a static cache cannot serve {REMEMBER[kind]}"]
 
@@ -149,7 +149,7 @@ def test_the_memory_is_written_in_place_and_moves_to_the_front_when_it_is_full()
     slots = Slots(model.eval(), rows=2, capacity=7, pad=0)
     slots.enter([0, 1], [(1, 4), (1, 4, 7)])
     keys, rows = slots._cache.layers[0].keys, [[1, 4], [1, 4, 7]]
-    for turn in range(30):
+    for turn in range(14):
         slots.leave([turn % 2])
         rows[turn % 2] = [1, 4, 4 + turn % 8]
         logits = slots.enter([turn % 2], [rows[turn % 2]])

@@ -20,9 +20,9 @@ TASKS: dict[type[Embedded], dict[str, Any]] = {
 }
 
 IDENTIFIERS = {
-    Trace: ("trace/train/L3/0", "trace/test/L10/249"),
-    MiniCode: ("minicode/train/easy3/0", "minicode/test/hard5/249"),
-    MiniChat: ("minichat/train/helpful1/0", "minichat/test/harmless/249"),
+    Trace: ("trace/train/L3", "trace/test/L10"),
+    MiniCode: ("minicode/train/easy3", "minicode/test/hard5"),
+    MiniChat: ("minichat/train/helpful1", "minichat/test/harmless"),
 }
 
 
@@ -46,12 +46,15 @@ def test_the_test_set_holds_every_level_and_the_training_set_the_trained_ones(
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_no_question_and_no_identifier_occurs_twice_nor_in_both_splits(kind: type[Embedded]) -> None:
-    crowded = task(kind, train_per_level=2500)
+@pytest.mark.parametrize("size", [500, pytest.param(2500, marks=pytest.mark.slow)])
+def test_no_question_and_no_identifier_occurs_twice_nor_in_both_splits(kind: type[Embedded], size: int) -> None:
+    crowded = task(kind, train_per_level=size)
     examples = crowded.examples("train") + crowded.examples("test")
     trained = 3 if kind is MiniChat else 2
-    assert len(examples) == 2500 * trained + 250 * 3
-    assert (examples[0].id, examples[-1].id) == IDENTIFIERS[kind]
+    held_out = size // 10
+    assert len(examples) == size * trained + held_out * 3
+    first, last = IDENTIFIERS[kind]
+    assert (examples[0].id, examples[-1].id) == (f"{first}/0", f"{last}/{held_out - 1}")
     assert len({example.question for example in examples}) == len(examples) == len({example.id for example in examples})
 
 
