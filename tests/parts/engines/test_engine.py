@@ -3,8 +3,6 @@
 ``by_hand`` writes one row at a time with the whole context in every forward pass and no cache, no padding, no batch.
 """
 
-import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -24,7 +22,7 @@ from rrl.types import Rollout, Sampling, State
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=12, stop=())
 ONCE = pytest.mark.parametrize("kind", [HFEngine], indirect=True)
-"""For what truncates, copies, refuses or draws: the same code whatever the engine."""
+"""For what truncates, copies or refuses: the same code whatever the engine."""
 
 
 @pytest.fixture(autouse=True, params=[HFEngine, StaticHF])
@@ -270,55 +268,6 @@ def test_logprobs_and_kept_mass_together_are_those_of_the_whole_vocabulary(loade
         whole = [float(row[token]) for row, token in zip(table, rollout.actions, strict=True)]
         assert [a + b for a, b in zip(rollout.logprobs, rollout.kept, strict=True)] == pytest.approx(whole, abs=1e-4)
         assert rollout.kept == pytest.approx(table.exp().topk(3).values.sum(-1).log().tolist(), abs=1e-4)
-
-
-# Four tokens of probability 0.15, 0.5, 0.05 and 0.3. Each row: shape, what stays of them, mass that was kept.
-@ONCE
-@pytest.mark.parametrize(
-    ("shape", "probabilities", "mass"),
-    [
-        ({}, (0.15, 0.5, 0.05, 0.3), 1.0),
-        ({"top_k": 2}, (0.0, 0.625, 0.0, 0.375), 0.8),
-        ({"top_p": 0.7}, (0.0, 0.625, 0.0, 0.375), 0.8),
-        ({"top_p": 0.9}, (0.15 / 0.95, 0.5 / 0.95, 0.0, 0.3 / 0.95), 0.95),
-        ({"top_k": 1}, (0.0, 1.0, 0.0, 0.0), 0.5),
-        # Squared and normalised: 0.0225, 0.25, 0.0025, 0.09 of 0.365.
-        ({"temperature": 0.5}, (0.0225 / 0.365, 0.25 / 0.365, 0.0025 / 0.365, 0.09 / 0.365), 1.0),
-        ({"temperature": 0.5, "top_k": 2}, (0.0, 0.25 / 0.34, 0.0, 0.09 / 0.34), 0.34 / 0.365),
-        # First the temperature, then top-k, then top-p: 0.25 / 0.365 and 0.5 / 0.8 alone are more than 0.6; 0.5 is not.
-        ({"temperature": 0.5, "top_p": 0.6}, (0.0, 1.0, 0.0, 0.0), 0.25 / 0.365),
-        ({"top_k": 2, "top_p": 0.6}, (0.0, 1.0, 0.0, 0.0), 0.5),
-    ],
-)
-def test_tokens_are_drawn_from_the_shaped_distribution_and_priced_by_it(shape, probabilities, mass):
-    settings = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 1, "stop": ()}
-    uniform = (torch.arange(10_000) + 0.5) / 10_000
-    logits = torch.tensor([0.15, 0.5, 0.05, 0.3]).log().expand(10_000, 4)
-    tokens, logprobs, kept = draw(logits, uniform, Sampling(**settings | shape))
-    counts = Counter(tokens.tolist())
-    assert [counts[token] / 10_000 for token in range(4)] == pytest.approx(probabilities, abs=2e-4)
-    assert (logprobs - torch.tensor(probabilities).log()[tokens]).abs().max() < 1e-5
-    assert (kept - math.log(mass)).abs().max() < 1e-5
-
-
-# The shares of 0.25, 0.5 and 0.25 end at 0.25, 0.75 and 1; a token without a share is never drawn.
-@ONCE
-@pytest.mark.parametrize(
-    ("row", "uniform", "expected"),
-    [((0.25, 0.5, 0.25), 0.0, 0), ((0.25, 0.5, 0.25), 0.2499, 0), ((0.25, 0.5, 0.25), 0.2501, 1),
-     ((0.25, 0.5, 0.25), 0.7499, 1), ((0.25, 0.5, 0.25), 0.7501, 2), ((0.0, 0.5, 0.5), 0.0, 1),
-     ((0.5, 0.5, 0.0), 1 - 2**-24, 1)],
-)  # fmt: skip
-def test_a_uniform_number_falls_on_the_token_whose_share_it_is_in(row, uniform, expected):
-    tokens, _, _ = draw(torch.tensor([row]).log(), torch.tensor([uniform]), PLAIN)
-    assert tokens.tolist() == [expected]
-
-
-@ONCE
-def test_temperature_zero_takes_the_likeliest_token_for_sure():
-    logits, greedy = torch.tensor([[0.0, 3.0, 1.0], [2.0, 1.0, 0.0]]), Sampling(0.0, 1.0, 0, 1, ())
-    tokens, logprobs, kept = draw(logits, torch.tensor([0.99, 0.99]), greedy)
-    assert (tokens.tolist(), logprobs.tolist(), kept.tolist()) == ([1, 0], [0.0, 0.0], [0.0, 0.0])
 
 
 def test_a_sampling_of_the_callers_replaces_the_engines(loaded, states):

@@ -71,7 +71,8 @@ def test_it_writes_what_the_reference_writes(kind: str, batch_size: int, monkeyp
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ("lfm2", "qwen3_next") else []) for kind in REMEMBER]
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind in ("qwen3_5_text", "qwen3_next") else []) for kind in REMEMBER],
 )
 def test_a_model_that_remembers_more_than_keys_and_values_is_refused_or_written_with_as_by_the_reference(
     kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -107,15 +107,13 @@ def test_another_problems_solution_is_wrong_unless_the_numbers_agree(
 
 
 @pytest.mark.parametrize(
-    ("first", "every", "count", "counted_strict"),
-    [(TRAIN, 4, 330, 330), pytest.param(0, 1, TRAIN + TEST, TEST, marks=pytest.mark.slow)],
-    ids=["test", "all"],
+    ("first", "every", "count"), [(TRAIN, 4, 330), pytest.param(0, 1, TRAIN + TEST, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(
     "ending", ["The answer is ${}.", r"So \[\boxed{{\${}}}\] dollars.", "**Answer:** {}", "This makes {} in all."]
 )
 def test_other_endings_are_right_when_flexible_and_unparseable_when_strict(
-    solutions: list[str], ending: str, first: int, every: int, count: int, counted_strict: int
+    solutions: list[str], ending: str, first: int, every: int, count: int
 ) -> None:
     own = solutions[first::every]
     texts = [re.sub("#### (.+)$", lambda found: ending.format(found[1]), solution) for solution in own]
@@ -123,16 +121,12 @@ def test_other_endings_are_right_when_flexible_and_unparseable_when_strict(
     flexible = Counter(item.verdict for item in task().verify(rollouts))
     strict = Counter(item.verdict for item in task(answer_format="strict").verify(rollouts[-TEST:]))
     assert flexible == {Verdict.RIGHT: count}
-    assert strict == {Verdict.UNPARSEABLE: counted_strict}
+    assert strict == {Verdict.UNPARSEABLE: min(count, TEST)}
 
 
 def test_examples_are_the_files_rows_in_order(examples: list[Example]) -> None:
-    assert [examples[i].id for i in (17, TRAIN - 1, TRAIN, -1)] == [
-        "gsm8k/train/17",
-        "gsm8k/train/7472",
-        "gsm8k/test/0",
-        "gsm8k/test/1318",
-    ]
+    rows = ["train/17", "train/7472", "test/0", "test/1318"]
+    assert [examples[i].id for i in (17, TRAIN - 1, TRAIN, -1)] == [f"gsm8k/{row}" for row in rows]
     assert examples[0].question.startswith("Natalia sold clips to 48 of her friends in April")
     assert examples[0].answer == "72"
 
