@@ -54,13 +54,11 @@ def files_parsed_once() -> Iterator[None]:
     """Each composition reads some 36 files; a file that has not changed is parsed once."""
     from omegaconf import OmegaConf
 
-    load, parsed = OmegaConf.load, dict[tuple[object, ...], Any]()
+    load, parsed = OmegaConf.load, dict[tuple[int, ...], Any]()
 
     def kept(file: Any) -> Any:
-        if not hasattr(file, "fileno"):
-            return load(file)
-        stat = os.fstat(file.fileno())
-        key = (file.name, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        stat = os.stat(file.fileno() if hasattr(file, "fileno") else file)
+        key = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if key not in parsed:
             parsed[key] = load(file)
         return copy.deepcopy(parsed[key])
@@ -123,5 +121,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_finish() -> None:
     """What is imported is not looked at again by each collection, which would take much of the time."""
+    _freeze(len(sys.modules) // 500)
+
+
+def pytest_runtest_logfinish() -> None:
+    """So are libraries that the first tests import."""
+    _freeze(len(sys.modules) // 500)
+
+
+@cache
+def _freeze(modules: int) -> None:
+    """Leave out all present objects from collections, once for this many hundreds of modules."""
     gc.collect()
     gc.freeze()
