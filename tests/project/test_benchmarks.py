@@ -1,4 +1,4 @@
-"""A benchmark that needs a machine which is not at hand runs all the same, with tiny sizes."""
+"""Benchmarks of machines that are not at hand: one runs with tiny sizes, the other calculates."""
 
 import json
 import subprocess
@@ -21,3 +21,9 @@ def test_the_benchmark_of_gpus_measures_every_row() -> None:
         "grpo_tiny",
     ]  # fmt: skip
     assert all(row["phases"]["gen"] > 0 and 0 < row["update_utilisation"] < 1 for row in rows[4:])
+
+
+def test_the_table_of_scaling_is_what_is_calculated() -> None:
+    printed = subprocess.check_output([sys.executable, ROOT / "experiments/bench/scaling.py"], text=True)
+    assert "| 7 B, 64 | 16 | 20.5 s |" in printed  # 1,024 tokens of 20 ms
+    assert printed in (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
