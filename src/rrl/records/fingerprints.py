@@ -27,10 +27,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return fingerprint([rules, tokenizer.special_tokens_map, tokenizer.chat_template])
 
 
-def weights_fingerprint(model: Any) -> str:
-    """Of every tensor of the model's state, bit by bit, with its name."""
+def weights_fingerprint(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """Of every tensor of a model's state, bit by bit, with its name; they are given in the order of their names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in weights:
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -31,6 +31,7 @@ from rrl.training.prepared import FrozenSource, Prepared, context, encode
 from rrl.training.pretrained import refusing, unreadable
 from rrl.training.tokens import embedded, refuse_beyond
 from rrl.training.warm_start import WarmStart
+from rrl.training.weight_files import weights
 from rrl.types import Example, Problem, Show
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,15 @@ def prepare(
     over the cache. One process of each machine runs before the others.
     """
     with first_on_each_machine():
-        cold = before_warm_start(parts, parts.model.load)
+        cold = before_warm_start(parts, loader(parts))
         read(cold)
         start_task(parts)  # reports faults of the task before the warm start takes time
         return _warmed(cold, parts, show, keep)
+
+
+def loader(parts: Parts) -> Callable[[tuple[str, ...] | None], LoadedModel]:
+    """The way to load the model: whole, or divided among processes by the policy."""
+    return parts.model.unread if parts.policy.loads_shards and parts.warmstart is None else parts.model.load
 
 
 def prepare_evaluation(parts: Parts, show: Show, keep: Path | None = None) -> Prepared:
@@ -166,7 +172,7 @@ def _run_start(parts: Parts, prepared: Prepared) -> RunStart:
     folder, tokenizer, size = prepared.kept, prepared.tokenizer, embedded(prepared.model)
 
     def model() -> Any:
-        loaded = parts.model.load(border.vocabulary(parts.task))
+        loaded = loader(parts)(border.vocabulary(parts.task))
         return loaded.model if folder is None else _from_folder(folder, loaded)
 
     def render(questions: Sequence[str]) -> list[tuple[int, ...]]:
@@ -204,7 +210,7 @@ def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settin
     content = fingerprint(
         [
             _architecture(loaded.model),
-            weights_fingerprint(loaded.model),
+            weights_fingerprint(weights(loaded.model)),
             tokenizer_fingerprint(loaded.tokenizer),
             [(example.question, example.reference) for example in demonstrations],
             parts.prompts.template.describe(loaded.tokenizer),

@@ -45,6 +45,7 @@ from rrl.runs.manifest import BEGINNING, manifest, moment, write_manifest
 from rrl.training.evaluation import evaluation_metrics
 from rrl.training.loop import Loop
 from rrl.training.prepared import Prepared
+from rrl.training.weight_files import in_files, weights
 from rrl.types import Metrics
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _assemble(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Cloc
     clock.enter("the start")
     display.phase("start")
     data = {"train": prepared.train, "test": prepared.test}
-    about = manifest(config, data, weights_fingerprint(prepared.model), prepared.tokenizer)
+    about = manifest(config, data, _digest(prepared.model), prepared.tokenizer)
     agree("data, model and tokenizer", [about[name] for name in BEGINNING])
     trainer = make_trainer(parts, prepared, clock)
     from_first(lambda: write_manifest(folder, {**about, "warmstart": prepared.warmstart}, started))
@@ -152,6 +153,15 @@ def _assemble(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Cloc
     display.begin("training")
     prepared = replace(prepared, model=None)  # the policy holds it, and may free it
     return Run(folder, config["data"]["name"], parts, prepared, trainer, checkpoints, tracker)
+
+
+def _digest(model: Any) -> str:
+    """Of its weights; where they are in files, the first process reads them for all."""
+
+    def read() -> str:
+        return weights_fingerprint(weights(model))
+
+    return from_first(read) if in_files(model) else read()
 
 
 def _rewind_records(folder: Path, step: int | None) -> None:

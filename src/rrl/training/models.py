@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from rrl.ranges import at_least_one, check_ranges
 from rrl.records.files import by_step
 from rrl.training import tiny
 from rrl.training.adapters import Adapter, adapter_of
-from rrl.training.pretrained import Refuse, load_pretrained, refusing
+from rrl.training.pretrained import Refuse, load_pretrained, refusing, with_weights_in_files
 from rrl.training.tokens import agree_on_padding, embedded
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,19 @@ class LoadedModel(NamedTuple):
     tokenizer: Any
 
 
+Read = Callable[[str, dict[str, Any], Refuse], LoadedModel]
+"""Makes a model and its tokenizer from a folder or hub id and the arguments of both."""
+
+
 class Model(Protocol):
     """A source of a language model."""
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Model and tokenizer; ``vocabulary`` is the task's closed set of words, or None."""
+
+    def unread(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        """The same for ZeRO stage 3, with the weights left in their files (``weight_files``) where that is possible."""
+        return self.load(vocabulary)
 
     def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """The same for counting parameters: where loading is slow, the weights are on torch's meta device instead."""
@@ -124,19 +132,22 @@ class HuggingFace(Model):
 
     def load(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """Load both; the model's own vocabulary replaces the task's."""
-        return self._loaded(outline=False)
+        return self._loaded(self._with_weights)
+
+    def unread(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
+        return self._loaded(self._in_files)
 
     def outline(self, vocabulary: tuple[str, ...] | None) -> LoadedModel:
         """The tokenizer and a model of shapes alone: weights are neither allocated nor read, and may be missing."""
-        return self._loaded(outline=True)
+        return self._loaded(self._without_weights)
 
-    def _loaded(self, *, outline: bool) -> LoadedModel:
+    def _loaded(self, read: Read) -> LoadedModel:
         path = os.path.expanduser(str(self.path))
-        loaded = self._load(path, self.revision, outline, partial(self._unreadable, path, None))
+        loaded = self._load(path, self.revision, read, partial(self._unreadable, path, None))
         check_tokenizer(loaded.tokenizer, loaded.model, path)
         return loaded
 
-    def _load(self, path: str, revision: str | None, outline: bool, refuse: Refuse) -> LoadedModel:
+    def _load(self, path: str, revision: str | None, read: Read, refuse: Refuse) -> LoadedModel:
         """The model or, for an adapter, its base with the adapter merged."""
         from transformers import AutoTokenizer
 
@@ -144,9 +155,10 @@ class HuggingFace(Model):
         common = {"revision": revision, "trust_remote_code": self.trust_remote_code}
         with refusing(refuse):
             if adapter is None:
-                return self._without_weights(path, common) if outline else self._with_weights(path, common, refuse)
+                return read(path, common, refuse)
             of_base = partial(self._unreadable, path, adapter)
-            model, tokenizer = self._load(adapter.base, adapter.revision, outline, of_base)
+            read = self._with_weights if read == self._in_files else read  # an adapter is merged into weights
+            model, tokenizer = self._load(adapter.base, adapter.revision, read, of_base)
             if (Path(path) / "tokenizer_config.json").is_file():
                 tokenizer = AutoTokenizer.from_pretrained(path, **common)
             return LoadedModel(model if model.device.type == "meta" else adapter.merge(model), tokenizer)
@@ -163,7 +175,20 @@ class HuggingFace(Model):
             raise refuse(f"{len(missing)} weights are missing, such as {missing[0]}")
         return LoadedModel(model, tokenizer)
 
-    def _without_weights(self, path: str, common: dict[str, Any]) -> LoadedModel:
+    def _in_files(self, path: str, common: dict[str, Any], refuse: Refuse) -> LoadedModel:
+        import torch
+        from transformers import AutoTokenizer
+
+        model = with_weights_in_files(
+            path, causal_config(path, common), common, dtype=torch.float32, attn_implementation=self.attention,
+            generation_config=sound_generation(path, common["revision"]),
+        )  # fmt: skip
+        if isinstance(model, str):
+            log.warning("model.path: every process loads all weights, not only its share: %s", model)
+            return self._with_weights(path, common, refuse)
+        return LoadedModel(model, AutoTokenizer.from_pretrained(path, **common))
+
+    def _without_weights(self, path: str, common: dict[str, Any], refuse: Refuse) -> LoadedModel:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

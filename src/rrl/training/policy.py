@@ -17,9 +17,9 @@ from rrl.interfaces import StateDict, Stateful, WeightSource
 from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.records.saving import rehearse, write_model
 from rrl.training.compiling import uncompiled
-from rrl.training.networks import Actor, Critic, dropout_off, in_precision, lend, skeleton
+from rrl.training.networks import Actor, Critic, dropout_off, lend, skeleton
 from rrl.training.policy_settings import OwnCritic, PolicySettings
-from rrl.training.zero import count, gathered_weights, in_deepspeed
+from rrl.training.zero import count, frozen, gathered_weights, in_deepspeed
 from rrl.types import Batch, Metrics, PolicyOutput, State, TokenScores
 
 
@@ -50,10 +50,10 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         self._train_actor, self._pays_entropy = True, pays_entropy
         self._reference = None
         if reference and settings.lora is None:
-            frozen = Actor(copy.deepcopy(model), temperature)
-            self._reference = in_precision(frozen.to(device()), settings.dtype).eval().requires_grad_(False)
+            reference_network = Actor(copy.deepcopy(model), temperature)
             if settings.compile:
-                settings.compile.apply(self._reference)
+                settings.compile.apply(reference_network)
+            self._reference = frozen(reference_network, settings)
         self._reads_base = reference and settings.lora is not None
         self._build(model)
 

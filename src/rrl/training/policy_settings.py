@@ -111,6 +111,11 @@ class PolicySettings:
         if self.compile and self.zero_stage == 3:
             raise ValueError("zero_stage: expected 0, 1 or 2 with compile=layers, got 3; set compile=none")
 
+    @property
+    def loads_shards(self) -> bool:
+        """Whether each process reads only its share of the weights; adapters are made around whole ones."""
+        return self.zero_stage == 3 and self.lora is None
+
     def passes(self, lengths: Tensor, processes: int) -> Passes:
         """The micro-batches of rows of these ``lengths`` [rows], in tokens."""
         own, size = math.ceil(len(lengths) / processes), self.micro_batch_size

@@ -15,6 +15,7 @@ from rrl.processes.distributed import device
 from rrl.records.fingerprints import weights_fingerprint
 from rrl.training.pretrained import load_pretrained, unreadable
 from rrl.training.tokens import embedded, known
+from rrl.training.weight_files import weights
 
 
 @dataclass(kw_only=True)
@@ -47,7 +48,7 @@ class Embedder:
 
     def fingerprint(self) -> str:
         """The weights as a hash."""
-        return weights_fingerprint(self._loaded[0])
+        return weights_fingerprint(weights(self._loaded[0]))
 
     def embed(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> Tensor:
         """One vector for each (prompt, response): [pairs, size], on the CPU."""
