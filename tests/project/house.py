@@ -67,9 +67,15 @@ def upward() -> list[str]:
     ]
 
 
+@cache
+def libraries() -> dict[str, set[str]]:
+    """For each file the libraries that it imports, at any depth."""
+    return {file: {name.split(".")[0] for name in imported(tree)} for file, tree in trees().items()}
+
+
 def importers(library: str) -> set[str]:
     """The files that import a library, at any depth."""
-    return {file for file, tree in trees().items() if library in {name.split(".")[0] for name in imported(tree)}}
+    return {file for file, imports in libraries().items() if library in imports}
 
 
 def file_lengths() -> dict[str, int]:
