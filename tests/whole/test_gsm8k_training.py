@@ -27,8 +27,9 @@ ROWS = [
 ]
 BASE = {
     "task": "gsm8k", "model": "hf", "run.threads": 1, "run.test_freq": "null", "run.rollout_freq": 1, "seed": 1,
-    "data.max_prompt_length": 120, "data.max_response_length": 24, "data.cut_points": "token",
-    "trainer.train_batch_size": 8, "trainer.ppo_mini_batch_size": 4, "trainer.total_training_steps": 2,
+    "data.max_prompt_length": 120, "data.max_response_length": 16, "data.cut_points": "token",
+    "trainer.train_batch_size": 8, "trainer.ppo_mini_batch_size": 4, "trainer.ppo_epochs": 1,
+    "trainer.total_training_steps": 2,
     "evaluation.limit": 2, "evaluation.n": 0, "objective.entropy_coef": 0.1, "policy.actor_lr": 1e-3,
     "reward.truncation_penalty": 0.5,
 }  # fmt: skip
