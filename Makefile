@@ -84,8 +84,9 @@ bench-sandbox: install ## programs a second: the sandbox against one fresh pytho
 test-slow: install ## run the slow tests (half an hour or more)
 	$(TESTS) -m slow
 
-test-vllm: build/vllm/installed ## run the tests with vLLM on the CPU, in an environment of its own (5 minutes to install, 1 to run)
+test-vllm: build/vllm/installed ## run the tests with vLLM on the CPU, in an environment of its own (5 minutes to install, 4 to run)
 	build/vllm/bin/python -m pytest -m vllm tests/parts/engines/test_vllm.py
+	build/vllm/bin/python -m pytest -m vllm tests/parts/engines/test_vllm_real_server.py
 
 # Its build for CPUs requires libraries of sound and pictures that come with another torch, and are not needed.
 build/vllm/installed: setup.cfg constraints.txt

@@ -11,7 +11,8 @@ from rrl.records.status import suggestion
 
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
 LIMITS = ("trainer.mismatch_limit", "trainer.on_mismatch", "engine.tolerance", "old_log_prob.tolerance")
-HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, *LIMITS)
+SERVERS = ("engine.servers", "engine.weights", "engine.timeout", "engine.patience")
+HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, *LIMITS, *SERVERS)
 """Keys, with all keys below them, that may change when a run is resumed."""
 
 

@@ -30,7 +30,7 @@ def check_agreement(
     the precision ``dtype``. Raises DataError with the model's class and the difference.
     """
     sampling = Sampling(engine.sampling.temperature or 1.0, top_p=1.0, top_k=0, max_new_tokens=WRITTEN, stop=())
-    rough = "bfloat16" in (dtype, getattr(engine, "dtype", None))
+    rough = {dtype, getattr(engine, "dtype", dtype)} & {"bfloat16", None}  # None: not known here
     try:
         rollouts = border.rollouts(engine, _states(problems), sampling, torch.Generator().manual_seed(0))
         difference = _difference(rollouts, inspect([State(r.state.problem, r.tokens) for r in rollouts]))

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from rrl.errors import ConfigError
-from rrl.training.anatomy import unwrapped
+from rrl.functional import token_logprobs
+from rrl.training.anatomy import accepted, unwrapped
+from rrl.training.tokens import embedded
+
+PROBE = (4, 12)
+"""Rows and tokens whose log-probabilities are compared after a hand-over."""
 
 
 class HandOver(NamedTuple):
@@ -22,16 +27,15 @@ class HandOver(NamedTuple):
     whole: float
     difference: float
 
-    def fault(self, tolerance: float) -> str | None:
-        """What is wrong with it, if anything; a number that is none is."""
+    def fault(self, tolerance: float, engine: str = "engine", finer: str = "engine.dtype=float32") -> str | None:
+        """What is wrong with it, if anything; a number that is none is. ``finer`` makes ``engine`` more exact."""
         if self.difference <= tolerance and math.isclose(self.sent, self.whole, rel_tol=1e-5):
             return None
         return (
-            f"engine: after weights were handed over, its log-probabilities of fixed tokens differ from the policy's "
+            f"{engine}: after weights were handed over, its log-probabilities of fixed tokens differ from the policy's "
             f"by {self.difference:.3g} nats, and the weights sent have the norm {self.sent:.7g}, the policy's "
             f"{self.whole:.7g}; expected at most {tolerance:g} nats (engine.tolerance) and equal norms; try "
-            "engine.dtype=float32: if they differ then too, vLLM left a weight out; use engine=auto; if not, raise "
-            "engine.tolerance"
+            f"{finer}: if they differ then too, vLLM left a weight out; use engine=auto; if not, raise engine.tolerance"
         )
 
 
@@ -61,6 +65,20 @@ def weights_of(model: Any) -> Iterator[tuple[str, Tensor]]:
 def norm(weights: Iterable[tuple[str, Tensor]]) -> float:
     """The Euclidean norm of all weights together."""
     return math.hypot(*(float(torch.linalg.vector_norm(weight.float())) for _, weight in weights))
+
+
+def probed(model: Any) -> tuple[Tensor, Tensor]:
+    """Fixed tokens, ``PROBE``, and the model's log-probabilities of all of each row but the first."""
+    tokens, logits = probe_logits(model)
+    return tokens, token_logprobs(logits[:, :-1], tokens[:, 1:])
+
+
+def probe_logits(model: Any) -> tuple[Tensor, Tensor]:
+    """Fixed tokens, ``PROBE``, and the model's logits [rows, tokens, vocabulary] behind each of them."""
+    tokens = torch.randint(embedded(model), PROBE, generator=torch.Generator().manual_seed(0))
+    read = tokens.to(model.device)
+    inputs = {"input_ids": read, "attention_mask": torch.ones_like(read), "use_cache": False}
+    return tokens, model(**accepted(model, inputs)).logits.float().cpu()
 
 
 def scored(engine: Any, rows: Sequence[Sequence[int]], how: Any) -> list[list[float]]:

@@ -10,22 +10,19 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed
 
 from rrl.errors import ConfigError, DivergenceError
-from rrl.functional import token_logprobs
 from rrl.interfaces import WeightSource, Written
-from rrl.parts.engines.handing_over import HandOver, norm, scored, weights_of
-from rrl.parts.engines.hf import HFEngine, Writer
+from rrl.parts.engines.handing_over import HandOver, norm, probed, scored, weights_of
+from rrl.parts.engines.seeded import SeededEngine, SeededWriter
 from rrl.processes.distributed import gathered, rank, start_process_group, world_size
-from rrl.ranges import at_least_one, between, check_ranges, positive, refuse
+from rrl.ranges import at_least_one, between, check_ranges
 from rrl.records.pulse import beat
-from rrl.training.anatomy import accepted, unwrapped
-from rrl.training.tokens import embedded
+from rrl.training.anatomy import unwrapped
 from rrl.types import Rollout, Sampling, State
 
 log = logging.getLogger(__name__)
@@ -36,37 +33,25 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 """Variables of vLLM, where the user has not set them."""
-PROBE = (4, 12)
-"""Rows and tokens whose log-probabilities are compared after a hand-over."""
 
 
 @dataclass(kw_only=True)
-class VLLM(HFEngine):
+class VLLM(SeededEngine):
     """Writes with vLLM (Kwon et al., arXiv 2309.06180), at most ``batch_size`` rows together.
 
     Its weights have the precision ``dtype`` and are divided among ``tensor_parallel_size`` processes. Weights and cache
-    take the share ``memory`` of a device; with ``sleep`` only while it writes. After each hand-over of weights its
-    log-probabilities of fixed tokens may differ from the policy's by ``tolerance`` nats on average.
-
-    Each row has a seed of its own, drawn from the engine's generator, which is all its state. The same seeds, rows and
-    weights give the same tokens.
+    take the share ``memory`` of a device; with ``sleep`` only while it writes.
     """
 
     dtype: Literal["float32", "bfloat16"]
     memory: float
     tensor_parallel_size: int
     sleep: bool
-    tolerance: float
-    handed_over: HandOver | None = field(init=False, default=None)
     _engine: Any = field(init=False, default=None)
-    _held: int | None = field(init=False, default=None)
-
-    is_exact = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, between(0.01, 1, "memory"), at_least_one("tensor_parallel_size"), positive("tolerance"))
-        refuse({f"temperature: expected 0 or at least 0.01, got {self.temperature}": 0 < self.temperature < 0.01})
+        check_ranges(self, between(0.01, 1, "memory"), at_least_one("tensor_parallel_size"))
 
     def faults(self) -> list[str]:
         if importlib.util.find_spec("vllm"):
@@ -75,13 +60,7 @@ class VLLM(HFEngine):
 
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         super().start(source, tokenizer, seed)
-        self._engine, self._held = None, None
-
-    def _noise(self, count: int, sampling: Sampling, generator: torch.Generator) -> Tensor:
-        """A seed for each row; vLLM would draw at 0.01 for a lower temperature."""
-        if 0 < sampling.temperature < 0.01 or sampling.temperature > 2:
-            raise ConfigError(f"temperature: vLLM draws at 0 or from 0.01 to 2, got {sampling.temperature}")
-        return torch.randint(2**62, (count,), generator=generator)
+        self._engine = None
 
     def _in_order(
         self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
@@ -104,32 +83,27 @@ class VLLM(HFEngine):
 
     @contextmanager
     def _model(self) -> Iterator[Any]:
-        """What a writer reads of the policy's model, after its weights have been handed over."""
-        if self._held != self._source.version:
-            self._hand_over()
-        self._engine.reset_prefix_cache()  # without new weights too: a resumed run begins without a cache
-        yield self._about
+        """The same, with an empty cache."""
+        with super()._model() as about:
+            self._engine.reset_prefix_cache()  # without new weights too: a resumed run begins without a cache
+            yield about
         if self.sleep:
             self._engine.sleep(level=2)  # which gives up the weights as well
             self._held = None
 
-    def _hand_over(self) -> None:
-        """Give vLLM the policy's weights, and compare. Raises DivergenceError, on every rank."""
-        with self._source.generation_model() as model:
-            if self._engine is None:
-                self._engine = self._started(unwrapped(model))
-            elif self.sleep:
-                self._engine.wake_up(tags=["weights"])
-            self._about = SimpleNamespace(generation_config=model.generation_config, device=torch.device("cpu"))
-            sent = self._send(weights_of(model))
-            if self.sleep:
-                self._engine.wake_up(tags=["kv_cache"])
-            self._engine.reset_prefix_cache()
-            self.handed_over = HandOver(sent, norm(weights_of(model)), self._difference(model))
+    def _hand_over(self, model: Any) -> None:
+        if self._engine is None:
+            self._engine = self._started(unwrapped(model))
+        elif self.sleep:
+            self._engine.wake_up(tags=["weights"])
+        sent = self._send(weights_of(model))
+        if self.sleep:
+            self._engine.wake_up(tags=["kv_cache"])
+        self._engine.reset_prefix_cache()
+        self.handed_over = HandOver(sent, norm(weights_of(model)), self._difference(model))
         faults = [fault for each in gathered(self.handed_over) if (fault := each.fault(self.tolerance))]
         if faults:
             raise DivergenceError(faults[0])
-        self._held = self._source.version
 
     def _send(self, weights: Iterator[tuple[str, Tensor]]) -> float:
         """Put the weights into vLLM's model; returns the norm of those that were sent."""
@@ -148,11 +122,7 @@ class VLLM(HFEngine):
         """Mean absolute difference of log-probabilities of fixed tokens between vLLM and the model."""
         from vllm import SamplingParams
 
-        tokens = torch.randint(embedded(model), PROBE, generator=torch.Generator().manual_seed(0))
-        read = tokens.to(model.device)
-        inputs = {"input_ids": read, "attention_mask": torch.ones_like(read), "use_cache": False}
-        logits = model(**accepted(model, inputs)).logits[:, :-1].float().cpu()
-        ours = token_logprobs(logits, tokens[:, 1:])
+        tokens, ours = probed(model)
         how = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         return float((ours - torch.tensor(scored(self._engine, tokens.tolist(), how))).abs().mean())
 
@@ -223,7 +193,7 @@ def _beginning(model: str, memory: float) -> Iterator[None]:
         numpy.random.set_state(states[1])
 
 
-class VLLMWriter(Writer):
+class VLLMWriter(SeededWriter):
     """Writes rows to their ends; vLLM decides which of them it writes together."""
 
     def __init__(self, *usual: Any, engine: Any) -> None:
@@ -241,24 +211,13 @@ class VLLMWriter(Writer):
     def _take(self, outputs: Sequence[Any]) -> None:
         """A token for each of some rows; those that have ended leave."""
         rows = [int(output.request_id) for output in outputs]
-        drawn = [_drawn(output.outputs[0]) for output in outputs]
-        if any(logprob != logprob for _, logprob in drawn):
-            raise DivergenceError(
-                "log-probabilities: nan; expected numbers; the weights have left their range: lower policy.actor_lr or "
-                "set policy.grad_clip"
-            )
-        tokens, logprobs = torch.tensor(drawn, dtype=torch.float64).reshape(-1, 2).unbind(1)
-        alive = set(self._append(rows, tokens.long(), logprobs, torch.zeros(len(rows))))
-        if early := [rows[place] for place in sorted(alive) if outputs[place].finished]:
-            length = len(self._contexts[early[0]]) + len(self._actions[early[0]])
-            raise ConfigError(
-                f"engine: vLLM ended a row of {length} tokens that should go on; expected room for prompt and "
-                "response; raise engine.memory, or lower data.max_response_length"
-            )
-        ended = [place for place in range(len(outputs)) if place not in alive]
-        self._engine.abort_request([str(rows[place]) for place in ended if not outputs[place].finished])
+        finished = {row for row, output in zip(rows, outputs, strict=True) if output.finished}
+        alive = self._record(rows, [_drawn(output.outputs[0]) for output in outputs])
+        self._refuse_early(alive & finished, "raise engine.memory")
+        ended = [row for row in rows if row not in alive]
+        self._engine.abort_request([str(row) for row in ended if row not in finished])
         if ended:
-            self._complete([rows[place] for place in ended])
+            self._complete(ended)
 
     def _how(self, row: int, seed: int) -> Any:
         """vLLM's settings for a row; stop texts, which may begin in the prefix, are looked for here instead."""
@@ -269,7 +228,7 @@ class VLLMWriter(Writer):
         return SamplingParams(
             temperature=sampling.temperature,
             seed=seed,
-            max_tokens=max(1, sampling.max_new_tokens - len(self._states[row].prefix)),
+            max_tokens=self._max_tokens(row),
             stop_token_ids=self._ends.tolist(),
             logprobs=0 if sampling.temperature else None,
             detokenize=False,
