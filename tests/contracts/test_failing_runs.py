@@ -95,10 +95,17 @@ class Mine(Reward):
 """
 
 
-def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **lines: str) -> Path:
-    """A folder with the reward ``mine``."""
-    (folder / "reward").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the reward ``mine``, whose class is not written yet; what is composed from it is composed once."""
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "reward").mkdir()
     (folder / "reward" / "mine.yaml").write_text("_target_: own_failing.Mine\n")
+    return folder
+
+
+def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **lines: str) -> Path:
+    """The folder, now with the class of its reward."""
     given = {"needs": "frozenset()", "more": "return True", "start": "pass"} | lines
     (folder / "own_failing.py").write_text(OWN.format(**given))
     monkeypatch.setenv("RRL_PARTS", str(folder))
@@ -119,9 +126,9 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **lines: str) -> Path:
     ],
 )
 def test_what_a_part_says_of_itself_can_be_read(
-    lines: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lines: dict[str, str], told: str, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = own(tmp_path / "own", monkeypatch, **lines)
+    folder = own(parts, monkeypatch, **lines)
     with pytest.raises(ConfigError) as caught:
         load("train", ["reward=mine"])
     assert list(caught.value.faults) == ["reward: own_failing.Mine." + told.replace("{0}", str(folder))]
@@ -131,9 +138,9 @@ def test_what_a_part_says_of_itself_can_be_read(
 
 
 def test_a_run_ends_with_a_line_and_code_2_and_its_log_has_the_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder, run = own(tmp_path / "own", monkeypatch), tmp_path / "run"
+    folder, run = own(parts, monkeypatch), tmp_path / "run"
     words = [*arguments(run, algo="ppo", evaluation__n=0), "reward=mine"]
     words = [text for text in words if not text.startswith(("sampler.", "selection"))]
     assert guarded(lambda: train._train(words)) == 2
@@ -146,9 +153,9 @@ def test_a_run_ends_with_a_line_and_code_2_and_its_log_has_the_traceback(
 
 
 def test_a_part_that_cannot_start_leaves_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    own(tmp_path / "own", monkeypatch, start="raise OSError('no table')")
+    own(parts, monkeypatch, start="raise OSError('no table')")
     words = [*arguments(tmp_path / "run", algo="ppo", evaluation__n=0), "reward=mine"]
     words = [text for text in words if not text.startswith(("sampler.", "selection"))]
     assert guarded(lambda: train._train(words)) == 2

@@ -32,9 +32,7 @@ def trainer(**policy: Any) -> Trainer:
     """One with replay, an adaptive KL coefficient, a critic of its own: everything that changes during training."""
     adaptive = ppo(kl=adaptive_kl(0.05, 0.01, 100), advantage_norm="batch")
     sampler = replay(0.5, sources="both")
-    return make_trainer(
-        sampler=sampler, objective=adaptive, policy={"lr_warmup_steps": 9, **policy}, train_batch_size=12
-    )
+    return make_trainer(sampler=sampler, objective=adaptive, policy={"lr_warmup_steps": 9, **policy})
 
 
 def after(steps: int, **policy: Any) -> Trainer:
@@ -173,7 +171,7 @@ REST = [(1, "float32"), (2, "float32"), (0, "bfloat16"), (3, "bfloat16")]
 )
 def test_training_goes_on_bit_for_bit(stage: int, dtype: str, tmp_path: Path) -> None:
     policy = {"zero_stage": stage, "dtype": dtype}
-    trained, fresh = after(2, **policy), trainer(**policy)
+    trained, fresh = after(1, **policy), trainer(**policy)
     Checkpoints(tmp_path, 1, 0).save(trained, None)
     Checkpoints(tmp_path, 1, 0).restore(fresh)
     assert trained.step() == fresh.step()

@@ -13,13 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.runs import arguments, finish, history, kill_when, start, start_ranks, step_of
+from fixtures import runs
+from fixtures.runs import finish, history, kill_when, start, start_ranks, step_of
 from rrl.cli import train
 from rrl.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.clock
 
 KILLS = 36
+
+
+def arguments(folder: Path, **changes: object) -> list[str]:
+    """The quick run, with one pass over what it writes."""
+    return runs.arguments(folder, trainer__ppo_epochs=1, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -99,14 +99,15 @@ def test_certainty_falls_into_the_last_bin() -> None:
 
 # --- learning ---------------------------------------------------------------------------------------------------------
 
-TRAIN, TEST = planted_pairs(256, seed=0), planted_pairs(100, seed=1)
+TRAIN, TEST = planted_pairs(128, seed=0), planted_pairs(100, seed=1)
 
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
     """A sequence model of the planted preference, in the folder that its ``described`` tells."""
     folder = tmp_path_factory.mktemp("taught")
-    return sequence_trainer().train(*tiny(), TRAIN, folder, 0, silent)
+    trainer = sequence_trainer(lr=4e-3, micro_batch_size=16)
+    return trainer.train(*tiny(num_hidden_layers=1), TRAIN, folder, 0, silent)
 
 
 def test_a_sequence_model_learns_a_planted_preference(taught: RewardModel) -> None:
@@ -149,7 +150,7 @@ def test_a_new_head_begins_at_zero_on_the_language_models_own_trunk() -> None:
 def test_the_same_seed_gives_the_same_model_and_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     scores = [
-        sequence_trainer(epochs=1).train(*tiny(), TRAIN[:48], tmp_path / str(i), seed, silent).score([("a", "b")])
+        sequence_trainer(epochs=1).train(*tiny(), TRAIN[:32], tmp_path / str(i), seed, silent).score([("a", "b")])
         for i, seed in enumerate((3, 3, 4))
     ]
     assert scores[0] == scores[1] != scores[2]
@@ -172,7 +173,7 @@ def test_dropout_draws_by_the_seed_and_not_from_the_global_generator(tmp_path: P
 
 def test_micro_batches_change_no_gradient(tmp_path: Path) -> None:
     scores = [
-        sequence_trainer(epochs=1, micro_batch_size=size).train(*tiny(), TRAIN[:48], tmp_path / str(size), 0, silent)
+        sequence_trainer(epochs=1, micro_batch_size=size).train(*tiny(), TRAIN[:32], tmp_path / str(size), 0, silent)
         .score([(pair.prompt, pair.chosen) for pair in TEST[:4]])
         for size in (3, 16)
     ]  # fmt: skip
@@ -290,7 +291,7 @@ SMALL = ("model.hidden_size=32", "model.num_hidden_layers=1")
 def test_the_command_writes_a_model_a_report_and_a_picture(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, *given(data, *SMALL, "fit.epochs=2")) == 0
+    assert command(monkeypatch, *given(data, *SMALL, "fit.epochs=1")) == 0
     out = data.parent / "out"
     result = json.loads((out / "result.json").read_text())
     assert result["pairs"] == {"train": 64, "test": 20, "left_out_prompt_in_test": 0}

@@ -41,12 +41,12 @@ def trainer(taken: EngineLogProbs | None, **changes: Any) -> Trainer:
 def tempered() -> dict[str, Any]:
     objective = ppo(kl=reward_kl(0.05), entropy_coef=0.01, advantage_norm="batch")
     engine = StaticHF(temperature=0.7, max_response_length=6, stop=(), batch_size=3)
-    return {"objective": objective, "engine": engine, "ppo_epochs": 3}
+    return {"objective": objective, "engine": engine, "ppo_epochs": 2}
 
 
 @pytest.mark.parametrize("changes", [tempered, lambda: {"objective": grpo(), "n": 2}], ids=["ppo", "grpo"])
 def test_a_run_is_the_same_to_rounding(changes: Any) -> None:
-    runs = [history(trainer(taken, **changes())) for taken in (None, EXACT)]
+    runs = [history(trainer(taken, **changes()), 2) for taken in (None, EXACT)]
     for (metrics, plain), (others, quick) in zip(*(run[:-1] for run in runs), strict=True):
         assert [each.rollout.actions for each in plain] == [each.rollout.actions for each in quick]
         assert others["training/rollout_logprobs_diff_mean"] <= others["training/rollout_logprobs_diff_max"] < 1e-5
@@ -54,7 +54,7 @@ def test_a_run_is_the_same_to_rounding(changes: Any) -> None:
         assert {name: others[name] for name in close} == pytest.approx(
             {name: metrics[name] for name in close}, rel=1e-3, abs=1e-5
         )
-    assert any(each.rollout.state.prefix for each in runs[1][2][1])
+    assert any(each.rollout.state.prefix for each in runs[1][1][1])
     assert_close(runs[1][-1], runs[0][-1], rtol=1e-3, atol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_an_engine_whose_numbers_are_not_the_policys_stops_the_run_before_the_up
 
 
 def test_a_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    assert same(history(trainer(EXACT))[1:], gone_on(lambda: trainer(EXACT), tmp_path))
+    assert same(history(trainer(EXACT), 2)[1:], gone_on(lambda: trainer(EXACT), tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_what_cannot_be_exact_or_saves_nothing_is_refused(overrides: list[str], 
 
 
 def test_engines_that_write_with_the_policy_itself_are_exact() -> None:
-    for engine in ("auto", "hf", "static"):
-        _, parts = load("train", ["old_log_prob=engine", "critic=own", f"engine={engine}"])
+    for engine in ([], ["engine=hf"], ["engine=static"]):
+        _, parts = load("train", ["old_log_prob=engine", "critic=own", *engine])
         assert parts.engine.is_exact and parts.trainer.old_log_prob == EngineLogProbs(rows=8, tolerance=1e-4)
     assert make_engine().is_exact and not make_engine(top_k=3).is_exact and not make_engine(dtype="float32").is_exact
