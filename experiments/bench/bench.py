@@ -48,6 +48,8 @@ COMMON = (
     f"run.save_freq=null run.threads={THREADS} trainer.total_training_steps={STEPS + 1}"
 ).split()
 PHASES = ("gen", "reward", "old_log_prob", "adv", "observe", "update_actor")
+WORK = ("gen", "reward", "old_log_prob", "update_actor")
+"""What a step is for: the rest of its time is the runner's own."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,11 @@ def median(name: str, steps: list[dict[str, float]]) -> float:
 
 
 def ours(row: Row, parts: Path) -> tuple[list[float], dict[str, float]]:
-    """Seconds from step to step, and the median seconds of each phase."""
+    """Seconds from step to step; the median seconds of each phase, and the mean of what is in none of WORK."""
     seconds, steps = run([*COMMON, *row.ours.split()], parts)
-    return seconds, {name: median(f"timing_s/{name}", steps) for name in PHASES}
+    work = [sum(step.get(f"timing_s/{name}", 0.0) for name in WORK) for step in steps]
+    own = statistics.mean(whole - part for whole, part in zip(seconds, work, strict=False))  # of all steps but the last
+    return seconds, {name: median(f"timing_s/{name}", steps) for name in PHASES} | {"own": own}
 
 
 def written(folder: str, files: dict[str, str]) -> Path:
