@@ -43,6 +43,7 @@ def test_rows_go_by_length_in_passes_of_little_padding_within_the_budget() -> No
     assert sizes == [1, 1, 3, 1]  # 9; 5; 4, 4 and 3; 1: 27 cells and 4 passes make 35, any other split 36 or more
     assert by_tokens(20).passes(torch.tensor([4, 4, 4, 4, 4]), 1).sizes == [5]
     assert by_tokens(16).passes(torch.tensor([8, 2, 2, 2]), 1).sizes == [1, 3]
+    assert by_tokens(16).passes(torch.tensor([9, 9]), 1).sizes == [1, 1]  # 18 cells in one pass would cost less
 
 
 def test_every_process_makes_as_many_micro_batches_of_as_many_rows() -> None:
