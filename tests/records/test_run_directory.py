@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics, rollouts, manifest, the offline run of Weights & Biases, pictures."""
+"""What a run leaves behind: metrics, rollouts, manifest, what Weights & Biases receives, pictures."""
 
 import json
 import struct
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.wandb_files import items, of_kind, offline_runs
+from fixtures.tracking import Received
 from rrl.cli import train
 from rrl.records.plots import learning_curves
 from rrl.records.run_directory import cache_folder
@@ -39,14 +39,19 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def received() -> list[dict[str, Any]]:
+    """What the run sends to the process of Weights & Biases, which is not started; test_wandb.py has what it keeps."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, received: list[dict[str, Any]]) -> Path:
     """The directory of a short run with replay."""
     folder = tmp_path_factory.mktemp("records")
     given = {**RUN, "run.dir": folder / "run"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_API_KEY", raising=False)
-        patch.setenv("WANDB_SILENT", "true")
-        patch.setenv("WANDB_RUN_GROUP", "sweep-1")  # as jobs of a sweep have it
+        patch.setattr("rrl.records.tracking.Sidecar", Received(received))
         train._train([f"{key}={value}" for key, value in given.items()])
     return folder / "run"
 
@@ -235,28 +240,18 @@ def test_the_manifest_says_what_the_result_depends_on(run: Path) -> None:
 # --- Weights & Biases -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def offline(run: Path) -> list[Any]:
-    (kept,) = offline_runs(run)
-    return kept
-
-
-def test_without_a_key_every_metric_is_kept_offline_under_its_step(
-    offline: list[Any], metrics: list[dict[str, Any]]
+def test_without_a_key_every_metric_is_sent_offline_under_its_step(
+    run: Path, received: list[dict[str, Any]], metrics: list[dict[str, Any]]
 ) -> None:
-    histories = [items(history.item) for history in of_kind(offline, "history")]
-    kept = [row for row in histories if "samples/_type" not in row]
-    assert [row["training/global_step"] for row in kept] == [0, 1, 2, 3, 4]
-    for row, written in zip(kept, metrics, strict=True):
-        assert {name: row[name] for name in written if name != "step"} == pytest.approx(
-            {name: value for name, value in written.items() if name != "step"}
-        )
+    sent = [{"step": message["step"], **message["metrics"]} for message in received if message.get("call") == "log"]
+    assert sent == metrics
+    assert received[0]["mode"] == "offline"
+    assert [message["complete"] for message in received if message.get("call") == "finish"] == [True]
 
 
-def test_the_offline_run_has_the_name_and_configuration_of_the_run(run: Path, offline: list[Any]) -> None:
-    (about,) = of_kind(offline, "run")
-    config = items(about.config.update)
-    assert (about.display_name, about.project, about.run_group) == (run.name, "rrl", "sweep-1")
+def test_the_offline_run_has_the_name_and_configuration_of_the_run(run: Path, received: list[dict[str, Any]]) -> None:
+    about, config = received[0], received[0]["config"]
+    assert (about["name"], about["project"]) == (run.name, "rrl")
     assert (config["seed"], config["trainer"]["n"], config["algo"]) == (3, 1, "rrl")
 
 

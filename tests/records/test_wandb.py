@@ -26,7 +26,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("wandb") / "name-of-run"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_RUN_GROUP"):
             patch.delenv(name, raising=False)
         patch.setenv("HOME", str(folder.parent))
         patch.setattr(sys, "argv", ["/bin/rrl-train", "algo=rrl", f"x={KEY}"])
@@ -36,7 +36,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             first.log(step, {"x": 1.5 * step, "group/y": float("nan") if step == 1 else 0.25})
         first.samples(5, [{"response": "a\nb", "score": 1.0}, {"response": "c", "level": "L3"}])
         first.finish()
-        second = Tracker(folder, wandb(), CONFIG, 1)
+        patch.setenv("WANDB_RUN_GROUP", "g")  # as jobs of a sweep have it
+        second = Tracker(folder, wandb(group=None), CONFIG, 1)
         for step in (2, 3):
             second.log(step, {"x": 10.0 * step})
         second.summary({"steps": 3, "after": {"greedy": {"accuracy": 0.5}}})
@@ -101,7 +102,7 @@ def test_the_command_is_kept_without_secrets(kept: Path) -> None:
             30.0,
             r"\(\w+Error[:)]",
         ),
-        ("process", signal.SIGKILL, 30.0, "its process ended with SIGKILL"),
+        pytest.param("process", signal.SIGKILL, 30.0, "its process ended with SIGKILL", marks=pytest.mark.slow),
         pytest.param("service", signal.SIGSTOP, 2.0, " within 2", marks=pytest.mark.slow),
         ("process", signal.SIGSTOP, 1.0, "it did not end within 1 s"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.tracking import CONFIG, KEY, histories, service, wandb, warnings
+from fixtures.tracking import CONFIG, KEY, Received, histories, service, wandb, warnings
 from fixtures.wandb_files import offline_runs
 from rrl.records.tracking import Tracker
 
@@ -69,15 +69,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], told: str) 
 def told(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What W&B's process, which is not started, is told."""
     messages: list[dict[str, Any]] = []
-
-    class Process:
-        def __init__(self, module: str, folder: Path) -> None: ...
-
-        def send(self, message: dict[str, Any]) -> list[str]:
-            messages.append(message)
-            return []
-
-    monkeypatch.setattr("rrl.records.tracking.Sidecar", Process)
+    monkeypatch.setattr("rrl.records.tracking.Sidecar", Received(messages))
     return messages
 
 
