@@ -172,6 +172,7 @@ def _train(name: str, stage: int) -> dict[str, Any]:
 
 def _setting(name: str) -> dict[str, Any]:
     adaptive = ppo(kl=adaptive_kl(0.05, 0.01, 100), entropy_coef=0.01, advantage_norm="batch")
+    incomplete = {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)}
     return {
         "replay": {
             "sampler": replay(0.5, sources="both"),
@@ -179,7 +180,7 @@ def _setting(name: str) -> dict[str, Any]:
             "train_batch_size": 24,
             "ppo_mini_batch_size": 8,
         },
-        "level": {"objective": ppo(kl=loss_kl(0.05, "k3"), advantage_norm="level")},
+        "level": {"objective": ppo(kl=loss_kl(0.05, "k3"), advantage_norm="level"), **incomplete},
         "grpo": {
             "objective": grpo(kl=loss_kl(0.05, "k3")),
             "n": 2,
@@ -187,7 +188,7 @@ def _setting(name: str) -> dict[str, Any]:
             "loss_agg_mode": "sequence",
             "old_log_prob": EngineLogProbs(rows=3, tolerance=1e-5),
         },
-        "incomplete": {"task": Unjudged(**_fields(TASK)), "sampler": replay(0.5), "engine": make_engine(batch_size=2)},
+        "incomplete": incomplete,
         "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12, "ppo_epochs": 2},
         "odd": {"train_batch_size": 3, "ppo_mini_batch_size": 1, "critic_warmup": 1},
     }[name]
@@ -214,16 +215,15 @@ def _policy(name: str) -> dict[str, Any]:
 
 
 Cases = tuple[tuple[str, int], ...]
-COVERING: Cases = (
-    ("replay", 3), ("level", 2), ("grpo", 1), ("incomplete", 2), ("odd", 1), ("clipped", 0),
-)  # fmt: skip
-"""Every setting and every stage of ZeRO, and replay under the stage that differs most."""
+COVERING: Cases = (("replay", 3), ("level", 2), ("grpo", 1), ("odd", 1), ("clipped", 0))
+"""Every setting (the incomplete one within another) and stage of ZeRO, and replay under the one that differs most."""
 REST: Cases = (
     ("replay", 0),
     ("replay", 1),
     ("replay", 2),
     ("grpo", 3),
     ("incomplete", 0),
+    ("incomplete", 2),
     ("incomplete", 3),
     ("odd", 3),
     ("clipped", 2),

@@ -18,7 +18,7 @@ from rrl.sandbox.isolation import LEVELS
 pytestmark = pytest.mark.clock
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "rrl"
-THIRDS = [(level, f"quick {third}") for third, level in enumerate(LEVELS)]
+THIRDS = [(level, f"quick {third} 3") for third, level in enumerate(LEVELS)]
 """By default each program is tried once."""
 SLOW = [pytest.param(level, speed, marks=pytest.mark.slow) for level in LEVELS for speed in ("quick", "slow")]
 NOBODY = 61184 + 4077
@@ -51,7 +51,7 @@ def copy() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the tests above are run by an ordinary user already")
-@pytest.mark.parametrize(("level", "speed"), [("rlimits", "quick 0"), *SLOW])
+@pytest.mark.parametrize(("level", "speed"), [("rlimits", "quick 0 8"), *SLOW])
 def test_hostile_programs_of_an_ordinary_user_achieve_nothing(copy: Path, level: str, speed: str) -> None:
     python = _python_for_everybody()
     words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python, str(copy / "hostile.py")]

@@ -49,7 +49,9 @@ def outcomes(level: str) -> dict[tuple[int, int], str]:
     return dict(zip(LIMITS, done.stdout.split("\0")[:-1], strict=True))
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "level", [pytest.param(level, marks=pytest.mark.slow if level == "namespaces" else []) for level in LEVELS]
+)
 def test_few_open_files_are_enough_as_long_as_programs_may_have_theirs(level: str) -> None:
     found = outcomes(working(level))
     assert [found[resource.RLIMIT_NOFILE, most] for most in (900, 70)] == ["42\n", "42\n"]
