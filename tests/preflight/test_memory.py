@@ -159,7 +159,8 @@ def test_the_sizes_of_deepspeeds_buffers_are_its_defaults() -> None:
 def need_of(chosen: PolicySettings, *networks: Network, processes: int = 1, on_cpu: bool = True) -> Need:
     """What a run with these networks needs; the rest of it is as small as can be."""
     return Need(
-        settings=chosen, networks=networks, shape=passes.shape(tiny().config), whole=1, engine=None, reference=False,
+        settings=chosen, networks=networks, shape=passes.shape(tiny().config), whole=1,
+        engine=None, share=None, sleeps=False, divided=False, reference=False,
         processes=processes, on_cpu=on_cpu, shortest_prompt=10, longest_prompt=30, longest_reference=0,
         longest_response=50, rows={"gen": 1, "update_actor": 1},
     )  # fmt: skip

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 import torch
 
 from rrl.config.check import Parts
+from rrl.errors import ConfigError
 from rrl.preflight import memory, passes
 from rrl.preflight.memory import Bytes, Need, Network
 from rrl.processes.distributed import world_size
 from rrl.processes.machine import MemoryInfo, accelerators, in_words, main_memory, peaks
 from rrl.processes.out_of_memory import lower
 from rrl.records.files import nearest_there
+from rrl.training.models import Model
 from rrl.training.networks import Actor, Critic
-from rrl.training.policy_settings import OwnCritic, PolicySettings
+from rrl.training.policy_settings import BYTES, OwnCritic, PolicySettings
 from rrl.types import Problem
 
 LIBRARIES = 180 * 2**20
@@ -57,6 +59,7 @@ def need(
     config: Mapping[str, Any], parts: Parts, model: Any, train: Sequence[Problem], test: Sequence[Problem]
 ) -> Need:
     """The inputs of the memory estimate; adapters are added to ``model`` itself."""
+    refuse_indivisible(parts, model.config)
     whole, shape = sum(p.numel() for p in model.parameters()), passes.shape(model.config)
     longest_prompt = max(len(problem.prompt) for problem in (*train, *test))
     longest = parts.engine.sampling.max_new_tokens
@@ -67,6 +70,9 @@ def need(
         shape=shape,
         whole=whole,
         engine=config["engine"].get("dtype"),
+        share=config["engine"].get("memory", 0.0 if "servers" in config["engine"] else None),
+        sleeps=config["engine"].get("sleep", False),
+        divided=parts.policy.loads_shards and parts.warmstart is None and reads_shards(parts.model),
         reference=parts.objective.needs_reference and parts.policy.lora is None,
         processes=processes,
         on_cpu=not torch.cuda.is_available(),
@@ -74,11 +80,34 @@ def need(
         longest_prompt=longest_prompt,
         longest_reference=max(len(problem.reference) for problem in train),
         longest_response=longest,
-        rows=_rows_at_once(config, parts, processes, parts.evaluation.responses(len(test)), longest_prompt + longest),
+        rows=rows_at_once(config, parts, processes, parts.evaluation.responses(len(test)), longest_prompt + longest),
     )
 
 
-def _rows_at_once(
+def refuse_indivisible(parts: Parts, config: Any) -> None:
+    """Raise ConfigError where an engine cannot divide the model's attention heads among its processes, or those."""
+    size = getattr(parts.engine, "tensor_parallel_size", 1)  # not every engine has one
+    shape, processes = passes.shape(config), max(parts.launcher.processes, world_size())
+    fitting = [
+        number
+        for number in range(1, processes + 1)
+        if not (processes % number or shape.heads % number)
+        and (shape.kv_heads % number == 0 or number % shape.kv_heads == 0)  # fewer are held more than once
+    ]
+    if size not in fitting:
+        raise ConfigError(
+            f"engine.tensor_parallel_size: {size}; expected a divisor of launcher.num_processes = {processes} and of "
+            f"the model's {shape.heads} attention heads ({shape.kv_heads} of keys and values); set one of "
+            f"{', '.join(map(str, fitting))}"
+        )
+
+
+def reads_shards(model: Model) -> bool:
+    """Whether the model can leave its weights in their files."""
+    return type(model).unread is not Model.unread
+
+
+def rows_at_once(
     config: Mapping[str, Any], parts: Parts, processes: int, responses: int, width: int
 ) -> dict[str, int]:  # fmt: skip
     """The rows of ``width`` tokens that each phase passes at once, on each process."""
@@ -112,7 +141,9 @@ def phases(need: Need, processes: int, here: Here) -> list[Phase]:
     room = main if need.on_cpu else min(here.accelerators, key=lambda each: each.free)
     program = {"this program": here.program} if need.on_cpu else {}
     return [
-        Phase(name, parts | program, main if name == "loading" else room)
+        Phase(name, parts | program, main)
+        if name == "loading"
+        else Phase(name, parts | program | memory.of_engine(need, name, room.total), room)
         for name, parts in memory.by_phase(need).items()
     ]
 
@@ -124,6 +155,20 @@ def disk_use(parts: Parts, need: Need, checkpoints: int, folder: Path) -> Disk:
     kept, begun = min(parts.run.keep_last + parts.run.keep_best, checkpoints), 4 if parts.warmstart is not None else 0
     total = (kept + 1) * size + (need.weight + begun) * need.whole
     return Disk(size, kept, total, shutil.disk_usage(nearest_there(folder)).free)
+
+
+def too_small_a_share(need: Need, config: Mapping[str, Any], phases: Sequence[Phase]) -> list[str]:
+    """A warning where the weights of an engine take the share of the device that it has for them and its cache."""
+    if not need.share or need.engine is None:
+        return []
+    weights = BYTES[need.engine] * need.whole // config["engine"].get("tensor_parallel_size", 1)
+    room = phases[-1].room
+    if weights < need.share * room.total:
+        return []
+    return [
+        f"engine.memory: {need.share:g}, which is {in_words(need.share * room.total)} of {room.name}; its weights "
+        f"alone take {in_words(weights)}; raise it, or engine.tensor_parallel_size"
+    ]
 
 
 def shortages(phases: Sequence[Phase], disk: Disk, config: Mapping[str, Any], processes: int) -> list[str]:

@@ -35,8 +35,10 @@ class Need:
     """The inputs of the estimate; lengths are in tokens.
 
     ``whole`` counts the language model's own parameters; ``engine`` is the precision of the engine's copy of it (None:
-    the engine uses the policy's weights); ``reference`` means that there is a frozen copy. ``rows`` are those that one
-    process passes through the networks at once, by phase, without the phases that the run does not have.
+    the engine uses the policy's weights), ``share`` the part of a device that it keeps for its weights and cache (None:
+    what it needs), given up in training if it ``sleeps``. ``reference`` means that there is a frozen copy, ``divided``
+    that processes load only their share of weights. ``rows`` are those that one process passes through the networks at
+    once, by phase, without the phases that the run does not have.
     """
 
     settings: PolicySettings
@@ -44,7 +46,10 @@ class Need:
     shape: passes.Shape
     whole: int
     engine: str | None
+    share: float | None
+    sleeps: bool
     reference: bool
+    divided: bool
     processes: int
     on_cpu: bool
     shortest_prompt: int
@@ -80,8 +85,20 @@ def by_phase(need: Need) -> dict[str, Bytes]:
     return {"loading": loading(need), **{name: parts(need) for name, parts in PHASES.items() if name in need.rows}}
 
 
+def of_engine(need: Need, phase: str, device: int) -> Bytes:
+    """What an engine with a share of a ``device`` of so many bytes keeps of it in a phase."""
+    if need.share is None or phase == "warm start" or (need.sleeps and not need.on_cpu and phase != "gen"):
+        return {}
+    return {"the engine's share": int(need.share * device)}
+
+
 def loading(need: Need) -> Bytes:
-    """Creating every network in main memory, whole and in float32."""
+    """Creating every network in main memory, whole and in float32; or reading weight by weight, in the file's precision
+    and in float32, on the CPU into the shares of every network."""
+    if need.divided:
+        networks = sum(one.trained + one.frozen for one in need.networks) + need.whole * need.reference
+        shares = need.weight * networks // need.processes if need.on_cpu else 0
+        return {"a weight being read": 6 * max(one.largest for one in need.networks), "shares of weights": shares}
     critic = sum(one.trained + one.frozen for one in need.networks[1:])
     return {"weights": 4 * need.whole, "reference": 4 * need.whole * need.reference, "critic": 4 * critic}
 
@@ -101,6 +118,8 @@ def gen(need: Need) -> Bytes:
     """Generation: the engine's weights, and the pass over prompts or, later, keys and values and one token's logits."""
     rows, prompt, dtype, shape = need.rows["gen"], need.longest_prompt, need.engine or need.settings.dtype, need.shape
     gathered = need.weight if need.settings.zero_stage == 3 and need.processes > 1 else 0
+    if need.share is not None:
+        return {**_resting(need), "weights to hand over": need.whole * gathered}
     copied = max(BYTES[dtype], need.weight) if need.engine else 0
     first = {
         "keys and values": passes.key_value_cache(shape, rows, prompt, dtype),
@@ -121,7 +140,7 @@ def old_log_prob(need: Need) -> Bytes:
     rows, shared = need.rows["old_log_prob"], isinstance(need.settings.critic, SharedCritic)
     return {
         **_resting(need),
-        "weights to read with": sum(states(one, need).forward for one in need.networks),
+        "weights to read with": sum(states(one, need).forward for one in _read(need)),
         "hidden states": need.weight * need.shape.layers * rows * need.width * need.shape.hidden if shared else 0,
         **_larger(
             {"activations": passes.passing(need.shape, rows, need.width, need.settings.dtype)},
@@ -150,8 +169,14 @@ PHASES: dict[str, Callable[[Need], Bytes]] = {
 
 
 def _resting(need: Need) -> Bytes:
-    reference = need.weight * need.whole * need.reference
+    reference = sum(states(one, need).rest for one in _read(need)[len(need.networks) :])
     return {"weights and optimiser states": at_rest(need), "reference": reference}
+
+
+def _read(need: Need) -> list[Network]:
+    """The networks in training and, as one without trained weights, the reference."""
+    small, largest = need.networks[0].small, need.networks[0].largest
+    return [*need.networks, *[Network("reference", 0, need.whole, small, largest)] * need.reference]
 
 
 def _larger(one: Bytes, other: Bytes) -> Bytes:

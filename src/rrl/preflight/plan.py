@@ -12,8 +12,9 @@ from rrl.config.check import Parts
 from rrl.contracts import border
 from rrl.contracts.breaches import contract_error, typed_repr
 from rrl.contracts.calling import calling
-from rrl.preflight import capacity, memory
+from rrl.preflight import capacity, cards, memory
 from rrl.preflight.capacity import Disk, Here, Phase
+from rrl.preflight.cards import Fit
 from rrl.preflight.cautions import cautions
 from rrl.preflight.memory import Need
 from rrl.processes.machine import in_words
@@ -41,6 +42,7 @@ class Plan:
     need: Need
     disk: Disk
     phases: Sequence[Phase]
+    smallest: Fit | None
     warnings: Sequence[str]
 
 
@@ -65,7 +67,10 @@ def before_warm_start(
     if training:
         check_levels(examples, getattr(parts.sampler, "level_weights", None))
     held_out = border.examples(parts.task, parts.evaluation.split)
-    loaded = load(border.vocabulary(parts.task))
+    vocabulary = border.vocabulary(parts.task)
+    if getattr(parts.engine, "tensor_parallel_size", 1) > 1:
+        capacity.refuse_indivisible(parts, parts.model.outline(vocabulary).model.config)
+    loaded = load(vocabulary)
     train = encode(examples, loaded, parts.prompts, longest) if training else []
     test = parts.evaluation.choose(encode(held_out, loaded, parts.prompts, longest))
     return Prepared(loaded.model, loaded.tokenizer, train, test, None, None)
@@ -83,6 +88,7 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
     checkpoints, evaluations = course.checkpoints(every.save_freq), course.evaluations(every.test_freq)
     disk = capacity.disk_use(parts, need, checkpoints.most, folder)
     phases = capacity.phases(need, parts.launcher.num_processes, here)
+    smallest = cards.smallest(config, parts, need, parts.evaluation.responses(len(test)))
     shortages = capacity.shortages(phases, disk, config, need.processes)
     written = some(parts.evaluation.responses(len(test)), "response")
     passed = _passed(parts.trainer.mini_batch, need.processes, parts.policy)
@@ -96,7 +102,13 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
         need=need,
         disk=disk,
         phases=phases,
-        warnings=[*shortages, *_missing_weights(config), *cautions(parts, course)],
+        smallest=smallest,
+        warnings=[
+            *shortages,
+            *capacity.too_small_a_share(need, config, phases),
+            *_missing_weights(config),
+            *cautions(parts, course),
+        ],
     )
 
 
@@ -132,6 +144,7 @@ def plan_text(plan: Plan) -> str:
         "training": _training_lines(plan),
         "parameters": _parameter_lines(plan.need),
         "memory": _memory_lines(plan.phases),
+        "fits on": [_machine_line(plan.smallest)],
         "ZeRO stages": _stage_lines(plan.need),
     }
     rows = [f"{label if i == 0 else '':12} {line}" for label, lines in parts.items() for i, line in enumerate(lines)]
@@ -200,6 +213,11 @@ def _memory_lines(phases: Sequence[Phase]) -> list[str]:
         parts = ", ".join(f"{name} {in_words(size)}" for name, size in sizes if size)
         lines.append(f"{phase.name:12} {in_words(phase.total):>9} {in_words(phase.room.free):>9}  {parts}")
     return lines
+
+
+def _machine_line(smallest: Fit | None) -> str:
+    machines = ", ".join(f"{count} x {size}" for count, size in cards.MACHINES)
+    return f"{smallest or 'none'}; of the accelerators {machines} GiB, the smallest"
 
 
 def _stage_lines(need: Need) -> list[str]:

@@ -16,7 +16,7 @@ EXHAUSTED = re.compile(
 ASKED = re.compile(r"(?:to allocate|unable to mmap) ([\d.]+) ?(bytes|KiB|MiB|GiB|TiB)")
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 WRITING = ("engine.batch_size", "data.max_response_length", "data.max_prompt_length")
-STATES = ("policy.dtype", "policy.zero_stage", "launcher.num_processes", "critic")
+STATES = ("engine.memory", "policy.dtype", "policy.zero_stage", "launcher.num_processes", "critic")
 ROWS, BUDGET = "policy.micro_batch_size", "policy.micro_batch_tokens"
 LEARNING = (ROWS, "data.max_response_length")
 KEYS = {
@@ -98,6 +98,8 @@ def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | N
     value, stage = config[group][name or "_target_"], config["policy"]["zero_stage"]
     if key == "policy.dtype":
         return "bfloat16" if value == "float32" else None
+    if key == "engine.memory":  # of a device, for another program's weights and cache
+        return f"{value / 2:g}" if value > 0.1 else None
     if key == "policy.gradient_checkpointing":
         return None if value else "true"
     if key == "critic":
