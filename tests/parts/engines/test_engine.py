@@ -40,8 +40,8 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def states() -> list[State]:
-    """Twenty starts of unsorted lengths, a third of them with a prefix."""
-    prompts = [(BOS, *(4 + (i * j) % 8 for j in range(1, 2 + i * 5 % 7))) for i in range(20)]
+    """Twelve starts of unsorted lengths, two thirds of them with a prefix."""
+    prompts = [(BOS, *(4 + (i * j) % 8 for j in range(1, 2 + i * 5 % 7))) for i in range(12)]
     return [State(problem(f"p{i}", prompt=p), prefix=(5, 9)[: i % 3]) for i, p in enumerate(prompts)]
 
 
@@ -124,7 +124,7 @@ def test_a_restored_engine_writes_on_as_the_saved_one_would(loaded, states):
 @pytest.fixture(scope="module")
 def plain_loop(loaded: LoadedModel, states: list[State]) -> Callable[[Sampling], list[tuple[int, ...]]]:
     """What ``by_hand`` writes from all states, once for both engines."""
-    noise = torch.rand(20, 12, generator=torch.Generator().manual_seed(3))
+    noise = torch.rand(12, 12, generator=torch.Generator().manual_seed(3))
     return cache(lambda sampling: [by_hand(loaded, *each, sampling) for each in zip(states, noise, strict=True)])
 
 
@@ -148,12 +148,12 @@ def test_padding_moves_no_token_to_another_position(loaded, states):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=12, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.5)
     absolute = LoadedModel(GPT2LMHeadModel(config).eval(), loaded.tokenizer)  # Llama sees distances only
-    noise = torch.rand(20, 12, generator=torch.Generator().manual_seed(3))
+    noise = torch.rand(12, 12, generator=torch.Generator().manual_seed(3))
     expected = [by_hand(absolute, state, row) for state, row in zip(states, noise, strict=True)]
     assert actions(engine(absolute, seed=3).generate(states)) == expected
 
 
-@pytest.mark.parametrize("batch_size", [1, 6, 19])
+@pytest.mark.parametrize("batch_size", [1, 6, 11])
 def test_the_batch_size_does_not_change_what_a_state_writes(loaded, states, batch_size):
     assert actions(engine(loaded, batch_size=batch_size).generate(states)) == actions(engine(loaded).generate(states))
 
@@ -188,7 +188,7 @@ def test_no_states_no_rollouts(loaded):
 
 
 def test_the_end_token_ends_a_response_and_nothing_follows_it(loaded, states):
-    written = engine(loaded, max_response_length=20).generate(states * 5)
+    written = engine(loaded, max_response_length=20).generate(states * 8)
     assert {rollout.finished for rollout in written} == {True, False}
     for rollout in written:
         assert EOS not in rollout.actions[:-1] and rollout.finished == (rollout.actions[-1] == EOS)
@@ -367,4 +367,4 @@ def test_a_rank_writes_what_it_will_verify(
     monkeypatch.setattr(hf, "spread", spread)
     two = engine(loaded).generate(states, written=told.extend)
     assert actions(two) == actions(one)
-    assert {r.state.problem.id for r in told[:10]} == {state.problem.id for state in states[::2]}
+    assert {r.state.problem.id for r in told[:6]} == {state.problem.id for state in states[::2]}

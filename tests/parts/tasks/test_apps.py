@@ -316,8 +316,8 @@ def test_settings_out_of_range_are_refused() -> None:
 TINY = {
     "task": "apps", "model.hidden_size": 32, 
     "model.num_hidden_layers": 1, "warmstart": "none", "data.max_prompt_length": 900, "data.max_response_length": 16,
-    "trainer.train_batch_size": 8, "trainer.ppo_mini_batch_size": 8, "trainer.total_training_steps": 1,
-    "trainer.critic_warmup": 0, "evaluation.limit": 2, "evaluation.n": 0, "run.threads": 1, "run.rollout_freq": 1,
+    "trainer.train_batch_size": 4, "trainer.ppo_mini_batch_size": 4, "trainer.total_training_steps": 1,
+    "trainer.critic_warmup": 0, "evaluation.limit": 1, "evaluation.n": 0, "run.threads": 1, "run.rollout_freq": 1,
     "sandbox.workers": 2,
 }  # fmt: skip
 

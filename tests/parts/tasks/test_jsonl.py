@@ -177,7 +177,9 @@ def test_a_response_that_a_search_does_not_end_in_is_unparseable(monkeypatch: py
     assert (found.verdict, found.score) == (Verdict.UNPARSEABLE, 0.0)
 
 
-def test_a_search_that_would_not_end_is_given_up_soon() -> None:
+def test_a_search_that_would_not_end_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jsonl.PATIENCE <= 1
+    monkeypatch.setattr(jsonl, "PATIENCE", 0.1)
     begin = time.perf_counter()
     (found,) = judged("regex", r"^(a|aa)+$", "a" * 200 + "!")
     assert (found.verdict, found.score) == (Verdict.UNPARSEABLE, 0.0)
