@@ -17,7 +17,7 @@ from rrl.errors import ContractError
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
 from rrl.training.preference_pairs import PairChoice
-from rrl.types import Comparison, Example, Feedback, Judged, Pair, Sampling, State, TokenScores, Verdict
+from rrl.types import Comparison, Example, Feedback, Judged, Pair, Rollout, Sampling, State, TokenScores, Verdict
 
 RIGHT = Feedback(1.0, Verdict.RIGHT)
 E = Example(id="a", level="L", question="q", reference="r", answer="x")
@@ -48,7 +48,10 @@ def refusal(call: Any) -> str:
 
 LIMITS = limits()
 MINE, OTHER = list(problems())[:2]
-ROLLOUTS = make_trainer().engine.generate([State(MINE), State(OTHER)])
+ROLLOUTS = [
+    Rollout(State(MINE), (5, 6, 2), (-0.5,) * 3, (0.0,) * 3, True, "a", 0),
+    Rollout(State(OTHER), (7, 8, 9, 5, 6, 7), (-0.5,) * 6, (0.0,) * 6, False, "b", 0),
+]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import yaml
 
@@ -151,6 +150,8 @@ def test_a_split_that_is_not_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_hub_is_asked_for_the_folder_of_each_subset(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets  # takes its time, and no other test here needs it
+
     asked = []
 
     def load_dataset(source: str, **arguments: Any) -> datasets.Dataset:
