@@ -175,6 +175,9 @@ class WeightSource(Protocol):
 class RolloutEngine(Stateful, Protocol):
     """Writes responses from states."""
 
+    ahead: int = 0
+    """1: ``writing`` is used, so that the next step's rollouts are written while this one trains."""
+
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         """Begin with this policy's weights."""
 
@@ -199,6 +202,10 @@ class RolloutEngine(Stateful, Protocol):
         written: Written | None = None,
     ) -> list[Rollout]:  # fmt: skip
         """One rollout per state, in order; drawn from ``generator`` where given, which leaves the engine's unused."""
+
+    def writing(self, states: Sequence[State]) -> AbstractContextManager[list[Rollout]]:
+        """Write as ``generate`` does, with the present weights, while the context lasts; its end fills the list."""
+        raise NotImplementedError
 
 
 class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):

@@ -239,13 +239,20 @@ def _misfits(parts: Parts) -> list[str]:
                 "sampler: its selection rule reads the critic, which this objective does not train; "
                 "use selection=confidence or objective=ppo"
             )
-    if parts.trainer is not None and parts.engine is not None and parts.engine.sampling.temperature == 0:
-        faults.append("engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training")
     if (taken := getattr(parts.trainer, "old_log_prob", None)) is not None:  # not every trainer has one
         faults += taken.misfits(parts.engine, parts.policy, parts.objective)
     if parts.logger is not None:
         faults += parts.logger.check()
-    return faults + _needs(parts) + _unannotated(parts) + _length_misfits(parts)
+    return faults + _unfit_engine(parts) + _needs(parts) + _unannotated(parts) + _length_misfits(parts)
+
+
+def _unfit_engine(parts: Parts) -> list[str]:
+    """Faults of an engine that cannot write for this training."""
+    if (trainer := parts.trainer) is None or (engine := parts.engine) is None:
+        return []
+    greedy = "engine.temperature: 0 is greedy and explores nothing; expected a number > 0 for training"
+    faults = [greedy] if engine.sampling.temperature == 0 else []
+    return faults + (trainer.ahead_faults(parts.objective) if engine.ahead else [])
 
 
 def _unannotated(parts: Parts) -> list[str]:

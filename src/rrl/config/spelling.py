@@ -27,6 +27,8 @@ ALIASES = {
     "engine.memory": "gpu_memory_utilization vllm_gpu_memory_utilization",
     "engine.tensor_parallel_size": "tensor_model_parallel_size vllm_tensor_parallel_size tp_size",
     "engine.sleep": "enable_sleep_mode vllm_enable_sleep_mode vllm_enable_sleep free_cache_engine",
+    "engine.servers": "vllm_server_base_url vllm_server_host",
+    "engine.ahead": "trainer.ahead one_step_off_policy async_rollout",
     "engine.stop": "stop_words stop_sequences stop_strings stop_token",
     "trainer.train_batch_size": "batch_size rollout_batch_size global_batch_size",
     "trainer.ppo_mini_batch_size": "mini_batch_size minibatch_size",

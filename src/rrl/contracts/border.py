@@ -152,13 +152,20 @@ def rollouts(
     with calling("engine", engine, "generate"):
         made = engine.generate(list(states), *how, **options)
         longest = (how[0] if how and how[0] else engine.sampling).max_new_tokens
-    found = items(engine, "generate", made, Rollout, len(states), "state")
+    return written(engine, "generate", made, states, longest, vocabulary)
+
+
+def written(
+    engine: RolloutEngine, call: str, made: Any, states: Sequence[State], longest: int, vocabulary: int | None
+) -> list[Rollout]:
+    """What an engine has written from these states."""
+    found = items(engine, call, made, Rollout, len(states), "state")
     wrong = [
         f"rollout {i}: {fault}"
         for i, (state, rollout) in enumerate(zip(states, found, strict=True))
         for fault in rollout_faults(state, rollout, longest, vocabulary)
     ]
-    refuse_result(engine, "generate", wrong, "a rollout from each state, in order, with a finite number for each token")
+    refuse_result(engine, call, wrong, "a rollout from each state, in order, with a finite number for each token")
     return found
 
 

@@ -68,6 +68,10 @@ class LoopSettings(DependsOnTask, Protocol):
     def mini_batch(self) -> int:
         """Rows of an optimiser step."""
 
+    def ahead_faults(self, objective: Objective | None) -> list[str]:
+        """Reasons against ``engine.ahead``; None is an objective with faults of its own."""
+        return [f"engine.ahead: 1, but {type(self).__name__} writes when it needs rollouts; expected 0"]
+
     def make(self, start: RunStart, **parts: Any) -> "Loop":
         """The loop, which works with these parts."""
 

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,13 +12,15 @@ import torch
 from rrl.collate import collate, engine_logprobs
 from rrl.contracts import border
 from rrl.errors import DivergenceError
+from rrl.interfaces import Objective, StateDict
 from rrl.processes.distributed import agree
 from rrl.ranges import at_least_one, check_ranges, not_negative, refuse
+from rrl.training.ahead import plain, rollout_of
 from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate, Loop, LoopSettings, RunStart
 from rrl.training.metrics import batch_metrics, mismatch_metrics
 from rrl.training.old_logprobs import EngineLogProbs
-from rrl.types import Batch, Judged, Metrics, Verdict
+from rrl.types import Batch, Judged, Metrics, Rollout, State, Verdict
 
 log = logging.getLogger(__name__)
 MISMATCH = ("training/rollout_probs_diff_mean", "training/rollout_kl")
@@ -75,6 +78,14 @@ class TrainerSettings(LoopSettings):
         per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
         return None if self.total_training_steps is None else self.total_training_steps * per_step
 
+    def ahead_faults(self, objective: Objective | None) -> list[str]:
+        if objective is None or getattr(objective, "importance_cap", None) is not None:
+            return []
+        return [
+            "engine.ahead: 1, but nothing corrects for rollouts that the weights before the last update wrote; "
+            "expected objective.importance_cap=2 with objective=ppo or grpo, or engine.ahead=0"
+        ]
+
     def make(self, start: RunStart, **parts: Any) -> "Trainer":
         return Trainer(settings=self, **parts)
 
@@ -109,19 +120,31 @@ class Trainer(Loop):
 
     settings: TrainerSettings
     _agrees: bool = field(init=False, default=True)
+    _next: list[Rollout] = field(init=False, default_factory=list)
 
     @property
     def progress(self) -> float:
-        steps, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
-        return min(1.0, max(self.global_step / steps, self.tokens_generated / tokens))
+        return self._progress(self.global_step)
+
+    def _progress(self, steps: int) -> float:
+        """The share of training that is done after so many steps and the tokens of now."""
+        limit, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
+        return min(1.0, max(steps / limit, self.tokens_generated / tokens))
+
+    def state_dict(self) -> StateDict:
+        """With the rollouts that were written ahead, if there are any."""
+        return super().state_dict() | ({"next": list(map(plain, self._next))} if self._next else {})
+
+    def load_state_dict(self, state: StateDict) -> None:
+        super().load_state_dict(state)
+        self._next = [rollout_of(row, self.limits.problems) for row in state.get("next", ())]
 
     def step(self) -> Metrics:
         """One step: from start states to an improved policy."""
         # Choose where to start, and write.
         with self.clock.phase("gen"):
-            states = border.starts(self.sampler, self.settings.train_batch_size, self.progress, self.limits)
-            starts = [state for state in states for _ in range(self.settings.n)]
-            rollouts = self._written(starts)
+            rollouts = self._next or self._written(self._starts(self.progress))
+            starts = [rollout.state for rollout in rollouts]
 
         # Judge, and assign a reward to every token.
         with self.clock.phase("reward"):
@@ -130,7 +153,7 @@ class Trainer(Loop):
             rollouts = [each.rollout for each in judged]
             metrics |= border.observed("reward", self.reward, metrics, judged)
             rewards = [border.token_rewards(self.reward, each) for each in judged]
-            agree("start states or rewards", ([(s.problem.id, s.prefix) for s in states], rewards))
+            agree("start states or rewards", ([(s.problem.id, s.prefix) for s in starts], rewards))
 
         # Compute log-probabilities and values by policy, critic and frozen reference, then assign credit.
         with self.clock.phase("old_log_prob"):
@@ -146,8 +169,8 @@ class Trainer(Loop):
         with self.clock.phase("observe"):
             metrics |= border.observed("sampler", self.sampler, metrics, judged, batch)
 
-        # Improve.
-        with self.clock.phase("update_actor"):
+        # Improve, and write the next rollouts meanwhile, by key.
+        with self._writing_next(), self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
             learnt = border.experience(self.objective, rollouts, batch)
             minibatches = self._minibatches(len(learnt), self.settings.ppo_mini_batch_size, self.settings.ppo_epochs)
@@ -156,6 +179,28 @@ class Trainer(Loop):
             metrics |= improved
         self.global_step += 1
         return metrics
+
+    def _starts(self, progress: float) -> list[State]:
+        """Start states, each as often as it is written from."""
+        states = border.starts(self.sampler, self.settings.train_batch_size, progress, self.limits)
+        return [state for state in states for _ in range(self.settings.n)]
+
+    @contextmanager
+    def _writing_next(self) -> Iterator[None]:
+        """With ``engine.ahead``: the rollouts of the next step, if there is one, written while the context lasts."""
+        self._next, progress = [], self._progress(self.global_step + 1)
+        if not self.engine.ahead or progress >= 1:
+            yield
+            return
+        with ExitStack() as stack:
+            with self.clock.phase("gen"):
+                starts = self._starts(progress)
+                rollouts = stack.enter_context(self.engine.writing(starts))
+            yield
+            with self.clock.phase("gen"):
+                stack.close()
+        longest, vocabulary = self.engine.sampling.max_new_tokens, self.limits.vocabulary
+        self._next = border.written(self.engine, "writing", rollouts, starts, longest, vocabulary)
 
     def _annotated(self, batch: Batch) -> tuple[Batch, Metrics]:
         """The batch with log-probabilities and values, and its distances of the engine from the policy."""

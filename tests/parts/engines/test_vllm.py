@@ -64,7 +64,7 @@ def test_twenty_updates_are_handed_over(lora: Any) -> None:
         differences.append(run.engine.handed_over.difference)
     assert len(norms) == 20
     assert max(differences) < 1e-5
-    assert run.policy.version == 80
+    assert run.policy.version == 40
 
 
 @pytest.mark.parametrize("lost", ["model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"])

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from fixtures.trainer import history, same
-from fixtures.training import LORA, make_trainer, replay, tokenizer
+from fixtures.training import LORA, make_trainer, ppo, replay, tokenizer
 from fixtures.vllm import PLAIN, qwen2, started, states
 from rrl.errors import DivergenceError
 from rrl.parts.engines import vllm_server
@@ -79,7 +79,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
 
 
 def served(server: RealServer, **changes: Any) -> VLLMServer:
-    own = {"servers": (server.address,), "weights": None, "timeout": 60.0, "patience": 0.0, "tolerance": 1e-4}
+    own = {
+        "servers": (server.address,),
+        "weights": None,
+        "timeout": 60.0,
+        "patience": 0.0,
+        "ahead": 0,
+        "tolerance": 1e-4,
+    }
     return VLLMServer(**PLAIN | own | changes)
 
 
@@ -126,7 +133,7 @@ def test_twenty_updates_are_handed_over(server: RealServer, lora: Any) -> None:
         differences.append(run.engine.handed_over.difference)
     assert len(norms) == 20
     assert max(differences) < 1e-5
-    assert run.policy.version == 80
+    assert run.policy.version == 40
 
 
 @pytest.mark.parametrize("lost", ["model.layers.1.self_attn.k_proj.weight", "lm_head.weight"])
@@ -155,6 +162,21 @@ def test_the_same_run_again_is_the_same_and_so_is_its_second_half(server: RealSe
         getattr(rest, part).load_state_dict(getattr(again, part).state_dict())
     rest.load_state_dict(again.state_dict())
     assert same([*first[:-1], *history(rest, 2)], whole)
+
+
+def test_rollouts_are_written_while_the_step_before_them_trains(server: RealServer) -> None:
+    """By the weights before its updates, which the correction of their probabilities then shows."""
+    engine = served(server, max_response_length=6, ahead=1)
+    settings = {"model": qwen2(len(tokenizer())), "actor_lr": 1e-3}
+    how = {"objective": ppo(importance_cap=2.0), "on_mismatch": "ignore", "total_training_steps": 4}
+    run = make_trainer(engine=engine, sampler=replay(0.5), policy=settings, **how)
+    for versions, exact in ([0], True), ([0], False), ([2], False), ([4], False):
+        metrics = run.step()
+        assert sorted({each.rollout.version for each in run.last_rollouts}) == versions
+        assert (metrics["training/rollout_kl"] < 1e-8) == exact
+    assert run.progress == 1
+    assert engine.handed_over is not None
+    assert engine.handed_over.difference < 1e-5
 
 
 def test_a_server_that_is_killed_and_started_again_gets_the_weights_again(server: RealServer) -> None:

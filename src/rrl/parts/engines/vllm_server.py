@@ -23,8 +23,8 @@ from rrl.interfaces import WeightSource, Written
 from rrl.parts.engines.handing_over import HandOver, norm, probe_logits, weights_of
 from rrl.parts.engines.seeded import SeededEngine, SeededWriter
 from rrl.parts.engines.servers import Server, Unanswered, WeightFiles, other_weights, sampling_params
-from rrl.processes.distributed import from_first, rank
-from rrl.ranges import check_ranges, not_negative, positive, refuse
+from rrl.processes.distributed import from_first, rank, spread, world_size
+from rrl.ranges import between, check_ranges, not_negative, positive, refuse
 from rrl.records.pulse import beat
 from rrl.training.anatomy import unwrapped
 from rrl.types import Rollout, Sampling, State
@@ -41,23 +41,26 @@ class VLLMServer(SeededEngine):
     Rows go to the servers in turn. Weights go through files in ``weights``, a folder that the run and all servers have
     at the same path (None: this machine's folder for temporary files). A request has failed after ``timeout`` seconds
     without a byte. A server that fails, or has other weights, is waited for ``patience`` seconds (0: the run ends) and
-    gets the weights again; its rows are written anew.
+    gets the weights again; its rows are written anew. With ``ahead`` 1 a step's rollouts are written while the step
+    before it trains.
     """
 
     servers: tuple[str, ...]
     weights: str | None
     timeout: float
     patience: float
+    ahead: int
     files: WeightFiles = field(init=False)
     _root: Any = field(init=False, default=None)
     _number: int = field(init=False, default=0)
     _calls: int = field(init=False, default=0)
+    _asked: list[Server] = field(init=False, default_factory=list)
 
     dtype = None  # the servers' own
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, positive("timeout"), not_negative("patience"))
+        check_ranges(self, positive("timeout"), not_negative("patience"), between(0, 1, "ahead"))
         wrong = [address for address in self.servers if not ADDRESS.fullmatch(address)]
         refuse(
             {
@@ -69,6 +72,21 @@ class VLLMServer(SeededEngine):
     def start(self, source: WeightSource, tokenizer: Any, seed: int) -> None:
         super().start(source, tokenizer, seed)
         self._calls = 0
+
+    @contextmanager
+    def writing(self, states: Sequence[State]) -> Iterator[list[Rollout]]:
+        """In another thread, which the context waits for, or ends where its block fails."""
+        rows = list(zip(states, self._noise(len(states), self.sampling, self._generator), strict=True))
+        done: list[Rollout] = []
+        with ThreadPoolExecutor(1) as pool, self._model() as model:
+            mine = pool.submit(self._write, model, rows[rank() :: world_size()], self.sampling, None)
+            try:
+                yield done
+            except BaseException:
+                for server in self._asked:
+                    server.leave()
+                raise
+            done += spread(rows, lambda _: mine.result())
 
     def _in_order(
         self, model: Any, rows: Sequence[tuple[State, Tensor]], sampling: Sampling, written: Written | None
@@ -130,11 +148,11 @@ class VLLMServer(SeededEngine):
     @contextmanager
     def _reached(self) -> Iterator[list[Server]]:
         """The servers, whose requests end with the context."""
-        servers = [Server(each, self.timeout) for each in self.servers]
+        self._asked = [Server(each, self.timeout) for each in self.servers]
         try:
-            yield servers
+            yield self._asked
         finally:
-            for server in servers:
+            for server in self._asked:
                 server.leave()
 
 
