@@ -101,7 +101,7 @@ def _guard() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of several workers one runs all of a file, one all that watch clocks, and one all that compose every choice.
+    """Of several workers one runs all of a file; one all that watch clocks, start ranks, or compose every choice.
 
     Tests of a file share what they make; every choice is composed once.
     """
@@ -110,7 +110,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     @cache
     def group(file: str) -> str:
         text = (config.rootpath / file).read_text(encoding="utf-8")  # marks are known to the workers alone
-        return next((name for name in ("clock", "composing") if f"pytest.mark.{name}" in text), file)
+        return next((name for name in ("clock", "ranks", "composing") if f"pytest.mark.{name}" in text), file)
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:

@@ -16,7 +16,7 @@ from rrl.training import policy_settings
 from rrl.training.policy_settings import PolicySettings
 from rrl.training.warm_start import WarmStart
 
-pytestmark = pytest.mark.clock
+pytestmark = pytest.mark.ranks
 
 EVERY = [
     {"critic": critic, "zero_stage": stage, "dtype": dtype}

@@ -29,7 +29,7 @@ from rrl.training.models import TinyLlama
 from rrl.training.networks import on_meta
 from rrl.training.trainer import TrainerSettings
 
-pytestmark = pytest.mark.clock
+pytestmark = pytest.mark.ranks
 
 SMALL = ("task.train_per_level=20", "evaluation.limit=5")
 TEN_STEPS = ("trainer.total_tokens=null", "trainer.total_training_steps=10")

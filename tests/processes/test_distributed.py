@@ -32,7 +32,7 @@ from rrl.processes.distributed import agree, anywhere, from_first, gathered, ran
 from rrl.training.old_logprobs import EngineLogProbs
 from rrl.types import Verdict
 
-pytestmark = pytest.mark.clock
+pytestmark = pytest.mark.ranks
 
 TIMES = ("timing_s/", "perf/")
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}

@@ -18,7 +18,7 @@ from fixtures.runs import finish, history, kill_when, start, start_ranks, step_o
 from rrl.cli import train
 from rrl.errors import ConfigError, DataError
 
-pytestmark = pytest.mark.clock
+pytestmark = pytest.mark.ranks
 
 KILLS = 36
 

@@ -26,7 +26,7 @@ from rrl.training.gsi import GSI
 from rrl.training.gsi_state import AcceptedAnswer, Position, as_batch
 from rrl.types import PolicyOutput, Problem, State
 
-pytestmark = pytest.mark.clock
+pytestmark = pytest.mark.ranks
 
 # --- what is learnt ---------------------------------------------------------------------------------------------------
 

@@ -141,7 +141,7 @@ def _learn_whole_and_in_pieces() -> list[list[Tensor]]:
     return read
 
 
-@pytest.mark.clock
+@pytest.mark.ranks
 def test_two_ranks_at_zero_3_read_in_pieces() -> None:
     for whole, pieces in on_ranks(2, _learn_whole_and_in_pieces):
         for mine, theirs in zip(pieces, whole, strict=True):

@@ -20,7 +20,7 @@ from rrl.training.networks import Actor
 from rrl.training.weight_files import in_files, weights
 from rrl.training.zero import frozen
 
-pytestmark = pytest.mark.clock
+pytestmark = pytest.mark.ranks
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "spread": 0.15}
 

@@ -30,7 +30,7 @@ from fixtures.launch import (
 )  # fmt: skip
 from rrl.processes.launch import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.clock]
+pytestmark = [pytest.mark.slow, pytest.mark.ranks]
 TWO = "launcher.num_processes=2"
 MEASURED_IN_SECONDS = ("timing_s/", "perf/")
 
