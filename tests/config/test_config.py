@@ -30,6 +30,7 @@ NEEDS = {
     "fit=embeddings": ["fit.embedder.path=somewhere"],
     "critic=none": ["objective=supervised", "kl=none"], "old_log_prob=engine": ["critic=own"],
     "trainer=gsi": ["algo=gsi"],
+    **{f"offload={choice}": ["policy.zero_stage=3"] for choice in ("all", "optimizer", "reference")},
     "launcher=hostfile": [f"launcher.hostfile={HOSTS}"],
     "judge=openai": ["judge.model=some-model"],
     "judge=reward_model": ["reward_model=sequence", "reward_model.path=somewhere"],

@@ -49,7 +49,15 @@ def test_seven_billion_parameters_load_and_train_in_shares(folder: Path) -> None
     assert (made.need.width, made.need.rows["update_actor"]) == (1280, 8)
     assert need["loading"] < 16
     assert max(need["gen"], need["old_log_prob"], need["update_actor"]) < 64
-    assert "fits on      8 x 80 GiB; of the accelerators 1 x 16, 1 x 24, 1 x 80, 8 x 80 GiB" in plan_text(made)
+    fit = "1 x 80 GiB with launcher.num_processes=1 policy.micro_batch_size=1 offload=optimizer"
+    where = "; of the accelerators 1 x 16, 1 x 24, 1 x 80, 8 x 80 GiB, the smallest"
+    assert f"fits on      {fit}, and 219 GiB of main memory a process{where}" in plan_text(made)
+
+
+def test_seven_billion_parameters_fit_on_eight_cards_as_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrl.preflight.cards.MACHINES", ((8, 24), (8, 80)))
+    made = planned(folder, "seven", "algo=ppo", "trainer.ppo_mini_batch_size=64", *ON_EIGHT)
+    assert str(made.smallest) == "8 x 80 GiB"
 
 
 def test_whole_weights_are_needed_where_they_are_not_divided(folder: Path) -> None:
@@ -57,10 +65,14 @@ def test_whole_weights_are_needed_where_they_are_not_divided(folder: Path) -> No
     assert whole.phases[0].total / GIB > 80
 
 
-def test_half_a_billion_parameters_with_a_critic_fit_on_one_card(folder: Path) -> None:
-    made = planned(folder, "half", "algo=ppo", "policy.dtype=bfloat16", "policy.gradient_checkpointing=true")
+def test_half_a_billion_parameters_with_a_critic_fit_on_one_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ("policy.dtype=bfloat16", "policy.gradient_checkpointing=true")
+    made = planned(folder, "half", "algo=ppo", *keys)
     assert [one.name for one in made.need.networks] == ["actor", "critic"]
-    assert str(made.smallest) == "1 x 24 GiB"
+    with_offload = " with policy.zero_stage=1 offload=optimizer, and 14.7 GiB of main memory a process"
+    assert str(made.smallest) == f"1 x 16 GiB{with_offload}"
+    monkeypatch.setattr("rrl.preflight.cards.MACHINES", ((1, 24),))
+    assert str(planned(folder, "half", "algo=ppo", *keys).smallest) == "1 x 24 GiB"
     float32 = planned(folder, "half", "algo=ppo")
     assert str(float32.smallest) == "1 x 24 GiB with policy.gradient_checkpointing=true policy.micro_batch_size=1"
 

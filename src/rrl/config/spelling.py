@@ -97,6 +97,10 @@ CHOICES = {
     "algo": "algorithm algorithm.name adv_estimator advantage_estimator",
     "critic=own|shared|none": "policy.critic",
     "lora=default": "policy.lora use_peft use_lora lora_rank lora_r",
+    "offload=optimizer|reference|all": (
+        "policy.offload optimizer_offload offload_optimizer adam_offload optim_offload cpu_offload zero_offload "
+        "param_offload offload_param ref_offload ref_param_offload ref_reward_offload"
+    ),
     "compile=layers": "policy.compile torch_compile use_torch_compile",
     "old_log_prob=engine": "bypass_mode bypass_old_logprob_for_rollout trainer.old_log_prob",
     "micro_batch=tokens with policy.micro_batch_tokens": (

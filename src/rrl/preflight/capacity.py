@@ -140,11 +140,12 @@ def phases(need: Need, processes: int, here: Here) -> list[Phase]:
     main = MemoryInfo(here.memory.name, here.memory.total // processes, here.memory.free // processes)
     room = main if need.on_cpu else min(here.accelerators, key=lambda each: each.free)
     program = {"this program": here.program} if need.on_cpu else {}
+    loading, *others = memory.by_phase(need).items()
+    away = memory.offloaded(need)
     return [
-        Phase(name, parts | program, main)
-        if name == "loading"
-        else Phase(name, parts | program | memory.of_engine(need, name, room.total), room)
-        for name, parts in memory.by_phase(need).items()
+        Phase("loading", loading[1] | program, main),
+        *([Phase("offloaded", away, main)] if away else []),
+        *(Phase(name, parts | program | memory.of_engine(need, name, room.total), room) for name, parts in others),
     ]
 
 

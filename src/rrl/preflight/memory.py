@@ -169,8 +169,23 @@ PHASES: dict[str, Callable[[Need], Bytes]] = {
 
 
 def _resting(need: Need) -> Bytes:
-    reference = sum(states(one, need).rest for one in _read(need)[len(need.networks) :])
+    reference = (
+        0 if _away(need, "reference") else sum(states(one, need).rest for one in _read(need)[len(need.networks) :])
+    )
     return {"weights and optimiser states": at_rest(need), "reference": reference}
+
+
+def _away(need: Need, what: Literal["optimizer", "reference"]) -> bool:
+    """Whether it rests in main memory, apart from the rest."""
+    return need.settings.offloads(what) and not need.on_cpu
+
+
+def offloaded(need: Need) -> Bytes:
+    """What rests in main memory: weights, gradients and moments in float32, and the reference's weights."""
+    trained = sum(one.trained for one in need.networks) * _away(need, "optimizer")
+    reference = need.whole * need.reference * _away(need, "reference")
+    parts = {"optimiser states": 16 * trained, "reference": need.weight * reference}
+    return {name: size // need.processes for name, size in parts.items() if size}
 
 
 def _read(need: Need) -> list[Network]:
@@ -204,16 +219,17 @@ def states(network: Network, need: Need) -> States:
     """The bytes that DeepSpeed holds of a network, by stage."""
     b, trained, whole = need.weight, network.trained, network.trained + network.frozen
     bucket, stage, mine = b * min(BUCKET, trained), need.settings.zero_stage, trained // need.processes
+    here = 0 if _away(need, "optimizer") else 12
     if stage == 0:
         temporary = 4 * (network.largest if need.on_cpu else trained)
         copies = 4 * trained if need.settings.dtype == "bfloat16" else 0
         return States(b * whole + 8 * trained + copies, 0, b * trained, bucket, copies + temporary)
     if stage == 3:
         gathered = 0 if need.processes == 1 else b * (min(whole - network.small, LIVE) + min(whole, PREFETCH))
-        split = (b * (whole + trained) + 12 * trained) // need.processes
-        return States(split + bucket + b * network.small, gathered, 0, gathered, 12 * mine)
+        split = (b * (whole + trained) + here * trained) // need.processes
+        return States(split + bucket + b * network.small, gathered, 0, gathered, here * mine)
     full = trained if stage == 1 else mine
-    return States(b * whole + 12 * mine, 0, b * mine, b * full + bucket, (12 - b) * mine)
+    return States(b * whole + here * mine, 0, b * mine, b * full + bucket, max(0, here - b) * mine)
 
 
 def at_rest(need: Need) -> int:

@@ -16,7 +16,7 @@ EXHAUSTED = re.compile(
 ASKED = re.compile(r"(?:to allocate|unable to mmap) ([\d.]+) ?(bytes|KiB|MiB|GiB|TiB)")
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 WRITING = ("engine.batch_size", "data.max_response_length", "data.max_prompt_length")
-STATES = ("engine.memory", "policy.dtype", "policy.zero_stage", "launcher.num_processes", "critic")
+STATES = ("engine.memory", "policy.dtype", "policy.zero_stage", "offload", "launcher.num_processes", "critic")
 ROWS, BUDGET = "policy.micro_batch_size", "policy.micro_batch_tokens"
 LEARNING = (ROWS, "data.max_response_length")
 KEYS = {
@@ -80,15 +80,15 @@ def lower(phase: str | None, config: Mapping[str, Any], processes: int) -> dict[
     for key in KEYS.get(phase or "", ELSEWHERE):
         key = BUDGET if by_tokens and key == ROWS else key
         group, _, name = key.partition(".")
-        if (name or "_target_") in (config.get(group) or {}):
-            value = _lower(key, config, processes)
+        if key == "offload" or (name or "_target_") in (config.get(group) or {}):
+            value = _offload(config) if key == "offload" else _lower(key, config, processes)
             changes |= {} if value is None else {key: f"{key}={value}"}
     return changes
 
 
 def _value_text(key: str, config: Mapping[str, Any]) -> str:
     group, _, name = key.partition(".")
-    value = config[group][name] if name else "own"
+    value = config[group][name] if name else {"critic": "own", "offload": "none"}[key]
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -112,6 +112,12 @@ def _lower(key: str, config: Mapping[str, Any], processes: int) -> str | int | N
     if key == "launcher.num_processes":  # more processes help only on accelerators of their own
         return 2 * value if stage and accelerator_count() >= 2 * value else None
     return value // 2 if value > 1 else None
+
+
+def _offload(config: Mapping[str, Any]) -> str | None:
+    """What can rest in main memory instead of on an accelerator."""
+    apart = accelerator_count() and config["policy"]["zero_stage"] and not config.get("offload")
+    return "optimizer" if apart else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

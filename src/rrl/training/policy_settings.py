@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rrl.errors import ConfigError
-from rrl.ranges import at_least_one, between, check_ranges, not_negative
+from rrl.ranges import at_least_one, between, check_ranges, not_negative, refuse
 from rrl.training.compiling import CompiledLayers
 from rrl.training.course import some
 
@@ -48,6 +48,14 @@ class LoRA:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Offload:
+    """What rests in main memory, not on the device: the states of the ``optimizer``, or the frozen ``reference``."""
+
+    optimizer: bool
+    reference: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnCritic:
     """A second network, which begins as a copy of the actor's trunk."""
 
@@ -77,7 +85,8 @@ class PolicySettings:
     Learning rates rise linearly over ``lr_warmup_steps`` optimiser steps and then follow ``lr_schedule`` down to 0 at
     the end of training (``constant`` stays). ``grad_clip`` is the largest gradient norm of each network (0: no
     clipping). ``micro_batch_size`` is the number of rows in one forward pass. ``zero_stage`` is DeepSpeed's ZeRO stage.
-    ``lora`` trains low-rank adapters instead of all weights; ``compile`` compiles layers.
+    ``lora`` trains low-rank adapters instead of all weights; ``offload`` keeps states in main memory; ``compile``
+    compiles layers.
     """
 
     critic: OwnCritic | SharedCritic | None
@@ -94,6 +103,7 @@ class PolicySettings:
     dtype: Literal["float32", "bfloat16"]
     gradient_checkpointing: bool
     lora: LoRA | None
+    offload: Offload | None
     compile: CompiledLayers | None
 
     adam_epsilon: ClassVar[float] = 1e-8
@@ -110,11 +120,21 @@ class PolicySettings:
             raise ValueError(f"adam_betas: expected numbers from 0 to below 1, got {list(self.adam_betas)}")
         if self.compile and self.zero_stage == 3:
             raise ValueError("zero_stage: expected 0, 1 or 2 with compile=layers, got 3; set compile=none")
+        refuse({
+            f"zero_stage: expected 1, 2 or 3 with offload.optimizer=true, got {self.zero_stage}":
+                self.offloads("optimizer") and self.zero_stage == 0,
+            f"zero_stage: expected 3 with offload.reference=true, got {self.zero_stage}":
+                self.offloads("reference") and self.zero_stage < 3,
+        })  # fmt: skip
 
     @property
     def loads_shards(self) -> bool:
         """Whether each process reads only its share of the weights; adapters are made around whole ones."""
         return self.zero_stage == 3 and self.lora is None
+
+    def offloads(self, what: Literal["optimizer", "reference"]) -> bool:
+        """Whether it rests in main memory."""
+        return self.offload is not None and bool(getattr(self.offload, what))
 
     def passes(self, lengths: Tensor, processes: int) -> Passes:
         """The micro-batches of rows of these ``lengths`` [rows], in tokens."""

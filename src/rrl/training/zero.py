@@ -16,6 +16,8 @@ def in_deepspeed(module: torch.nn.Module, settings: PolicySettings, factor: Call
     """The DeepSpeed engine of a network with optimiser and schedule; ``factor`` of the step scales the rate."""
     deepspeed = _deepspeed()
     config = _config(module, settings)
+    if settings.offloads("optimizer"):
+        config["zero_optimization"]["offload_optimizer"] = _in_main_memory()
     if settings.zero_stage == 3:
         _read_shards(module, settings, config)
     optimiser = settings.optimiser(module, is_critic=isinstance(module, Critic))
@@ -31,8 +33,14 @@ def frozen(module: torch.nn.Module, settings: PolicySettings) -> Any:
     if settings.zero_stage < 3:
         return in_precision(module.to(device()), settings.dtype)
     config = _config(module, settings)
+    if settings.offloads("reference"):
+        config["zero_optimization"]["offload_param"] = _in_main_memory()
     _read_shards(module, settings, config)
     return _deepspeed().initialize(model=module, config=config, dist_init_required=False)[0]
+
+
+def _in_main_memory() -> dict[str, Any]:
+    return {"device": "cpu", "pin_memory": torch.cuda.is_available()}
 
 
 def _deepspeed() -> Any:
@@ -52,6 +60,7 @@ def _config(module: torch.nn.Module, settings: PolicySettings) -> dict[str, Any]
         "gradient_clipping": settings.grad_clip,
         "zero_optimization": {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET, size) or BUCKET},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # it would have to be compiled; torch's takes the same step
         "bf16": {"enabled": settings.dtype == "bfloat16"},
     }
 

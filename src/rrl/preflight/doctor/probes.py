@@ -111,7 +111,8 @@ def _step(model: Any, stage: Any) -> None:
     settings = PolicySettings(
         critic=None, head_size=0, actor_lr=1e-3, critic_lr=0.0, adam_betas=(0.9, 0.99),
         weight_decay=0.0, lr_schedule="constant", lr_warmup_steps=0, grad_clip=1.0,
-        micro_batch_size=1, zero_stage=stage, dtype="float32", gradient_checkpointing=False, lora=None, compile=None,
+        micro_batch_size=1, zero_stage=stage, dtype="float32", gradient_checkpointing=False, lora=None,
+        offload=None, compile=None,
     )  # fmt: skip
     loaded = model.load(("a", "b"))
     policy = DeepSpeedPolicy(
