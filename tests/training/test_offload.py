@@ -14,7 +14,7 @@ from rrl.training.loop import weigh
 from rrl.training.policy import DeepSpeedPolicy
 from rrl.training.policy_settings import Offload
 
-pytestmark = pytest.mark.clock
+pytestmark = pytest.mark.ranks
 
 BOTH = Offload(optimizer=True, reference=True)
 OPTIMISER = Offload(optimizer=True, reference=False)
