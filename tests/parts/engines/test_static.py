@@ -132,7 +132,22 @@ def test_rows_leave_the_batch_when_no_row_waits(monkeypatch: pytest.MonkeyPatch)
     counted = Counting(loaded.model)
     starts = [State(problem(prompt=ids(loaded.tokenizer, word))) for word in ("f", "f", "f", "a")]
     of(StaticHF, loaded, monkeypatch, batch_size=4).generate(starts)
-    assert counted.passes == [(4, 1), (4, 1), *[(1, 1)] * 5]  # f g <eos>, then b c d e f g <eos> alone
+    assert counted.passes == [(2, 1), (4, 1), *[(1, 1)] * 5]  # f g <eos>, then b c d e f g <eos> alone
+
+
+@pytest.mark.parametrize("places", [5, 12])
+def test_a_context_that_several_rows_share_is_read_once(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts of 4, 15 and 24 tokens for four rows each: five places read two of them at first, twelve all three."""
+    loaded = LoadedModel(build("llama", **SERVED["llama"]), TOKENIZER)
+    starts = [start for start in rows()[:3] for _ in range(4)]
+    settings = {"max_response_length": 16, "batch_size": places}
+    expected = of(HFEngine, loaded, monkeypatch, **settings).generate(starts)
+    counted = Counting(loaded.model)
+    written = of(StaticHF, loaded, monkeypatch, **settings).generate(starts)
+    assert counted.passes[0] == {5: (2, 15), 12: (3, 24)}[places]
+    assert [rollout.actions for rollout in written] == [rollout.actions for rollout in expected]
+    for mine, theirs in zip(written, expected, strict=True):
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
 
 
 def test_each_rollout_is_handed_on_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,12 +40,12 @@ class Columns(CacheLayerMixin):  # type: ignore[misc]
         self.values[:, :, start : self.end] = value_states
         return self.keys[:, :, self.begin : self.end], self.values[:, :, self.begin : self.end]
 
-    def put(self, rows: Tensor, columns: slice, other: "Columns") -> None:
-        """Take over all that the other holds, as these rows and columns."""
+    def put(self, rows: Tensor, columns: slice, other: "Columns", theirs: Tensor) -> None:
+        """Take over the other's rows ``theirs``, as these rows and columns."""
         if not self.is_initialized:
             self.lazy_initialization(other.keys, other.values)
-        self.keys[rows, :, columns] = other.keys
-        self.values[rows, :, columns] = other.values
+        self.keys[rows, :, columns] = other.keys[theirs]
+        self.values[rows, :, columns] = other.values[theirs]
 
     def move(self, old: slice, new: slice) -> None:
         """Copy columns to another place."""
@@ -87,9 +87,9 @@ class Slots:
     """Up to ``rows`` rows of at most ``capacity`` tokens, all of which end in the same column of one memory.
 
     Behind its last column, the columns in use move to the front: seldom where rows are shorter than ``capacity``.
-    A row that enters is read by a forward pass of its own, and its keys and values are copied in front of that column.
-    Its tokens are contiguous, so that models with absolute positions or sliding windows see what they see in a batch
-    padded on the left.
+    Rows that enter are read by a forward pass of their own, equal ones once, and their keys and values are copied in
+    front of that column. A row's tokens are contiguous, so that models with absolute positions or sliding windows see
+    what they see in a batch padded on the left.
     """
 
     def __init__(self, model: Any, rows: int, capacity: int, pad: int) -> None:
@@ -102,13 +102,15 @@ class Slots:
 
     def enter(self, places: Sequence[int], contexts: Sequence[Sequence[int]]) -> Tensor:
         """Read these contexts as the rows at these places; returns the logits of the next token, [rows, vocabulary]."""
-        tokens, real = (x.to(self._model.device) for x in pad_left(contexts, self._pad))
+        numbers = {context: number for number, context in enumerate(dict.fromkeys(map(tuple, contexts)))}
+        tokens, real = (x.to(self._model.device) for x in pad_left(list(numbers), self._pad))
         index = torch.tensor(places, device=self._model.device)
-        beside = self._starts or len(places) < len(self._real)
-        logits = self._read_beside(tokens, real, index) if beside else self._read_in_place(tokens, real)
+        same = torch.tensor([numbers[tuple(context)] for context in contexts], device=self._model.device)
+        beside = self._starts or len(numbers) < len(self._real)
+        logits = self._read_beside(tokens, real, index, same) if beside else self._read_in_place(tokens, real)
         self._real[index] = False
-        self._real[index, self._end - tokens.shape[1] : self._end] = real
-        self._lengths[index] = real.sum(-1)
+        self._real[index, self._end - tokens.shape[1] : self._end] = real[same]
+        self._lengths[index] = real.sum(-1)[same]
         self._starts.update((place, self._end - len(row)) for place, row in zip(places, contexts, strict=True))
         return logits
 
@@ -120,8 +122,8 @@ class Slots:
         self._end = tokens.shape[1]
         return logits
 
-    def _read_beside(self, tokens: Tensor, real: Tensor, index: Tensor) -> Tensor:
-        """Read rows [rows, time] while others are in writing, and copy what is remembered of them to these places."""
+    def _read_beside(self, tokens: Tensor, real: Tensor, index: Tensor, same: Tensor) -> Tensor:
+        """Read rows [rows, time], and copy what is remembered of each of ``same`` to its place of ``index``."""
         rows, width = tokens.shape
         read = Cache(layer_class_to_replicate=partial(Columns, rows, width))
         logits = self._logits(tokens, real, read, first=True)
@@ -129,8 +131,8 @@ class Slots:
             self._move(width - self._end)
         for layer, newcomers in zip(self._layers(len(read.layers)), read.layers, strict=True):
             if newcomers.is_initialized:
-                layer.put(index, slice(self._end - width, self._end), newcomers)
-        return logits
+                layer.put(index, slice(self._end - width, self._end), newcomers, same)
+        return logits[same]
 
     def leave(self, places: Sequence[int]) -> None:
         """Free the places of these rows."""
