@@ -299,6 +299,14 @@ def test_a_server_is_waited_for_and_then_given_up(
     assert "no connection (RemoteDisconnected)" in fails(address, model, patience=0.05)
 
 
+def test_a_hand_over_whose_comparison_fails_is_done_again(stub: Stub, address: str, model: LoadedModel) -> None:
+    usual, count = stub.answers[GENERATE], iter(range(1, 10**6))
+    busy = (503, {"error": {"message": "busy"}})
+    stub.answers[GENERATE] = lambda body: busy if next(count) == 2 else usual(body)
+    assert written(address, model, patience=60.0)
+    assert stub.times(RELOAD) == 2
+
+
 def test_a_server_that_was_started_again_between_two_calls_is_named(
     stub: Stub, address: str, model: LoadedModel
 ) -> None:

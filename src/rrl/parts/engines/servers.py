@@ -142,10 +142,10 @@ class Server:
                 "policy's model that can read this folder; set engine.weights to a folder that the run and all "
                 "servers have at the same path, or start the server with the model of the run"
             ) from error
-        self._ask("/update_weight_version", {"new_version": weights.name})
         found = HandOver(weights.sent, weights.whole, self._difference(weights))
         if fault := found.fault(weights.tolerance, str(self), "a server with --dtype float32"):
             raise DivergenceError(fault)
+        self._ask("/update_weight_version", {"new_version": weights.name})  # last: after a failure all is done again
         return found
 
     def _difference(self, weights: WeightFiles) -> float:
