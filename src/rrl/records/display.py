@@ -152,7 +152,7 @@ class Bar(Lines):
             self.draw()
             bar, self._bar = self._bar, None
             if bar is not None:
-                with suppress(OSError):
+                with suppress(OSError), bar.get_lock():  # no line comes between its last drawing and its end
                     bar.close()
         if bar is not None:
             _Screen.leave(self)
