@@ -12,6 +12,8 @@ from rrl.preflight.plan import in_short, plan, plan_text
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
 REPLAYING = "sampler=redraw, sampler=retrospective, sampler=success_prefix"
+OFFLOADED = ["offload=reference", "policy.zero_stage=3"]
+UNMOVED = "offload.reference: true, and the run has no frozen reference of its own; use offload=optimizer or none"
 HF = ("task=gsm8k", "model=hf", "model.path=x")
 
 
@@ -128,6 +130,9 @@ UNREPLAYED = (
         (["policy.actor_lr=0", "policy.critic_lr=0"], [
             "policy.actor_lr: 0, so that the actor never moves", "policy.critic_lr: 0, so that the critic never learns",
         ]),
+        (["lora=default", *OFFLOADED], [UNMOVED]),
+        (["kl=none", *OFFLOADED], [UNMOVED]),
+        (OFFLOADED, []),
         (["objective.vf_coef=0"], ["objective.vf_coef: 0, so that the critic never learns"]),
         (["engine=truncated", "engine.top_k=1"], [
             "engine.top_k: 1 draws the likeliest token alone, so that nothing is explored"

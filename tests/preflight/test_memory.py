@@ -13,7 +13,8 @@ from fixtures.training import problems, settings, tiny, tokenizer
 from rrl.preflight import memory, passes
 from rrl.preflight.memory import Need, Network
 from rrl.training import policy_settings
-from rrl.training.policy_settings import PolicySettings
+from rrl.training.compiling import CompiledLayers
+from rrl.training.policy_settings import Offload, PolicySettings
 from rrl.training.warm_start import WarmStart
 
 pytestmark = pytest.mark.ranks
@@ -170,6 +171,19 @@ def test_more_processes_share_states_out_from_stage_1_on() -> None:
     need = need_of(settings(dtype="bfloat16"), Network("actor", 1_000_000, 0, 0, 100_000), processes=4)
     # Weights 2, copy and moments 12; at stage 3 gradients of 2 too, and a bucket of 2 that is not shared out.
     assert [memory.at_rest(there) for there in memory.by_stage(need)] == [14_000_000, 5_000_000, 5_000_000, 6_000_000]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"compile": CompiledLayers()}, [0, 1, 2]),
+        ({"offload": Offload(optimizer=True, reference=False), "zero_stage": 1}, [1, 2, 3]),
+        ({"offload": Offload(optimizer=True, reference=True), "zero_stage": 3}, [3]),
+    ],
+)
+def test_only_the_stages_that_other_settings_allow_are_planned(changes: dict[str, Any], stages: list[int]) -> None:
+    found = memory.by_stage(need_of(settings(**changes), Network("actor", 1000, 0, 0, 500)))
+    assert [there.settings.zero_stage for there in found] == stages
 
 
 def test_frozen_parameters_have_no_states_and_small_tensors_stay_whole() -> None:

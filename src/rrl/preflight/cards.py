@@ -52,7 +52,7 @@ def smallest(config: Mapping[str, Any], parts: Parts, need: Need, responses: int
         return _fits(_with(config, parts, need, responses, cards, _merged(config, changes)), size * GIB)
 
     for cards, size in MACHINES:
-        shared_out = cards > 1 and parts.policy.compile is None  # which stage 3 does not go with
+        shared_out = cards > 1 and 3 in parts.policy.stages
         useful = [change for change in CHANGES if shared_out or change != {"policy.zero_stage": 3}]
         for count in range(len(useful) + 1):
             if fits(cards, size, useful[:count]):

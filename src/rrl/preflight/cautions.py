@@ -16,7 +16,14 @@ SHORT = 20
 def cautions(parts: Parts, course: Course) -> list[str]:
     """The warnings for a run of this course."""
     own = [f"{path}.{text}" for path, texts in collected(parts, "cautions") for text in texts]
-    return [*own, *_too_late(parts, course)]
+    return [*own, *_not_offloaded(parts), *_too_late(parts, course)]
+
+
+def _not_offloaded(parts: Parts) -> Iterator[str]:
+    """A warning where the reference is to rest in main memory, and the run has none of its own."""
+    own = parts.policy.lora is None and parts.objective.needs_reference
+    if parts.policy.offloads("reference") and not own:
+        yield "offload.reference: true, and the run has no frozen reference of its own; use offload=optimizer or none"
 
 
 def _too_late(parts: Parts, course: Course) -> Iterator[str]:

@@ -75,9 +75,8 @@ class Need:
 
 
 def by_stage(need: Need) -> list[Need]:
-    """The inputs for each ZeRO stage."""
-    stages: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
-    return [replace(need, settings=replace(need.settings, zero_stage=stage)) for stage in stages]
+    """The inputs for each ZeRO stage that the settings allow."""
+    return [replace(need, settings=replace(need.settings, zero_stage=stage)) for stage in need.settings.stages]
 
 
 def by_phase(need: Need) -> dict[str, Bytes]:

@@ -1,6 +1,7 @@
 """The settings of the networks and their optimisers, low-rank adapters included."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -126,6 +127,13 @@ class PolicySettings:
             f"zero_stage: expected 3 with offload.reference=true, got {self.zero_stage}":
                 self.offloads("reference") and self.zero_stage < 3,
         })  # fmt: skip
+
+    @property
+    def stages(self) -> Sequence[Literal[0, 1, 2, 3]]:
+        """The ZeRO stages that the other settings allow."""
+        least = 3 if self.offloads("reference") else 1 if self.offloads("optimizer") else 0
+        every: Sequence[Literal[0, 1, 2, 3]] = (0, 1, 2, 3)
+        return every[least : 3 if self.compile else 4]
 
     @property
     def loads_shards(self) -> bool:
