@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.integrations import sdpa_attention
 
 from fixtures import replay
 from fixtures.architectures import SERVED, build, disagreement, rows
@@ -157,6 +158,21 @@ def test_each_rollout_is_handed_on_when_it_is_complete(monkeypatch: pytest.Monke
     written = of(StaticHF, loaded, monkeypatch).generate(starts, written=lambda batch: told.append(list(batch)))
     assert [[rollout.state.problem.id for rollout in batch] for batch in told] == [["g"], ["f"], ["a"]]
     assert [rollout.response for rollout in written] == ["b c d e f g", "g", ""]
+
+
+@pytest.mark.parametrize("long", [(4, 5, 6), (4, 5)])
+def test_a_token_reads_keys_that_heads_share_without_copies(
+    long: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of unequal length, which need a mask, and of equal length; copies would be made by ``repeat_kv``."""
+    model = build("llama", **SERVED["llama"] | {"num_attention_heads": 4, "num_key_value_heads": 2}).eval()
+    with torch.no_grad():
+        expected = [model(torch.tensor([[*row, 9]])).logits[0, -1] for row in ((4, 5), long)]
+        slots = Slots(model, rows=2, capacity=8, pad=0)
+        slots.enter([0, 1], [(4, 5), long])
+        monkeypatch.setattr(sdpa_attention, "repeat_kv", lambda *_: pytest.fail("keys and values were copied"))
+        step = slots.step(torch.tensor([9, 9]))
+    assert torch.allclose(step, torch.stack(expected), atol=1e-5)
 
 
 def test_the_memory_is_written_in_place_and_moves_to_the_front_when_it_is_full() -> None:
