@@ -110,6 +110,13 @@ def test_a_share_below_the_weights_is_reported(folder: Path, installed: None) ->
     assert "its weights alone take 14.2 GiB; raise it, or engine.tensor_parallel_size" in warning
 
 
+def test_no_machine_is_named_that_vllm_cannot_begin_on(folder: Path, installed: None) -> None:
+    """Its share of 80 GiB is below the weights; two processes divide them, which one accelerator does not have."""
+    assert planned(folder, "seven", *VLLM, *ON_EIGHT, "engine.memory=0.1").smallest is None
+    divided = planned(folder, "half", *VLLM, "launcher.num_processes=2", "engine.tensor_parallel_size=2")
+    assert str(divided.smallest) == "8 x 80 GiB with launcher.num_processes=8 policy.gradient_checkpointing=true"
+
+
 @pytest.mark.parametrize("size", [3, 8])
 def test_what_vllm_cannot_divide_is_refused_before_a_model_loads(
     folder: Path, installed: None, monkeypatch: pytest.MonkeyPatch, size: int

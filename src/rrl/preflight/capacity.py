@@ -160,16 +160,24 @@ def disk_use(parts: Parts, need: Need, checkpoints: int, folder: Path) -> Disk:
 
 def too_small_a_share(need: Need, config: Mapping[str, Any], phases: Sequence[Phase]) -> list[str]:
     """A warning where the weights of an engine take the share of the device that it has for them and its cache."""
-    if not need.share or need.engine is None:
-        return []
-    weights = BYTES[need.engine] * need.whole // config["engine"].get("tensor_parallel_size", 1)
     room = phases[-1].room
-    if weights < need.share * room.total:
+    if holds_engine(need, config, room.total):
         return []
     return [
-        f"engine.memory: {need.share:g}, which is {in_words(need.share * room.total)} of {room.name}; its weights "
-        f"alone take {in_words(weights)}; raise it, or engine.tensor_parallel_size"
+        f"engine.memory: {need.share:g}, which is {in_words((need.share or 0) * room.total)} of {room.name}; its "
+        f"weights alone take {in_words(_engine_weights(need, config))}; raise it, or engine.tensor_parallel_size"
     ]
+
+
+def holds_engine(need: Need, config: Mapping[str, Any], device: int) -> bool:
+    """Whether an engine's share of a ``device`` of so many bytes, if it has one, is more than its weights."""
+    return not need.share or _engine_weights(need, config) < need.share * device
+
+
+def _engine_weights(need: Need, config: Mapping[str, Any]) -> int:
+    """The bytes of the weights that an engine of its own has on one device."""
+    whole = BYTES[need.engine] * need.whole if need.engine else 0
+    return whole // int(config["engine"].get("tensor_parallel_size", 1))
 
 
 def shortages(phases: Sequence[Phase], disk: Disk, config: Mapping[str, Any], processes: int) -> list[str]:

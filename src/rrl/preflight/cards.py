@@ -51,7 +51,10 @@ def smallest(config: Mapping[str, Any], parts: Parts, need: Need, responses: int
     def fits(cards: int, size: int, changes: Sequence[Keys]) -> bool:
         return _fits(_with(config, parts, need, responses, cards, _merged(config, changes)), size * GIB)
 
+    divided = config["engine"].get("tensor_parallel_size", 1)
     for cards, size in MACHINES:
+        if cards % divided or not capacity.holds_engine(need, config, size * GIB):
+            continue
         shared_out = cards > 1 and 3 in parts.policy.stages
         useful = [change for change in CHANGES if shared_out or change != {"policy.zero_stage": 3}]
         for count in range(len(useful) + 1):
