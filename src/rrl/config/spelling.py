@@ -27,8 +27,12 @@ ALIASES = {
     "engine.memory": "gpu_memory_utilization vllm_gpu_memory_utilization",
     "engine.tensor_parallel_size": "tensor_model_parallel_size vllm_tensor_parallel_size tp_size",
     "engine.sleep": "enable_sleep_mode vllm_enable_sleep_mode vllm_enable_sleep free_cache_engine",
-    "engine.servers": "vllm_server_base_url vllm_server_host",
-    "engine.ahead": "trainer.ahead one_step_off_policy async_rollout",
+    "engine.servers": "vllm_server_base_url vllm_server_host vllm_server_port",
+    "engine.timeout": "vllm_server_timeout",
+    "engine.ahead": (
+        "trainer.ahead one_step_off_policy async_rollout async_train async_queue_size async_level max_async_level "
+        "async_training staleness_threshold max_staleness max_off_policy_steps"
+    ),
     "engine.stop": "stop_words stop_sequences stop_strings stop_token",
     "trainer.train_batch_size": "batch_size rollout_batch_size global_batch_size",
     "trainer.ppo_mini_batch_size": "mini_batch_size minibatch_size",
@@ -110,7 +114,7 @@ CHOICES = {
     ),
     "kl=reward or kl=loss": "kl_in use_kl_loss use_kl_in_reward",
     "engine=truncated": "top_p top_k",
-    "engine=vllm": "use_vllm vllm_mode rollout.name",
+    "engine=vllm or engine=vllm_server": "use_vllm vllm_mode rollout.name rollout.mode vllm_num_engines",
     "dry_run=true": "dryrun plan",
     "reward_model": "scorer",
     "search=optuna": "hydra/sweeper",

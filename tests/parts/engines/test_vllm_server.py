@@ -55,6 +55,10 @@ def written(address: str, model: LoadedModel, **changes: Any) -> list[Rollout]:
         ((), {}, "servers: expected at least one address"),
         (("http://a:1/v1",), {}, r"servers: expected http://HOST:PORT, without a path, got \['http://a:1/v1'\]"),
         (("a:8000",), {}, "servers"),
+        (("http://a:port",), {}, r"servers: expected http://HOST:PORT, .*http://a:port"),
+        (("http://a:99999",), {}, r"servers: expected http://HOST:PORT, .*http://a:99999"),
+        (("http://:8000",), {}, r"servers: expected http://HOST:PORT, .*http://:8000"),
+        (("http://a:1", "http://a:1"), {}, r"servers: expected each address once, got \['http://a:1'\] more often"),
         (("http://a",), {"timeout": 0}, "timeout"),
         (("http://a",), {"patience": -1}, "patience"),
         (("http://a",), {"tolerance": 0}, "tolerance"),
@@ -207,7 +211,7 @@ def fails(address: str, model: LoadedModel, **changes: Any) -> str:
 def test_a_server_that_is_down_is_named() -> None:
     with serving(Stub(12)) as address:
         pass
-    assert "no connection (ConnectionRefusedError)" in fails(address, loaded())
+    assert "no connection ([Errno 111] Connection refused)" in fails(address, loaded())
 
 
 def test_a_server_that_is_slow_is_named(stub: Stub, address: str, model: LoadedModel) -> None:
@@ -227,6 +231,8 @@ def test_a_server_of_another_model_is_named(stub: Stub, address: str, model: Loa
     [
         ((404, {"detail": "Not Found"}), 'status 404 to /weight_info: {"detail": "Not Found"}'),
         (b"<html>", "answered '<html>'; expected JSON"),
+        (b"[1]", "answered '[1]'; expected JSON of vLLM's server"),
+        ({"version": 1}, """answered '{"version": 1}'; expected JSON of vLLM's server"""),
     ],
 )
 def test_what_is_no_server_of_vllm_is_named(
@@ -293,10 +299,11 @@ def test_a_server_is_waited_for_and_then_given_up(
     stub.at(INFO, 1, dropped), stub.at(INFO, 2, dropped)
     assert written(address, model, patience=60.0)
     assert [record.message.partition(": http")[2].partition(": ")[2] for record in caplog.records] == [
-        "no connection (RemoteDisconnected); waiting for it (engine.patience)", "answers again"
+        "no connection (Remote end closed connection without response); waiting for it (engine.patience)",
+        "answers again",
     ]  # fmt: skip
     stub.answers[INFO] = dropped
-    assert "no connection (RemoteDisconnected)" in fails(address, model, patience=0.05)
+    assert "no connection (Remote end closed connection without response)" in fails(address, model, patience=0.05)
 
 
 def test_a_hand_over_whose_comparison_fails_is_done_again(stub: Stub, address: str, model: LoadedModel) -> None:

@@ -73,7 +73,10 @@ class Server:
 
     def version(self) -> str:
         """The name of the weights that it writes with."""
-        return str(self._ask("/weight_info")["weight_version"])
+        answer = self._ask("/weight_info")
+        if not isinstance(answer, dict) or "weight_version" not in answer:
+            raise self._other_service(as_json(answer))
+        return str(answer["weight_version"])
 
     def give(self, weights: WeightFiles, deadline: float) -> HandOver | None:
         """Let it have these weights, None where it had them; wait until the ``deadline`` for a server that is down."""
@@ -192,7 +195,7 @@ class Server:
         except TimeoutError as error:
             raise Unanswered(f"no answer to {path} in {self._timeout:g} s (engine.timeout)") from error
         except (OSError, http.client.HTTPException) as error:
-            raise Unanswered(f"no connection ({type(error).__name__})") from error
+            raise Unanswered(f"no connection ({error or type(error).__name__})") from error
         finally:
             self._open.discard(connection)
             connection.close()
@@ -208,9 +211,20 @@ class Server:
         try:
             return json.loads(content)
         except ValueError as error:
-            raise ServiceError(
-                f"{self}: answered {_excerpt(content)!r}; expected JSON of vLLM's server; {START}"
-            ) from error
+            raise self._other_service(content) from error
+
+    def _other_service(self, content: bytes) -> ServiceError:
+        return ServiceError(f"{self}: answered {_excerpt(content)!r}; expected JSON of vLLM's server; {START}")
+
+
+def is_address(text: str) -> bool:
+    """Whether it is http(s)://HOST:PORT, with nothing else."""
+    try:
+        url = urlsplit(text)
+        named = bool(url.hostname) and url.port != 0  # raises for what is no port
+    except ValueError:
+        return False
+    return named and "@" not in text and text in (f"http://{url.netloc}", f"https://{url.netloc}")
 
 
 def sampling_params(temperature: float, *, seed: int, max_tokens: int, ends: Any) -> dict[str, Any]:

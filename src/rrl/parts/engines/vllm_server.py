@@ -1,7 +1,6 @@
 """vLLM's own servers, in other processes or on other machines, which read each version of the weights from files."""
 
 import math
-import re
 import shutil
 import tempfile
 import time
@@ -22,14 +21,13 @@ from rrl.functional import token_logprobs
 from rrl.interfaces import WeightSource, Written
 from rrl.parts.engines.handing_over import HandOver, norm, probe_logits, weights_of
 from rrl.parts.engines.seeded import SeededEngine, SeededWriter
-from rrl.parts.engines.servers import Server, Unanswered, WeightFiles, other_weights, sampling_params
+from rrl.parts.engines.servers import Server, Unanswered, WeightFiles, is_address, other_weights, sampling_params
 from rrl.processes.distributed import from_first, rank, spread, world_size
 from rrl.ranges import between, check_ranges, not_negative, positive, refuse
 from rrl.records.pulse import beat
 from rrl.training.anatomy import unwrapped
 from rrl.types import Rollout, Sampling, State
 
-ADDRESS = re.compile(r"https?://[^/\s]+")
 SHARD = 2**31
 """Bytes of weights that are written to one file."""
 
@@ -61,10 +59,12 @@ class VLLMServer(SeededEngine):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, positive("timeout"), not_negative("patience"), between(0, 1, "ahead"))
-        wrong = [address for address in self.servers if not ADDRESS.fullmatch(address)]
+        wrong = [address for address in self.servers if not is_address(address)]
+        twice = sorted({address for address in self.servers if self.servers.count(address) > 1})
         refuse(
             {
                 f"servers: expected http://HOST:PORT, without a path, got {wrong}": bool(wrong),
+                f"servers: expected each address once, got {twice} more often": bool(twice),
                 "servers: expected at least one address, as ['http://localhost:8000'], got none": not self.servers,
             }
         )
