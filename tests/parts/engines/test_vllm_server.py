@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from time import sleep
 from typing import Any
 
@@ -133,6 +134,18 @@ def test_weights_go_over_once_for_each_version_in_files_that_others_can_read(
     assert list((tmp_path / "new").glob("*/*")) == [engine.files.folder] != [first.folder]
     assert engine.handed_over is not None
     assert engine.handed_over.difference < 1e-5
+
+
+def test_rows_written_ahead_name_the_weights_that_write_them_however_late_the_thread_begins(
+    address: str, model: LoadedModel
+) -> None:
+    engine, begin = started(served(address, ahead=1), model), Event()
+    write = engine._write
+    engine._write = lambda *how: begin.wait(20) and write(*how)  # type: ignore[method-assign,return-value]
+    with engine.writing(FEW) as done:
+        engine._source.version = 7
+        begin.set()
+    assert {each.version for each in done} == {0}
 
 
 def test_a_key_is_sent_and_not_shown(

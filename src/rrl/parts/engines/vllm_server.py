@@ -95,7 +95,7 @@ class VLLMServer(SeededEngine):
         if not rows:
             return []
         states, seeds = zip(*rows, strict=True)
-        usual = (model, self._tokenizer, sampling, self._source.version, written)
+        usual = (model, self._tokenizer, sampling, self._held, written)  # the policy may have moved on meanwhile
         with ThreadPoolExecutor(self.batch_size) as pool, self._reached() as servers:
             return ServerWriter(*usual, engine=self, servers=servers, pool=pool).write(states, torch.stack(seeds))
 
