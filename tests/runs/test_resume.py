@@ -270,3 +270,5 @@ def test_the_result_is_of_the_weights_it_stands_beside(run: Path) -> None:
 def test_another_algorithm_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="algo: 'rrl' in the run"):
         _train(f"resume={run}", "algo=ppo")
+    with pytest.raises(ConfigError, match="offload: no such key; a run's choices of parts stay as they are; begin a "):
+        _train(f"resume={run}", "offload=optimizer")

@@ -210,6 +210,8 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
     elsewhere = _brought(keys, only)
     if key in GONE:
         return f"; {GONE[key]}"
+    if elsewhere.get(key, "").startswith(f"{key}="):  # a group that a saved configuration is without
+        return "; a run's choices of parts stay as they are; begin a new run to make another"
     if key in elsewhere:
         return f"; it comes with {elsewhere[key]}"
     choice = likeliest_choice(key)
