@@ -50,7 +50,7 @@ def test_seven_billion_parameters_load_and_train_in_shares(folder: Path) -> None
     assert need["loading"] < 16
     assert max(need["gen"], need["old_log_prob"], need["update_actor"]) < 64
     fit = "1 x 80 GiB with launcher.num_processes=1 policy.micro_batch_size=1 offload=optimizer"
-    where = "; of the accelerators 1 x 16, 1 x 24, 1 x 80, 8 x 80 GiB, the smallest"
+    where = "; the smallest of 1 x 16, 1 x 24, 1 x 80, 8 x 80 GiB"
     assert f"fits on      {fit}, and 219 GiB of main memory a process{where}" in plan_text(made)
 
 
@@ -80,7 +80,7 @@ def test_half_a_billion_parameters_with_a_critic_fit_on_one_card(folder: Path, m
 def test_a_model_that_fits_nowhere_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrl.preflight.cards.MACHINES", ((1, 16),))
     made = planned(folder, "seven", "algo=ppo")
-    assert "\nfits on      none; of the accelerators 1 x 16 GiB, the smallest\n" in plan_text(made)
+    assert "\nfits on      none; the smallest of 1 x 16 GiB\n" in plan_text(made)
 
 
 # --- vLLM -------------------------------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def _memory_lines(phases: Sequence[Phase]) -> list[str]:
 
 def _machine_line(smallest: Fit | None) -> str:
     machines = ", ".join(f"{count} x {size}" for count, size in cards.MACHINES)
-    return f"{smallest or 'none'}; of the accelerators {machines} GiB, the smallest"
+    return f"{smallest or 'none'}; the smallest of {machines} GiB"
 
 
 def _stage_lines(need: Need) -> list[str]:
