@@ -344,6 +344,14 @@ def test_a_server_that_another_run_takes_is_named(stub: Stub, address: str, mode
     assert "it writes with the weights 'theirs', not 'rrl-weights-" in fails(address, model)
 
 
+def test_weights_of_another_run_end_this_one_however_patient_it_is(
+    stub: Stub, address: str, model: LoadedModel
+) -> None:
+    """Rows before, left at a stop text, may be theirs, and nothing names what wrote them."""
+    stub.at(INFO, 4, lambda body: {"weight_version": "rrl-weights-theirs-3"})
+    assert "it writes with the weights 'rrl-weights-theirs-3', not '" in fails(address, model, patience=60.0)
+
+
 def test_a_server_that_is_taken_within_a_row_is_named(stub: Stub, address: str, model: LoadedModel) -> None:
     theirs = lambda body: [piece.replace(stub.version.encode(), b"theirs") for piece in stub.generate(body)]  # noqa: E731
     stub.at(GENERATE, 1, theirs)

@@ -25,6 +25,8 @@ EVERY = 1.0
 """Seconds between tries to reach a server that does not answer."""
 START = "start it as docs/ppo.md says: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --tokens-only ..."
 REMEDIES = {401: "set VLLM_API_KEY to the server's key", 403: START, 404: START}
+PREFIX = "rrl-weights-"
+"""What the names of all versions of the weights begin with."""
 GENERATE = "/inference/v1/generate"
 """The path that takes and returns token ids."""
 
@@ -96,9 +98,9 @@ class Server:
                     waited = str(error)
 
     def check(self, weights: WeightFiles) -> None:
-        """Raise Unanswered unless it has these weights now."""
+        """Raise Unanswered, or ServiceError if another run took it, unless it has these weights now."""
         if (found := self.version()) != weights.name:
-            raise other_weights(found, weights)
+            raise self._other(found, weights)
 
     def tokens(
         self, request: Mapping[str, Any], weights: WeightFiles
@@ -114,7 +116,7 @@ class Server:
                     choice = self._choice(line[6:])
                     for each in choice["weight_versions"] or ():
                         if each["version"] != weights.name:
-                            raise other_weights(each["version"], weights)
+                            raise self._other(each["version"], weights)
                     yield _drawn(choice), choice["finish_reason"] is not None
                     if choice["finish_reason"] is not None:
                         return
@@ -165,6 +167,11 @@ class Server:
             [(token, logprob)] = _drawn(answer["choices"][0])
             drawn.append(abs(logprob - float(weights.next[row, token])))
         return max(float((torch.tensor(read) - weights.logprobs).abs().mean()), sum(drawn) / len(drawn))
+
+    def _other(self, found: str, weights: WeightFiles) -> Exception:
+        """The error of other weights: those of another run may have written rows that were left before their end."""
+        error = other_weights(found, weights)
+        return self.lost(error) if found.startswith(PREFIX) else error
 
     def _choice(self, line: bytes) -> Any:
         chunk = self._read(line)

@@ -21,7 +21,15 @@ from rrl.functional import token_logprobs
 from rrl.interfaces import WeightSource, Written
 from rrl.parts.engines.handing_over import HandOver, norm, probe_logits, weights_of
 from rrl.parts.engines.seeded import SeededEngine, SeededWriter
-from rrl.parts.engines.servers import Server, Unanswered, WeightFiles, is_address, other_weights, sampling_params
+from rrl.parts.engines.servers import (
+    PREFIX,
+    Server,
+    Unanswered,
+    WeightFiles,
+    is_address,
+    other_weights,
+    sampling_params,
+)
 from rrl.processes.distributed import from_first, rank, spread, world_size
 from rrl.ranges import between, check_ranges, not_negative, positive, refuse
 from rrl.records.pulse import beat
@@ -38,7 +46,7 @@ class VLLMServer(SeededEngine):
 
     Rows go to the servers in turn. Weights go through files in ``weights``, a folder that the run and all servers have
     at the same path (None: this machine's folder for temporary files). A request has failed after ``timeout`` seconds
-    without a byte. A server that fails, or has other weights, is waited for ``patience`` seconds (0: the run ends) and
+    without a byte. A server that fails, or was started again, is waited for ``patience`` seconds (0: the run ends) and
     gets the weights again; its rows are written anew. With ``ahead`` 1 a step's rollouts are written while the step
     before it trains.
     """
@@ -284,6 +292,6 @@ def _own_folder(place: str | None) -> Any:
     """A new folder in ``place`` that other users' servers can read; it is removed with the process."""
     if place is not None:
         Path(place).expanduser().mkdir(parents=True, exist_ok=True)
-    made = tempfile.TemporaryDirectory(prefix="rrl-weights-", dir=place and Path(place).expanduser().absolute())
+    made = tempfile.TemporaryDirectory(prefix=PREFIX, dir=place and Path(place).expanduser().absolute())
     Path(made.name).chmod(0o755)
     return made
