@@ -202,7 +202,7 @@ def test_log_probabilities_that_are_no_numbers_stop_the_run(stub: Stub, address:
     engine = started(served(address), model)
     engine.generate(FEW[:1])
     content = {"content": [{"token_id": 5, "logprob": -9999.0}]}  # vLLM's number for nan
-    choice = {"token_ids": [5], "logprobs": content, "finish_reason": None, "weight_versions": None}
+    choice = {"token_ids": [5], "logprobs": content, "finish_reason": "length", "weight_versions": None}
     stub.answers[GENERATE] = lambda body: [f"data: {json.dumps({'choices': [choice]})}\n".encode()]
     with pytest.raises(DivergenceError, match="log-probabilities: nan"):
         engine.generate(FEW[:1])
