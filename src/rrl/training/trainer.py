@@ -126,22 +126,9 @@ class Trainer(Loop):
     def progress(self) -> float:
         return self._progress(self.global_step)
 
-    def _progress(self, steps: int) -> float:
-        """The share of training that is done after so many steps and the tokens of now."""
-        limit, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
-        return min(1.0, max(steps / limit, self.tokens_generated / tokens))
-
-    def state_dict(self) -> StateDict:
-        """With the rollouts that were written ahead, if there are any."""
-        return super().state_dict() | ({"next": list(map(plain, self._next))} if self._next else {})
-
-    def load_state_dict(self, state: StateDict) -> None:
-        super().load_state_dict(state)
-        self._next = [rollout_of(row, self.limits.problems) for row in state.get("next", ())]
-
     def step(self) -> Metrics:
         """One step: from start states to an improved policy."""
-        # Choose where to start, and write.
+        # Choose where to start, and write; or take what was written while the step before trained.
         with self.clock.phase("gen"):
             rollouts = self._next or self._written(self._starts(self.progress))
             starts = [rollout.state for rollout in rollouts]
@@ -169,7 +156,7 @@ class Trainer(Loop):
         with self.clock.phase("observe"):
             metrics |= border.observed("sampler", self.sampler, metrics, judged, batch)
 
-        # Improve, and write the next rollouts meanwhile, by key.
+        # Improve; by key, the next rollouts are written meanwhile.
         with self._writing_next(), self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
             learnt = border.experience(self.objective, rollouts, batch)
@@ -179,6 +166,11 @@ class Trainer(Loop):
             metrics |= improved
         self.global_step += 1
         return metrics
+
+    def _progress(self, steps: int) -> float:
+        """The share of training that is done after so many steps and the tokens of now."""
+        limit, tokens = self.settings.total_training_steps or math.inf, self.settings.total_tokens or math.inf
+        return min(1.0, max(steps / limit, self.tokens_generated / tokens))
 
     def _starts(self, progress: float) -> list[State]:
         """Start states, each as often as it is written from."""
@@ -201,6 +193,14 @@ class Trainer(Loop):
                 stack.close()
         longest, vocabulary = self.engine.sampling.max_new_tokens, self.limits.vocabulary
         self._next = border.written(self.engine, "writing", rollouts, starts, longest, vocabulary)
+
+    def state_dict(self) -> StateDict:
+        """With the rollouts that were written ahead, if there are any."""
+        return super().state_dict() | ({"next": list(map(plain, self._next))} if self._next else {})
+
+    def load_state_dict(self, state: StateDict) -> None:
+        super().load_state_dict(state)
+        self._next = [rollout_of(row, self.limits.problems) for row in state.get("next", ())]
 
     def _annotated(self, batch: Batch) -> tuple[Batch, Metrics]:
         """The batch with log-probabilities and values, and its distances of the engine from the policy."""
