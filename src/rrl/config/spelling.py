@@ -27,7 +27,7 @@ ALIASES = {
     "engine.memory": "gpu_memory_utilization vllm_gpu_memory_utilization",
     "engine.tensor_parallel_size": "tensor_model_parallel_size vllm_tensor_parallel_size tp_size",
     "engine.sleep": "enable_sleep_mode vllm_enable_sleep_mode vllm_enable_sleep free_cache_engine",
-    "engine.servers": "vllm_server_base_url vllm_server_host vllm_server_port",
+    "engine.servers": "engine.server vllm_server_base_url vllm_server_host vllm_server_port",
     "engine.timeout": "vllm_server_timeout",
     "engine.ahead": (
         "trainer.ahead one_step_off_policy async_rollout async_train async_queue_size async_level max_async_level "
