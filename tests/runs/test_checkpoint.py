@@ -178,6 +178,15 @@ def test_training_goes_on_bit_for_bit(stage: int, dtype: str, tmp_path: Path) ->
     assert networks(fresh) == networks(trained)
 
 
+def test_training_goes_on_bit_for_bit_while_the_critic_warms_up(tmp_path: Path) -> None:
+    changes = {"critic_warmup": 3, "policy": {"critic": "shared"}}  # values are read through the trunk's gradient scale
+    trained, fresh = make_trainer(**changes), make_trainer(**changes)
+    trained.step()
+    Checkpoints(tmp_path, 1, 0).save(trained, None)
+    Checkpoints(tmp_path, 1, 0).restore(fresh)
+    assert trained.step() == fresh.step()
+
+
 def test_random_numbers_of_other_peoples_code_go_on(any_trainer: Trainer, tmp_path: Path) -> None:
     def drawn() -> tuple[float, ...]:
         return float(torch.rand(())), random.random(), float(numpy.random.rand())

@@ -100,7 +100,7 @@ def test_a_resumed_run_has_the_rollouts_that_were_written_ahead(tmp_path: Path) 
 def test_without_it_a_state_has_nothing_of_it() -> None:
     with training(ahead=0) as run:
         run.step()
-        assert "next" not in run.state_dict()
+        assert run.state_dict()["next"] == []
 
 
 def test_a_server_that_fails_meanwhile_ends_the_run_and_a_failed_update_ends_the_writing(
@@ -125,7 +125,9 @@ def test_a_server_that_fails_meanwhile_ends_the_run_and_a_failed_update_ends_the
             run.step()
         assert time.monotonic() - begin < 15
         slow.set()
-    assert threading.active_count() <= threads + 1
+    while threading.active_count() > threads + 1:
+        assert time.monotonic() - begin < 60
+        time.sleep(0.05)
 
 
 REFUSED = {

@@ -195,12 +195,14 @@ class Trainer(Loop):
         self._next = border.written(self.engine, "writing", rollouts, starts, longest, vocabulary)
 
     def state_dict(self) -> StateDict:
-        """With the rollouts that were written ahead, if there are any."""
-        return super().state_dict() | ({"next": list(map(plain, self._next))} if self._next else {})
+        """With the rollouts that were written ahead."""
+        return super().state_dict() | {"next": list(map(plain, self._next))}
 
     def load_state_dict(self, state: StateDict) -> None:
         super().load_state_dict(state)
         self._next = [rollout_of(row, self.limits.problems) for row in state.get("next", ())]
+        # As the last step left it: the next values are read through it, and their last bits depend on it.
+        self.policy.train_critic_only(0 < self.global_step <= self.settings.critic_warmup)
 
     def _annotated(self, batch: Batch) -> tuple[Batch, Metrics]:
         """The batch with log-probabilities and values, and its distances of the engine from the policy."""
