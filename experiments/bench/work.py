@@ -55,8 +55,7 @@ class Llama(Model):
         """The model, and a tokenizer of the task's words."""
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        small = TinyLlama(hidden_size=64, num_hidden_layers=1, start_seed=0, max_prompt_length=1, max_response_length=1)
-        tokenizer = small.load(vocabulary).tokenizer
+        tokenizer = tokenizer_of(vocabulary)
         config = LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=self.hidden_size, intermediate_size=4 * self.hidden_size,
             num_hidden_layers=self.num_hidden_layers, num_attention_heads=4, num_key_value_heads=4,
@@ -84,8 +83,7 @@ class Qwen2(Model):
         """The model, and a tokenizer of the task's words."""
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
-        small = TinyLlama(hidden_size=64, num_hidden_layers=1, start_seed=0, max_prompt_length=1, max_response_length=1)
-        tokenizer = small.load(vocabulary).tokenizer
+        tokenizer = tokenizer_of(vocabulary)
         config = Qwen2Config(
             vocab_size=len(tokenizer), hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
             num_hidden_layers=self.num_hidden_layers, num_attention_heads=self.num_attention_heads,
@@ -95,6 +93,12 @@ class Qwen2(Model):
             eos_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
         return LoadedModel(Qwen2ForCausalLM(config), tokenizer)
+
+
+def tokenizer_of(vocabulary: tuple[str, ...] | None) -> Any:
+    """That of ``model=tiny``."""
+    small = TinyLlama(hidden_size=64, num_hidden_layers=1, start_seed=0, max_prompt_length=1, max_response_length=1)
+    return small.load(vocabulary).tokenizer
 
 
 def never(token: int) -> Any:
