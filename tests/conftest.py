@@ -50,11 +50,19 @@ def own_messages() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def files_parsed_once() -> Iterator[None]:
-    """Each composition reads some 36 files; a file that has not changed is parsed once."""
+def short_compositions() -> Iterator[None]:
+    """Each composition reads some 36 files; a file that has not changed is parsed once.
+
+    Hydra tabulates the choices so far for each file, half of the time; only an interpolated choice looks at them.
+    """
+    from hydra._internal import defaults_list
     from omegaconf import OmegaConf
 
     load, parsed = OmegaConf.load, dict[tuple[int, ...], Any]()
+    table = defaults_list._create_interpolation_map
+
+    def needed(overrides: Any, defaults: Any, self_added: bool) -> Any:
+        return table(overrides, defaults, self_added) if any(d.is_interpolation() for d in defaults) else None
 
     def kept(file: Any) -> Any:
         stat = os.stat(file.fileno() if hasattr(file, "fileno") else file)
@@ -65,6 +73,7 @@ def files_parsed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", kept)
+        patch.setattr(defaults_list, "_create_interpolation_map", needed)
         yield
 
 
