@@ -25,7 +25,7 @@ CACHE = tempfile.TemporaryDirectory(prefix="rrl-cache-")  # of the whole session
 os.environ["RRL_CACHE"] = CACHE.name
 STARTERS = {
     "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "working", "start",
-    "swept", "service", "CONTEXT",
+    "swept", "service", "CONTEXT", "Launcher",
     "begin", "demo", "evaluate", "make_policy", "make_trainer", "reward_model", "sft", "train",
 }  # fmt: skip
 """What a test module that starts processes imports: these, whole commands, and DeepSpeed, which looks for compilers."""

@@ -1,9 +1,12 @@
 """Several processes: the same steps, numbers and memory as one, whatever ZeRO stage, and no rank left waiting."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 from torch.testing import assert_close
 
 from fixtures.ranks import on_ranks
+from fixtures.runs import CONTEXT, into
 from fixtures.training import (
     ROLLOUTS,
     TASK,
@@ -29,6 +33,7 @@ from rrl.errors import DataError, DivergenceError
 from rrl.parts.samplers.rows import StoredState
 from rrl.parts.tasks.trace import Trace
 from rrl.processes.distributed import agree, anywhere, from_first, gathered, rank, share, spread, summed, unshare
+from rrl.processes.launch import free_port
 from rrl.training.old_logprobs import EngineLogProbs
 from rrl.types import Verdict
 
@@ -37,6 +42,23 @@ pytestmark = pytest.mark.ranks
 TIMES = ("timing_s/", "perf/")
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
 """Float32 sums in another order; Adam turns a rounding of a gradient near zero into one of its step."""
+
+
+def _alone(place: dict[str, str], file: Path) -> None:
+    from rrl.processes import distributed
+
+    into(file)
+    os.environ |= place
+    distributed.MEETING = timedelta(seconds=1)
+    distributed.start_process_group()
+
+
+def test_a_rank_does_not_wait_for_ever_for_the_others(tmp_path: Path) -> None:
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    process = CONTEXT.Process(target=_alone, args=(place, tmp_path / "said"))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 1 and "1/2 clients joined" in (tmp_path / "said").read_text()
 
 
 # --- what ranks do with one another -----------------------------------------------------------------------------------

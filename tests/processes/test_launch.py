@@ -4,16 +4,14 @@ import json
 import os
 import signal
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fixtures.runs import CONTEXT, into
 from rrl.config.check import load
 from rrl.errors import ConfigError
-from rrl.processes.launch import Hostfile, Launcher, first_host, free_port, started_by_others, take_devices, why
+from rrl.processes.launch import Hostfile, Launcher, first_host, started_by_others, take_devices, why
 from rrl.processes.stopping import (
     NOW,
     STOP,
@@ -188,23 +186,6 @@ def test_only_one_of_several_is_started_by_others(
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy() | given)
     assert started_by_others() is told
-
-
-def _alone(place: dict[str, str], file: Path) -> None:
-    from rrl.processes import distributed
-
-    into(file)
-    os.environ |= place
-    distributed.MEETING = timedelta(seconds=1)
-    distributed.start_process_group()
-
-
-def test_a_rank_does_not_wait_for_ever_for_the_others(tmp_path: Path) -> None:
-    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    process = CONTEXT.Process(target=_alone, args=(place, tmp_path / "said"))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 1 and "1/2 clients joined" in (tmp_path / "said").read_text()
 
 
 # --- how it ended -----------------------------------------------------------------------------------------------------
