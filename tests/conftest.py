@@ -1,9 +1,9 @@
 """What several test modules use, and what makes all of them faster."""
 
-import copy
 import gc
 import logging
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def short_compositions() -> Iterator[None]:
     from hydra._internal import defaults_list
     from omegaconf import OmegaConf
 
-    load, parsed = OmegaConf.load, dict[tuple[int, ...], Any]()
+    load, parsed = OmegaConf.load, dict[tuple[int, ...], bytes]()
     table = defaults_list._create_interpolation_map
 
     def needed(overrides: Any, defaults: Any, self_added: bool) -> Any:
@@ -68,8 +68,8 @@ def short_compositions() -> Iterator[None]:
         stat = os.stat(file.fileno() if hasattr(file, "fileno") else file)
         key = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if key not in parsed:
-            parsed[key] = load(file)
-        return copy.deepcopy(parsed[key])
+            parsed[key] = pickle.dumps(load(file))
+        return pickle.loads(parsed[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", kept)

@@ -47,7 +47,7 @@ def content(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file; empty for a file of any other content."""
     import yaml
 
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    found = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return found if isinstance(found, dict) else {}
 
 
