@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: a second thread costs more than it brings
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else DeepSpeed's first start loads the whole compiler
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some hundred processes would compile the sources anew
 sys.dont_write_bytecode = False
 gc.set_threshold(20_000, 20, 20)  # imports and configurations make many objects and little rubbish

@@ -13,6 +13,12 @@ from rrl.training.compiling import CompiledLayers, layers_of
 from rrl.types import State
 
 
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests are without."""
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
+
+
 def learn(**changes: Any) -> list[torch.Tensor]:
     """Two steps on a batch; what the policy then reads of it."""
     policy, batch = make_policy(reference=True, **changes), raw_batch()
