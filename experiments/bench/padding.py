@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "critic": OwnCritic(), "head_size": 0, "actor_lr": 1e-5, "critic_lr": 1e-5, "adam_betas": (0.9, 0.95),
     "weight_decay": 0.0, "lr_schedule": "constant", "lr_warmup_steps": 0, "grad_clip": 1.0, "micro_batch_size": ROWS,
     "zero_stage": 0, "dtype": "float32", "gradient_checkpointing": False, "lora": None, "compile": None,
+    "offload": None,
 }  # fmt: skip
 LIMITS = {"max_prompt_length": PROMPT, "max_response_length": LIMIT}
 

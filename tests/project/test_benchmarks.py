@@ -1,5 +1,6 @@
 """Benchmarks of machines that are not at hand: one runs with tiny sizes, the other calculates."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from house import SOURCE
+from rrl.training.policy_settings import PolicySettings
 
 ROOT = SOURCE.parents[1]
 
@@ -21,6 +23,12 @@ def test_the_benchmark_of_gpus_measures_every_row() -> None:
         "grpo_tiny",
     ]  # fmt: skip
     assert all(row["phases"]["gen"] > 0 and 0 < row["update_utilisation"] < 1 for row in rows[4:])
+
+
+def test_settings_of_a_policy_are_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "bench")
+    settings = importlib.import_module("padding").SETTINGS
+    assert PolicySettings(**settings).dtype == "float32"
 
 
 def test_the_table_of_scaling_is_what_is_calculated() -> None:

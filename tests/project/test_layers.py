@@ -26,6 +26,7 @@ PLACES = {
     "tokenizers": {"training/tiny.py"},
     "vllm": {"parts/engines/vllm.py"},
     "transformers": {
+        "training/attention.py",
         "training/models.py",
         "training/tiny.py",
         "training/pretrained.py",

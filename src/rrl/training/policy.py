@@ -16,6 +16,7 @@ from rrl.errors import DataError, DivergenceError
 from rrl.interfaces import StateDict, Stateful, WeightSource
 from rrl.processes.distributed import device, gathered, rank, share, start_process_group, unshare, world_size
 from rrl.records.saving import rehearse, write_model
+from rrl.training import attention
 from rrl.training.compiling import uncompiled
 from rrl.training.networks import Actor, Critic, dropout_off, lend, skeleton
 from rrl.training.policy_settings import OwnCritic, PolicySettings
@@ -59,6 +60,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
 
     def _build(self, model: Any) -> None:
         """Networks and optimisers that begin with the weights of ``model``."""
+        attention.take_place()
         settings = self._settings
         critic = Critic(model, settings.head_size) if isinstance(settings.critic, OwnCritic) else None
         if critic is not None and settings.gradient_checkpointing:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import AttentionInterface
 
 from rrl.collate import pad_left
+from rrl.training import attention
 from rrl.training.anatomy import accepted, unwrapped
+
+attention.take_place()
 
 
 class Columns(CacheLayerMixin):  # type: ignore[misc]
@@ -71,26 +72,6 @@ class Columns(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """The number of columns in all."""
         return self.capacity
-
-
-def attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **others: Any
-) -> tuple[Tensor, None]:
-    """What transformers' ``sdpa`` does, without copying masked keys and values for every query head that shares them.
-
-    The queries [rows, heads, 1, width] of one token that share a head of keys are taken for so many positions.
-    """
-    rows, heads, length, width = query.shape
-    by_head = others.get("position_bias") is not None or (attention_mask is not None and attention_mask.shape[1] > 1)
-    if not query.is_cpu or length > 1 or heads == key.shape[1] or by_head:
-        usual: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **others)
-        return usual
-    shared = query.reshape(rows, key.shape[1], -1, width)
-    read, _ = sdpa_attention_forward(None, shared, key, value, attention_mask, **others | {"is_causal": False})
-    return read.transpose(1, 2).reshape(rows, 1, heads, -1), None
-
-
-AttentionInterface.register("sdpa", attend)  # in the whole process: models find it by this name
 
 
 def unheld(model: Any) -> str | None:
