@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rrl.records.pulse import beat
-from rrl.training.anatomy import accepted, hidden_width, trunk_of
+from rrl.training.anatomy import hidden_width, trunk_of
+from rrl.training.packing import hidden_states
 from rrl.training.reading import read
 
 
@@ -65,8 +66,7 @@ class Critic(nn.Module):
 
     def forward(self, tokens: Tensor, attention: Tensor) -> Tensor:
         """Values [batch, time] of the states in which each token was chosen; zero for the first token."""
-        inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False}
-        hidden = self.trunk(**accepted(self.trunk, inputs)).last_hidden_state
+        _, hidden = hidden_states(self.trunk, tokens, attention)
         after = self.head(hidden).squeeze(-1).float()  # the value after token t-1 stands at t, where token t is chosen
         return torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=1)
 

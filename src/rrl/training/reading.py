@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rrl.functional import entropy, token_logprobs
 from rrl.training.anatomy import accepted, trunk_of, unwrapped
+from rrl.training.packing import hidden_states, packs
 
 log = logging.getLogger(__name__)
 PIECE = 2**28
@@ -36,13 +37,13 @@ def read(model: Any, tokens: Tensor, attention: Tensor, first: int, temperature:
     inputs = {"input_ids": tokens, "attention_mask": attention, "use_cache": False}
     embedding, written = model.get_output_embeddings(), tokens[:, first:]
     across = 4 * len(tokens) * embedding.weight.shape[0]
-    if across * written.shape[1] <= PIECE or not _is_divisible(model, inputs):
+    whole = across * written.shape[1] <= PIECE and not packs(model)
+    if whole or not _is_divisible(model, inputs):
         with _inputs_of(embedding) as seen:
             logits = model(**accepted(model, inputs | {"logits_to_keep": kept})).logits[:, -kept:-1]
         return Read(*_logprobs_and_entropies(logits, written, temperature, pays_entropy), seen[-1][:, -kept:-1])
-    trunk = trunk_of(model)
-    output = trunk(**accepted(trunk, inputs))
-    hidden, size = output.last_hidden_state[:, -kept:-1], max(1, PIECE // across)
+    output, states = hidden_states(trunk_of(model), tokens, attention)
+    hidden, size = states[:, -kept:-1], max(1, PIECE // across)
     pieces = [
         _piece(model, output, *piece, temperature, pays_entropy)
         for piece in zip(hidden.split(size, dim=1), written.split(size, dim=1), strict=True)
