@@ -242,9 +242,11 @@ def test_a_folder_that_held_something_is_never_removed(run: Path) -> None:
 
 def test_a_finished_run_without_checkpoints_is_not_trained_anew(run: Path, whole: Path) -> None:
     shutil.rmtree(run / "checkpoints")
+    before = [(run / name).read_bytes() for name in ("status.json", "config.yaml")]
     with pytest.raises(DataError, match="no checkpoint, but the run is finished"):
-        _train(f"resume={run}")
+        _train(f"resume={run}", "trainer.total_training_steps=11")
     assert history(run) == history(whole)
+    assert [(run / name).read_bytes() for name in ("status.json", "config.yaml")] == before
 
 
 def test_an_unfinished_run_without_checkpoints_keeps_its_records_aside(run: Path, whole: Path) -> None:

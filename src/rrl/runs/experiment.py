@@ -35,7 +35,7 @@ from rrl.records.fingerprints import weights_fingerprint
 from rrl.records.run_directory import dump_rollouts, rollout_rows, unused, write_json
 from rrl.records.saving import PLAIN, rescued
 from rrl.records.secrecy import redacted
-from rrl.records.status import RunLock, write_state
+from rrl.records.status import RunLock, last_checkpoint, write_state
 from rrl.records.summary import closing_lines
 from rrl.records.texts import as_json
 from rrl.records.tracking import Tracker
@@ -81,12 +81,22 @@ def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> bool:
     """Lock the folder for this run, and remove requests to earlier processes; returns whether the run is new."""
     new = not folder.exists() or not any(folder.iterdir())
     stack.enter_context(RunLock(folder))
+    _refuse_without_checkpoint(folder)
     write_config(folder, config)
     write_state(folder, "running", processes=world_size())
     if not has_parent():  # the parent did so before it began to pass on signals
         remove_requests(folder)
     (folder / "logs" / "alarm.json").unlink(missing_ok=True)
     return new
+
+
+def _refuse_without_checkpoint(folder: Path) -> None:
+    """Raise DataError for a finished run whose checkpoints were removed, before anything of it changes."""
+    if (folder / "result.json").exists() and last_checkpoint(folder) is None:
+        raise DataError(
+            f"{folder / 'checkpoints'}: no checkpoint, but the run is finished; expected the last one; restore it, or "
+            "begin a new run in another run.dir"
+        )
 
 
 @contextmanager
@@ -167,11 +177,6 @@ def _digest(model: Any) -> str:
 def _rewind_records(folder: Path, step: int | None) -> None:
     """Rewind the records to the checkpoint; without one, move those of a run beyond step 0 aside."""
     rows, _ = last_rows(folder / "metrics.jsonl")
-    if step is None and (folder / "result.json").exists():
-        raise DataError(
-            f"{folder / 'checkpoints'}: no checkpoint, but the run is finished; expected the last one; restore it, or "
-            "begin a new run in another run.dir"
-        )
     if step is None and rows and rows[0]["step"] > 0:
         aside = unused(folder / "records-without-checkpoint")
         aside.mkdir()
