@@ -55,7 +55,7 @@ def test_a_fault_ends_the_process_with_code_2_a_message_and_no_traceback(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "reported"),
     [
         (ConfigError("a: b", "c: d"), 2, "ConfigError: config does not fit the code:\n  a: b\n  c: d\n"),
         (DataError("a: b"), 2, "DataError: data does not fit:\n  a: b\n"),
@@ -64,9 +64,11 @@ def test_a_fault_ends_the_process_with_code_2_a_message_and_no_traceback(tmp_pat
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_every_end_has_its_code(error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_end_has_its_code(
+    error: BaseException, code: int, reported: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert shell.guarded(failing(error)) == code
-    assert capsys.readouterr() == ("", told)
+    assert capsys.readouterr() == ("", reported)
 
 
 def test_a_bug_is_not_hidden() -> None:
@@ -118,8 +120,8 @@ def test_a_place_where_nothing_can_be_written_is_refused(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RRL_CACHE", str(tmp_path / ("file/x" if key == "RRL_CACHE" else "cache")))
-    (told,) = refused(tmp_path, run__dir=tmp_path / ("file/x" if key == "run.dir" else "run"))
-    assert told == (
+    (reported,) = refused(tmp_path, run__dir=tmp_path / ("file/x" if key == "run.dir" else "run"))
+    assert reported == (
         f"{key}: nothing can be written in '{tmp_path}/file/x' (Not a directory: '{tmp_path}/file'); expected a folder "
         f"that this user may create and write to; give another {key}"
     )
@@ -136,8 +138,8 @@ def test_weights_of_levels_that_are_not_there_are_refused(tmp_path: Path) -> Non
 def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
     own = [key for key in TINY if key.startswith(("task.", "data."))]
     changes: dict[str, object] = {key.replace(".", "__"): None for key in own}
-    (told, remedy) = refused(tmp_path, task="gsm8k", data__path=tmp_path / "nothing", **changes)
-    assert told.startswith(f"{tmp_path / 'nothing' / 'train.jsonl'}: no such file")
+    (reported, remedy) = refused(tmp_path, task="gsm8k", data__path=tmp_path / "nothing", **changes)
+    assert reported.startswith(f"{tmp_path / 'nothing' / 'train.jsonl'}: no such file")
     assert remedy.startswith("remedy: give data.path=")
 
 

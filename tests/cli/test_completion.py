@@ -71,7 +71,7 @@ def test_an_answer_loads_no_torch() -> None:
     assert done.stdout.endswith("False\n")
 
 
-def test_a_shell_that_is_not_known_is_told() -> None:
+def test_a_shell_that_is_not_known_is_reported() -> None:
     with pytest.raises(ConfigError, match="--completion: got 'tcsh'; expected one of bash, zsh, fish"):
         answer("--completion", "tcsh")
 
@@ -99,7 +99,7 @@ _rrl "$PWD/${COMP_LINE%% *}"
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 BREAKS = " \t\n\"'><=;|&(:"
-"""What bash takes for the end of a word unless told otherwise."""
+"""What bash takes for the end of a word unless configured otherwise."""
 
 
 @pytest.fixture

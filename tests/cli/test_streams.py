@@ -46,7 +46,7 @@ def test_a_reader_that_has_seen_enough_is_no_fault(command: tuple[str, ...], unb
     assert unread(words, both=False, PYTHONUNBUFFERED=unbuffered) == (0, "")
 
 
-def test_a_fault_that_nobody_reads_is_quiet(tmp_path: Path) -> None:
+def test_a_fault_that_no_one_reads_is_quiet(tmp_path: Path) -> None:
     assert unread((*STATUS, str(tmp_path / "nowhere")), both=True)[0] in (0, 2)
 
 

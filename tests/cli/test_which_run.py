@@ -14,7 +14,7 @@ from rrl.records.status import finished_run, suggestion, write_state
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Runs as far as their files tell: ``done`` has an actor, ``broken`` only a checkpoint."""
+    """Runs as far as their files show: ``done`` has an actor, ``broken`` only a checkpoint."""
     for name in ("done", "broken"):
         (tmp_path / name / "checkpoints" / "step-000005" / "actor").mkdir(parents=True)
         (tmp_path / name / "config.yaml").write_text("trainer: {total_training_steps: 9, total_tokens: null}\n")
@@ -54,8 +54,8 @@ def test_a_folder_alone_and_from_run_are_refused_by_commands_that_take_none(
     command: Callable[[list[str]], None], runs: Path
 ) -> None:
     folder = str(runs / "done")
-    told = f"rrl-train resume={folder} goes on with a run, rrl-evaluate {folder} measures it"
-    assert faults(command, folder) == [f"{folder}: a folder, expected key=value; {told}"]
+    reported = f"rrl-train resume={folder} goes on with a run, rrl-evaluate {folder} measures it"
+    assert faults(command, folder) == [f"{folder}: a folder, expected key=value; {reported}"]
     (named,) = faults(command, f"from_run={folder}")
     assert named.endswith("did you mean resume=RUN (of rrl-train), or from_run=RUN (of rrl-evaluate)?")
 
@@ -82,32 +82,32 @@ def test_a_folder_that_is_no_finished_run_is_refused_with_what_to_give(name: str
     )
 
 
-def test_a_run_that_has_not_come_to_its_end_is_told_with_its_state_and_checkpoint(runs: Path) -> None:
+def test_a_run_that_has_not_come_to_its_end_is_reported_with_its_state_and_checkpoint(runs: Path) -> None:
     folder = runs / "broken"
     write_state(folder, "interrupted")
     saved = f"measure its last checkpoint: model=hf model.path={folder}/checkpoints/step-000005/actor"
-    told = f"the run in it is interrupted; continue it: rrl-train resume={folder}, or {saved}"
-    assert suggestion("from_run", folder) == told
+    reported = f"the run in it is interrupted; continue it: rrl-train resume={folder}, or {saved}"
+    assert suggestion("from_run", folder) == reported
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "running"}))
     assert str(suggestion("from_run", folder)).startswith("the run in it is killed; continue it: ")
 
 
-def test_a_folder_with_a_model_is_told_as_one(tmp_path: Path) -> None:
+def test_a_folder_with_a_model_is_reported_as_one(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert suggestion("from_run", tmp_path) == f"it holds a model, not a run; give model=hf model.path={tmp_path}"
 
 
 def test_a_run_that_is_resumed_is_named_rightly_and_stays_where_it_is(runs: Path) -> None:
-    (told,) = faults(train._train, f"resume={runs}")
-    assert told.endswith(f"it holds runs; give one of them, as in resume={runs}/broken")
-    (told,) = faults(train._train, f"resume={runs}/done/checkpoints")
-    assert told.endswith(f"it is inside a run; give resume={runs}/done")
+    (reported,) = faults(train._train, f"resume={runs}")
+    assert reported.endswith(f"it holds runs; give one of them, as in resume={runs}/broken")
+    (reported,) = faults(train._train, f"resume={runs}/done/checkpoints")
+    assert reported.endswith(f"it is inside a run; give resume={runs}/done")
     assert faults(train._train, "resume=") == [
         "resume: empty; expected a value, as in resume=...; or omit it"
     ]  # fmt: skip
-    (told,) = faults(train._train, f"run={runs}/done")
-    assert told.endswith(f"; to go on with a run give resume={runs}/done")
+    (reported,) = faults(train._train, f"run={runs}/done")
+    assert reported.endswith(f"; to go on with a run give resume={runs}/done")
     (runs / "done" / "config.yaml").write_text("kind: {}\nrun: {dir: null}\n")
-    (told,) = faults(train._train, f"resume={runs}/done")
-    assert told == f"resume: '{runs}/done' holds no run of rrl-train; expected one; rrl-status lists them"
+    (reported,) = faults(train._train, f"resume={runs}/done")
+    assert reported == f"resume: '{runs}/done' holds no run of rrl-train; expected one; rrl-status lists them"

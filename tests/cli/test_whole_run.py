@@ -44,18 +44,18 @@ def test_a_run_writes_its_directory(finished: Path) -> None:
     assert [path.name for path in (finished / "rollouts").iterdir()] == ["step-000002.jsonl"]
 
 
-def test_the_runs_log_tells_of_its_course_and_ends_with_its_last_words(finished: Path) -> None:
+def test_the_runs_log_reports_its_course_and_ends_with_its_closing_lines(finished: Path) -> None:
     lines = (finished / "logs" / "rank-0.log").read_text().splitlines()
-    told = [re.sub(r"^\S+ INFO |, \d+ s.*", "", line) for line in lines]
+    reported = [re.sub(r"^\S+ INFO |, \d+ s.*", "", line) for line in lines]
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ", line) for line in lines)
-    assert told[0] == "rrl: warm start begins"
-    assert "plan: 8 starts x 1 = 8 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps" in told
+    assert reported[0] == "rrl: warm start begins"
+    assert "plan: 8 starts x 1 = 8 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps" in reported
     for wanted in ("rrl: training begins", "rrl: training testing", "rrl: training step 1: save_checkpoint"):
-        assert wanted in told
-    assert any(line.startswith("rrl: training 100 %, step 2, ") and "accuracy" in line for line in told)
-    assert any(line.startswith("finished after 2 steps, ") for line in told)
-    assert f"model: {finished / 'actor'}" in told
-    assert told[-1] == f"see all runs: rrl-status {finished.parent}"
+        assert wanted in reported
+    assert any(line.startswith("rrl: training 100 %, step 2, ") and "accuracy" in line for line in reported)
+    assert any(line.startswith("finished after 2 steps, ") for line in reported)
+    assert f"model: {finished / 'actor'}" in reported
+    assert reported[-1] == f"see all runs: rrl-status {finished.parent}"
 
 
 def test_the_saved_configuration_is_the_one_that_was_used(finished: Path) -> None:
@@ -95,12 +95,12 @@ def test_a_run_without_a_directory_makes_one_up_and_never_the_same_twice(
 
 
 def test_numbers_that_are_not_finite_stop_the_run_at_their_batch_and_keep_what_was_saved(tmp_path: Path) -> None:
-    (told,) = refused(
+    (reported,) = refused(
         tmp_path, algo="ppo", critic="own", policy__actor_lr=1e30,
         trainer__critic_warmup=1, trainer__ppo_epochs=1, trainer__total_training_steps=3,
     )  # fmt: skip
-    assert told.startswith("step 2: mini-batch 2: loss: actor nan, critic ")
-    assert "lower policy.actor_lr" in told
+    assert reported.startswith("step 2: mini-batch 2: loss: actor nan, critic ")
+    assert "lower policy.actor_lr" in reported
     assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
     saved = tmp_path / "run" / "checkpoints" / "step-000001" / "actor"
     weights = AutoModelForCausalLM.from_pretrained(saved).state_dict().values()
@@ -109,11 +109,11 @@ def test_numbers_that_are_not_finite_stop_the_run_at_their_batch_and_keep_what_w
 
 
 def test_weights_that_left_their_range_stop_the_run_at_the_next_text(tmp_path: Path) -> None:
-    (told,) = refused(
+    (reported,) = refused(
         tmp_path, algo="ppo", critic="own", policy__actor_lr=1e30, trainer__ppo_epochs=1,
         trainer__ppo_mini_batch_size=8, trainer__total_training_steps=3,
     )  # fmt: skip
-    assert told == (
+    assert reported == (
         "step 2: logits: nan; expected numbers; the weights have left their range: lower policy.actor_lr or set "
         "policy.grad_clip"
     )
@@ -154,7 +154,7 @@ def test_a_result_says_how_it_came_about(finished: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         (
             "output={0}/config.yaml",
@@ -169,13 +169,13 @@ def test_a_result_says_how_it_came_about(finished: Path, tmp_path: Path, capsys:
         ("evaluation.n=x", "evaluation.n: expected int, got 'x'"),
     ],
 )
-def test_evaluation_faults_are_told_before_the_model_loads(
-    given: str, told: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+def test_evaluation_faults_are_reported_before_the_model_loads(
+    given: str, reported: str, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rrl.training.models.HuggingFace.load", failing(AssertionError("a model was loaded")))
     with pytest.raises(ConfigError) as caught:
         evaluate._evaluate([f"from_run={finished}", given.format(finished)])
-    assert caught.value.faults == (told.format(finished),)
+    assert caught.value.faults == (reported.format(finished),)
 
 
 def test_an_evaluation_needs_no_training_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,15 +78,15 @@ def test_escapes_count_in_every_text_alone_and_in_mappings() -> None:
 def test_what_could_be_an_escape_outside_double_quotes_is_refused_with_both_ways_to_write_it(
     written: str, sign: str, meaning: str
 ) -> None:
-    (told,) = compose("train", [f"engine.stop={written}"]).faults
-    assert told.startswith("engine.stop: \\")
-    assert f'expected "\\{sign}" for {meaning} or "\\\\{sign}" for a backslash and {sign}, in double quotes' in told
+    (reported,) = compose("train", [f"engine.stop={written}"]).faults
+    assert reported.startswith("engine.stop: \\")
+    assert f'expected "\\{sign}" for {meaning} or "\\\\{sign}" for a backslash and {sign}, in double quotes' in reported
 
 
 @pytest.mark.parametrize("written", [r'"\ud83d"', r'["\ude00\ud83d"]', r'"\U00110000"'])
 def test_half_of_a_character_and_no_character_are_refused(written: str) -> None:
-    (told,) = compose("train", [f"engine.stop={written}"]).faults
-    assert "half of a character" in told or "no character" in told
+    (reported,) = compose("train", [f"engine.stop={written}"]).faults
+    assert "half of a character" in reported or "no character" in reported
 
 
 def test_the_command_line_that_the_page_prints_means_what_it_says() -> None:
@@ -116,7 +116,7 @@ def test_whole_numbers_count_in_lists_literals_and_copies_and_a_float_stays_one(
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "reported"),
     [
         ("trainer.total_training_steps=1e-1", "expected int or null, got 0.1"),
         ("trainer.n=2.5", "expected int, got 2.5"),
@@ -130,5 +130,5 @@ def test_whole_numbers_count_in_lists_literals_and_copies_and_a_float_stays_one(
         ("run.threads=1k", "expected int or null, got '1k'"),
     ],
 )
-def test_what_is_no_whole_number_or_switch_is_refused(override: str, told: str) -> None:
-    assert faults(override) == [f"{override.partition('=')[0]}: {told}"]
+def test_what_is_no_whole_number_or_switch_is_refused(override: str, reported: str) -> None:
+    assert faults(override) == [f"{override.partition('=')[0]}: {reported}"]

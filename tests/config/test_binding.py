@@ -42,7 +42,7 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def told(**changes: Any) -> list[str]:
+def reported(**changes: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         check({"run": {**GOOD, **changes}})
     return list(caught.value.faults)
@@ -79,11 +79,11 @@ def test_a_mapping_with_a_target_becomes_an_object_and_lists_become_tuples() -> 
         ("rule", None, "Selection, got null"),
     ],
 )
-def test_a_value_of_another_type_is_told(key: str, value: Any, expected: str) -> None:
-    assert told(**{key: value}) == [f"run.{key}: expected {expected}"]
+def test_a_value_of_another_type_is_reported(key: str, value: Any, expected: str) -> None:
+    assert reported(**{key: value}) == [f"run.{key}: expected {expected}"]
 
 
-def test_missing_and_unknown_arguments_are_told() -> None:
+def test_missing_and_unknown_arguments_are_reported() -> None:
     bad = {key: value for key, value in GOOD.items() if key != "count"} | {"cuont": 2}
     with pytest.raises(ConfigError) as caught:
         check({"run": bad})
@@ -93,10 +93,10 @@ def test_missing_and_unknown_arguments_are_told() -> None:
     )
 
 
-def test_a_part_within_a_part_is_told_once() -> None:
-    assert told(rule=RULE | {"k": 0}) == ["run.rule.k: expected at least 1, got 0"]
+def test_a_part_within_a_part_is_reported_once() -> None:
+    assert reported(rule=RULE | {"k": 0}) == ["run.rule.k: expected at least 1, got 0"]
     bare = {key: value for key, value in RULE.items() if key != "k"}
-    assert told(rule=bare) == ["run.rule.k: missing; CriticTopK needs it"]
+    assert reported(rule=bare) == ["run.rule.k: missing; CriticTopK needs it"]
 
 
 NAME, AMOUNT = "run.name: expected str or null, got 5", "run.amount: expected a number >= 0, got -1"
@@ -122,10 +122,10 @@ SEVERAL = "run.several: expected at most 1"
          ["run.rule.k: expected at least 1, got 0", AMOUNT]),
     ],
 )  # fmt: skip
-def test_all_faults_of_a_part_are_told_but_none_that_hangs_on_a_faulty_argument(
+def test_all_faults_of_a_part_are_reported_but_none_that_hangs_on_a_faulty_argument(
     changes: dict[str, Any], expected: list[str]
 ) -> None:
-    assert told(**changes) == expected
+    assert reported(**changes) == expected
 
 
 class Plain:

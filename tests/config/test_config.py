@@ -1,4 +1,4 @@
-"""Configurations: every file binds, every fault is told, all of them at once and before anything loads."""
+"""Configurations: every file binds, every fault is reported, all of them at once and before anything loads."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -247,12 +247,12 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_a_broken_configuration_file_is_told(tmp_path: Path) -> None:
+def test_a_broken_configuration_file_is_reported(tmp_path: Path) -> None:
     (finished(tmp_path / "run") / "config.yaml").write_text("a: [1\nb: {")
     assert "while parsing a flow sequence" in faults(run=tmp_path / "run")[0]
 
 
-def test_a_configuration_that_lacks_a_key_of_today_is_told(tmp_path: Path) -> None:
+def test_a_configuration_that_lacks_a_key_of_today_is_reported(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run")
     old = yaml.safe_load((folder / "config.yaml").read_text())
     del old["policy"]["grad_clip"]
@@ -265,6 +265,6 @@ def test_weights_by_level_reach_the_sampler() -> None:
     assert parts.sampler == Problems(level_weights={"L3": 1, "L10": 2})
 
 
-@pytest.mark.parametrize(("value", "told"), [("5", "5"), ("null", "null"), ("true", "True"), ("[a]", "['a']")])
-def test_a_template_that_is_no_text_is_told(value: str, told: str) -> None:
-    assert faults(f"data.plain_template={value}") == [f"data.plain_template: expected str, got {told}"]
+@pytest.mark.parametrize(("value", "reported"), [("5", "5"), ("null", "null"), ("true", "True"), ("[a]", "['a']")])
+def test_a_template_that_is_no_text_is_reported(value: str, reported: str) -> None:
+    assert faults(f"data.plain_template={value}") == [f"data.plain_template: expected str, got {reported}"]

@@ -55,9 +55,11 @@ UNKNOWN_KEYS = {
 }
 
 
-def test_an_unknown_key_is_told_with_the_nearest_valid_one_and_other_libraries_names_are_known() -> None:
-    told = faults(*UNKNOWN_KEYS)
-    assert told == [f"{text.partition('=')[0].lstrip('+')}: no such key; {hint}" for text, hint in UNKNOWN_KEYS.items()]
+def test_an_unknown_key_is_reported_with_the_nearest_valid_one_and_other_libraries_names_are_known() -> None:
+    reported = faults(*UNKNOWN_KEYS)
+    assert reported == [
+        f"{text.partition('=')[0].lstrip('+')}: no such key; {hint}" for text, hint in UNKNOWN_KEYS.items()
+    ]
 
 
 OTHER_NAMES = {
@@ -109,7 +111,7 @@ def test_other_names_lead_to_the_key_or_choice_that_is_meant(key: str, meant: st
     assert compose("train", [f"{key}=3"]).faults == [f"{key}: no such key; did you mean {meant}?"]
 
 
-def test_a_key_of_several_choices_of_a_group_is_told_with_all_of_them() -> None:
+def test_a_key_of_several_choices_of_a_group_is_reported_with_all_of_them() -> None:
     assert faults("objective=grpo", "trainer.n=2", "kl.coef=0.1") == [
         "kl.coef: no such key; it comes with kl=adaptive|loss|ppocoder|reward"
     ]
@@ -140,7 +142,7 @@ def test_every_alias_leads_to_a_key_that_is_there() -> None:
     assert set(ALIASES) <= known
 
 
-def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None:
+def test_an_unknown_choice_is_reported_with_the_nearest_and_all_valid_ones() -> None:
     assert faults("algo=rl", "objective=zzzz", "task=null", "trainer=5", "experiment=zzzz") == [
         f"algo: no such choice 'rl'; did you mean 'rrl'? valid: {', '.join(groups()['algo'])}",
         f"objective: no such choice 'zzzz'; valid: {', '.join(groups()['objective'])}",
@@ -154,13 +156,13 @@ def test_an_unknown_choice_is_told_with_the_nearest_and_all_valid_ones() -> None
     "text",
     ["seed", "=5", "", "a b=c", "a=b=c", "[1", "trainer.n=[1,", "data.plain_template=Q: {question}", "task@x=trace"],
 )
-def test_an_override_that_cannot_be_read_is_told_with_an_example(text: str) -> None:
+def test_an_override_that_cannot_be_read_is_reported_with_an_example(text: str) -> None:
     example = "\"data.plain_template='Q: {question}'\""
     expected = f"{text!r}: cannot be read; expected key=value; quote special characters, as in {example}"
     assert faults(text, "trainer.n=0") == [expected, "trainer.n: expected at least 1, got 0"]
 
 
-def test_what_hydra_would_take_and_we_do_not_is_told() -> None:
+def test_what_hydra_would_take_and_we_do_not_is_reported() -> None:
     assert faults("--multirun", "-m", "--config-name=x", "~trainer.n", "~trainer", "seed=1,2", "seed=range(1,3)") == [
         "--multirun: no such option; expected key=value, or --help",
         "-m: no such option; expected key=value, or --help",
@@ -172,7 +174,7 @@ def test_what_hydra_would_take_and_we_do_not_is_told() -> None:
     ]
 
 
-def test_a_key_or_group_given_twice_is_told() -> None:
+def test_a_key_or_group_given_twice_is_reported() -> None:
     assert faults("seed=1", "seed=2", "task=trace", "task=gsm8k") == [
         "seed: given twice, as 'seed=1' and 'seed=2'; keep one",
         "task: given twice, as 'task=trace' and 'task=gsm8k'; keep one",
@@ -196,14 +198,14 @@ def test_a_key_or_group_given_twice_is_told() -> None:
         ("trainer.n=???", "trainer.n: Missing mandatory value: n"),
     ],
 )
-def test_a_value_that_leads_nowhere_is_told_with_the_faults_so_far(text: str, expected: str) -> None:
+def test_a_value_that_leads_nowhere_is_reported_with_the_faults_so_far(text: str, expected: str) -> None:
     assert faults("trainer.nn=1", text) == ["trainer.nn: no such key; did you mean 'trainer.n'?", expected]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_nearest_name_is_told_or_all_when_none_is_near() -> None:
+def test_the_nearest_name_is_reported_or_all_when_none_is_near() -> None:
     assert nearest("clip_ration", ["clip_ratio", "gamma"]) == "; did you mean 'clip_ratio'?"
     assert nearest("lr", ["actor_lr", "gamma"]) == "; did you mean 'actor_lr'?"
     assert nearest("zzz", ["gamma", "beta"]) == "; valid: beta, gamma"

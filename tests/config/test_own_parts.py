@@ -176,22 +176,22 @@ def test_an_argument_that_the_file_of_a_part_lacks_can_be_added(own: Path) -> No
 @pytest.mark.usefixtures("parts")
 def test_help_lists_parts_of_ones_own() -> None:
     words = [sys.executable, "-m", "rrl.cli.train", "--help"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "sampler=canonical|mine|problems|" in told
+    reported = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "sampler=canonical|mine|problems|" in reported
 
 
-def test_a_folder_without_parts_is_told_with_every_other_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_parts_is_reported_with_all_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RRL_PARTS", f"{tmp_path}:{tmp_path / 'nowhere'}")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    told = [f"RRL_PARTS: '{folder}' has no choice of any group; expected files like sampler/mine.yaml"
+    reported = [f"RRL_PARTS: '{folder}' has no choice of any group; expected files like sampler/mine.yaml"
             for folder in (tmp_path, tmp_path / "nowhere")]  # fmt: skip
-    assert faults("seed=-1") == [*told, "seed: expected a number from 0 to below 2**63, got -1"]
+    assert faults("seed=-1") == [*reported, "seed: expected a number from 0 to below 2**63, got -1"]
 
 
 def test_a_name_of_ours_is_not_taken(own: Path) -> None:
     (own / "sampler" / "redraw.yaml").write_text(SAMPLER.format(module="own_mine"))
-    told = f"RRL_PARTS: {str(own)!r} has sampler=redraw, which is there already; give it another name"
-    assert take_own_parts() == [told]
+    reported = f"RRL_PARTS: {str(own)!r} has sampler=redraw, which is there already; give it another name"
+    assert take_own_parts() == [reported]
     assert compose("train", ["sampler=redraw"]).config["sampler"]["_target_"].startswith("rrl.")
 
 
@@ -202,20 +202,20 @@ def test_a_module_of_ones_own_hides_no_other(parts: Path) -> None:
     assert sys.path.count(str(parts)) == 1
 
 
-def test_a_yaml_that_is_no_part_is_told_when_it_is_chosen_and_harmless_before(own: Path) -> None:
+def test_a_yaml_that_is_no_part_is_reported_when_it_is_chosen_and_harmless_before(own: Path) -> None:
     contents = {"list": "- 1\n", "empty": "", "comment": "# a note\n"}
     for name, content in contents.items():
         (own / "sampler" / f"{name}.yaml").write_text(content)
     assert faults("boldness=1") == ["boldness: no such key; did you mean 'sampler.boldness' (with sampler=mine)?"]
     for name in contents:
-        (told,) = faults("algo=ppo", f"sampler={name}")
-        assert told.startswith("sampler: expected a part with a _target_, got ")
+        (reported,) = faults("algo=ppo", f"sampler={name}")
+        assert reported.startswith("sampler: expected a part with a _target_, got ")
 
 
 def test_a_yaml_that_cannot_be_read_is_named(own: Path) -> None:
     (own / "sampler" / "broken.yaml").write_text("x: [\n")
-    (told,) = faults("sampler=broken")
-    assert "sampler/broken.yaml" in told
+    (reported,) = faults("sampler=broken")
+    assert "sampler/broken.yaml" in reported
 
 
 @pytest.mark.usefixtures("parts")
@@ -229,30 +229,30 @@ def test_without_the_variable_there_is_nothing_but_ours(monkeypatch: pytest.Monk
 
 
 def failing(parts: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is told of the sampler ``mine`` when this is its module."""
+    """What is reported of the sampler ``mine`` when this is its module."""
     (parts / "own_mine.py").write_text(code)
     importlib.invalidate_caches()
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.delitem(sys.modules, "own_mine", raising=False)
-    (told,) = faults("algo=ppo", "sampler=mine")
-    return told
+    (reported,) = faults("algo=ppo", "sampler=mine")
+    return reported
 
 
-def test_a_module_that_is_not_there_is_told_with_what_the_variable_is(
+def test_a_module_that_is_not_there_is_reported_with_what_the_variable_is(
     parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (parts / "own_mine.py").unlink()
     importlib.invalidate_caches()
-    (told,) = faults("algo=ppo", "sampler=mine")
-    assert told.startswith("sampler._target_: 'own_mine.Mine' cannot be imported (No module named 'own_mine'); ")
-    assert f"RRL_PARTS is {str(parts)!r}" in told
+    (reported,) = faults("algo=ppo", "sampler=mine")
+    assert reported.startswith("sampler._target_: 'own_mine.Mine' cannot be imported (No module named 'own_mine'); ")
+    assert f"RRL_PARTS is {str(parts)!r}" in reported
     monkeypatch.delenv("RRL_PARTS")
-    (told,) = faults("algo=ppo", "sampler={_target_: own_mine.Mine}")
-    assert "RRL_PARTS is not set" in told
+    (reported,) = faults("algo=ppo", "sampler={_target_: own_mine.Mine}")
+    assert "RRL_PARTS is not set" in reported
 
 
 @pytest.mark.parametrize(
-    ("code", "line", "told"),
+    ("code", "line", "reported"),
     [
         ("import os\nimport no_such_library\n", 2, "ModuleNotFoundError: No module named 'no_such_library'"),
         ("from os import no_such_name\n", 1, "ImportError: cannot import name 'no_such_name' from 'os'"),
@@ -264,21 +264,21 @@ def test_a_module_that_is_not_there_is_told_with_what_the_variable_is(
         ("{}['a']\n", 1, "KeyError: 'a'"),
     ],
 )
-def test_a_module_that_fails_is_told_by_file_line_and_error(
-    code: str, line: int, told: str, parts: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_module_that_fails_is_reported_by_file_line_and_error(
+    code: str, line: int, reported: str, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = failing(parts, code, monkeypatch)
-    assert f"cannot be imported ({parts}/own_mine.py, line {line}: {told}" in found
+    assert f"cannot be imported ({parts}/own_mine.py, line {line}: {reported}" in found
     assert "RRL_PARTS" not in found
 
 
-def test_the_failing_line_of_a_module_that_it_imports_is_told(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_failing_line_of_a_module_that_it_imports_is_reported(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (parts / "own_helper.py").write_text("\n\nraise RuntimeError('not ready')\n")
     found = failing(parts, "import own_helper\n", monkeypatch)
     assert f"({parts}/own_helper.py, line 3: RuntimeError: not ready)" in found
 
 
-def test_a_class_that_is_not_in_the_module_is_told_with_the_nearest_and_the_file(
+def test_a_class_that_is_not_in_the_module_is_reported_with_the_nearest_and_the_file(
     parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = failing(parts, CODE.replace("class Mine", "class Mines"), monkeypatch)
@@ -286,7 +286,7 @@ def test_a_class_that_is_not_in_the_module_is_told_with_the_nearest_and_the_file
     assert found.endswith("did you mean 'own_mine.Mines'?")
 
 
-def test_a_constructor_with_a_type_that_cannot_be_looked_up_is_told(
+def test_a_constructor_with_a_type_that_cannot_be_looked_up_is_reported(
     parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "class Mine:\n    def __init__(self, *, level_weights: 'NoSuchType', boldness: int) -> None: ...\n"
@@ -296,8 +296,11 @@ def test_a_constructor_with_a_type_that_cannot_be_looked_up_is_told(
 
 @pytest.mark.parametrize("target", ["nothing", ".mine.Mine", "..Mine", "", "5"])
 def test_a_target_without_a_module_is_refused(target: str) -> None:
-    (told,) = faults("algo=ppo", f"sampler._target_='{target}'")
-    assert told == f"sampler._target_: {target!r} cannot be imported (Empty module name); expected package.module.Class"
+    (reported,) = faults("algo=ppo", f"sampler._target_='{target}'")
+    assert (
+        reported
+        == f"sampler._target_: {target!r} cannot be imported (Empty module name); expected package.module.Class"
+    )
 
 
 # --- what a result depends on -----------------------------------------------------------------------------------------
@@ -335,11 +338,11 @@ def test_a_package_of_ones_own_elsewhere_counts_and_what_is_installed_or_ours_do
     assert own_files({"a": {"_target_": "rrl.parts.samplers.problems.Problems"}}) == {}
 
 
-def test_changed_and_removed_files_are_told_and_new_ones_are_not() -> None:
+def test_changed_and_removed_files_are_reported_and_new_ones_are_not() -> None:
     assert changes({"mine": "1"}, {"mine": "1", "more": "2"}) == []
     assert changes({}, {"more": "2"}) == []
-    (told,) = changes({"mine": "1", "sampler/mine.yaml": "2", "old": "3"}, {"mine": "9", "sampler/mine.yaml": "2"})
-    assert told.startswith("parts of your own: mine has changed, old is gone since the run began; ")
+    (reported,) = changes({"mine": "1", "sampler/mine.yaml": "2", "old": "3"}, {"mine": "9", "sampler/mine.yaml": "2"})
+    assert reported.startswith("parts of your own: mine has changed, old is gone since the run began; ")
 
 
 def test_a_run_that_goes_on_with_another_file_says_so(
@@ -376,7 +379,7 @@ class Types(Reward):
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "reported"),
     [
         (
             "own_bad.Other",
@@ -390,7 +393,7 @@ class Types(Reward):
         ("own_bad.Types", "line 13: TypeError: object of type 'int' has no len()); fix this class"),
     ],
 )
-def test_a_class_of_another_kind_or_that_cannot_be_made_is_told(parts: Path, target: str, told: str) -> None:
+def test_a_class_of_another_kind_or_that_cannot_be_made_is_reported(parts: Path, target: str, reported: str) -> None:
     (parts / "own_bad.py").write_text(BAD)
     found = faults(f"reward={{_target_: {target}}}")
-    assert told in found[0] and len(found) == 1
+    assert reported in found[0] and len(found) == 1

@@ -92,8 +92,8 @@ def test_what_no_part_takes_is_not_in_the_configuration(
 
 def test_setting_what_no_part_takes_says_so(caplog: pytest.LogCaptureFixture) -> None:
     load("train", ["sandbox.workers=4"])
-    (told,) = [record.getMessage() for record in caplog.records]
-    assert told == (
+    (reported,) = [record.getMessage() for record in caplog.records]
+    assert reported == (
         "sandbox.workers: without effect; nothing in use reads it; task=apps, task=apps_plus, task=minicode would"
     )
 

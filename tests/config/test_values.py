@@ -77,15 +77,15 @@ OUT_OF_RANGE = {
 }
 
 
-def test_all_values_of_another_type_are_told_at_once() -> None:
+def test_all_values_of_another_type_are_reported_at_once() -> None:
     assert sorted(faults(*WRONG_TYPES)) == sorted(WRONG_TYPES.values())
 
 
-def test_all_values_out_of_range_are_told_at_once_even_within_a_component() -> None:
+def test_all_values_out_of_range_are_reported_at_once_even_within_a_component() -> None:
     assert sorted(faults(*OUT_OF_RANGE)) == sorted(OUT_OF_RANGE.values())
 
 
-def test_a_fault_is_told_by_the_key_that_the_user_sets_however_far_its_value_travels() -> None:
+def test_a_fault_is_reported_by_the_key_that_the_user_sets_however_far_its_value_travels() -> None:
     assert faults("data.plain_template=hello", "engine.temperature=x") == [
         "data.plain_template: expected {question} exactly once, got 'hello'",
         "engine.temperature: expected float, got 'x'",
@@ -98,7 +98,7 @@ def test_batch_sizes_have_to_divide() -> None:
     ]
 
 
-def test_groups_keys_types_ranges_and_misfits_are_told_together() -> None:
+def test_groups_keys_types_ranges_and_misfits_are_reported_together() -> None:
     assert faults(
         "sampler=retrospectiv", "seed=abc", "trainer.nn=1", "trainer.n=0", "trainer.ppo_epochs=0", "critic=none",
         "selection.below=2", "-x",
@@ -115,7 +115,7 @@ def test_groups_keys_types_ranges_and_misfits_are_told_together() -> None:
     ]  # fmt: skip
 
 
-def test_a_fault_is_not_told_of_a_value_that_only_stands_in_for_a_faulty_one() -> None:
+def test_a_fault_is_not_reported_of_a_value_that_only_stands_in_for_a_faulty_one() -> None:
     assert faults("trainer.train_batch_size=abc", "trainer.ppo_mini_batch_size=48") == [
         "trainer.train_batch_size: expected int, got 'abc'"
     ]
@@ -186,7 +186,7 @@ NO_CRITIC_FOR_RULE = (
         ),
     ],
 )
-def test_parts_that_do_not_fit_one_another_are_told(overrides: list[str], expected: list[str]) -> None:
+def test_parts_that_do_not_fit_one_another_are_reported(overrides: list[str], expected: list[str]) -> None:
     assert faults(*overrides) == expected
 
 

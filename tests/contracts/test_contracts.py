@@ -1,4 +1,4 @@
-"""Own parts at the border: what a wrong one returns is told by class and method, with what was expected."""
+"""Own parts at the border: what a wrong one returns is reported by class and method, with what was expected."""
 
 import json
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ E = Example(id="a", level="L", question="q", reference="r", answer="x")
 
 
 class Returns:
-    """A part of any kind whose methods return what they are told to."""
+    """A part of any kind whose methods return what they are reported to."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -55,7 +55,7 @@ ROLLOUTS = [
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reported"),
     [
         ([RIGHT], "verify: returned 1 items; expected a list of 2 Feedback, one for each rollout"),
         ([RIGHT] * 3, "verify: returned 3 items; expected a list of 2 Feedback, one for each rollout"),
@@ -63,18 +63,18 @@ ROLLOUTS = [
         ([RIGHT, 1.0], "verify: returned 1.0 (float) as item 1; expected a list of 2 Feedback, one for each rollout"),
     ],
 )
-def test_a_verifier_gives_one_feedback_a_rollout(value: Any, told: str) -> None:
-    assert refusal(lambda: border.feedback(Returns(value), ROLLOUTS)) == told
+def test_a_verifier_gives_one_feedback_a_rollout(value: Any, reported: str) -> None:
+    assert refusal(lambda: border.feedback(Returns(value), ROLLOUTS)) == reported
 
 
 def test_a_generator_is_no_list() -> None:
-    told = refusal(lambda: border.feedback(Returns(lambda rs: (RIGHT for _ in rs)), ROLLOUTS))
-    assert told.startswith("verify: returned <generator object ")
-    assert told.endswith("(generator); expected a list of 2 Feedback, one for each rollout")
+    reported = refusal(lambda: border.feedback(Returns(lambda rs: (RIGHT for _ in rs)), ROLLOUTS))
+    assert reported.startswith("verify: returned <generator object ")
+    assert reported.endswith("(generator); expected a list of 2 Feedback, one for each rollout")
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"score": 1.5}, "score 1.5 (float), of item 1"),
         ({"score": -0.01}, "score -0.01 (float), of item 1"),
@@ -89,10 +89,10 @@ def test_a_generator_is_no_list() -> None:
         ({"score": 2, "verdict": None}, "score 2 (int), of item 1; verdict None (NoneType), of item 1"),
     ],
 )
-def test_feedback_has_a_score_a_verdict_and_named_evidence(changes: dict[str, Any], told: str) -> None:
+def test_feedback_has_a_score_a_verdict_and_named_evidence(changes: dict[str, Any], reported: str) -> None:
     expected = "; expected a score from 0 to 1, a Verdict, and a mapping with names for keys as evidence"
     wrong = [RIGHT, replace(RIGHT, **changes)]
-    assert refusal(lambda: border.feedback(Returns(wrong), ROLLOUTS)) == f"verify: returned {told}{expected}"
+    assert refusal(lambda: border.feedback(Returns(wrong), ROLLOUTS)) == f"verify: returned {reported}{expected}"
 
 
 @pytest.mark.parametrize("score", [0, 1, 0.0, 1.0, True, 0.5])
@@ -106,7 +106,7 @@ OWN = "expected a different id for each example"
 
 
 @pytest.mark.parametrize(
-    ("items", "told"),
+    ("items", "reported"),
     [
         ([E, replace(E, id="b"), E], f"examples 0 and 2 have the same id 'a'; {OWN}"),
         ([E] * 3, f"examples 0 and 1 and 2 have the same id 'a'; {OWN}"),
@@ -119,26 +119,28 @@ OWN = "expected a different id for each example"
         ([{"id": "a"}], "{'id': 'a'} (dict) as item 0; expected a list of Example"),
     ],
 )
-def test_examples_have_texts_and_ids_of_their_own(items: list[Any], told: str) -> None:
-    assert refusal(lambda: border.examples(Returns(items), "train")) == f"examples('train'): returned {told}"
+def test_examples_have_texts_and_ids_of_their_own(items: list[Any], reported: str) -> None:
+    assert refusal(lambda: border.examples(Returns(items), "train")) == f"examples('train'): returned {reported}"
 
 
 def test_a_demonstration_may_come_again_but_is_text() -> None:
     assert border.demonstrations(Returns([E, E]), 2, 0) == [E, E]
-    told = refusal(lambda: border.demonstrations(Returns([replace(E, reference=b"r")]), 1, 0))
-    assert told.startswith("demonstrations: returned reference = b'r' (bytes) of item 0; expected a list of Example")
+    reported = refusal(lambda: border.demonstrations(Returns([replace(E, reference=b"r")]), 1, 0))
+    assert reported.startswith(
+        "demonstrations: returned reference = b'r' (bytes) of item 0; expected a list of Example"
+    )
 
 
 def test_pairs_are_pairs_of_text() -> None:
     pair = Pair(id="a", level="L", prompt="p", chosen="c", rejected="r")
     assert border.pairs(Returns([pair]), "train") == [pair]
     choice = PairChoice(train="train", test="test", train_limit=None, test_limit=None, seed=0)
-    told = refusal(lambda: choice.choose(Returns([replace(pair, chosen="\udc00")])))
-    assert told.startswith("pairs('train'): returned chosen = '\\udc00' (str) of item 0; expected a list of Pair")
+    reported = refusal(lambda: choice.choose(Returns([replace(pair, chosen="\udc00")])))
+    assert reported.startswith("pairs('train'): returned chosen = '\\udc00' (str) of item 0; expected a list of Pair")
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reported"),
     [
         ([State(MINE)], "1 items; expected a list of 2 State, one for each requested start"),
         ([MINE] * 2, "Problem("),
@@ -151,12 +153,12 @@ def test_pairs_are_pairs_of_text() -> None:
         ([State(MINE, (), 7)] * 2, "replayed_from 7 (int) of item 0; replayed_from 7 (int) of item 1; expected a "),
     ],
 )  # fmt: skip
-def test_a_sampler_gives_as_many_states_as_were_asked_for(value: Any, told: str) -> None:
-    assert refusal(lambda: border.starts(Returns(value), 2, 0.0, LIMITS)).startswith(f"sample: returned {told}")
+def test_a_sampler_gives_as_many_states_as_were_asked_for(value: Any, reported: str) -> None:
+    assert refusal(lambda: border.starts(Returns(value), 2, 0.0, LIMITS)).startswith(f"sample: returned {reported}")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"actions": ()}, "rollout 0: actions () (tuple); expected a rollout"),
         ({"logprobs": (0.0,)}, "rollout 0: logprobs (0.0,) (tuple) of "),
@@ -165,14 +167,14 @@ def test_a_sampler_gives_as_many_states_as_were_asked_for(value: Any, told: str)
         ({"state": ROLLOUTS[1].state}, "rollout 0: of another state, State("),
     ],
 )
-def test_an_engine_writes_from_each_state_with_a_number_a_token(change: dict[str, Any], told: str) -> None:
+def test_an_engine_writes_from_each_state_with_a_number_a_token(change: dict[str, Any], reported: str) -> None:
     wrong = [replace(ROLLOUTS[0], **change), ROLLOUTS[1]]
     call = lambda: border.rollouts(Returns(wrong), [r.state for r in ROLLOUTS])  # noqa: E731
-    assert refusal(call).startswith(f"generate: returned {told}")
+    assert refusal(call).startswith(f"generate: returned {reported}")
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reported"),
     [
         ([0.0], "1 items; expected a list of 6 float, one for each action"),
         ([0.0] * 5 + [float("inf")], "inf (float) for action 5; expected finite numbers"),
@@ -181,9 +183,12 @@ def test_an_engine_writes_from_each_state_with_a_number_a_token(change: dict[str
         (1.0, "1.0 (float); expected a list of 6 float, one for each action"),
     ],
 )
-def test_a_reward_pays_every_action_a_finite_number(value: Any, told: str) -> None:
+def test_a_reward_pays_every_action_a_finite_number(value: Any, reported: str) -> None:
     rollout = replace(ROLLOUTS[0], actions=(4,) * 6)
-    assert refusal(lambda: border.token_rewards(Returns(value), Judged(rollout, RIGHT))) == f"__call__: returned {told}"
+    assert (
+        refusal(lambda: border.token_rewards(Returns(value), Judged(rollout, RIGHT)))
+        == f"__call__: returned {reported}"
+    )
 
 
 @pytest.mark.parametrize("value", [[0, 0, 1], [False, False, True], (0.0, 0, True)])
@@ -194,53 +199,57 @@ def test_whole_numbers_and_truths_pay_as_floats(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [None, [("a", 1.0)], {"a": "1"}, {1: 1.0}, {"a": torch.tensor(1.0)}])
 def test_what_is_observed_are_named_numbers(value: Any) -> None:
-    told = refusal(lambda: border.observed("sampler", Returns(value), (), [], []))
-    assert told.startswith("observe: returned ") and told.endswith("; expected a mapping of names to finite numbers")
+    reported = refusal(lambda: border.observed("sampler", Returns(value), (), [], []))
+    assert reported.startswith("observe: returned ") and reported.endswith(
+        "; expected a mapping of names to finite numbers"
+    )
     assert border.observed("sampler", Returns({"a": 1}), (), []) == {"a": 1}
 
 
 @pytest.mark.parametrize("value", [[4], [2, 1], [1, 1], [True], [1.0], (k for k in [1]), None, 1])
 def test_cuts_are_legal_and_rise(value: Any) -> None:
     scored = TokenScores((0.0,) * 4, (0.0,) * 5)
-    told = refusal(lambda: border.cuts(Returns(value), scored, [1, 2, 3], Random(0)))
-    assert told.startswith("cuts: returned ")
+    reported = refusal(lambda: border.cuts(Returns(value), scored, [1, 2, 3], Random(0)))
+    assert reported.startswith("cuts: returned ")
     assert border.cuts(Returns([1, 3]), scored, [1, 2, 3], Random(0)) == [1, 3]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None, torch.tensor(0.5)])
 def test_a_selections_score_is_a_finite_number(value: Any) -> None:
-    told = refusal(lambda: border.cut_score(Returns(value), TokenScores((), ()), 0))
-    assert told.startswith("score: returned ") and told.endswith("; expected a finite number")
+    reported = refusal(lambda: border.cut_score(Returns(value), TokenScores((), ()), 0))
+    assert reported.startswith("score: returned ") and reported.endswith("; expected a finite number")
 
 
 def test_help_is_a_state_of_the_problem_with_a_name() -> None:
     for wrong in (State(MINE), State(OTHER, (), help="x"), MINE, State(MINE, [1], help="x")):
-        told = refusal(lambda wrong=wrong: border.guided_state(Returns(wrong), MINE, 0, LIMITS))
-        assert told.endswith(f"; expected a State of problem {MINE.id!r} with a help, or None")
+        reported = refusal(lambda wrong=wrong: border.guided_state(Returns(wrong), MINE, 0, LIMITS))
+        assert reported.endswith(f"; expected a State of problem {MINE.id!r} with a help, or None")
     assert border.guided_state(Returns(None), MINE, 0, LIMITS) is None
     assert border.guided_state(Returns(State(MINE, (4,), help="x")), MINE, 0, LIMITS) == State(MINE, (4,), help="x")
 
 
 @pytest.mark.parametrize("value", [[0.5], torch.zeros(2), [0.5, "1"], {"a": 1}])
 def test_a_reward_model_scores_every_pair(value: Any) -> None:
-    told = refusal(lambda: border.scores(Returns(value), [("p", "a"), ("p", "b")]))
-    assert told.startswith("score: returned ") and told.endswith("; expected a list of 2 float, one for each pair")
+    reported = refusal(lambda: border.scores(Returns(value), [("p", "a"), ("p", "b")]))
+    assert reported.startswith("score: returned ") and reported.endswith(
+        "; expected a list of 2 float, one for each pair"
+    )
 
 
 def test_a_judge_says_something_of_every_comparison() -> None:
-    told = refusal(lambda: border.judgements(Returns([]), [Comparison("q", "a", "b")], lambda p, m: None))
-    assert told == "judge: returned 0 items; expected a list of 1 Judgement, one for each comparison"
+    reported = refusal(lambda: border.judgements(Returns([]), [Comparison("q", "a", "b")], lambda p, m: None))
+    assert reported == "judge: returned 0 items; expected a list of 1 Judgement, one for each comparison"
 
 
 def test_credit_and_losses_are_whole() -> None:
     trainer = make_trainer()
     batch = collate(ROLLOUTS, [[0.0] * len(r.actions) for r in ROLLOUTS], trainer.pad)
     for wrong in (None, batch.rows(torch.tensor([0]))):
-        told = refusal(lambda wrong=wrong: border.credit(Returns(wrong), batch))
-        assert told.endswith(f"; expected the Batch of {len(batch)} rows that it was given")
+        reported = refusal(lambda wrong=wrong: border.credit(Returns(wrong), batch))
+        assert reported.endswith(f"; expected the Batch of {len(batch)} rows that it was given")
     for wrong in (None, (torch.zeros(2), torch.zeros(()), {}), (0.0, 0.0, {}), (torch.zeros(()), torch.zeros(()))):
-        told = refusal(lambda wrong=wrong: border.losses(Returns(wrong), batch, None))
-        assert told.endswith("; expected two tensors of one number each, and metrics")
+        reported = refusal(lambda wrong=wrong: border.losses(Returns(wrong), batch, None))
+        assert reported.endswith("; expected two tensors of one number each, and metrics")
     assert refusal(lambda: border.experience(Returns(None), ROLLOUTS, batch)).startswith("experience: returned None")
 
 
@@ -257,8 +266,8 @@ def test_two_problems_of_a_file_with_one_id_are_refused(tmp_path: Path) -> None:
     math = task_of("math", tmp_path, row, row | {"unique_id": "a/2"}, row | {"problem": "q"})
     with pytest.raises(ContractError) as caught:
         border.examples(math, "train")
-    told = "MATH.examples('train'): returned examples 0 and 2 have the same id 'math/a/1'; expected a different id"
-    assert told in caught.value.faults[0]
+    reported = "MATH.examples('train'): returned examples 0 and 2 have the same id 'math/a/1'; expected a different id"
+    assert reported in caught.value.faults[0]
 
 
 def test_a_test_that_no_text_can_hold_is_left_out(tmp_path: Path) -> None:
@@ -303,16 +312,16 @@ class Nothing(EvenTokens):
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "reported"),
     [
         ({"task": Short(**vars(TASK))}, "test_contracts.Short.verify: returned 7 items; expected a list of 8 Feedback"),
         ({"sampler": Few(level_weights=None)}, "test_contracts.Few.sample: returned 7 items; expected a list of 8 S"),
         ({"reward": Nothing()}, "test_contracts.Nothing.__call__: returned nan (float) for action 0; "),
     ],
 )  # fmt: skip
-def test_a_step_stops_at_the_part_that_is_wrong(parts: dict[str, Any], told: str) -> None:
+def test_a_step_stops_at_the_part_that_is_wrong(parts: dict[str, Any], reported: str) -> None:
     trainer = make_trainer(**parts)
     with pytest.raises(ContractError) as caught:
         trainer.step()
-    assert caught.value.faults[0].startswith(told)
+    assert caught.value.faults[0].startswith(reported)
     assert trainer.global_step == 0

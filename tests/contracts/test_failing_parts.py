@@ -69,14 +69,14 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_a_part_raises_is_told_by_kind_class_method_and_line_with_its_cause(name: str) -> None:
+def test_what_a_part_raises_is_reported_by_kind_class_method_and_line_with_its_cause(name: str) -> None:
     part = Raises()
     with pytest.raises(PartError) as caught:
         CALLS[name](part)
     kind, _, method = name.rpartition(" ")
     where = f"{HERE}, line {line_of('raise self.error  # here')}"
-    told = f"{kind}: test_failing_parts.Raises.{method} failed ({where}: KeyError: 'x'){MEND}"
-    assert list(caught.value.faults) == [told]
+    reported = f"{kind}: test_failing_parts.Raises.{method} failed ({where}: KeyError: 'x'){MEND}"
+    assert list(caught.value.faults) == [reported]
     assert caught.value.__cause__ is part.error
 
 
@@ -86,7 +86,7 @@ class Rude(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         (ValueError("one\ntwo"), "ValueError: one"),
         (AssertionError(), "AssertionError"),
@@ -98,15 +98,15 @@ class Rude(Exception):
         (ValueError("y" * 500), "ValueError: " + "y" * 288),
     ],
 )
-def test_any_error_is_told_in_a_line(error: BaseException, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_is_reported_in_a_line(error: BaseException, reported: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Raises, "error", error)
     with pytest.raises(PartError) as caught:
         border.feedback(Raises(), [])  # type: ignore[arg-type]
-    assert caught.value.faults[0].endswith(f": {told}){MEND}")
+    assert caught.value.faults[0].endswith(f": {reported}){MEND}")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), DataError("a.jsonl: empty"), DivergenceError("loss: nan")])
-def test_a_fault_that_a_part_tells_itself_and_an_interruption_pass(
+def test_a_fault_that_a_part_reports_itself_and_an_interruption_pass(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Raises, "error", error)
@@ -120,7 +120,7 @@ def test_an_error_of_a_part_of_ours_passes() -> None:
         raise KeyError("x")
 
 
-def test_a_method_of_another_signature_is_told_where_it_begins() -> None:
+def test_a_method_of_another_signature_is_reported_where_it_begins() -> None:
     class Narrow:
         def verify(self) -> Any: ...
 
@@ -132,7 +132,7 @@ def test_a_method_of_another_signature_is_told_where_it_begins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deep", "told"),
+    ("deep", "reported"),
     [
         (lambda: json.loads("{"), "JSONDecodeError"),
         (lambda: yaml.safe_load("{"), "ParserError"),
@@ -141,25 +141,27 @@ def test_a_method_of_another_signature_is_told_where_it_begins() -> None:
     ],
     ids=["the library", "a package", "ours", "a call of ours"],
 )
-def test_the_line_is_the_users_where_a_library_a_package_or_we_raise(deep: Callable[[], Any], told: str) -> None:
+def test_the_line_is_the_users_where_a_library_a_package_or_we_raise(deep: Callable[[], Any], reported: str) -> None:
     class Deep(Problems):
         def sample(self, count: int, progress: float) -> Any:
             return deep()
 
     with pytest.raises(PartError) as caught:
         border.starts(Deep(level_weights=None), 1, 0.0, LIMITS)
-    assert f"({HERE}, line {deep.__code__.co_firstlineno}: {told}: " in caught.value.faults[0]
+    assert f"({HERE}, line {deep.__code__.co_firstlineno}: {reported}: " in caught.value.faults[0]
 
 
-def test_memory_that_a_part_has_run_out_of_is_told_with_the_part() -> None:
+def test_memory_that_a_part_has_run_out_of_is_reported_with_the_part() -> None:
     error = PartError("sampler: own.Mine.sample failed (MemoryError)")
     error.__cause__ = MemoryError()
-    told = out_of_memory_message(error, "gen", {"policy": {"zero_stage": 0}}, 1)
-    assert told is not None and told.startswith("sampler: own.Mine.sample failed (MemoryError)\ngen: memory could not")
+    reported = out_of_memory_message(error, "gen", {"policy": {"zero_stage": 0}}, 1)
+    assert reported is not None and reported.startswith(
+        "sampler: own.Mine.sample failed (MemoryError)\ngen: memory could not"
+    )
 
 
 class Gives(Problems):
-    """A sampler that gives the one state that it is told to."""
+    """A sampler that gives the one state that it is reported to."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -173,7 +175,7 @@ NEW = Problem(Example("mine", "L", "q", "", "a"), FIRST.prompt, ())
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "reported"),
     [
         (State(FIRST, (4, 76)), "token 76 in the prefix (the model embeds 76) of item 0"),
         (State(FIRST, (10**9,)), "token 1000000000 in the prefix (the model embeds 76) of item 0"),
@@ -187,13 +189,13 @@ NEW = Problem(Example("mine", "L", "q", "", "a"), FIRST.prompt, ())
         (State(NEW), "problem 'mine' of item 0, which start did not give"),
     ],
 )
-def test_a_start_is_of_a_problem_that_was_given_and_leaves_room_to_write(state: State, told: str) -> None:
+def test_a_start_is_of_a_problem_that_was_given_and_leaves_room_to_write(state: State, reported: str) -> None:
     with pytest.raises(ContractError) as caught:
         border.starts(Gives(state), 1, 0.0, LIMITS)
     expected = (
         "a Problem that start gave, token ids below 76, fewer than 6, as prefix, and a name or None as replayed_from"
     )
-    assert caught.value.faults == (f"test_failing_parts.Gives.sample: returned {told}; expected {expected}{MEND}",)
+    assert caught.value.faults == (f"test_failing_parts.Gives.sample: returned {reported}; expected {expected}{MEND}",)
 
 
 @pytest.mark.parametrize("state", [State(FIRST, (75,) * 5, "x"), State(replace(FIRST)), State(FIRST, (), "x")])
@@ -221,7 +223,7 @@ class Wild(HFEngine):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         (lambda r: {"actions": (76,) * len(r.actions)}, "rollout 0: token 76 in the actions (the model embeds 76)"),
         (lambda r: {n: (4,) * 7 if n == "actions" else (-1.0,) * 7 for n in ("actions", "logprobs", "kept")},
@@ -231,9 +233,9 @@ class Wild(HFEngine):
         (lambda r: {"logprobs": None}, "rollout 0: logprobs None (NoneType) of "),
     ],
 )  # fmt: skip
-def test_an_engine_writes_what_the_model_can_read(change: Any, told: str) -> None:
+def test_an_engine_writes_what_the_model_can_read(change: Any, reported: str) -> None:
     engine = Wild(temperature=1.0, max_response_length=6, stop=(), batch_size=8)
     engine.change = change
     with pytest.raises(ContractError) as caught:
         make_trainer(engine=engine).step()
-    assert caught.value.faults[0].startswith(f"test_failing_parts.Wild.generate: returned {told}")
+    assert caught.value.faults[0].startswith(f"test_failing_parts.Wild.generate: returned {reported}")

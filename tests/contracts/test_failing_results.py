@@ -42,7 +42,7 @@ BEGIN = OURS + "training/, budget/, timing_s/, perf/, val/, val-core/, actor/, c
 
 
 @pytest.mark.parametrize(
-    ("metrics", "told"),
+    ("metrics", "reported"),
     [
         ({"critic/score/mean": 1.0}, f"a metric named 'critic/score/mean' (str); expected {BEGIN}"),
         ({"replay/ratio": 1.0}, f"a metric named 'replay/ratio' (str); expected {BEGIN}"),
@@ -57,12 +57,12 @@ BEGIN = OURS + "training/, budget/, timing_s/, perf/, val/, val-core/, actor/, c
         (None, "None (NoneType); expected a mapping of names to finite numbers"),
     ],
 )
-def test_metrics_of_ones_own_are_finite_under_names_of_their_own(metrics: Any, told: str) -> None:
+def test_metrics_of_ones_own_are_finite_under_names_of_their_own(metrics: Any, reported: str) -> None:
     reward = Tells()
     object.__setattr__(reward, "metrics", metrics)
     with pytest.raises(ContractError) as caught:
         make_trainer(reward=reward).step()
-    assert caught.value.faults == (f"test_failing_results.Tells.observe: returned {told}{MEND}",)
+    assert caught.value.faults == (f"test_failing_results.Tells.observe: returned {reported}{MEND}",)
 
 
 def test_metrics_of_ones_own_stand_in_the_row_as_floats() -> None:
@@ -81,9 +81,9 @@ class Odd(PPO):
     _calls: int = 0
 
     def loss(self, batch: Any, output: Any) -> Any:
-        actor, critic, told = super().loss(batch, output)
+        actor, critic, reported = super().loss(batch, output)
         self._calls += 1
-        return actor, critic, told | {name: 4.0 for name in self.names[self._calls - 1 :][:1]}
+        return actor, critic, reported | {name: 4.0 for name in self.names[self._calls - 1 :][:1]}
 
 
 def odd(*names: str) -> Odd:
@@ -91,7 +91,7 @@ def odd(*names: str) -> Odd:
     return Odd(names=names, **shown)
 
 
-def test_a_metric_that_a_loss_tells_now_and_then_counts_as_nothing_elsewhere() -> None:
+def test_a_metric_that_a_loss_reports_now_and_then_counts_as_nothing_elsewhere() -> None:
     row = make_trainer(objective=odd("", "mine")).step()  # 2 mini-batches, one micro-batch each
     assert row["mine"] == 2.0
 
@@ -104,15 +104,15 @@ def test_a_metric_that_a_loss_tells_now_and_then_counts_as_nothing_elsewhere() -
         ("perf/x", OURS + "training/, budget/, timing_s/, perf/, val/, val-core/"),
     ],
 )
-def test_a_loss_tells_nothing_under_names_of_ours(name: str, expected: str) -> None:
+def test_a_loss_reports_nothing_under_names_of_ours(name: str, expected: str) -> None:
     with pytest.raises(ContractError) as caught:
         make_trainer(objective=odd(name)).step()
-    told = f"test_failing_results.Odd.loss: returned a metric named '{name}' (str); expected {expected}{MEND}"
-    assert caught.value.faults == (told,)
+    reported = f"test_failing_results.Odd.loss: returned a metric named '{name}' (str); expected {expected}{MEND}"
+    assert caught.value.faults == (reported,)
 
 
 class Returned:
-    """An objective that returns what it is told to."""
+    """An objective that returns what it is reported to."""
 
     def __init__(self, value: Any) -> None:
         self.assign_credit = self.loss = self.experience = lambda *given: value
@@ -168,7 +168,7 @@ def test_a_verifier_keeps_our_order_and_its_scores_are_numbers() -> None:
 
 
 class Kept(EvenTokens):
-    """A reward with a state that it is told."""
+    """A reward with a state that it is reported."""
 
     kept: Any = None
 
@@ -192,7 +192,7 @@ PLAIN = "expected a dict of plain data, as in {'seen': 3}; {} if nothing changes
 
 
 @pytest.mark.parametrize(
-    ("kept", "told"),
+    ("kept", "reported"),
     [
         (None, f"{KEPT}None (NoneType); {PLAIN}"),
         ([1], f"{KEPT}[1] (list); {PLAIN}"),
@@ -201,16 +201,16 @@ PLAIN = "expected a dict of plain data, as in {'seen': 3}; {} if nothing changes
         ({"u": Unreadable()}, "reward: Kept.state_dict cannot be saved (ValueError: not again); expected plain data, "),
     ],
 )  # fmt: skip
-def test_a_state_that_cannot_be_saved_is_told_before_training(kept: Any, told: str, tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_saved_is_reported_before_training(kept: Any, reported: str, tmp_path: Path) -> None:
     reward = Kept()
     object.__setattr__(reward, "kept", kept)
     with pytest.raises(ContractError) as caught:
         Checkpoints(tmp_path, 1, 0).rehearse(make_trainer(reward=reward))
     (fault,) = caught.value.faults
-    assert fault.startswith(told) and fault.endswith(MEND)
+    assert fault.startswith(reported) and fault.endswith(MEND)
 
 
-def test_a_state_that_can_no_longer_be_saved_or_read_is_told_by_its_part(tmp_path: Path) -> None:
+def test_a_state_that_can_no_longer_be_saved_or_read_is_reported_by_its_part(tmp_path: Path) -> None:
     reward, checkpoints = Kept(), Checkpoints(tmp_path, 1, 0)
     object.__setattr__(reward, "kept", {"g": (x for x in ())})
     trainer = make_trainer(reward=reward)
@@ -221,8 +221,8 @@ def test_a_state_that_can_no_longer_be_saved_or_read_is_told_by_its_part(tmp_pat
     with pytest.raises(PartError) as caught:
         checkpoints.restore(trainer)
     where = f"{HERE}, line {line_of('# load')}"
-    told = f"reward: test_failing_results.Kept.load_state_dict failed ({where}: KeyError: 'gone'){MEND}"
-    assert caught.value.faults == (told,)
+    reported = f"reward: test_failing_results.Kept.load_state_dict failed ({where}: KeyError: 'gone'){MEND}"
+    assert caught.value.faults == (reported,)
 
 
 def test_evidence_of_any_kind_can_be_written() -> None:

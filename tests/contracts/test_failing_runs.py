@@ -29,7 +29,7 @@ def returns(**values: Any) -> Any:
     return type("Own", (), {name: (lambda *_, value=value: value) for name, value in values.items()})()
 
 
-def test_a_task_without_examples_is_told_with_its_split() -> None:
+def test_a_task_without_examples_is_reported_with_its_split() -> None:
     with pytest.raises(DataError) as caught:
         border.examples(returns(examples=[]), "train")
     assert caught.value.faults == (
@@ -39,7 +39,7 @@ def test_a_task_without_examples_is_told_with_its_split() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         ("abc", "'abc' (str)"),
         ((), "() (tuple)"),
@@ -49,10 +49,10 @@ def test_a_task_without_examples_is_told_with_its_split() -> None:
         ({"a"}, "{'a'} (set)"),
     ],
 )
-def test_a_vocabulary_is_words_each_once(words: Any, told: str) -> None:
+def test_a_vocabulary_is_words_each_once(words: Any, reported: str) -> None:
     with pytest.raises(ContractError) as caught:
         border.vocabulary(returns(vocabulary=words))
-    expected = f"vocabulary: returned {told}; expected a tuple of words, each once, or None"
+    expected = f"vocabulary: returned {reported}; expected a tuple of words, each once, or None"
     assert caught.value.faults == (f"test_failing_runs.Own.{expected}{MEND}",)
 
 
@@ -116,7 +116,7 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **lines: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "reported"),
     [
         ({"needs": "['programs']"}, "needs is ['programs'] (list); expected a set of names; fix this class"),
         ({"needs": "'programs'"}, "needs is 'programs' (str); expected a set of names; fix this class"),
@@ -126,12 +126,12 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **lines: str) -> Path:
     ],
 )
 def test_what_a_part_says_of_itself_can_be_read(
-    lines: dict[str, str], told: str, parts: Path, monkeypatch: pytest.MonkeyPatch
+    lines: dict[str, str], reported: str, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = own(parts, monkeypatch, **lines)
     with pytest.raises(ConfigError) as caught:
         load("train", ["reward=mine"])
-    assert list(caught.value.faults) == ["reward: own_failing.Mine." + told.replace("{0}", str(folder))]
+    assert list(caught.value.faults) == ["reward: own_failing.Mine." + reported.replace("{0}", str(folder))]
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
@@ -144,12 +144,12 @@ def test_a_run_ends_with_a_line_and_code_2_and_its_log_has_the_traceback(
     words = [*arguments(run, algo="ppo", evaluation__n=0), "reward=mine"]
     words = [text for text in words if not text.startswith(("sampler.", "selection"))]
     assert guarded(lambda: train._train(words)) == 2
-    told = f"reward: own_failing.Mine.__call__ failed ({folder}/own_failing.py, line 13: ZeroDivisionError: "
+    reported = f"reward: own_failing.Mine.__call__ failed ({folder}/own_failing.py, line 13: ZeroDivisionError: "
     printed = capfd.readouterr().err
-    assert f"PartError: a part of your own failed:\n  {told}" in printed and "Traceback" not in printed
+    assert f"PartError: a part of your own failed:\n  {reported}" in printed and "Traceback" not in printed
     log = (run / "logs" / "rank-0.log").read_text()
     assert "ZeroDivisionError: " in log and "return [1 / judged.feedback.score] * len(judged.rollout.actions)" in log
-    assert json.loads((run / "status.json").read_text())["reason"].startswith(told)
+    assert json.loads((run / "status.json").read_text())["reason"].startswith(reported)
 
 
 def test_a_part_that_cannot_start_leaves_no_run(
@@ -166,8 +166,8 @@ def test_a_part_that_cannot_start_leaves_no_run(
 # --- folders of runs --------------------------------------------------------------------------------------------------
 
 
-def test_a_runs_folder_as_model_is_told_with_the_model_in_it(tmp_path: Path) -> None:
-    def told(folder: Path) -> str:
+def test_a_runs_folder_as_model_is_reported_with_the_model_in_it(tmp_path: Path) -> None:
+    def reported(folder: Path) -> str:
         with pytest.raises(DataError) as caught:
             HuggingFace(path=str(folder), revision=None, attention="sdpa", trust_remote_code=False).load(None)
         return str(caught.value.faults[0]).partition("this machine can reach")[2]
@@ -176,21 +176,21 @@ def test_a_runs_folder_as_model_is_told_with_the_model_in_it(tmp_path: Path) -> 
     for name in ("checkpoints/step-000002", "checkpoints/step-000010"):
         (run / name).mkdir(parents=True)
     (run / "config.yaml").write_text("seed: 0\n")
-    assert told(run) == "; it holds a run that has saved no model yet"
+    assert reported(run) == "; it holds a run that has saved no model yet"
     for name in ("checkpoints/step-000002", "checkpoints/step-000010"):
         (run / name / "actor").mkdir()
         (run / name / "actor" / "config.json").write_text("{}")
     last = run / "checkpoints" / "step-000010"
     for folder in (run, run / "checkpoints", last):
-        assert told(folder) == f"; it holds a run's model: give model.path={last}/actor"
+        assert reported(folder) == f"; it holds a run's model: give model.path={last}/actor"
     (run / "actor").mkdir()
     (run / "actor" / "config.json").write_text("{}")
-    assert told(run) == f"; it holds a run's model: give model.path={run}/actor"
-    assert told(tmp_path) == ""
+    assert reported(run) == f"; it holds a run's model: give model.path={run}/actor"
+    assert reported(tmp_path) == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("", "cut off or changed (it has no run, prompts, template, policy, "),
         ("seed: 0\nrun: {dir: x}\nprompts: {}\ntemp", "cannot be read ("),
@@ -199,11 +199,11 @@ def test_a_runs_folder_as_model_is_told_with_the_model_in_it(tmp_path: Path) -> 
         ("\0\0\0\0", "cannot be read ("),
     ],
 )
-def test_a_torn_configuration_of_a_run_is_told_as_that(text: str, told: str, tmp_path: Path) -> None:
+def test_a_torn_configuration_of_a_run_is_reported_as_that(text: str, reported: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text("{}")
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         compose_saved(tmp_path / "config.yaml", [])
     (fault,) = caught.value.faults
-    assert fault.startswith(f"{tmp_path}/config.yaml: {told}")
+    assert fault.startswith(f"{tmp_path}/config.yaml: {reported}")
     assert fault.endswith("bring it back from a copy, or begin a new run")

@@ -31,7 +31,7 @@ def test_where_a_range_ends(wanted: Range, inside: list[float], outside: list[fl
             check_ranges(Part(first=value), wanted)
 
 
-def test_all_numbers_out_of_range_are_told_in_one_error_and_null_is_in_range() -> None:
+def test_all_numbers_out_of_range_are_reported_in_one_error_and_null_is_in_range() -> None:
     check_ranges(Part(first=1), at_least_one("second", "first"))
     with pytest.raises(ValueError, match=r"^first: expected at least 1, got 0$"):
         check_ranges(Part(first=0), at_least_one("second", "first"))
@@ -58,7 +58,7 @@ def test_of_a_half_made_part_the_fields_that_it_has_are_checked() -> None:
     assert caught.value.names == {"second"}
 
 
-def test_what_is_refused_is_told_in_order() -> None:
+def test_what_is_refused_is_reported_in_order() -> None:
     refuse({"a": False})
     with pytest.raises(OutOfRange) as caught:
         refuse({"a: wrong": True, "b: wrong": False, "c: wrong": True})

@@ -24,7 +24,7 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "reported"),
     [
         (["algo=ppo", "selection.below=0.5"], [
             f"selection.below: nothing in use reads it; {REPLAYING} would"
@@ -55,8 +55,8 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
         (["evaluation.n=0", "evaluation.temperature=0.5"], ["evaluation.temperature: evaluation.n is 0"]),
     ],
 )  # fmt: skip
-def test_a_key_without_effect_is_told_with_what_would_read_it(overrides: list[str], told: list[str]) -> None:
-    assert [text.replace(" without effect;", "") for text in unread(*overrides)] == told
+def test_a_key_without_effect_is_reported_with_what_would_read_it(overrides: list[str], reported: list[str]) -> None:
+    assert [text.replace(" without effect;", "") for text in unread(*overrides)] == reported
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_key_without_effect_is_told_with_what_would_read_it(overrides: list[st
         ["+other={a: 3}", "trainer.critic_warmup='${other.a}'"],
     ],
 )
-def test_a_key_that_is_read_is_not_told_however_far_its_value_travels(overrides: list[str]) -> None:
+def test_a_key_that_is_read_is_not_reported_however_far_its_value_travels(overrides: list[str]) -> None:
     assert unread(*overrides) == []
 
 
@@ -92,8 +92,8 @@ def test_an_evaluation_reads_no_keys_of_training_and_says_so_once(caplog: pytest
 # --- runs in which nothing happens ------------------------------------------------------------------------------------
 
 
-def told_of(*overrides: str) -> list[str]:
-    """What is told of a run of 100 problems whose references have 10 tokens."""
+def reported(*overrides: str) -> list[str]:
+    """What is reported of a run of 100 problems whose references have 10 tokens."""
     sizes = ["trainer.critic_warmup=0", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=4"]
     steps = ["trainer.total_tokens=null", "trainer.total_training_steps=30", "trainer.ppo_epochs=1"]
     kept = [text for text in (*sizes, *steps) if text.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
@@ -109,7 +109,7 @@ UNREPLAYED = (
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "reported"),
     [
         (["trainer.critic_warmup=30"], [
             "trainer.critic_warmup: 30, and the run has 30 steps: the actor never moves; lower it, or train longer"
@@ -160,8 +160,8 @@ UNREPLAYED = (
         (["trainer.total_training_steps=2"], []),
     ],
 )  # fmt: skip
-def test_a_run_in_which_nothing_happens_is_told(overrides: list[str], told: list[str]) -> None:
-    assert told_of(*overrides) == told
+def test_a_run_in_which_nothing_happens_is_reported(overrides: list[str], reported: list[str]) -> None:
+    assert reported(*overrides) == reported
 
 
 def test_another_loop_is_looked_at_too() -> None:
@@ -169,7 +169,7 @@ def test_another_loop_is_looked_at_too() -> None:
     assert cautions(parts, parts.trainer.course(100, 16, 10.0)) == []
 
 
-def test_the_plan_and_the_start_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_and_the_start_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given: list[Any] = ["trainer.critic_warmup=3", "trainer.total_tokens=null", "trainer.total_training_steps=3"]
     made = plan(*load("train", given))

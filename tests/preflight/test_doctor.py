@@ -91,7 +91,7 @@ def test_a_program_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "longer than 0.2 s" in why
 
 
-def test_imports_tell_which_module_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_report_which_module_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _library(tmp_path, "shaky", "raise OSError('libshaky.so: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert probe("imports", "json", "shaky") == ({"json": None, "shaky": "OSError: libshaky.so: cannot open"}, "")
@@ -129,7 +129,7 @@ def test_a_library_that_breaks_when_imported_is_missing(monkeypatch: pytest.Monk
     assert found["transformers"].state == "ok"
 
 
-def test_one_that_takes_the_program_down_is_told_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_the_program_down_is_distinguished_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def crashing(name: str, *modules: str) -> tuple[dict[str, Any], str]:
         return ({}, "ended with code -11") if "tqdm" in modules else (dict.fromkeys(modules), "")
 
@@ -139,7 +139,7 @@ def test_one_that_takes_the_program_down_is_told_from_the_others(monkeypatch: py
     assert found["omegaconf"].state == "ok"
 
 
-def test_a_version_out_of_range_is_told_with_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_out_of_range_is_reported_with_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
     real = libraries.installed_version
     monkeypatch.setattr(libraries, "installed_version", lambda name: "4.0.0" if name == "transformers" else real(name))
     finding = libraries._library("transformers", "")
@@ -177,7 +177,7 @@ def test_bfloat16_is_judged_by_its_speed(change: dict[str, Any], state: str) -> 
     assert libraries._precisions(FACTS | change).state == state
 
 
-def test_accelerators_that_torch_does_not_see_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerators_that_torch_does_not_see_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert libraries._devices("2 processors", FACTS).state == "ok"
     assert libraries._devices("2 processors", FACTS | {"build": "12.8"}).state == "limited"
@@ -188,7 +188,7 @@ def test_accelerators_that_torch_does_not_see_are_told(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("stages", "state"), [({"0": None, "3": None}, "ok"), ({"0": None, "3": "no"}, "limited")])
-def test_a_stage_that_does_not_train_is_told(
+def test_a_stage_that_does_not_train_is_reported(
     stages: dict[str, Any], state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -223,24 +223,24 @@ OPEN = {"level": "rlimits", "reasons": {"bubblewrap": "no", "namespaces": "no"},
         ({}, "missing", "no isolation works", "broken"),
     ],
 )
-def test_a_sandbox_is_told_by_what_works_and_what_programs_reach(
+def test_a_sandbox_is_reported_by_what_works_and_what_programs_reach(
     found: dict[str, Any], state: str, detail: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(surroundings, "probe", lambda name: (found, "" if found else "broken"))
-    [told] = surroundings.sandbox()
-    assert (told.state, told.detail) == (state, detail)
-    assert why in told.why
-    assert told.remedy == {"ok": "", "limited": "apt-get install bubblewrap"}.get(state, told.remedy)
+    [reported] = surroundings.sandbox()
+    assert (reported.state, reported.detail) == (state, detail)
+    assert why in reported.why
+    assert reported.remedy == {"ok": "", "limited": "apt-get install bubblewrap"}.get(state, reported.remedy)
 
 
 def test_the_sandbox_is_really_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    [told] = surroundings.sandbox()
-    assert told.state == "limited"
-    assert "bubblewrap does not work: bwrap is not installed" in told.why
+    [reported] = surroundings.sandbox()
+    assert reported.state == "limited"
+    assert "bubblewrap does not work: bwrap is not installed" in reported.why
 
 
-def test_little_room_and_a_folder_of_others_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_room_and_a_folder_of_others_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RRL_CACHE", str(tmp_path / "not" / "yet" / "there"))
     monkeypatch.setattr(surroundings, "LITTLE", 0)
     assert [finding.state for finding in surroundings.disk()] == ["ok", "ok"]
@@ -251,7 +251,7 @@ def test_little_room_and_a_folder_of_others_are_told(tmp_path: Path, monkeypatch
     assert not (tmp_path / "not").exists()
 
 
-def test_a_cache_behind_a_link_to_nowhere_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_behind_a_link_to_nowhere_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache").symlink_to(tmp_path / "gone")
     monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(surroundings, "LITTLE", 0)
@@ -284,7 +284,7 @@ def test_processes_that_cannot_meet_leave_one(monkeypatch: pytest.MonkeyPatch) -
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
-def test_sizes_are_told_in_three_digits() -> None:
+def test_sizes_are_reported_in_three_digits() -> None:
     assert [in_words(size) for size in (0, 999, 1536, 2**30, 5 * 2**40)] == [
         "0 B",
         "999 B",
@@ -309,7 +309,7 @@ def test_a_control_group_limits_memory(tmp_path: Path, monkeypatch: pytest.Monke
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_option_is_told() -> None:
+def test_an_unknown_option_is_reported() -> None:
     with pytest.raises(ConfigError, match="--depe"):
         command._doctor(["--depe"])
 

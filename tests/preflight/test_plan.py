@@ -55,7 +55,7 @@ def test_sequences_become_optimiser_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "told"),
+    ("sizes", "reported"),
     [
         ((12, 2, 4), "12 sequences = 2 processes x 2 micro-batches of at most 4 rows"),
         ((4, 3, 8), "4 sequences = 3 processes x 1 micro-batch of at most 2 rows"),
@@ -64,10 +64,10 @@ def test_sequences_become_optimiser_steps() -> None:
     ],
 )
 def test_mini_batches_become_micro_batches_and_rows_that_do_not_divide_are_rounded_up(
-    sizes: tuple[int, int, int], told: str
+    sizes: tuple[int, int, int], reported: str
 ) -> None:
     rows, processes, most = sizes
-    assert _passed(rows, processes, settings(micro_batch_size=most)) == f"mini-batch: {told}"
+    assert _passed(rows, processes, settings(micro_batch_size=most)) == f"mini-batch: {reported}"
 
 
 def test_a_budget_of_tokens_is_in_the_plan() -> None:
@@ -162,16 +162,18 @@ def test_a_loop_without_a_forecast_is_not_planned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("course", "told"),
+    ("course", "reported"),
     [
         (lambda *given: None, r"OwnLoop\.course: returned None \(NoneType\); expected a Course"),
         (lambda *given: 1 / 0, r"trainer: .*OwnLoop\.course failed \(.*ZeroDivisionError"),
     ],
 )
-def test_a_course_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, course: Any, told: str) -> None:
+def test_a_course_that_is_none_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, course: Any, reported: str
+) -> None:
     monkeypatch.setattr(OwnLoop, "course", course)
     config, parts = configured(tmp_path)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=reported):
         plan(config, replace(parts, trainer=OwnLoop()))
 
 
@@ -240,16 +242,16 @@ def test_a_phase_that_does_not_fit_names_the_keys_to_lower(tmp_path: Path) -> No
     config, _ = configured(tmp_path)
     room = MemoryInfo("main memory", 100 * 2**30, 3 * 2**30)
     parts = {"logits": 3 * 2**30, "activations": 2**30}
-    [told] = shortages([Phase("update_actor", parts, room), Phase("gen", {"logits": 1}, room)], EMPTY, config, 1)
-    assert "update_actor needs about 4 GiB" in told
-    assert "3 GiB of main memory" in told
-    assert "policy.micro_batch_size=160" in told
+    [reported] = shortages([Phase("update_actor", parts, room), Phase("gen", {"logits": 1}, room)], EMPTY, config, 1)
+    assert "update_actor needs about 4 GiB" in reported
+    assert "3 GiB of main memory" in reported
+    assert "policy.micro_batch_size=160" in reported
 
 
-def test_a_disk_without_room_for_the_checkpoints_is_told() -> None:
-    [told] = shortages([], Disk(size=10, kept=2, total=40, free=39), {}, 1)
-    assert told.startswith("run.dir: checkpoints take about 40 B, and 39 B of the disk are free; ")
-    assert "run.keep_last" in told
+def test_a_disk_without_room_for_the_checkpoints_is_reported() -> None:
+    [reported] = shortages([], Disk(size=10, kept=2, total=40, free=39), {}, 1)
+    assert reported.startswith("run.dir: checkpoints take about 40 B, and 39 B of the disk are free; ")
+    assert "run.keep_last" in reported
     assert shortages([], Disk(size=10, kept=2, total=40, free=40), {}, 1) == []
 
 
@@ -271,24 +273,24 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
     assert shell.guarded(lambda: train._train(["dry_run=true", *SMALL, *TEN_STEPS])) == 0
-    told = capsys.readouterr().out
-    assert "256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps" in told
-    assert "10 steps -> 40 optimiser steps" in told
+    reported = capsys.readouterr().out
+    assert "256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps" in reported
+    assert "10 steps -> 40 optimiser steps" in reported
     assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (["dry_run=yes"], ["dry_run: expected true or false, got 'yes'"]),
         (["dry_run=true", "objective.clp=1", "trainer.n=0"], ["objective.clp", "trainer.n"]),
         (["dry_run=true", "resume=runs/one"], ["dry_run", "resume=runs/one"]),
     ],
 )
-def test_a_dry_run_tells_the_faults_of_a_start(arguments: Sequence[str], told: Sequence[str]) -> None:
+def test_a_dry_run_reports_the_faults_of_a_start(arguments: Sequence[str], reported: Sequence[str]) -> None:
     with pytest.raises(ConfigError) as error:
         train._train(arguments)
-    assert all(word in str(error.value) for word in told)
+    assert all(word in str(error.value) for word in reported)
 
 
 def test_a_dry_run_reads_the_data(tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def started(folder: Path, *overrides: str, here: capacity.Here = HERE, **changes
     return at_start(config, parts, folder / "run", replace(prepared, **changes), here)
 
 
-def test_a_start_tells_its_plan_in_a_few_lines(tmp_path: Path) -> None:
+def test_a_start_reports_its_plan_in_a_few_lines(tmp_path: Path) -> None:
     lines = started(tmp_path, "trainer.total_tokens=null", "trainer.total_training_steps=10")
     assert lines[:3] == [
         "plan: 256 starts x 1 = 256 sequences -> 2 mini-batches x 2 epochs = 4 optimiser steps",
@@ -357,6 +359,6 @@ def test_what_cannot_be_planned_is_trained_all_the_same(tmp_path: Path) -> None:
     assert lines == ["plan: none could be made (AttributeError: 'Linear' object has no attribute 'config')"]
 
 
-def test_bounds_are_told_with_what_is_likely(tmp_path: Path) -> None:
+def test_bounds_are_reported_with_what_is_likely(tmp_path: Path) -> None:
     limited = planned(tmp_path, "trainer.total_tokens=300000", "trainer.total_training_steps=null")
     assert "74 to 1,172 (157) steps -> 296 to 4,688 (628) optimiser steps" in plan_text(limited)

@@ -67,7 +67,7 @@ def test_a_rank_does_not_wait_for_ever_for_the_others(tmp_path: Path) -> None:
 def _conversation() -> dict[str, Any]:
     return {
         "shared_out": {count: _shared_out(count) for count in (5, 1, 0)},
-        "told": [gathered(rank()), summed({"a": 1.0 + rank(), "b": 0.5}), anywhere(rank() == 1), anywhere(False)],
+        "reported": [gathered(rank()), summed({"a": 1.0 + rank(), "b": 0.5}), anywhere(rank() == 1), anywhere(False)],
         "first": from_first(lambda: f"made by {rank()}"),
         "failed": _failing_on_the_second(),
         "unpicklable": _failing_oddly(),
@@ -99,8 +99,8 @@ def test_work_is_shared_out_and_its_results_come_back_in_order(count, touched, c
     assert [each["doubled"] for each in ranks] == [[2 * i for i in range(count)]] * 2
 
 
-def test_ranks_tell_one_another_what_they_have(conversation):
-    assert [each["told"] for each in conversation] == [[[0, 1], {"a": 3.0, "b": 1.0}, True, False]] * 2
+def test_ranks_exchange_what_they_have(conversation):
+    assert [each["reported"] for each in conversation] == [[[0, 1], {"a": 3.0, "b": 1.0}, True, False]] * 2
     assert [each["first"] for each in conversation] == ["made by 0"] * 2
 
 
@@ -139,7 +139,7 @@ def _failing_oddly() -> str:
     return "nothing raised"
 
 
-def test_an_error_that_cannot_travel_is_told_by_its_text(conversation):
+def test_an_error_that_cannot_travel_is_reported_by_its_text(conversation):
     assert [each["unpicklable"] for each in conversation] == ["Odd: 3: because"] * 2
 
 

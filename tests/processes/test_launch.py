@@ -79,7 +79,7 @@ def test_a_hostfile_below_home_is_found(tmp_path: Path, monkeypatch: pytest.Monk
         ("a slots=0\n", "num_processes: expected at most the 0 slots of hostfile, got 2"),
     ],
 )
-def test_faults_of_a_hostfile_are_told(tmp_path: Path, text: str, fault: str) -> None:
+def test_faults_of_a_hostfile_are_reported(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         hosts(tmp_path, text, count=2)
 
@@ -172,7 +172,7 @@ def test_ranks_of_srun_meet_where_the_user_says(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         ({}, False),
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, False),  # a batch script
@@ -182,10 +182,10 @@ def test_ranks_of_srun_meet_where_the_user_says(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_only_one_of_several_is_started_by_others(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], told: bool
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], reported: bool
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy() | given)
-    assert started_by_others() is told
+    assert started_by_others() is reported
 
 
 # --- how it ended -----------------------------------------------------------------------------------------------------
@@ -199,34 +199,34 @@ def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, tell: str =
 
 
 @pytest.mark.parametrize(
-    ("told", "code", "result"),
+    ("reported", "code", "result"),
     [
         ("finished", 0, 0), ("failed", 2, 2), ("failed", 1, 1), ("failed", 247, 1), ("interrupted", 130, 130),
         ("interrupted", 143, 130), ("failed", 0, 1),
     ],
 )  # fmt: skip
-def test_the_exit_code_follows_what_ranks_tell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, code: int, result: int
+def test_the_exit_code_follows_what_ranks_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: str, code: int, result: int
 ) -> None:
-    tell = f"from pathlib import Path; write_state(Path({str(tmp_path)!r}), {told!r}, 'a reason')"
+    tell = f"from pathlib import Path; write_state(Path({str(tmp_path)!r}), {reported!r}, 'a reason')"
     assert ending(tmp_path, monkeypatch, code, tell) == result
     assert json.loads((tmp_path / "status.json").read_text())["reason"] == "a reason"
 
 
-def test_what_ranks_cannot_tell_is_told_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ranks_cannot_report_is_reported_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_state(tmp_path, "interrupted", None, 2)  # by an earlier process
     assert ending(tmp_path, monkeypatch, 0) == 1  # DeepSpeed's runner returns 0 when its launcher was killed
     assert why(tmp_path) == f"failed: the processes ended with code 0 without a report; see {tmp_path}"
 
 
-def test_what_another_run_tells_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_run_reports_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunLock(tmp_path):
         write_state(tmp_path, "running", None, 2)
         assert ending(tmp_path, monkeypatch, 2) == 2
         assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
 
 
-def test_ranks_that_end_when_asked_to_before_they_can_tell_are_interrupted(
+def test_ranks_that_end_when_asked_to_before_they_can_report_are_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert ending(tmp_path, monkeypatch, 241, "import os; os.kill(os.getppid(), 15)") == 130

@@ -37,9 +37,9 @@ def real_error() -> RuntimeError:
 
 
 def test_the_real_error_of_the_allocator_is_explained(config: dict[str, Any]) -> None:
-    told = str(out_of_memory_message(real_error(), "update_actor", config, 1))
-    assert told.startswith(f"update_actor: {in_words(2**50)} could not be allocated")
-    assert "policy.micro_batch_size: 320; try policy.micro_batch_size=160" in told
+    reported = str(out_of_memory_message(real_error(), "update_actor", config, 1))
+    assert reported.startswith(f"update_actor: {in_words(2**50)} could not be allocated")
+    assert "policy.micro_batch_size: 320; try policy.micro_batch_size=160" in reported
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_an_error_that_was_wrapped_is_found(config: dict[str, Any]) -> None:
 
 def test_without_a_phase_it_happened_before_the_first_step(config: dict[str, Any]) -> None:
     for phase in (None, ""):
-        told = str(out_of_memory_message(MemoryError(), phase, config, 1))
-        assert told.startswith("before the first step: memory could not be allocated")
-        assert "policy.micro_batch_size=160" in told
+        reported = str(out_of_memory_message(MemoryError(), phase, config, 1))
+        assert reported.startswith("before the first step: memory could not be allocated")
+        assert "policy.micro_batch_size=160" in reported
 
 
 def test_the_peak_is_that_of_this_process(config: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def test_a_log_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert speaking(tmp_path, 0)[1].count("logged") == 2
 
 
-def test_the_reason_of_a_failure_is_told_by_the_parent_where_there_is_one(tmp_path: Path) -> None:
+def test_the_reason_of_a_failure_is_reported_by_the_parent_where_there_is_one(tmp_path: Path) -> None:
     printed, _ = speaking(tmp_path, 0, "fail")
     assert "RuntimeError: the reason" in printed
     printed, log = speaking(tmp_path, 0, "fail", RRL_PARENT="0")

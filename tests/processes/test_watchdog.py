@@ -55,10 +55,10 @@ def test_a_phase_that_lasts_too_long_ends_the_run(tmp_path: Path) -> None:
     code, log = end_of(lambda clock: sleep_for_ever(), tmp_path)
     assert code == 1
     assert "in sleep_for_ever" in log and "Thread 0x" in log and "last finished phase: earlier;" in log
-    told = json.loads((tmp_path / "status.json").read_text())
-    assert told["state"] == "failed"
-    assert told["reason"].startswith("watchdog: rank 0 of 1: gen lasts ")
-    assert told["reason"].endswith(" s (run.phase_limit: 0.5)")
+    reported = json.loads((tmp_path / "status.json").read_text())
+    assert reported["state"] == "failed"
+    assert reported["reason"].startswith("watchdog: rank 0 of 1: gen lasts ")
+    assert reported["reason"].endswith(" s (run.phase_limit: 0.5)")
 
 
 @pytest.mark.usefixtures("quick")

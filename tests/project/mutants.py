@@ -113,7 +113,7 @@ def tried(mutants: Sequence[Mutant], root: Path, copies: Sequence[Path]) -> Coun
     while queue or running:
         if queue and (faults := queue[0].faults(root)):
             queue.popleft()
-            verdict, told = "error", "; ".join(faults)
+            verdict, reported = "error", "; ".join(faults)
         elif queue and idle:
             mutant, copy = queue.popleft(), idle.pop()
             mutant.make(copy)
@@ -125,9 +125,9 @@ def tried(mutants: Sequence[Mutant], root: Path, copies: Sequence[Path]) -> Coun
             shutil.copy2(root / mutant.file, copy / mutant.file)
             idle.append(copy)
             verdict = VERDICTS.get(os.waitstatus_to_exitcode(status), "error")
-            told = f"{mutant} {time.monotonic() - begun:.1f} s" + (f"\n{said(copy)}" if verdict == "error" else "")
+            reported = f"{mutant} {time.monotonic() - begun:.1f} s" + (f"\n{said(copy)}" if verdict == "error" else "")
         found[verdict] += 1
-        print(f"{verdict:8}  {told}", flush=True)
+        print(f"{verdict:8}  {reported}", flush=True)
     return found
 
 

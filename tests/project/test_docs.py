@@ -41,7 +41,7 @@ SMALL = (
 
 
 @cache
-def _told(*names: str) -> str:
+def _reported(*names: str) -> str:
     return "\n".join((DOCS / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -73,7 +73,7 @@ def _every_key() -> dict[str, list[Any]]:
 
 
 def test_every_key_is_explained() -> None:
-    told = {row.key for row in key_rows()} | {
+    reported = {row.key for row in key_rows()} | {
         "warmstart",
         "judge",
         "critic",
@@ -84,7 +84,7 @@ def test_every_key_is_explained() -> None:
     }
     # in the tasks themselves; under their own names
     elsewhere = "task."
-    missing = [key for key in _every_key() if key not in told and not key.startswith(elsewhere)]
+    missing = [key for key in _every_key() if key not in reported and not key.startswith(elsewhere)]
     assert not missing, f"explain these keys in one of {PAGES} in docs/: {missing}"
 
 
@@ -124,14 +124,14 @@ def test_every_logged_metric_is_explained(algo: str, documents: tuple[str, ...],
     cuts = ("selection=random_cut", "run.save_freq=1") if algo == "rrl" else ()
     logged = _logged(tmp_path / "run", f"algo={algo}", *steps, *cuts, *SMALL)
     assert ("critic/score/replayed/mean" in logged) == (algo == "rrl")
-    missing = sorted(name for name in logged if f"`{name}`" not in _told(*documents))
+    missing = sorted(name for name in logged if f"`{name}`" not in _reported(*documents))
     assert not missing, f"explain these metrics in docs/{documents[-1]}: {missing}"
 
 
 def test_every_metric_of_preferences_is_explained() -> None:
     part = RewardModelReward(subtract_mean=False, clip=1.0, unparseable=0.0, truncation_penalty=0.0)
     logged = part.observe([Judged(rollout("", "b a"), Feedback(0.5, Verdict.WRONG, {"reward": 1.0}))])
-    assert not [name for name in logged if f"`{name}`" not in _told("hh.md")]
+    assert not [name for name in logged if f"`{name}`" not in _reported("hh.md")]
 
 
 ITERATIONS = (
@@ -145,7 +145,7 @@ ITERATIONS = (
 def test_every_logged_metric_of_guided_self_improvement_is_explained(tmp_path: Path) -> None:
     logged = _logged(tmp_path / "run", "algo=gsi", *ITERATIONS)
     assert {"gsi/guided_success/<stage>", "actor/sft_loss"} <= logged
-    missing = sorted(name for name in logged if f"`{name}`" not in _told("ppo.md", "gsi.md"))
+    missing = sorted(name for name in logged if f"`{name}`" not in _reported("ppo.md", "gsi.md"))
     assert not missing, f"explain these metrics in docs/gsi.md: {missing}"
 
 
@@ -174,7 +174,7 @@ def _general(name: str) -> str:
 
 
 def test_the_file_map_is_made_of_the_first_lines_of_the_files() -> None:
-    assert file_map.table() in _told("architecture.md"), "`make map` writes it anew"
+    assert file_map.table() in _reported("architecture.md"), "`make map` writes it anew"
 
 
 def test_the_first_line_of_a_file_is_a_sentence() -> None:

@@ -1,4 +1,4 @@
-"""The table of mutants fits the tree, and what tries them tells the killed from the others."""
+"""The table of mutants fits the tree, and what tries them distinguishes the killed from the others."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def test_every_mutant_changes_one_place_and_names_a_test_that_is_there() -> None
 
 
 def tried(tmp_path: Path, *rows: tuple[str, str, str]) -> tuple[int, list[str]]:
-    """The exit code for mutants of a sum, and the verdicts that are told."""
+    """The exit code for mutants of a sum, and the verdicts that are reported."""
     for name, text in (("src/sums.py", SUMS), ("tests/test_sums.py", CLAIMS)):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
@@ -57,7 +57,7 @@ def tried(tmp_path: Path, *rows: tuple[str, str, str]) -> tuple[int, list[str]]:
     return done.returncode, sorted(word for word in firsts if word in ("killed", "survived", "error"))
 
 
-def test_a_mutant_that_its_test_does_not_notice_or_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_mutant_that_its_test_does_not_notice_or_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     rows = [("a + b", "a - b", "test_1"), ("a + b", "a - b", "test_0"), ("a * b", "a - b", "test_1"),
             ("a + b", "a - b", "test_2"), ("a + b", "a +", "test_1")]  # fmt: skip
     assert tried(tmp_path, *rows) == (1, ["error", "error", "error", "killed", "survived"])

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only when it is reported to."""
 
     class Clock:
         now = 100.0

@@ -78,7 +78,7 @@ shown.close()
 """
 
 
-def test_a_terminal_that_is_gone_keeps_nobody_waiting() -> None:
+def test_a_terminal_that_is_gone_keeps_no_one_waiting() -> None:
     assert on_terminal(GONE, 80) is not None  # and the process has ended well, after more than a pipe holds
 
 
@@ -160,7 +160,7 @@ def test_the_longest_numbers_fit_80_columns(clock: Any) -> None:
         (12_345_678_900, "12.3G"),
     ],
 )
-def test_tokens_are_told_in_three_digits(tokens: int, text: str, clock: Any) -> None:
+def test_tokens_are_reported_in_three_digits(tokens: int, text: str, clock: Any) -> None:
     stretch = halfway(clock, **{"budget/tokens_generated": float(tokens)})
     assert f"step 31 {text} tokens reward" in bar_text("rrl", stretch, 200)
 

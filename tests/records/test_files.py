@@ -87,7 +87,7 @@ def test_a_last_row_that_lacks_only_its_line_end_is_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "reported"),
     [
         (METRICS[:3] + METRICS[4:], "metrics.jsonl: no whole row of step 3; expected one for each step from 0 to 5"),
         (METRICS[1:2] + METRICS[4:5], "metrics.jsonl: no whole row of step 0, 2-3, 5; expected"),
@@ -98,14 +98,14 @@ def test_a_last_row_that_lacks_only_its_line_end_is_whole(folder: Path) -> None:
     ],
 )
 def test_a_hole_or_a_double_before_the_checkpoint_is_refused_and_nothing_changed(
-    lines: Sequence[str], told: str, folder: Path
+    lines: Sequence[str], reported: str, folder: Path
 ) -> None:
     write(folder / "metrics.jsonl", lines)
     before = files(folder)
     with pytest.raises(DataError) as caught:
         rewind(folder, 5)
     (fault,) = caught.value.faults
-    assert fault.startswith(f"{folder}/{told}")
+    assert fault.startswith(f"{folder}/{reported}")
     assert "resume from an earlier checkpoint" in fault
     assert files(folder) == before
 
@@ -116,7 +116,7 @@ def test_what_is_wrong_after_the_checkpoint_does_not_matter(folder: Path) -> Non
     assert (folder / "metrics.jsonl").read_text() == "".join(line + "\n" for line in METRICS[:6])
 
 
-def test_all_faults_are_told_at_once(folder: Path) -> None:
+def test_all_faults_are_reported_at_once(folder: Path) -> None:
     write(folder / "metrics.jsonl", [*METRICS[1:6], METRICS[5]])
     write(folder / "evaluations.jsonl", [*EVALUATIONS, EVALUATIONS[1]])
     with pytest.raises(DataError) as caught:
@@ -128,7 +128,7 @@ def test_all_faults_are_told_at_once(folder: Path) -> None:
     ]
 
 
-def test_many_holes_are_told_in_a_line(folder: Path) -> None:
+def test_many_holes_are_reported_in_a_line(folder: Path) -> None:
     write(folder / "metrics.jsonl", [f'{{"step": {step}}}' for step in range(0, 100, 2)])
     with pytest.raises(DataError, match=r"no whole row of step 1, 3, 5, 7, 9, \.\.\.; expected"):
         rewind(folder, 98)

@@ -70,12 +70,12 @@ def test_steps_in_which_engine_and_policy_differed_are_counted_at_the_end(tmp_pa
     rows = [{"training/rollout_probs_diff_mean": 0.02}, {"training/rollout_kl": 0.5}, {"training/rollout_kl": 0.01}, {}]
     text = "".join(json.dumps({"step": step, **row}) + "\n" for step, row in enumerate(rows))
     (run / "metrics.jsonl").write_text(text)
-    told = {"trainer": {**LIMITS["trainer"], "mismatch_limit": 0.01}}
-    assert "engine and policy differed by more than 0.01 in 2 steps" in closing_lines(run, "finished", told)
+    reported = {"trainer": {**LIMITS["trainer"], "mismatch_limit": 0.01}}
+    assert "engine and policy differed by more than 0.01 in 2 steps" in closing_lines(run, "finished", reported)
     assert not any("differed" in line for line in closing_lines(run, "finished", LIMITS))
 
 
-def test_the_last_words_of_a_failed_run_stand_below_the_traceback_too() -> None:
+def test_the_closing_lines_of_a_failed_run_stand_below_the_traceback_too() -> None:
     program = (
         "import logging; from rrl.cli import shell; shell.quieten(); from rrl.processes.logs import log_lines_twice\n"
         "log_lines_twice(['go on: so'])\nraise ValueError('x')"
@@ -85,5 +85,5 @@ def test_the_last_words_of_a_failed_run_stand_below_the_traceback_too() -> None:
     assert (said[0], said[-2:]) == ("go on: so", ["x", "go on: so"])
 
 
-def test_a_run_that_never_began_has_no_last_words(tmp_path: Path) -> None:
+def test_a_run_that_never_began_has_no_closing_lines(tmp_path: Path) -> None:
     assert closing_lines(tmp_path, "failed", LIMITS) == []

@@ -32,8 +32,8 @@ def test_the_peak_of_the_whole_process_outlives_those_of_phases() -> None:
 def test_where_the_kernel_sets_no_mark_back_a_phase_has_what_is_held_or_the_new_mark(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = iter([(100, 900), (300, 900), (200, 900), (200, 1500), (250, 1500), (100, 1500)])
-    monkeypatch.setattr(machine, "_resident", lambda: next(told))
+    reported = iter([(100, 900), (300, 900), (200, 900), (200, 1500), (250, 1500), (100, 1500)])
+    monkeypatch.setattr(machine, "_resident", lambda: next(reported))
     found = []
     for _ in range(3):
         restart_peak()
@@ -41,7 +41,7 @@ def test_where_the_kernel_sets_no_mark_back_a_phase_has_what_is_held_or_the_new_
     assert found == [300, 1500, 250]
 
 
-def test_there_is_no_peak_where_nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_peak_where_no_one_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_resident", lambda: (0, 0))
     clock = Clock()
     with clock.phase("gen"):
@@ -49,7 +49,7 @@ def test_there_is_no_peak_where_nobody_tells(monkeypatch: pytest.MonkeyPatch) ->
     assert clock.peaks() == {}
 
 
-def test_an_accelerator_tells_its_own_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accelerator_reports_its_own_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     class Cuda:
         held, most = 10, 70
 

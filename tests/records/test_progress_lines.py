@@ -50,13 +50,13 @@ def test_with_0_seconds_every_phase_and_step_has_its_line(caplog: pytest.LogCapt
         lines.phase(phase)
         lines.advance(0.25, {"training/global_step": 2.0})
     lines.close()
-    told = [re.sub(r"\d+ s", "n s", message) for message in caplog.messages]
+    reported = [re.sub(r"\d+ s", "n s", message) for message in caplog.messages]
     step = "rrl: training 25 %, step 2, n s"
-    assert told[:2] == ["rrl: training begins", "rrl: training testing"]
-    assert told[2:] == [step, "rrl: training step 3: gen", step, "rrl: training step 3: reward", step]
+    assert reported[:2] == ["rrl: training begins", "rrl: training testing"]
+    assert reported[2:] == [step, "rrl: training step 3: gen", step, "rrl: training step 3: reward", step]
 
 
-def test_evaluations_and_checkpoints_are_told_whenever_they_come_after_a_while(
+def test_evaluations_and_checkpoints_are_reported_whenever_they_come_after_a_while(
     clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = Lines("rrl", every=30)
@@ -80,12 +80,12 @@ def test_a_phase_that_lasts_is_slow_or_stuck(work: int, did: str, clock: Any, ca
     lines.phase("gen")
     clock.now += 61
     beat(work)
-    told = lines._lasts(lines._stretch)  # type: ignore[arg-type]
-    assert re.sub(r"CPU \d+ %", "CPU n %", told) == f"step 7: gen for 61 s; {did} in the last 61 s, CPU n %"
+    reported = lines._lasts(lines._stretch)  # type: ignore[arg-type]
+    assert re.sub(r"CPU \d+ %", "CPU n %", reported) == f"step 7: gen for 61 s; {did} in the last 61 s, CPU n %"
     lines.close()
 
 
-def test_a_phase_that_lasts_is_told_of_within_one_and_a_half_intervals(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_phase_that_lasts_is_reported_within_one_and_a_half_intervals(caplog: pytest.LogCaptureFixture) -> None:
     lines = Lines("rrl", every=0.1)
     lines.begin("loading")
     deadline = time.monotonic() + 10

@@ -108,7 +108,7 @@ def test_evaluations_come_before_training_at_their_frequency_and_at_the_end(
     assert {f"val/trace/{level}/acc/mean@2" for level in ("L3", "L6", "L10")} <= metrics[-1].keys()
 
 
-def test_seconds_are_told_by_phase_and_evaluation_and_saving_are_no_part_of_a_step(
+def test_seconds_are_reported_by_phase_and_evaluation_and_saving_are_no_part_of_a_step(
     metrics: list[dict[str, Any]],
 ) -> None:
     for row in metrics[1:]:
@@ -172,7 +172,7 @@ def test_fresh_and_replayed_starts_are_kept_apart(
             assert row["replay/gain_vs_fresh"] == pytest.approx(fmean(replayed) - fmean(fresh))
 
 
-def test_the_mixture_of_levels_is_told_as_it_came_out(
+def test_the_mixture_of_levels_is_reported_as_it_came_out(
     metrics: list[dict[str, Any]], dumps: list[list[dict[str, Any]]]
 ) -> None:
     for row, dump in zip(metrics[1:], dumps, strict=True):

@@ -104,7 +104,7 @@ def test_supervised_training_saves_likewise(base: Path, tmp_path: Path, capsys: 
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 5]
 
 
-def test_a_copy_that_fails_is_told_with_where_the_model_is(
+def test_a_copy_that_fails_is_reported_with_where_the_model_is(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "copytree", raising(shutil.Error("no space")))
@@ -116,7 +116,7 @@ def test_a_copy_that_fails_is_told_with_where_the_model_is(
 @pytest.mark.parametrize(
     ("part", "what"), [(LlamaForCausalLM, "the model"), (PreTrainedTokenizerFast, "the tokenizer")]
 )
-def test_what_cannot_be_saved_is_told_before_training(
+def test_what_cannot_be_saved_is_reported_before_training(
     part: Any, what: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part, "save_pretrained", raising(ValueError("not\nthis one")))
@@ -164,7 +164,9 @@ def test_no_weight_is_copied_for_the_rehearsal(tmp_path: Path, monkeypatch: pyte
     assert {weight.device.type for weight in adapted.parameters()} == {"cpu"}
 
 
-def test_too_small_a_disk_is_told_before_training(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_reported_before_training(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     with pytest.raises(StorageError, match=r"0.0 MB are free .* MB for a checkpoint of the first step; free space"):
@@ -172,7 +174,7 @@ def test_too_small_a_disk_is_told_before_training(base: Path, tmp_path: Path, mo
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_part_whose_state_cannot_be_saved_is_told_before_training(
+def test_a_part_whose_state_cannot_be_saved_is_reported_before_training(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rrl.parts.rewards.verdict.OutcomeReward.state_dict", lambda self: {"how": lambda: 1})
@@ -183,7 +185,7 @@ def test_a_part_whose_state_cannot_be_saved_is_told_before_training(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="nothing can be written"):
         rehearse(*TinyLlama(**SIZES).load(None), tmp_path / "x")
@@ -199,9 +201,9 @@ def test_weights_that_transformers_does_not_write_are_written_plainly(
     run = tmp_path / "run"
     with pytest.raises(StorageError) as caught:
         start(base, run, run__save_freq=1)
-    told = "the model cannot be saved as transformers does (RuntimeError: shared tensors)"
-    assert list(caught.value.faults) == [f"{told}; its weights are in {run / 'actor' / 'weights.pt'}"]
-    assert f"checkpoint of step 1, actor: {told}; training can continue from it" in caplog.messages
+    reported = "the model cannot be saved as transformers does (RuntimeError: shared tensors)"
+    assert list(caught.value.faults) == [f"{reported}; its weights are in {run / 'actor' / 'weights.pt'}"]
+    assert f"checkpoint of step 1, actor: {reported}; training can continue from it" in caplog.messages
     weights = torch.load(run / "actor" / "weights.pt")
     assert weights["lm_head.weight"].shape == (260, 16)
     assert AutoTokenizer.from_pretrained(run / "actor").eos_token_id == 2
@@ -278,8 +280,8 @@ def test_weights_that_the_disk_does_not_take_go_elsewhere(
 
 def test_what_can_be_written_nowhere_is_said_to_be_nowhere(tmp_path: Path) -> None:
     fail = raising(OSError(errno.ENOSPC, "No space left on device"))
-    told = pytest.raises(StorageError, match="ValueError: x; the weights could not be written anywhere")
-    with told, rescued(fail, "x", tmp_path):
+    reported = pytest.raises(StorageError, match="ValueError: x; the weights could not be written anywhere")
+    with reported, rescued(fail, "x", tmp_path):
         raise ValueError("x")
     with pytest.raises(ValueError, match=r"^x$"), rescued(None, "x", tmp_path):
         raise ValueError("x")
@@ -290,7 +292,7 @@ def test_what_can_be_written_nowhere_is_said_to_be_nowhere(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_limit_on_the_size_of_files_is_told_with_where_the_weights_are(base: Path, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_reported_with_where_the_weights_are(base: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     program = (
         "import resource, sys\n"

@@ -136,10 +136,10 @@ def test_loggers_get_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_secret_that_is_typed_is_refused_and_not_repeated(override: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load("train", [override])
-    (told,) = caught.value.faults
-    assert told.startswith("data.")
-    assert "export NAME_KEY=..." in told
-    assert "abc" not in told
+    (reported,) = caught.value.faults
+    assert reported.startswith("data.")
+    assert "export NAME_KEY=..." in reported
+    assert "abc" not in reported
 
 
 @pytest.mark.parametrize(

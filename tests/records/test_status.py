@@ -89,7 +89,7 @@ def test_looking_at_a_run_does_not_keep_another_process_from_it(run: Path) -> No
         looking.wait()
 
 
-def test_a_file_system_without_locks_is_told_of_and_no_hindrance(
+def test_a_file_system_without_locks_is_reported_and_no_hindrance(
     run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(handle: int, how: int) -> None:
@@ -110,23 +110,23 @@ def test_a_file_system_without_locks_is_told_of_and_no_hindrance(
 # --- status.json ------------------------------------------------------------------------------------------------------
 
 
-def test_a_state_is_told_with_process_and_times(run: Path) -> None:
+def test_a_state_is_reported_with_process_and_times(run: Path) -> None:
     before = datetime.now().astimezone().replace(microsecond=0)
     write_state(run, "failed", "loss is nan", processes=4)
-    told = json.loads((run / "status.json").read_text())
-    started, updated = (datetime.fromisoformat(told.pop(name)) for name in ("started", "updated"))
+    reported = json.loads((run / "status.json").read_text())
+    started, updated = (datetime.fromisoformat(reported.pop(name)) for name in ("started", "updated"))
     assert before <= started == updated
-    assert told == {"state": "failed", "reason": "loss is nan", "pid": os.getpid(), "host": HOST, "processes": 4}
+    assert reported == {"state": "failed", "reason": "loss is nan", "pid": os.getpid(), "host": HOST, "processes": 4}
 
 
 def test_a_run_began_when_it_was_first_started(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_state(run, "running")
-    told = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps({**told, "started": "2001-02-03T04:05:06+00:00"}))
+    reported = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**reported, "started": "2001-02-03T04:05:06+00:00"}))
     write_state(run, "finished")
-    told = json.loads((run / "status.json").read_text())
-    assert told["started"] == "2001-02-03T04:05:06+00:00"
-    assert told["updated"] > "2002"
+    reported = json.loads((run / "status.json").read_text())
+    assert reported["started"] == "2001-02-03T04:05:06+00:00"
+    assert reported["updated"] > "2002"
 
 
 def test_a_damaged_status_is_replaced(run: Path) -> None:
@@ -157,10 +157,10 @@ def test_a_run_whose_process_is_gone_without_a_word_was_killed(run: Path, traini
     assert state.reason == f"its process {training.pid} on {HOST} ended without a report"
 
 
-@pytest.mark.parametrize("told", ["finished", "interrupted", "failed"])
-def test_a_run_that_told_how_it_ended_ended_so(told: Any, run: Path) -> None:
-    write_state(run, told, "why")
-    assert (read_state(run).state, read_state(run).reason) == (told, "why")
+@pytest.mark.parametrize("reported", ["finished", "interrupted", "failed"])
+def test_a_run_that_reported_how_it_ended_ended_so(reported: Any, run: Path) -> None:
+    write_state(run, reported, "why")
+    assert (read_state(run).state, read_state(run).reason) == (reported, "why")
 
 
 @pytest.mark.parametrize(("result", "state"), [(True, "finished"), (False, "unknown")])
@@ -235,16 +235,16 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"), [(name, *case) for name, cases in DAMAGE.items() for case in cases.items()]
+    ("name", "content", "reported"), [(name, *case) for name, cases in DAMAGE.items() for case in cases.items()]
 )
-def test_a_damaged_file_is_told_in_the_row_and_the_rest_is_shown(
-    name: str, content: str, told: str, run: Path, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_file_is_reported_in_the_row_and_the_rest_is_shown(
+    name: str, content: str, reported: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_state(run, "finished")
     (run / name).write_text(content)
     (fault,) = read_state(run).faults
-    assert fault.startswith(told)
+    assert fault.startswith(reported)
     status._status([str(run.parent)])
     (row,) = capsys.readouterr().out.splitlines()[1:]
-    assert told in row
+    assert reported in row
     assert ("0.400" in row) == (name != "metrics.jsonl")

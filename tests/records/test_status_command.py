@@ -1,4 +1,4 @@
-"""rrl-status: runs are listed with their state, one is told in full with the way on."""
+"""rrl-status: runs are listed with their state, one is reported in full with the way on."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.clock
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs of every state, the latest last in the alphabet, in folders and sweeps; other folders beside them."""
     monkeypatch.chdir(tmp_path)
-    for day, (name, told, reason) in enumerate(
+    for day, (name, reported, reason) in enumerate(
         [
             ("a", "finished", None),
             ("b-sweep/0", "running", None),
@@ -30,9 +30,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         start=1,
     ):
         folder = make_run(Path("runs") / name)
-        write_state(folder, told, reason)  # type: ignore[arg-type]
-        told_all = json.loads((folder / "status.json").read_text())
-        (folder / "status.json").write_text(json.dumps({**told_all, "started": f"2030-01-0{day}T00:00:00+00:00"}))
+        write_state(folder, reported, reason)  # type: ignore[arg-type]
+        reported_all = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps({**reported_all, "started": f"2030-01-0{day}T00:00:00+00:00"}))
     make_run(Path("runs/d-old"), steps=None, tokens=None)
     make_run(Path("runs/a/checkpoints/step-000001"))  # what lies in a run is no run
     make_run(Path("runs/e-only-planned"), done=None)
@@ -56,20 +56,20 @@ def test_runs_are_listed_with_their_state_the_latest_first(runs: Path, capsys: p
 
 def test_programs_get_the_same_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status._status(["--json", "runs/b-sweep", "runs/a"])
-    told = json.loads(capsys.readouterr().out)
-    assert [(row["folder"], row["state"], row["step"], row["reward"], row["share"]) for row in told] == [
+    reported = json.loads(capsys.readouterr().out)
+    assert [(row["folder"], row["state"], row["step"], row["reward"], row["share"]) for row in reported] == [
         ("runs/b-sweep/1", "failed", 40, 0.4, 0.4),
         ("runs/b-sweep/0", "killed", 40, 0.4, 0.4),
         ("runs/a", "finished", 40, 0.4, 0.4),
     ]
-    assert told[0]["reason"] == "loss is nan\nat step 3"
+    assert reported[0]["reason"] == "loss is nan\nat step 3"
 
 
-def test_one_run_is_told_in_full_with_the_way_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_run_is_reported_in_full_with_the_way_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "b-sweep/1/checkpoints/step-000030").mkdir(parents=True)
     status._status(["runs/b-sweep/1/"])
-    told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert {name: text.strip() for name, text in told.items()} == {
+    reported = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert {name: text.strip() for name, text in reported.items()} == {
         "run": "runs/b-sweep/1",
         "state": "failed",
         "reason": "loss is nan at step 3",
@@ -99,18 +99,22 @@ def test_the_way_on_depends_on_the_state(name: str, way: str, runs: Path, capsys
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [([], "no runs below runs; rrl-train makes one\n"), (["--json"], "[]\n")]
+    ("arguments", "reported"), [([], "no runs below runs; rrl-train makes one\n"), (["--json"], "[]\n")]
 )
-def test_a_folder_without_runs_is_told(
-    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_folder_without_runs_is_reported(
+    arguments: list[str],
+    reported: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     status._status(arguments)
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == reported
 
 
-def test_folders_that_are_not_there_are_told_at_once(
+def test_folders_that_are_not_there_are_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -63,7 +63,7 @@ def test_tensorboard_that_cannot_write_stops_nothing(
     assert len(warnings(caplog)) == 1
 
 
-def test_tensorboard_that_is_not_installed_is_told_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_that_is_not_installed_is_reported_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert TensorBoard().check() == [
         "logger: tensorboard is not installed; expected it; pip install 'rrl[tensorboard]', or use logger=none"

@@ -79,7 +79,7 @@ def test_a_dump_holds_such_texts_and_gives_them_back(tmp_path: Path) -> None:
 
 
 class Kept(Sink):
-    """Takes what a tracker tells, as long as it can be written."""
+    """Takes what a tracker reports, as long as it can be written."""
 
     def __init__(self) -> None:
         self.rows: list[Mapping[str, Any]] = []

@@ -11,16 +11,16 @@ from rrl.records.tracking import Sink, Tracker
 
 
 class Notes(Sink):
-    """A sink that writes down what it is told; ``broken`` is the call that it cannot do."""
+    """A sink that writes down what it is reported; ``broken`` is the call that it cannot do."""
 
     def __init__(self, broken: str = "") -> None:
-        self.told: list[Any] = []
+        self.reported: list[Any] = []
         self.broken = broken
 
     def _note(self, what: str, *about: Any) -> None:
         if what == self.broken:
             raise RuntimeError(f"no\n{what}")
-        self.told.append((what, *about))
+        self.reported.append((what, *about))
 
     def start(self, folder: Path, config: Mapping[str, Any], after: int | None) -> None:
         self._note("start", folder.name, config, after)
@@ -38,7 +38,7 @@ class Notes(Sink):
         self._note("finish", complete)
 
 
-def test_a_sink_is_told_everything_in_order_and_nothing_after_the_end(folder: Path) -> None:
+def test_a_sink_receives_everything_in_order_and_nothing_after_the_end(folder: Path) -> None:
     notes = Notes()
     tracker = Tracker(folder, notes, CONFIG, None)
     tracker.log(0, {"x": 1.5})
@@ -46,7 +46,7 @@ def test_a_sink_is_told_everything_in_order_and_nothing_after_the_end(folder: Pa
     tracker.summary({"steps": 0})
     tracker.finish()
     tracker.finish()
-    assert notes.told == [
+    assert notes.reported == [
         ("start", "run", CONFIG, None),
         ("log", 0, {"x": 1.5}),
         ("samples", 0, [{"response": "a", "score": 1.0, "problem": '{"id": "p"}', "replayed_from": None}]),
@@ -58,7 +58,7 @@ def test_a_sink_is_told_everything_in_order_and_nothing_after_the_end(folder: Pa
 def test_a_run_that_comes_to_no_summary_is_not_complete(folder: Path) -> None:
     notes = Notes()
     Tracker(folder, notes, CONFIG, 7).finish()
-    assert notes.told == [("start", "run", CONFIG, 7), ("finish", False)]
+    assert notes.reported == [("start", "run", CONFIG, 7), ("finish", False)]
 
 
 def test_every_row_is_in_the_file_before_a_sink_hears_of_it(folder: Path) -> None:
@@ -68,7 +68,7 @@ def test_every_row_is_in_the_file_before_a_sink_hears_of_it(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("broken", ["start", "log", "samples", "summary", "finish"])
-def test_a_sink_that_fails_is_told_of_once_and_costs_no_row(
+def test_a_sink_that_fails_is_reported_once_and_costs_no_row(
     broken: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     notes = Notes(broken)
@@ -83,7 +83,7 @@ def test_a_sink_that_fails_is_told_of_once_and_costs_no_row(
         f"logger: Notes fails (RuntimeError: no {broken}); the run continues with metrics.jsonl alone"
     ]
     before = {"start": 0, "log": 1, "samples": 2, "summary": 7, "finish": 8}
-    assert len(notes.told) == before[broken]
+    assert len(notes.reported) == before[broken]
 
 
 def test_a_sink_cannot_swallow_an_interruption(folder: Path) -> None:
@@ -100,7 +100,7 @@ def test_numbers_that_are_not_finite_are_null_in_the_file_and_themselves_in_a_si
     metrics = {"a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 0.5, "e": 2}
     Tracker(folder, notes, CONFIG, None).log(0, metrics)
     assert (folder / "metrics.jsonl").read_text() == '{"step": 0, "a": null, "b": null, "c": null, "d": 0.5, "e": 2}\n'
-    assert notes.told[-1] == ("log", 0, metrics)
+    assert notes.reported[-1] == ("log", 0, metrics)
 
 
 @pytest.mark.parametrize(("after", "step"), [(None, 1), (None, -1), (4, 4), (4, 6), (0, 0)])

@@ -132,10 +132,10 @@ def test_when_weights_and_biases_breaks_in_the_middle_the_run_goes_on_and_says_s
             if left.is_running():
                 left.kill()
     assert [row["step"] for row in rows(folder)] == list(range(100))
-    (told,) = warnings(caplog)
-    assert told.startswith("logger: WandB fails (")
-    assert re.search(why, told)
-    assert told.endswith("); the run continues with metrics.jsonl alone")
+    (reported,) = warnings(caplog)
+    assert reported.startswith("logger: WandB fails (")
+    assert re.search(why, reported)
+    assert reported.endswith("); the run continues with metrics.jsonl alone")
 
 
 def test_weights_and_biases_that_cannot_even_be_imported_stops_nothing(

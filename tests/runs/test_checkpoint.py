@@ -206,13 +206,13 @@ def leaves(state: Any, path: str) -> list[str]:
 
 
 def test_the_documentation_lists_everything_that_is_restored() -> None:
-    told = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "resuming.md").read_text(encoding="utf-8"), re.MULTILINE))
+    reported = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "resuming.md").read_text(encoding="utf-8"), re.MULTILINE))
     loops = [after(1), make_trainer(objective=grpo(), n=2, engine=make_engine()), make_gsi()]
     states = [state_of(loop) for loop in loops]
     states.append(state_of(rltf_trainer()))
     named = {leaf for state in states for leaf in leaves(state, "") if "." in leaf}
-    assert named - told == set(), "list these in docs/resuming.md"
-    assert told - named == {"networks", "rank"}, "docs/resuming.md lists what is not there"
+    assert named - reported == set(), "list these in docs/resuming.md"
+    assert reported - named == {"networks", "rank"}, "docs/resuming.md lists what is not there"
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a run must find again when it goes on: its configuration, its data, its model; and what is told of the rest."""
+"""What a run must find again when it goes on: its configuration, its data, its model; and what is reported of the rest."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def test_a_manifest_stays_as_the_run_began_and_what_it_goes_on_with_stands_besid
 
 
 @pytest.mark.parametrize(
-    ("name", "now", "told"),
+    ("name", "now", "reported"),
     [
         ("data", {"train": {"sha256": "f" * 64}}, "(SHA-256 aaaaaaaaaaaa, now ffffffffffff)"),
         ("data", {**ABOUT["data"], "test": {"sha256": "f" * 64}}, "(SHA-256 aaaaaaaaaaaa, now aaaaaaaaaaaa, ffffffff"),
@@ -47,14 +47,14 @@ def test_a_manifest_stays_as_the_run_began_and_what_it_goes_on_with_stands_besid
     ],
 )
 def test_a_run_does_not_go_on_with_other_data_or_another_model_or_tokenizer(
-    name: str, now: Any, told: str, tmp_path: Path
+    name: str, now: Any, reported: str, tmp_path: Path
 ) -> None:
     write_manifest(tmp_path, ABOUT, NOON)
     before = written(tmp_path)
     with pytest.raises(DataError) as refused:
         write_manifest(tmp_path, ABOUT | {name: now}, NOON)
     (fault,) = refused.value.faults
-    assert fault.startswith(f"{name}: not what the run in {str(tmp_path)!r} began with {told}")
+    assert fault.startswith(f"{name}: not what the run in {str(tmp_path)!r} began with {reported}")
     assert written(tmp_path) == before
 
 
@@ -65,7 +65,7 @@ def test_a_manifest_of_a_version_that_wrote_no_model_down_is_no_fault(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({}, []),
         ({"data": {"train": {**ABOUT["data"]["train"], "prompts_sha256": "f" * 64}}}, ["prompts: of the same data"]),
@@ -73,17 +73,17 @@ def test_a_manifest_of_a_version_that_wrote_no_model_down_is_no_fault(tmp_path: 
         ({"packages": {"torch": "3"}, "git_commit": "1"}, []),
     ],
 )
-def test_other_prompts_and_parts_are_told(
-    change: Any, told: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_other_prompts_and_parts_are_reported(
+    change: Any, reported: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_manifest(tmp_path, ABOUT, NOON)
     write_manifest(tmp_path, ABOUT | change, NOON)
-    assert len(caplog.messages) == len(told)
-    assert all(said.startswith(text) for said, text in zip(caplog.messages, told, strict=True))
+    assert len(caplog.messages) == len(reported)
+    assert all(said.startswith(text) for said, text in zip(caplog.messages, reported, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "reported"),
     [
         ({"trainer": {"n": 1}}, {"trainer": {"n": 2}}, ["trainer.n: 1 in the run 'r', now 2"]),
         ({"trainer": {"n": 1}}, {"trainer": {"n": 1.0}}, ["trainer.n: 1 in the run 'r', now 1.0"]),
@@ -96,19 +96,19 @@ def test_other_prompts_and_parts_are_told(
         ({"runs": 1, "logger": {"a": {"b": 1}}}, {"runs": 2, "logger": None}, ["runs: 1 in the run 'r', now 2"]),
     ],
 )  # fmt: skip
-def test_a_change_is_refused_unless_it_is_of_a_harmless_key(before: Any, after: Any, told: list[str]) -> None:
+def test_a_change_is_refused_unless_it_is_of_a_harmless_key(before: Any, after: Any, reported: list[str]) -> None:
     faults: tuple[str, ...] = ()
     try:
         refuse_changes(before, after, Path("r"))
     except ConfigError as refused:
         faults = refused.faults
-    assert len(faults) == len(told)
-    assert all(fault.startswith(text) for fault, text in zip(faults, told, strict=True))
+    assert len(faults) == len(reported)
+    assert all(fault.startswith(text) for fault, text in zip(faults, reported, strict=True))
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run as far as its configuration tells."""
+    """A run as far as its configuration shows."""
     folder = tmp_path_factory.mktemp("runs") / "mine"
     write_config(folder, load("train", [f"run.dir={folder}", "seed=3"])[0])
     return folder
@@ -117,11 +117,11 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_stays_in_its_folder(begun: Path) -> None:
     assert resume(begun, [])[0]["run"]["dir"] == str(begun)
     assert resume(begun, [f"run.dir={begun}", "run.keep_last=7"])[0]["run"]["keep_last"] == 7
-    for other, told in ((begun.parent / "other", repr(str(begun.parent / "other"))), ("null", "null")):
+    for other, reported in ((begun.parent / "other", repr(str(begun.parent / "other"))), ("null", "null")):
         with pytest.raises(ConfigError) as refused:
             resume(begun, [f"run.dir={other}"])
         assert refused.value.faults == (
-            f"run.dir: {told}, but a resumed run stays in its folder {str(begun)!r}; omit run.dir, or "
+            f"run.dir: {reported}, but a resumed run stays in its folder {str(begun)!r}; omit run.dir, or "
             "begin a new run without resume",
         )
 

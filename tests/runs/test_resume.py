@@ -153,8 +153,8 @@ def test_a_run_can_be_made_longer(run: Path) -> None:
 def test_changes_of_what_was_trained_are_refused_all_by_name(run: Path, whole: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         _train(f"resume={run}", "trainer.n=2", "objective.gamma=0.9", "run.save_freq=3", "seed=4")
-    told = [fault.split(" in the run")[0] for fault in refused.value.faults]
-    assert sorted(told) == ["objective.gamma: 1.0", "seed: 3", "trainer.n: 1"]
+    reported = [fault.split(" in the run")[0] for fault in refused.value.faults]
+    assert sorted(reported) == ["objective.gamma: 1.0", "seed: 3", "trainer.n: 1"]
     assert history(run) == history(whole)
 
 
@@ -218,8 +218,8 @@ def test_a_full_disk_ends_the_run_with_a_message_and_the_last_good_checkpoint(
     with said.open("w") as file:
         done = subprocess.run([sys.executable, "-c", code, *words], env=environment, stdout=file, stderr=file)
     assert done.returncode == 1
-    told = "MB are free in" if estimate else "is full"
-    assert re.search(rf"StorageError: cannot save:\n  run.dir: .*{told}.*rrl-train resume=", said.read_text())
+    reported = "MB are free in" if estimate else "is full"
+    assert re.search(rf"StorageError: cannot save:\n  run.dir: .*{reported}.*rrl-train resume=", said.read_text())
     assert "Traceback" not in said.read_text()
     assert json.loads((folder / "status.json").read_text())["state"] == "failed"
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)

@@ -104,7 +104,7 @@ TRAIN, TEST = planted_pairs(128, seed=0), planted_pairs(100, seed=1)
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
-    """A sequence model of the planted preference, in the folder that its ``described`` tells."""
+    """A sequence model of the planted preference, in the folder that its ``described`` names."""
     folder = tmp_path_factory.mktemp("taught")
     trainer = sequence_trainer(lr=4e-3, micro_batch_size=16)
     return trainer.train(*tiny(num_hidden_layers=1), TRAIN, folder, 0, silent)
@@ -315,7 +315,7 @@ def test_the_command_trains_on_embeddings_without_loading_the_model(
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "reported"),
     [
         (["task=trace"], "pairs.train: the task Trace has no pairs in its split 'train'"),
         (["fit.lr=0", "pairs.test_limit=0"], "fit.lr: expected a number > 0, got 0"),
@@ -324,18 +324,18 @@ def test_the_command_trains_on_embeddings_without_loading_the_model(
         (["model=hf", "model.path=/nowhere"], "model.path: '/nowhere' is no local folder"),
     ],
 )
-def test_faults_are_told_without_a_traceback_and_leave_nothing_behind(
-    more: list[str], told: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_faults_are_reported_without_a_traceback_and_leave_nothing_behind(
+    more: list[str], reported: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     about_hh = () if "task=trace" in more else (f"data.path={data}", "task.subsets=[helpful-base]")
     assert command(monkeypatch, f"run.dir={data.parent / 'out'}", *about_hh, *more) == 2
     shown = capsys.readouterr().err
-    assert told in shown
+    assert reported in shown
     assert "Traceback" not in shown
     assert not (data.parent / "out").exists()
 
 
-def test_a_file_in_which_every_pair_is_a_tie_is_told(
+def test_a_file_in_which_every_pair_is_a_tie_is_reported(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     row = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: b"}

@@ -119,7 +119,7 @@ def all_ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Way
 
 
 def travel(way: Way, responses: Sequence[str], folder: Path) -> list[Verdict]:
-    """From responses to verdicts, over everything that is told of them."""
+    """From responses to verdicts, over everything that is reported them."""
     pieces = next((reward._tokenizer for reward in way.rewards if isinstance(reward, RLTF)), Pieces())
     state = State(Problem(way.example, (), ()))
     tokens = [pieces.encode(response) for response in responses]

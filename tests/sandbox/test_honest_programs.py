@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from fixtures.sandbox import LIMITS, run, told, working
+from fixtures.sandbox import LIMITS, reported, run, working
 from rrl.sandbox.isolation import LEVELS
 from rrl.sandbox.sandbox import Sandbox
 
@@ -143,7 +143,7 @@ def test_a_function_is_called_and_what_it_returns_is_plain_data(
     ],
     ids=lambda value: str(value)[:12].encode("ascii", "replace").decode(),
 )
-def test_what_does_not_compile_is_told_with_its_line(
+def test_what_does_not_compile_is_reported_with_its_line(
     sandbox: Sandbox, source: str, error: str | None, line: int | None
 ) -> None:
     found = run(sandbox, source)
@@ -170,7 +170,7 @@ def test_what_does_not_compile_is_told_with_its_line(
         ("import os\nprint(1)\nos.close(1)", "OSError", None),
     ],
 )
-def test_an_error_is_told_with_the_deepest_line_of_the_program(
+def test_an_error_is_reported_with_the_deepest_line_of_the_program(
     sandbox: Sandbox, source: str, error: str | None, line: int | None
 ) -> None:
     found = run(sandbox, source)
@@ -199,7 +199,7 @@ def test_what_is_not_data_is_an_error(sandbox: Sandbox, returned: str, error: st
         "def itself():\n    x = []\n    x.append(x)\n    return x\n"
         f"def f(): return {returned}\n"
     )
-    assert told(run(sandbox, source, [], "f")) == ("runtime_error", error)
+    assert reported(run(sandbox, source, [], "f")) == ("runtime_error", error)
 
 
 def test_objects_that_lie_come_out_as_what_they_are(sandbox: Sandbox) -> None:

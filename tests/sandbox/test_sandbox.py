@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.attacks import FAMILIES, LOOPS, NAMESPACES_KEEP, REACHING, SLEEPS, TRY
-from fixtures.sandbox import LIMITS, ask, family, other, run, runs, still_honest, told, working
+from fixtures.sandbox import LIMITS, ask, family, other, reported, run, runs, still_honest, working
 from rrl.errors import DataError
 from rrl.processes.warm_child import Lost
 from rrl.sandbox import sandbox as parent
@@ -49,7 +49,7 @@ def unfiltered(request: pytest.FixtureRequest) -> Iterator[Server]:
 def test_who_computes_for_ever_is_stopped(level: str) -> None:
     with closing(Sandbox(limits=other(cpu_seconds=0.15), workers=1, isolation=working(level))) as made:
         futures = {name: made.submit(Job(source, None, ("",))) for name, source in LOOPS.items()}
-        found = {name: told(future.result()) for name, [future] in futures.items()}
+        found = {name: reported(future.result()) for name, [future] in futures.items()}
         assert found == dict.fromkeys(LOOPS, ("time_out", "CpuTime"))
         assert still_honest(made)
 
@@ -65,7 +65,7 @@ def test_the_time_to_compute_is_kept_to_the_tenth_of_a_second(level: str) -> Non
 def test_who_waits_for_ever_is_stopped(level: str) -> None:
     with closing(Sandbox(limits=other(wall_seconds=1.2), workers=5, isolation=working(level))) as made:
         futures = [made.submit(Job(source, None, ("",))) for source in SLEEPS.values()]
-        assert {told(future.result()) for [future] in futures} == {("time_out", "WallTime")}
+        assert {reported(future.result()) for [future] in futures} == {("time_out", "WallTime")}
         assert still_honest(made)
 
 
@@ -165,13 +165,13 @@ def test_what_breaks_the_sandbox_again_and_again_is_the_programs_fault_if_others
         return whole(server, request)
 
     monkeypatch.setattr(Server, "ask", breaking)
-    assert told(run(own, "evil")) == ("runtime_error", "Killed")
+    assert reported(run(own, "evil")) == ("runtime_error", "Killed")
     monkeypatch.setattr(parent, "CANARY", b"evil")
-    assert told(run(own, "evil")) == ("sandbox_failure", "SandboxFailure")
+    assert reported(run(own, "evil")) == ("sandbox_failure", "SandboxFailure")
     assert run(own, HONEST, [2], "double").value == 4
 
 
-def test_a_server_that_does_not_start_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = [sys.executable, "-c", "print('many words'); exit('no such thing')"]
     monkeypatch.setattr("rrl.sandbox.start.command", lambda *_, **settings: ends)
     with pytest.raises(DataError, match="'rlimits' does not work: its process ended with 1: no such thing; see"):
@@ -265,14 +265,14 @@ def _left(folder: Path, pids: list[str]) -> list[str]:
 
 
 def _lives(pid: str) -> bool:
-    """Whether it is there and more than a record that nobody has collected yet."""
+    """Whether it is there and more than a record that no one has collected yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def test_an_isolation_that_does_not_work_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_isolation_that_does_not_work_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     made = Sandbox(limits=LIMITS, workers=1, isolation="bubblewrap")
     with pytest.raises(DataError, match="apt-get install bubblewrap"):

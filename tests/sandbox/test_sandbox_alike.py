@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fixtures.sandbox import LIMITS, family, other, run, told, working
+from fixtures.sandbox import LIMITS, family, other, reported, run, working
 from rrl.sandbox.inside import child
 from rrl.sandbox.inside.request import packed
 from rrl.sandbox.inside.watch import Watch
@@ -116,7 +116,7 @@ def _unwatched(source: str, limits: Limits) -> tuple[str, str | None]:
         timers += [threading.Timer(3.3, os.kill, (watcher, signal.SIGCONT))]
         for timer in timers:
             timer.start()
-        found = told(run_of(*server.ask(_request(source)), limits, prints=True))
+        found = reported(run_of(*server.ask(_request(source)), limits, prints=True))
         for timer in timers:
             timer.join()
         return found
@@ -128,19 +128,22 @@ def _request(source: str) -> bytes:
 
 def test_who_was_killed_at_the_kernels_limit_is_out_of_time() -> None:
     header = {"code": -9, "cpu": 1.0, "crossed": "", "compiled": True, "seconds": 5.0}
-    assert told(run_of(header, b"", b"", LIMITS, prints=True)) == ("time_out", "CpuTime")
-    assert told(run_of({**header, "cpu": 0.1}, b"", b"", LIMITS, prints=True)) == ("runtime_error", "Killed")
-    assert told(run_of({**header, "cpu": 0.1, "code": -24}, b"", b"", LIMITS, prints=True)) == ("time_out", "CpuTime")
+    assert reported(run_of(header, b"", b"", LIMITS, prints=True)) == ("time_out", "CpuTime")
+    assert reported(run_of({**header, "cpu": 0.1}, b"", b"", LIMITS, prints=True)) == ("runtime_error", "Killed")
+    assert reported(run_of({**header, "cpu": 0.1, "code": -24}, b"", b"", LIMITS, prints=True)) == (
+        "time_out",
+        "CpuTime",
+    )
 
 
-def test_who_ends_well_beyond_the_limit_is_out_of_time_even_when_nobody_looked() -> None:
+def test_who_ends_well_beyond_the_limit_is_out_of_time_even_when_no_one_looked() -> None:
     header = {"code": 0, "cpu": LIMITS.cpu_seconds, "crossed": "", "compiled": True, "seconds": 0.5}
-    assert told(run_of(header, b"", b'{"status": "ended"}', LIMITS, prints=True)) == ("time_out", "CpuTime")
+    assert reported(run_of(header, b"", b'{"status": "ended"}', LIMITS, prints=True)) == ("time_out", "CpuTime")
     within = {**header, "cpu": LIMITS.cpu_seconds - 0.01}
-    assert told(run_of(within, b"", b'{"status": "ended"}', LIMITS, prints=True)) == ("ended", None)
+    assert reported(run_of(within, b"", b'{"status": "ended"}', LIMITS, prints=True)) == ("ended", None)
 
 
-def test_the_time_that_a_program_computed_is_told() -> None:
+def test_the_time_that_a_program_computed_is_reported() -> None:
     with closing(Server("rlimits", other(cpu_seconds=9.0, wall_seconds=60.0))) as server:
         header, _, _ = server.ask(_request("import time\nwhile time.process_time() < 0.3: pass"))
     assert 0.2 < header["cpu"] < 9
@@ -153,9 +156,9 @@ def test_reading_a_long_request_takes_nothing_of_the_programs_time() -> None:
 
 def test_what_a_process_computed_before_it_was_ready_is_not_the_programs_time() -> None:
     """It was ready after 4.5 of its 5 seconds."""
-    end, told_by = os.pipe()
-    os.write(told_by, child.READY + child.SECONDS.pack(4.5) + child.COMPILED)
-    os.close(told_by)
+    end, reported_by = os.pipe()
+    os.write(reported_by, child.READY + child.SECONDS.pack(4.5) + child.COMPILED)
+    os.close(reported_by)
     ended, line = os.eventfd(1), os.eventfd(0)
     zygote = SimpleNamespace(fileno=lambda: ended, collect=lambda: (0, 5.0))
     limits = {"output_kb": 1, "wall_seconds": 9.0, "cpu_seconds": 1.0}

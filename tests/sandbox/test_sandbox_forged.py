@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.sandbox import LIMITS, told
+from fixtures.sandbox import LIMITS, reported
 from rrl.sandbox.outcome import run_of
 from rrl.sandbox.runs import ProgramRun
 
@@ -41,7 +41,7 @@ def judged(report: bytes, **seen: Any) -> ProgramRun:
     ids=lambda report: repr(report[:30]),
 )
 def test_what_is_no_report_counts_for_nothing(report: bytes) -> None:
-    assert told(judged(report)) == ("runtime_error", "NoEvidence")
+    assert reported(judged(report)) == ("runtime_error", "NoEvidence")
 
 
 @pytest.mark.parametrize("line", [0, -5, 10**30, True, 1.5, "3", None, [3]])
@@ -70,4 +70,4 @@ def test_words_are_cut_and_can_be_written_anywhere() -> None:
 )
 def test_what_the_watcher_saw_outranks_every_report(seen: dict[str, Any], expected: tuple[str, str]) -> None:
     found = judged(b'{"status": "ended", "value": 42}', **seen)
-    assert (told(found), found.value) == (expected, None)
+    assert (reported(found), found.value) == (expected, None)

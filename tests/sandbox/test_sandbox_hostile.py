@@ -22,7 +22,7 @@ THIRDS = [(level, f"quick {third} 3") for third, level in enumerate(LEVELS)]
 """By default each program is tried once."""
 SLOW = [pytest.param(level, speed, marks=pytest.mark.slow) for level in LEVELS for speed in ("quick", "slow")]
 NOBODY = 61184 + 4077
-"""A user that nobody is, also in a container that has 65,536 of them."""
+"""A user that no one is, also in a container that has 65,536 of them."""
 
 
 def test_there_are_enough_of_them_and_all_compile() -> None:
@@ -36,7 +36,7 @@ def test_there_are_enough_of_them_and_all_compile() -> None:
 
 @pytest.mark.parametrize(("level", "speed"), [*THIRDS, *SLOW])
 def test_hostile_programs_achieve_nothing(level: str, speed: str) -> None:
-    assert _told([sys.executable, str(Path(fixtures.hostile.__file__)), working(level), speed], SOURCE.parent) == []
+    assert _reported([sys.executable, str(Path(fixtures.hostile.__file__)), working(level), speed], SOURCE.parent) == []
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def copy() -> Iterator[Path]:
 def test_hostile_programs_of_an_ordinary_user_achieve_nothing(copy: Path, level: str, speed: str) -> None:
     python = _python_for_everybody()
     words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python, str(copy / "hostile.py")]
-    assert _told([*words, working(level), speed], copy) == []
+    assert _reported([*words, working(level), speed], copy) == []
 
 
-def _told(command: list[str], path: Path) -> list[str]:
+def _reported(command: list[str], path: Path) -> list[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

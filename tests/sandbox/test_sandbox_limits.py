@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.attacks import FORGED, GREEDY, NO_ANSWER, REACHING, SEARCH, TRY
-from fixtures.sandbox import LIMITS, run, runs, still_honest, told, working
+from fixtures.sandbox import LIMITS, reported, run, runs, still_honest, working
 from rrl.sandbox.inside import watch
 from rrl.sandbox.isolation import LEVELS, REACHES, described
 from rrl.sandbox.limits import Limits
@@ -29,7 +29,7 @@ def test_who_crosses_a_limit_gets_an_error(sandbox: Sandbox, name: str) -> None:
     if (name, sandbox.isolation) == ("threads", "rlimits") and os.geteuid() != 0:
         pytest.skip("limited by memory alone; docs/sandbox.md says so")
     source, error = GREEDY[name]
-    assert told(run(sandbox, source)) == ("runtime_error", error)
+    assert reported(run(sandbox, source)) == ("runtime_error", error)
     assert still_honest(sandbox)
 
 
@@ -42,7 +42,7 @@ def test_files_are_gone_and_all_together_they_are_limited(sandbox: Sandbox) -> N
     assert still_honest(sandbox)
     if sandbox.isolation != "rlimits":
         whole = "for n in range(9): open(f'f{n}', 'wb').write(b'x' * 2 ** 20)"
-        assert told(run(sandbox, whole)) == ("runtime_error", "OSError")
+        assert reported(run(sandbox, whole)) == ("runtime_error", "OSError")
 
 
 def test_a_huge_source_and_a_huge_input_end_within_the_limits(sandbox: Sandbox) -> None:
@@ -84,7 +84,7 @@ def test_a_report_is_taken_whole_and_alone(said: bytes, report: bytes) -> None:
 def test_a_function_that_never_answers_has_not_ended(sandbox: Sandbox, name: str) -> None:
     found = run(sandbox, f"{NO_ANSWER[name]}\ndef f(): return 42\n", [], "f")
     if name == "writes a report and goes on":  # then it answers, but what it wrote makes its report unreadable
-        assert told(found) == ("runtime_error", "NoEvidence")
+        assert reported(found) == ("runtime_error", "NoEvidence")
     assert found.status in ("runtime_error", "time_out")
     assert found.value is None
     assert still_honest(sandbox)

@@ -66,7 +66,7 @@ def test_few_open_files_are_enough_as_long_as_programs_may_have_theirs(level: st
         (resource.RLIMIT_NPROC, 30, "processes=64", "u"),
     ],
 )
-def test_what_programs_cannot_be_given_is_told_with_the_key_and_the_command(
+def test_what_programs_cannot_be_given_is_reported_with_the_key_and_the_command(
     level: str, what: int, most: int, key: str, letter: str
 ) -> None:
     said = outcomes(working(level))[what, most]

@@ -300,31 +300,31 @@ def test_a_judge_needs_two_sides_and_two_sides_need_a_judge(run: Path, server: C
         "against: needs a judge, as in judge=openai, and there is none; give one",
         "judgements: needs a judge, as in judge=openai, and there is none; give one",
     ]
-    (told,) = faults(*asked(server, tmp_path, f"from_run={run}"))
-    assert told.startswith("against: missing; a judge compares two sides; expected another run's directory, sft ")
+    (reported,) = faults(*asked(server, tmp_path, f"from_run={run}"))
+    assert reported.startswith("against: missing; a judge compares two sides; expected another run's directory, sft ")
 
 
 def test_a_warm_start_is_that_of_a_run_that_had_one(run: Path, server: ChatServer, tmp_path: Path) -> None:
-    (told,) = faults(*asked(server, tmp_path, "against=sft"))
-    assert told == "against: sft is the warm start of a run, and no run is given; expected from_run=RUN with it"
+    (reported,) = faults(*asked(server, tmp_path, "against=sft"))
+    assert reported == "against: sft is the warm start of a run, and no run is given; expected from_run=RUN with it"
     bare = tmp_path / "bare"
     (bare / "actor").mkdir(parents=True)
     (bare / "config.yaml").write_text((run / "config.yaml").read_text())
-    (told,) = faults(*asked(server, tmp_path, f"from_run={bare}", "against=sft"))
-    assert told.startswith(
+    (reported,) = faults(*asked(server, tmp_path, f"from_run={bare}", "against=sft"))
+    assert reported.startswith(
         f"against: sft, but '{bare}/start' does not exist: the run has no warm start; expected one; "
     )
     (bare / "actor").rmdir()
-    (told,) = faults(*asked(server, tmp_path, f"from_run={run}", f"against={bare}"))
-    assert told == f"against: '{bare}' is a run without actor/; expected a finished run"
+    (reported,) = faults(*asked(server, tmp_path, f"from_run={run}", f"against={bare}"))
+    assert reported == f"against: '{bare}' is a run without actor/; expected a finished run"
 
 
-def test_a_side_that_is_not_there_is_told_before_the_other_one_writes(
+def test_a_side_that_is_not_there_is_reported_before_the_other_one_writes(
     run: Path, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HFEngine, "generate", lambda *given: pytest.fail("answers were written"))
-    (told,) = faults(*asked(server, tmp_path, f"from_run={run}", f"against={tmp_path}/nothing"))
-    assert told.startswith(f"against={tmp_path}/nothing: model.path: '{tmp_path}/nothing' is no local folder (")
+    (reported,) = faults(*asked(server, tmp_path, f"from_run={run}", f"against={tmp_path}/nothing"))
+    assert reported.startswith(f"against={tmp_path}/nothing: model.path: '{tmp_path}/nothing' is no local folder (")
 
 
 def test_data_without_answers_are_no_side(run: Path, server: ChatServer, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_data_without_answers_are_no_side(run: Path, server: ChatServer, tmp_pat
         arena._in_common(arena.replace(parts, task=task), arena.Side(name="reference", parts=None))
 
 
-def test_a_judge_that_is_down_is_told_before_any_answer_is_written(
+def test_a_judge_that_is_down_is_reported_before_any_answer_is_written(
     run: Path, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arena, "_answers", lambda *_: pytest.fail("an answer was written"))
@@ -345,7 +345,7 @@ def test_a_judge_that_is_down_is_told_before_any_answer_is_written(
         evaluate._evaluate(given)
 
 
-def test_misspelt_keys_of_a_judge_are_told_with_the_nearest(run: Path) -> None:
+def test_misspelt_keys_of_a_judge_are_reported_with_the_nearest(run: Path) -> None:
     assert faults(f"from_run={run}", "judge=openay", "judge.modl=x", "judge.retries=-1", "trainer.nn=1") == [
         "judge: no such choice 'openay'; did you mean 'openai'? valid: none, openai, reward_model",
         "judge.modl: no such key; did you mean 'judge.model'?",

@@ -134,15 +134,15 @@ def test_accuracy_overall_of_a_level_or_stratum_or_any_metric_is_compared(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("measure", "told"),
+    ("measure", "reported"),
     [
         (Measure("accuracy", None, "L10"), "no level 'L10'; expected one of 5, subject:algebra, or none for all"),
         (Measure("accuracy", "mean@8", None), "no mode 'mean@8' in evaluations.jsonl; expected one of mean@4, greedy"),
         (Measure("actor/entrpy", None, None), "no 'actor/entrpy' in metrics.jsonl; did you mean 'actor/entropy'?"),
     ],
 )
-def test_what_a_run_does_not_have_is_told_with_what_it_has(tmp_path, measure, told):
-    with pytest.raises(DataError, match=re.escape(told)):
+def test_what_a_run_does_not_have_is_reported_with_what_it_has(tmp_path, measure, reported):
+    with pytest.raises(DataError, match=re.escape(reported)):
         measure.points(evaluated(tmp_path / "run"))
 
 
@@ -158,7 +158,7 @@ def test_budgets_are_thirds_of_what_all_runs_have_spent(tmp_path):
     ("tokens", "expected"),
     [(300_000, "300 k"), (1_500, "1.5 k"), (640, "640"), (1_733, "1,733"), (2_000_000, "2,000 k")],
 )
-def test_small_budgets_are_told_in_full(tokens, expected):
+def test_small_budgets_are_reported_in_full(tokens, expected):
     assert token_count(tokens) == expected
 
 
@@ -187,7 +187,7 @@ def test_runs_that_differ_in_seed_and_place_are_one_arm(tmp_path):
     assert left_out == []
 
 
-def test_arms_whose_overrides_do_not_tell_are_named_by_their_values(tmp_path):
+def test_arms_whose_overrides_do_not_differ_are_named_by_their_values(tmp_path):
     """The default changed between the two runs, and neither was given an override."""
     trained(tmp_path / "old", 0, [], trainer={"n": 1, "lam": 0.5})
     trained(tmp_path / "new", 0, [], trainer={"n": 2, "lam": 0.5})
@@ -198,7 +198,7 @@ def test_one_arm_alone_is_named_by_its_algorithm(tmp_path):
     assert list(find_arms([trained(tmp_path / "a" / "b", 0, ["seed=0"])])[0]) == ["rrl"]
 
 
-def test_a_run_that_did_not_come_to_its_end_is_left_out_and_told(tmp_path):
+def test_a_run_that_did_not_come_to_its_end_is_left_out_and_reported(tmp_path):
     whole = trained(tmp_path / "1", 0, [])
     cut = trained(tmp_path / "2", 1, [], finished=False)
     arms, left_out = find_arms([tmp_path])
@@ -218,7 +218,7 @@ def test_a_run_that_a_search_pruned_is_left_out_as_such(tmp_path, job):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         ([], "no run given; expected a folder with runs, or NAME=PATTERN"),
         (["nowhere"], "nowhere: no such folder; expected one with runs"),
@@ -233,8 +233,8 @@ def test_a_run_that_a_search_pruned_is_left_out_as_such(tmp_path, job):
         ([".", "metric=actor/entropy", "mode=greedy"], "mode: 'greedy' is of an accuracy"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told(arguments, told):
-    with pytest.raises(ConfigError, match=re.escape(told)):
+def test_arguments_that_do_not_fit_are_reported(arguments, reported):
+    with pytest.raises(ConfigError, match=re.escape(reported)):
         _parse_arguments(arguments)
 
 

@@ -61,19 +61,19 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_verdicts_that_are_others_now_are_counted_and_listed(dumped: Path) -> None:
-    told = rescore(TASK, [dumped]).as_mapping()
-    assert told["transitions"]["right"] == {"right": 1, "wrong": 2, "unparseable": 0, "error": 0}
-    assert told["transitions"]["wrong"] == {"right": 1, "wrong": 1, "unparseable": 0, "error": 0}
-    assert sum(sum(row.values()) for row in told["transitions"].values()) == told["rollouts"] == 5
-    assert [(row["id"], row["old"], row["new"]) for row in told["changed"]] == [
+    reported = rescore(TASK, [dumped]).as_mapping()
+    assert reported["transitions"]["right"] == {"right": 1, "wrong": 2, "unparseable": 0, "error": 0}
+    assert reported["transitions"]["wrong"] == {"right": 1, "wrong": 1, "unparseable": 0, "error": 0}
+    assert sum(sum(row.values()) for row in reported["transitions"].values()) == reported["rollouts"] == 5
+    assert [(row["id"], row["old"], row["new"]) for row in reported["changed"]] == [
         ("b", "wrong", "right"),
         ("d", "right", "wrong"),
         ("e", "right", "wrong"),
     ]
-    assert (told["score"], told["unreadable"]) == ({"old": 0.6, "new": 0.4}, [])
+    assert (reported["score"], reported["unreadable"]) == ({"old": 0.6, "new": 0.4}, [])
 
 
-def test_a_changed_row_tells_where_it_stands_and_what_was_written(dumped: Path) -> None:
+def test_a_changed_row_shows_where_it_stands_and_what_was_written(dumped: Path) -> None:
     row = rescore(TASK, [dumped]).as_mapping()["changed"][0]
     assert row == {
         "place": f"{dumped}, line 2", "id": "b", "old": "wrong", "new": "right", "old_score": 0.0, "new_score": 1.0,
@@ -90,7 +90,7 @@ def test_the_same_verifier_changes_nothing(tmp_path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen(Trace):
-    """A verifier that gives half a point, and tells what it was shown."""
+    """A verifier that gives half a point, and reports what it was shown."""
 
     def begin(self, rollouts: Any) -> None:
         self.__dict__["begun"] = list(rollouts)
@@ -136,7 +136,7 @@ def test_a_dump_of_another_version_is_read(dumped: Path) -> None:
     assert result.rows[0].rollout.state.problem.example.strata == {}
 
 
-def test_lines_that_cannot_be_read_are_told_and_left_out(dumped: Path) -> None:
+def test_lines_that_cannot_be_read_are_reported_and_left_out(dumped: Path) -> None:
     good = lines(dumped)[0]
     bad = [
         "{torn",
@@ -151,13 +151,13 @@ def test_lines_that_cannot_be_read_are_told_and_left_out(dumped: Path) -> None:
     dumped.write_text("\n".join([json.dumps(good), *bad]) + "\n")
     result = rescore(TASK, [dumped])
     assert len(result.rows) == 1
-    told = [fault.removeprefix(f"{dumped}, line ") for fault in result.unreadable]
-    assert [fault.split(":")[0] for fault in told] == ["2", "3", "4", "5", "6", "7", "9"]
-    assert told[0] == "2: no JSON (Expecting property name enclosed in double quotes at column 2)"
-    assert told[1] == "3: expected an object, got list"
-    assert told[2] == "4: no 'response' in it"
-    assert told[3] == "5: 'response': expected a string, got NoneType"
-    assert "'perhaps' is not a valid Verdict" in told[4]
+    reported = [fault.removeprefix(f"{dumped}, line ") for fault in result.unreadable]
+    assert [fault.split(":")[0] for fault in reported] == ["2", "3", "4", "5", "6", "7", "9"]
+    assert reported[0] == "2: no JSON (Expecting property name enclosed in double quotes at column 2)"
+    assert reported[1] == "3: expected an object, got list"
+    assert reported[2] == "4: no 'response' in it"
+    assert reported[3] == "5: 'response': expected a string, got NoneType"
+    assert "'perhaps' is not a valid Verdict" in reported[4]
     assert f"unreadable: {dumped}, line 2" in as_table(result, 20)
 
 
@@ -214,9 +214,9 @@ def test_a_runs_dumps_are_judged_as_they_were_by_its_own_configuration(
 ) -> None:
     capsys.readouterr()
     command._rescore([f"from_run={run}", "json=true", f"output={tmp_path / 'r.json'}"])
-    told = json.loads(capsys.readouterr().out)
-    assert (told["rollouts"], told["changed"], told["unreadable"]) == (16, [], [])
-    assert json.loads((tmp_path / "r.json").read_text()) == told
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["rollouts"], reported["changed"], reported["unreadable"]) == (16, [], [])
+    assert json.loads((tmp_path / "r.json").read_text()) == reported
 
 
 def test_one_dump_can_be_chosen_with_a_run_or_with_a_task(
@@ -232,7 +232,7 @@ def test_one_dump_can_be_chosen_with_a_run_or_with_a_task(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         ([], "dump: missing; expected a file, a folder or a pattern, or from_run=RUN"),
         (["dump=nowhere*.jsonl"], "dump: no dump of rollouts in 'nowhere*.jsonl'; give another dump"),
@@ -244,13 +244,15 @@ def test_one_dump_can_be_chosen_with_a_run_or_with_a_task(
         (["dump={dump}", "task=gsm9k"], "task: no such choice"),
     ],
 )
-def test_faults_are_told_before_anything_is_judged(arguments: list[str], told: str, run: Path, dumped: Path) -> None:
+def test_faults_are_reported_before_anything_is_judged(
+    arguments: list[str], reported: str, run: Path, dumped: Path
+) -> None:
     with pytest.raises(ConfigError) as caught:
         command._rescore([text.format(run=run / "logs", dump=dumped) for text in arguments])
-    assert told.split(";")[0] in str(caught.value)
+    assert reported.split(";")[0] in str(caught.value)
 
 
-def test_a_run_without_dumps_is_told_how_to_get_some(tmp_path: Path) -> None:
+def test_a_run_without_dumps_is_reported_with_how_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"from_run: no dump of rollouts in .*run.rollout_freq"):
         command._rescore([f"from_run={tmp_path}"])
 
@@ -269,7 +271,7 @@ def test_it_ends_with_0_whatever_changed(dumped: Path, monkeypatch: pytest.Monke
         {"score": 10**400}, {"score": float("nan")}, {"version": float("inf")},
     ],
 )  # fmt: skip
-def test_a_damaged_row_is_told_and_costs_no_other(dumped: Path, damage: dict[str, Any]) -> None:
+def test_a_damaged_row_is_reported_and_costs_no_other(dumped: Path, damage: dict[str, Any]) -> None:
     kept = dumped.read_text().splitlines()
     dumped.write_text("\n".join([json.dumps({**json.loads(kept[0]), **damage}), "[" * 100_000, *kept]))
     result = rescore(TASK, [dumped])
@@ -277,7 +279,7 @@ def test_a_damaged_row_is_told_and_costs_no_other(dumped: Path, damage: dict[str
     assert len(result.unreadable) == 2
 
 
-def test_a_dump_of_another_task_is_told(dumped: Path) -> None:
+def test_a_dump_of_another_task_is_reported(dumped: Path) -> None:
     _, parts = load("train", ["task=minicode"])
     with pytest.raises(DataError, match="the dumps are not of the task MiniCode"):
         rescore(parts.task, [dumped])

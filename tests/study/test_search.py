@@ -52,12 +52,12 @@ def test_a_search_goes_on_with_its_study_and_with_more_trials(tmp_path: Path, fa
     (tmp_path / "sweep" / "calm").touch()
     code, _, jobs = swept(tmp_path, "resume=auto", "search.n_trials=3")
     assert (code, [job.state for job in jobs.values()]) == (0, ["finished"] * 3)
-    assert next(iter(jobs)) == next(iter(before))  # the first has the values that it had
+    assert next(iter(jobs)) == next(iter(before))  # the first keeps its values
     assert sorted(job.trial for job in jobs.values()) == [0, 1, 2]
 
 
 @pytest.mark.slow
-def test_a_job_that_falls_behind_is_ended_and_told(tmp_path: Path, fake: None) -> None:
+def test_a_job_that_falls_behind_is_ended_and_reported(tmp_path: Path, fake: None) -> None:
     """Of seeds 13 and 14 the first has 0.9 at step 5, the other 0.1, and would then go on for a minute."""
     code, _, jobs = swept(tmp_path, "seed=13,14", *SEARCH, "search.seed=1", "search.n_trials=3")  # 13, 13, 14
     states = {tuple(job.overrides): job.state for job in jobs.values()}

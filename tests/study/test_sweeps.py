@@ -1,4 +1,4 @@
-"""Sweeps: each job a process of its own, failures told by name, one stop, and going on."""
+"""Sweeps: each job a process of its own, failures reported by name, one stop, and going on."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_any_path_can_be_handed_to_a_job(path: str) -> None:
 def test_each_job_gets_its_overrides_and_the_sweeps_group_of_weights_and_biases_and_brings_its_result(
     tmp_path: Path, fake: None
 ) -> None:
-    code, told, jobs = swept(tmp_path, "algo=ppo,rrl", "seed=1,2", "trainer.n=2")
+    code, reported, jobs = swept(tmp_path, "algo=ppo,rrl", "seed=1,2", "trainer.n=2")
     assert code == 0
     assert list(jobs) == ["0_algo-ppo_seed-1", "1_algo-ppo_seed-2", "2_algo-rrl_seed-1", "3_algo-rrl_seed-2"]
     job, folder = jobs["2_algo-rrl_seed-1"], tmp_path / "sweep" / "2_algo-rrl_seed-1"
@@ -60,34 +60,34 @@ def test_each_job_gets_its_overrides_and_the_sweeps_group_of_weights_and_biases_
     groups = {json.loads((tmp_path / "sweep" / name / "group.json").read_text()) for name in jobs}
     assert groups == {"sweep"}
     assert (job.overrides, job.state, job.accuracy, job.reward) == (["algo=rrl", "seed=1"], "finished", 0.5, 0.125)
-    assert "2_algo-rrl_seed-1  algo=rrl seed=1  finished  0.500     0.125" in told
+    assert "2_algo-rrl_seed-1  algo=rrl seed=1  finished  0.500     0.125" in reported
 
 
-def test_a_failed_job_is_told_by_name_and_reason_and_harms_no_other(tmp_path: Path, fake: None) -> None:
-    code, told, jobs = swept(tmp_path, "seed=3,4,1")
+def test_a_failed_job_is_reported_by_name_and_reason_and_harms_no_other(tmp_path: Path, fake: None) -> None:
+    code, reported, jobs = swept(tmp_path, "seed=3,4,1")
     assert code == 1
     assert {name: job.state for name, job in jobs.items()} == {
         "0_seed-3": "failed", "1_seed-4": "failed", "2_seed-1": "finished",
     }  # fmt: skip
     logs = tmp_path / "sweep" / "jobs"
-    assert told.split("\n")[-3:] == [
+    assert reported.split("\n")[-3:] == [
         "2 of 3 jobs did not finish:",
         f"  0_seed-3: failed: the third seed is bad ({logs}/0_seed-3.log)",
         f"  1_seed-4: failed: killed by SIGKILL ({logs}/1_seed-4.log)",
     ]
 
 
-def test_a_launcher_that_fails_is_told(tmp_path: Path, fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_fails_is_reported(tmp_path: Path, fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "LAUNCH", (sys.executable, "-c", "raise SystemExit('no launcher today')"))
-    code, told, jobs = swept(tmp_path, "seed=0,1")
+    code, reported, jobs = swept(tmp_path, "seed=0,1")
     assert (code, jobs) == (1, {})
-    assert "no job was started\n\nthe launcher ended with code 1: no launcher today" in told
+    assert "no job was started\n\nthe launcher ended with code 1: no launcher today" in reported
 
 
 def test_a_job_whose_launcher_died_counts_as_not_finished() -> None:
     lost = SweepJob(name="0_seed-0", overrides=["seed=0"], state="running", pid=5, host="here")
-    told = report([lost], Path("x"))
-    assert "0_seed-0: running: its launcher ended before it; process 5 on here may still run" in told
+    reported = report([lost], Path("x"))
+    assert "0_seed-0: running: its launcher ended before it; process 5 on here may still run" in reported
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -96,12 +96,12 @@ def test_a_stop_reaches_the_running_job_once_and_no_other_starts(
 ) -> None:
     seen = tmp_path / "sweep" / "0_seed-7" / "seen.json"
     when(seen.exists, lambda: os.kill(os.getpid(), number))
-    code, told, jobs = swept(tmp_path, "seed=7,1")
+    code, reported, jobs = swept(tmp_path, "seed=7,1")
     assert code == 130
-    assert (seen.parent / "told").read_text() == "1"
+    assert (seen.parent / "signals").read_text() == "1"
     assert {name: job.state for name, job in jobs.items()} == {"0_seed-7": "interrupted", "1_seed-1": "not started"}
-    assert f"0_seed-7: interrupted: continue: rrl-train resume={seen.parent}" in told
-    assert told.endswith("\n  1_seed-1: not started: the sweep was stopped before")
+    assert f"0_seed-7: interrupted: continue: rrl-train resume={seen.parent}" in reported
+    assert reported.endswith("\n  1_seed-1: not started: the sweep was stopped before")
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
 
@@ -109,9 +109,9 @@ def test_a_second_stop_kills(tmp_path: Path, fake: None) -> None:
     stop = tmp_path / "sweep" / "stop"
     when((tmp_path / "sweep" / "0_seed-9" / "seen.json").exists, lambda: os.kill(os.getpid(), signal.SIGINT))
     when(stop.exists, lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT)))
-    code, told, jobs = swept(tmp_path, "seed=9,1")
+    code, reported, jobs = swept(tmp_path, "seed=9,1")
     assert (code, jobs["0_seed-9"].state, jobs["0_seed-9"].exit_code) == (130, "interrupted", -signal.SIGKILL)
-    assert "0_seed-9: interrupted: nothing was saved" in told
+    assert "0_seed-9: interrupted: nothing was saved" in reported
 
 
 def test_the_result_of_a_run_is_its_sampled_accuracy_else_the_greedy_one(tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_a_sweep_that_goes_on_leaves_finished_jobs_alone_and_runs_the_others(tmp
     seen.unlink()
     (tmp_path / "sweep" / "stop").touch()
     (tmp_path / "sweep" / "1_seed-3" / "checkpoints" / "step-000001").mkdir(parents=True)
-    code, told, after = swept(tmp_path, "resume=auto", "seed=1,3")
+    code, reported, after = swept(tmp_path, "resume=auto", "seed=1,3")
     assert (code, seen.exists(), after["0_seed-1"]) == (1, False, before["0_seed-1"])
     assert after["1_seed-3"].started > before["1_seed-3"].ended
-    assert "0_seed-1: finished" in told
+    assert "0_seed-1: finished" in reported
 
 
 def test_a_sweep_goes_on_only_with_what_it_was_started_with_and_not_twice_at_once(tmp_path: Path, fake: None) -> None:
@@ -186,7 +186,7 @@ def test_a_stop_reaches_the_jobs_of_joblib_once_each(tmp_path: Path, own_launche
     when(lambda: len(list(folder.glob("*/seen.json"))) == 2, lambda: os.kill(os.getpid(), signal.SIGINT))
     code, _, jobs = swept(tmp_path, "seed=7,8,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert code == 130
-    assert [path.read_text() for path in folder.glob("*/told")] == ["1", "1"]
+    assert [path.read_text() for path in folder.glob("*/signals")] == ["1", "1"]
     assert [job.state for job in jobs.values()] == ["interrupted", "interrupted", "not started", "not started"]
 
 
@@ -194,7 +194,7 @@ def test_a_stop_reaches_the_jobs_of_joblib_once_each(tmp_path: Path, own_launche
 def test_a_job_that_submitit_takes_away_for_its_time_goes_on_where_it_saved(tmp_path: Path, own_launcher: None) -> None:
     code, _, jobs = swept(tmp_path, "seed=7,1", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=1")
     folder = tmp_path / "sweep" / "0_seed-7"
-    assert (code, (folder / "told").read_text()) == (0, "1")
+    assert (code, (folder / "signals").read_text()) == (0, "1")
     assert [job.state for job in jobs.values()] == ["finished", "finished"]
 
 
@@ -226,7 +226,7 @@ def test_a_sweep_trains_every_combination(tmp_path: Path, launcher: tuple[str, .
 
 
 @pytest.mark.slow
-def test_a_job_that_cannot_train_is_told_and_the_other_trains(tmp_path: Path) -> None:
+def test_a_job_that_cannot_train_is_reported_and_the_other_trains(tmp_path: Path) -> None:
     done = train(tmp_path, "data.max_prompt_length=1,64")
     assert done.returncode == 1
     assert "1 of 2 jobs did not finish:\n  0_data.max_prompt_length-1: failed: " in done.stdout

@@ -67,7 +67,7 @@ def test_equal_answers_are_a_tie_without_a_judge() -> None:
     assert len(asked) == 2
 
 
-def test_a_row_tells_question_answers_and_both_verdicts() -> None:
+def test_a_row_reports_question_answers_and_both_verdicts() -> None:
     played = JudgedQuestion(Answered("id", "a", "q", "x", "y"), Judgement(FIRST, "why"), Judgement(TIE, "hm"))
     assert played.row() == {
         "id": "id", "level": "a", "question": "q", "ours": "x", "theirs": "y", "outcome": "tie",

@@ -1,4 +1,4 @@
-"""A folder that holds a low-rank adapter as the model: base and adapter become one, or the remedy is told."""
+"""A folder that holds a low-rank adapter as the model: base and adapter become one, or the remedy is reported."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def refusal(path: Path) -> str:
     return str(fault)
 
 
-def told_base(folder: Path, base: str | None, **changes: Any) -> Path:
+def stated_base(folder: Path, base: str | None, **changes: Any) -> Path:
     """The adapter with another base written into it."""
     file = folder / "adapter_config.json"
     about = json.loads(file.read_text()) | {"base_model_name_or_path": base} | changes
@@ -84,7 +84,7 @@ def test_its_outline_is_that_of_the_base(place: Path) -> None:
 def test_a_base_is_looked_for_from_here_and_from_the_adapter(
     base: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = told_base(copied(place, tmp_path), base)
+    folder = stated_base(copied(place, tmp_path), base)
     shutil.copytree(place / "base", tmp_path / "base")
     monkeypatch.chdir(tmp_path if base == "base" else "/")
     assert at(folder).load(None).model.num_parameters() == 260 * 16 * 2 + 3184
@@ -100,20 +100,20 @@ def test_a_tokenizer_beside_the_adapter_goes_before_that_of_the_base(place: Path
 
 
 @pytest.mark.parametrize("base", ["/no/such/base", "./none", "a/b/c", None, ""])
-def test_a_base_that_is_nowhere_is_told_with_the_remedy(base: str | None, place: Path, tmp_path: Path) -> None:
-    told = refusal(told_base(copied(place, tmp_path), base))
-    assert told.startswith(
+def test_a_base_that_is_nowhere_is_reported_with_the_remedy(base: str | None, place: Path, tmp_path: Path) -> None:
+    reported = refusal(stated_base(copied(place, tmp_path), base))
+    assert reported.startswith(
         f"model.path: '{tmp_path / 'adapter'}' holds an adapter whose base model {base!r} is not there;"
     )
-    assert told.endswith("or merge both and give the result")
+    assert reported.endswith("or merge both and give the result")
 
 
-def test_a_hub_id_that_cannot_be_reached_is_told_as_such(
+def test_a_hub_id_that_cannot_be_reached_is_reported_as_such(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    told = refusal(told_base(copied(place, tmp_path), "nobody/none-such-model"))
-    assert "' holds an adapter on 'nobody/none-such-model', which cannot be read (" in told
+    reported = refusal(stated_base(copied(place, tmp_path), "nobody/none-such-model"))
+    assert "' holds an adapter on 'nobody/none-such-model', which cannot be read (" in reported
 
 
 def test_a_folder_with_a_whole_model_and_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:
@@ -131,19 +131,19 @@ def test_what_does_not_merge_is_refused(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"peft_type": "LORA"}', "\xff"])
-def test_an_adapter_config_that_is_broken_is_told(text: str, place: Path, tmp_path: Path) -> None:
+def test_an_adapter_config_that_is_broken_is_reported(text: str, place: Path, tmp_path: Path) -> None:
     (copied(place, tmp_path) / "adapter_config.json").write_bytes(text.encode("latin-1"))
     assert "adapter_config.json' cannot be read (" in refusal(tmp_path / "adapter")
 
 
-def test_weights_that_do_not_fit_the_base_are_told(place: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_the_base_are_reported(place: Path, tmp_path: Path) -> None:
     wide = TinyLlama(**{**SIZES, "hidden_size": 32}).load(None)
     for part in wide:
         part.save_pretrained(tmp_path / "wide")
-    told = refusal(told_base(copied(place, tmp_path), str(tmp_path / "wide")))
-    assert "size mismatch" in told
+    reported = refusal(stated_base(copied(place, tmp_path), str(tmp_path / "wide")))
+    assert "size mismatch" in reported
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
-    assert "transformers cannot read" in refusal(told_base(tmp_path / "adapter", str(place / "base")))
+    assert "transformers cannot read" in refusal(stated_base(tmp_path / "adapter", str(place / "base")))
 
 
 def test_reward_models_and_embedders_are_whole_models(place: Path) -> None:

@@ -44,7 +44,7 @@ def test_engine_and_networks_agree(kind: str) -> None:
 
 
 QUICK = (("gemma3", "shared"), ("mamba2", "own"))
-"""What cannot be told from keys, values and a text configuration alone."""
+"""What cannot be reported from keys, values and a text configuration alone."""
 PAIRS = [(kind, critic) for kind in SERVED for critic in ("own", "shared")]
 
 

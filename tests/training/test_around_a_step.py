@@ -18,15 +18,15 @@ from rrl.types import Feedback, Judged, Rollout, State, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Early(Trace):
-    """A task that remembers, in order, what it was told of."""
+    """A task that remembers, in order, what it was reported of."""
 
-    told: list[tuple[str, list[Rollout]]] = field(default_factory=list)
+    reported: list[tuple[str, list[Rollout]]] = field(default_factory=list)
 
     def begin(self, rollouts):
-        self.told.append(("begin", list(rollouts)))
+        self.reported.append(("begin", list(rollouts)))
 
     def verify(self, rollouts):
-        self.told.append(("verify", list(rollouts)))
+        self.reported.append(("verify", list(rollouts)))
         return super().verify(rollouts)
 
 
@@ -77,15 +77,15 @@ def test_a_task_hears_of_each_batch_of_rollouts_before_it_is_to_judge_them() -> 
     task = early()
     trainer = make_trainer(task=task, engine=make_engine(batch_size=3))
     trainer.step()
-    kinds = [(kind, len(rollouts)) for kind, rollouts in task.told]
+    kinds = [(kind, len(rollouts)) for kind, rollouts in task.reported]
     assert kinds == [("begin", 3), ("begin", 3), ("begin", 2), ("verify", 8)]
-    assert {id(r) for _, rs in task.told[:3] for r in rs} == {id(r) for r in task.told[3][1]}
+    assert {id(r) for _, rs in task.reported[:3] for r in rs} == {id(r) for r in task.reported[3][1]}
 
 
-def test_an_evaluation_also_tells_the_task_early() -> None:
+def test_an_evaluation_also_notifies_the_task_early() -> None:
     task, trainer = early(), make_trainer()
     evaluation(n=0).measure(list(problems())[:2], task, trainer.engine)
-    assert [kind for kind, _ in task.told] == ["begin", "verify"]
+    assert [kind for kind, _ in task.reported] == ["begin", "verify"]
 
 
 def test_a_reward_sees_the_whole_judged_batch_before_it_prices_any_of_it() -> None:
@@ -132,5 +132,5 @@ def test_a_reward_that_needs_more_than_the_task_gives_is_refused_by_name() -> No
     with pytest.raises(ConfigError) as caught:
         check(config)
     assert len(caught.value.faults) == 1
-    told = "reward: Looking needs programs, which the task GSM8K does not give; expected task="
-    assert caught.value.faults[0].startswith(told)
+    reported = "reward: Looking needs programs, which the task GSM8K does not give; expected task="
+    assert caught.value.faults[0].startswith(reported)

@@ -75,8 +75,8 @@ def test_gradients_are_clipped_to_the_norm_unless_it_is_zero(
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_it_before_the_step(value: float) -> None:
     line = Line(1.0)
-    told = rf"warmstart\.lr: 0\.1, but the loss of step 2 is {value}; expected a finite number; lower it"
-    with pytest.raises(DivergenceError, match=told):
+    reported = rf"warmstart\.lr: 0\.1, but the loss of step 2 is {value}; expected a finite number; lower it"
+    with pytest.raises(DivergenceError, match=reported):
         list(walk(line, [[1.0], [value]]))
     assert line.x.item() == pytest.approx(0.9)
 

@@ -132,7 +132,7 @@ def test_an_interval_stays_within_zero_and_one():
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def test_accuracy_is_told_by_level():
+def test_accuracy_is_reported_by_level():
     result = evaluation(n=0).measure(three(), marked(1.0, 0.0, 0.0), engine())["greedy"]
     assert result["accuracy"] == pytest.approx(1 / 3)
     assert {name: (x["accuracy"], x["n_problems"]) for name, x in result["levels"].items()} == {
@@ -218,7 +218,7 @@ def test_part_of_a_score_is_no_accuracy():
     assert {name: x["accuracy"] for name, x in result["levels"].items()} == {"L3": 0.5, "L10": 0.0}
 
 
-def test_accuracy_is_told_by_stratum():
+def test_accuracy_is_reported_by_stratum():
     rows = [replace(p, example=replace(p.example, strata=s)) for p, s in zip(three(), KINDS, strict=True)]
     result = evaluation(n=0).measure(rows, marked(1.0, 0.0, 1.0), engine())
     strata = result["greedy"]["strata"]

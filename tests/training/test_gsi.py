@@ -83,11 +83,11 @@ def test_a_position_is_read_from_what_was_saved_and_shares_nothing_with_it():
 
 def phases(loop: GSI, steps: int) -> list[str]:
     """The phase of each of the next steps."""
-    told = []
+    reported = []
     for _ in range(steps):
         loop.step()
-        told.append(loop.position.phase)
-    return told
+        reported.append(loop.position.phase)
+    return reported
 
 
 def test_a_hint_does_not_stand_in_the_training_row():
@@ -236,12 +236,12 @@ def test_without_a_right_answer_there_is_nothing_to_learn():
 
 def test_a_budget_of_tokens_ends_with_what_was_kept_being_learnt():
     loop = make_gsi(total_tokens=100, iterations=9)
-    told = list(loop.run())
+    reported = list(loop.run())
     assert loop.progress == 1.0
     assert 100 <= loop.tokens_generated < 100 + 12 * 6
-    assert told[-1]["gsi/tuned_frac"] == 1.0
-    assert told[-1]["gsi/iteration"] == 1.0
-    assert loop.tokens_generated == told[-1]["budget/tokens_generated"]
+    assert reported[-1]["gsi/tuned_frac"] == 1.0
+    assert reported[-1]["gsi/iteration"] == 1.0
+    assert loop.tokens_generated == reported[-1]["budget/tokens_generated"]
 
 
 def test_progress_rises_and_iterations_are_milestones():
@@ -255,15 +255,15 @@ def test_progress_rises_and_iterations_are_milestones():
 
 def test_metrics_keep_help_and_no_help_apart():
     loop = make_gsi(min_correct=9, max_guided_attempts=2)
-    told = list(loop.run())
-    guided = next(metrics for metrics in told if metrics["gsi/round"] == 2)
+    reported = list(loop.run())
+    guided = next(metrics for metrics in reported if metrics["gsi/round"] == 2)
     right = [judged.feedback.solved for judged in [*loop.last_rollouts]]
     assert right == []  # the last step learns
     assert guided["replay/ratio"] == 0.0 and "critic/score/fresh/mean" not in guided
     assert set(name for name in guided if "guided_success" in name) == {"gsi/guided_success/share0.4"}
     assert guided["gsi/guided_success/share0.4"] == guided["critic/score/mean"]
-    assert told[-1]["gsi/accepted"] > told[-1]["gsi/accepted_guided"] > 0
-    assert told[-1]["gsi/problems_covered_frac"] == pytest.approx(1 - told[-1]["gsi/unsolved_frac"])
+    assert reported[-1]["gsi/accepted"] > reported[-1]["gsi/accepted_guided"] > 0
+    assert reported[-1]["gsi/problems_covered_frac"] == pytest.approx(1 - reported[-1]["gsi/unsolved_frac"])
 
 
 # --- what must not matter ---------------------------------------------------------------------------------------------
@@ -273,8 +273,8 @@ def test_metrics_keep_help_and_no_help_apart():
 def whole() -> tuple[list[Any], list[str], dict[str, torch.Tensor]]:
     """Every step's metrics and phase, never interrupted, and the weights at the end."""
     loop = make_gsi(problems_per_iteration=7)
-    told = [(metrics, loop.position.phase) for metrics in loop.run()]
-    return [metrics for metrics, _ in told], [phase for _, phase in told], weights(loop.policy)
+    reported = [(metrics, loop.position.phase) for metrics in loop.run()]
+    return [metrics for metrics, _ in reported], [phase for _, phase in reported], weights(loop.policy)
 
 
 def test_it_goes_on_bit_for_bit_from_every_step(whole, tmp_path):
@@ -309,10 +309,10 @@ def test_other_ways_of_training_go_on_too(policy, tmp_path):
 
 def _train(stage: int) -> dict[str, Any]:
     loop = make_gsi(policy={"zero_stage": stage}, problems_per_iteration=5, max_guided_attempts=1, epochs=1)
-    told = list(loop.run())
+    reported = list(loop.run())
     with loop.policy.generation_model() as model:
         end = {name: value.detach().clone() for name, value in model.named_parameters()}
-    return {"metrics": told, "weights": end, "harvest": loop._harvest.state_dict()}
+    return {"metrics": reported, "weights": end, "harvest": loop._harvest.state_dict()}
 
 
 def _train_at(stages: Sequence[int]) -> list[dict[str, Any]]:

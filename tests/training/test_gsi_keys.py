@@ -23,7 +23,7 @@ def test_it_composes_with_tasks_and_models(task: str, model: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "reported"),
     [
         (["trainer.n=0", "trainer.temperature=0"], ["trainer.n: expected at least 1, got 0"]),
         (["trainer.ppo_epochs=2"], ["trainer.ppo_epochs: no such key"]),
@@ -47,22 +47,22 @@ def test_it_composes_with_tasks_and_models(task: str, model: list[str]) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_told(overrides: list[str], told: list[str]) -> None:
+def test_what_does_not_fit_is_reported(overrides: list[str], reported: list[str]) -> None:
     found = faults(*overrides)
-    for fault in told:
+    for fault in reported:
         assert any(each.startswith(fault) for each in found), found
 
 
 def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrl.parts.tasks.trace.Trace.gives", frozenset())
-    told = "trainer: GSISettings needs references, which the task Trace does not give; expected task="
-    assert all(faults(*more)[0].startswith(told) for more in ([], ["guidance=rationale"]))
+    reported = "trainer: GSISettings needs references, which the task Trace does not give; expected task="
+    assert all(faults(*more)[0].startswith(reported) for more in ([], ["guidance=rationale"]))
     assert faults("guidance=answer")[0].startswith("trainer: GSISettings needs answers and references, which")
     assert load("train", ["algo=gsi", "guidance=none"])[1].trainer.helps == 0
-    assert faults("guidance=none", "trainer.first_iteration=references")[0].startswith(told)
+    assert faults("guidance=none", "trainer.first_iteration=references")[0].startswith(reported)
 
 
-def test_the_tests_of_a_program_are_no_answer_to_be_told() -> None:
+def test_the_tests_of_a_program_are_no_answer_to_be_reported() -> None:
     (fault,) = faults("guidance=answer", "task=minicode")
     assert fault.startswith("trainer: GSISettings needs answers, which the task MiniCode does not give; expected task=")
     assert any(fault.startswith("trainer: GSISettings needs answers") for fault in faults("guidance=answer", "task=hh"))
@@ -72,7 +72,7 @@ def test_schedules_need_no_length_given_beforehand() -> None:
     assert load("train", ["algo=gsi", "policy.lr_schedule=cosine"])[1].policy.lr_schedule == "cosine"
 
 
-def test_the_plan_tells_iterations(tmp_path: Path) -> None:
+def test_the_plan_reports_iterations(tmp_path: Path) -> None:
     sizes = ["trainer.problems_per_iteration=650", f"run.dir={tmp_path / 'run'}"]
     text = plan_text(plan(*load("train", ["algo=gsi", *sizes])))
     assert "4 iterations of 650 problems x 8 responses, 64 problems a step" in text

@@ -98,10 +98,10 @@ def trainer(**sizes: int) -> Trainer:
 def run(**sizes: int) -> tuple[list[Any], float]:
     """The history of two steps, and the padding of their updates."""
     made = trainer(**sizes)
-    told = history(made, 2)
+    reported = history(made, 2)
     padding = made.costs()["perf/padding_frac"]
     assert made.costs()["perf/padding_frac"] == 0.0  # no update since
-    return told, padding
+    return reported, padding
 
 
 def test_a_run_is_the_same_to_rounding_with_less_padding() -> None:

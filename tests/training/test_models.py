@@ -216,11 +216,11 @@ def test_a_token_beyond_the_embedding_is_refused_where_a_text_uses_it(saved: Pat
     refuse_beyond(rows, tokenizer, 261)
     with pytest.raises(DataError) as caught:
         refuse_beyond(rows, tokenizer, 260)
-    told = (
+    reported = (
         "has token 260 ('<image_soft_token>'), but the model embeds 260 tokens; use the tokenizer the model was "
         "trained with, or take it out of the text"
     )
-    assert list(caught.value.faults) == [f"b: {told}", f"c: {told}"]
+    assert list(caught.value.faults) == [f"b: {reported}", f"c: {reported}"]
 
 
 def test_only_ten_texts_are_named() -> None:
@@ -318,18 +318,18 @@ def test_a_damaged_folder_is_refused_with_the_reason(
 ) -> None:
     shutil.copytree(saved, tmp_path / "x")
     damage(tmp_path / "x")
-    told = refusal(tmp_path / "x")
-    assert told.startswith(f"model.path: '{tmp_path / 'x'}' is a folder that transformers cannot read ({reason}")
-    assert told.endswith(
+    reported = refusal(tmp_path / "x")
+    assert reported.startswith(f"model.path: '{tmp_path / 'x'}' is a folder that transformers cannot read ({reason}")
+    assert reported.endswith(
         "expected a folder with config.json, tokenizer and weights of a causal language model, or the id of a hub "
         "model this machine can reach"
     )
 
 
 def test_weights_that_are_missing_are_not_made_up(saved: Path, tmp_path: Path) -> None:
-    told = refusal(changed(saved, tmp_path / "x", "config.json", num_hidden_layers=2))
-    assert "(9 weights are missing, such as model.layers.1.input_layernorm.weight); expected a folder with" in told
-    assert told.count("model.path: ") == 1
+    reported = refusal(changed(saved, tmp_path / "x", "config.json", num_hidden_layers=2))
+    assert "(9 weights are missing, such as model.layers.1.input_layernorm.weight); expected a folder with" in reported
+    assert reported.count("model.path: ") == 1
 
 
 def test_weights_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_path_that_is_nowhere_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["nothing_such", "flash_attention_2"])
-def test_an_attention_that_is_not_there_is_told_by_its_own_key(attention: str, saved: Path) -> None:
-    told = refusal(saved, attention=attention)
-    assert told.startswith(f"model.attention: '{attention}' cannot be used here (")
-    assert told.endswith("expected sdpa or eager")
+def test_an_attention_that_is_not_there_is_reported_by_its_own_key(attention: str, saved: Path) -> None:
+    reported = refusal(saved, attention=attention)
+    assert reported.startswith(f"model.attention: '{attention}' cannot be used here (")
+    assert reported.endswith("expected sdpa or eager")

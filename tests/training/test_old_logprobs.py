@@ -82,13 +82,13 @@ def test_the_actor_reads_one_row_in_so_many_and_values_and_reference_are_of_all(
 
 
 def test_rows_from_the_whole_step_are_compared_so_that_replayed_ones_are_among_them() -> None:
-    policy, batch, told = trainer(None).policy, raw_batch(), []
-    policy.annotate = lambda batch, every: told.append(every) or batch  # type: ignore[method-assign]
+    policy, batch, reported = trainer(None).policy, raw_batch(), []
+    policy.annotate = lambda batch, every: reported.append(every) or batch  # type: ignore[method-assign]
     wrong = batch.engine_logprobs.clone()
     wrong[2] += 0.5  # its one token is one of nine that are compared
     with pytest.raises(DivergenceError) as caught:
         EngineLogProbs(rows=3, tolerance=1e-5).annotated(policy, batch.with_(engine_logprobs=wrong))
-    assert told == [2]
+    assert reported == [2]
     assert caught.value.faults[0].startswith(
         "log-probabilities of the engine and of the policy differ by 0.0556 on average and 0.5 at most; expected 1e-05 "
         "on average at most (old_log_prob.tolerance)"

@@ -126,7 +126,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
     assert caught.value.faults == ("template: the tokenizer has no chat template; use template=plain or another model",)
 
 
-def test_a_chat_template_that_cannot_take_a_system_message_is_told() -> None:
+def test_a_chat_template_that_cannot_take_a_system_message_is_reported() -> None:
     assert Chat(system=None).describe(tokenizer(CANNOT)) == "x"
     with pytest.raises(DataError) as caught:
         Chat(system="Be brief.").describe(tokenizer(CANNOT))

@@ -123,7 +123,7 @@ def test_the_policy_and_the_engine_agree_on_probabilities():
 
 
 class Hot(HFEngine):
-    """Draws at another temperature than it was told."""
+    """Draws at another temperature than it was reported."""
 
     def generate(self, states, sampling=None, generator=None, written=None):
         return super().generate(states, replace(sampling or self.sampling, temperature=1.5), generator, written)
@@ -156,13 +156,13 @@ def wrong(kind, **changes):
 
 
 @pytest.mark.parametrize("kind", [Hot, Stale, Biased])
-def test_an_engine_that_is_wrong_is_told_once_or_stops_the_run_or_neither(kind, caplog):
-    for action, steps, told in (("warn", 3, 1), ("ignore", 2, 0)):
+def test_an_engine_that_is_wrong_is_reported_once_or_stops_the_run_or_neither(kind, caplog):
+    for action, steps, reported in (("warn", 3, 1), ("ignore", 2, 0)):
         trainer = make_trainer(engine=wrong(kind), on_mismatch=action)
         caplog.clear()
         assert max(trainer.step()["training/rollout_kl"] for _ in range(steps)) > 0.01
         messages = [m for m in caplog.messages if "trainer.mismatch_limit" in m and "on_mismatch" in m]
-        assert len(messages) == told
+        assert len(messages) == reported
     trainer = make_trainer(engine=wrong(kind), on_mismatch="stop")
     with pytest.raises(DivergenceError, match=r"expected at most 0.01 \(trainer.mismatch_limit\)"):
         [trainer.step() for _ in range(3)]
@@ -266,9 +266,9 @@ def test_the_seed_makes_the_run():
 
 def test_the_seed_orders_the_mini_batches():
     first, second = make_trainer(), replace(make_trainer(), seed=99)  # engine and sampler keep theirs
-    told, other = history(first, 1), history(second, 1)
-    assert told[0][1] == other[0][1]
-    assert apart(told[1], other[1])
+    reported, other = history(first, 1), history(second, 1)
+    assert reported[0][1] == other[0][1]
+    assert apart(reported[1], other[1])
 
 
 @cache

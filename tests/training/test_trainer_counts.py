@@ -46,12 +46,12 @@ def test_training_ends_at_whichever_limit_comes_first(steps, tokens, expected):
     assert [m["training/global_step"] for m in islice(trainer.run(), 20)] == [float(i + 1) for i in range(expected)]
 
 
-def test_the_sampler_is_told_the_progress():
-    trainer, told = one_token(total_training_steps=4), []
+def test_the_sampler_receives_the_progress():
+    trainer, reported = one_token(total_training_steps=4), []
     sample = trainer.sampler.sample
-    trainer.sampler.sample = lambda count, progress: told.append(progress) or sample(count, progress)
+    trainer.sampler.sample = lambda count, progress: reported.append(progress) or sample(count, progress)
     list(islice(trainer.run(), 20))
-    assert told == [0.0, 0.25, 0.5, 0.75]
+    assert reported == [0.0, 0.25, 0.5, 0.75]
 
 
 def test_trained_tokens_are_the_actions_of_every_epoch():
@@ -180,7 +180,7 @@ def test_batch_metrics_by_hand():
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
-def test_the_coefficient_of_the_kl_is_told_as_it_is_however_many_micro_batches_there_are(rows: int) -> None:
+def test_the_coefficient_of_the_kl_is_reported_as_it_is_however_many_micro_batches_there_are(rows: int) -> None:
     adaptive = ppo(kl=adaptive_kl(0.05, 0.01, 100))
     trainer = make_trainer(objective=adaptive, policy={"micro_batch_size": rows})
     metrics = trainer.step()

@@ -34,7 +34,7 @@ def rollout(response: str, suite: Suite = ADD) -> Rollout:
     return Rollout(State(Problem(example, (), ())), (), (), (), True, response, 0)
 
 
-def told(judge: ProgramVerifier, response: str, suite: Suite = ADD) -> ProgramEvidence:
+def reported(judge: ProgramVerifier, response: str, suite: Suite = ADD) -> ProgramEvidence:
     return ProgramEvidence.of(judge.verify([rollout(response, suite)])[0].evidence)
 
 
@@ -65,7 +65,7 @@ OUTCOMES = [
 def test_every_outcome_has_its_type_and_line(
     judge: ProgramVerifier, program: str, outcome: str, passed: int, error: str | None, line: int | None
 ) -> None:
-    found = told(judge, f"Here:\n```python\n{program}\n```")
+    found = reported(judge, f"Here:\n```python\n{program}\n```")
     assert (found.outcome.value, found.passed, found.total) == (outcome, passed, 2)
     assert (found.error, found.line) == (error, line)
     assert (found.program, found.start) == (f"{program}\n", len("Here:\n```python\n"))
@@ -74,7 +74,7 @@ def test_every_outcome_has_its_type_and_line(
 
 def test_a_program_that_does_not_end_is_a_time_out() -> None:
     sandbox = Sandbox(limits=replace(LIMITS, wall_seconds=0.5), workers=2, isolation="auto")
-    found = told(ProgramVerifier(sandbox=sandbox, tolerance=0.0), "while True: pass")
+    found = reported(ProgramVerifier(sandbox=sandbox, tolerance=0.0), "while True: pass")
     sandbox.close()
     assert (found.outcome, found.passed, found.error, found.line) == (Outcome.TIME_OUT, 0, "WallTime", None)
 
@@ -97,19 +97,19 @@ CALLS = [
 def test_functions_are_called_and_lines_are_those_of_the_program_itself(
     judge: ProgramVerifier, program: str, outcome: str, passed: int, error: str | None, line: int | None
 ) -> None:
-    found = told(judge, program, CALL)
+    found = reported(judge, program, CALL)
     assert (found.outcome.value, found.passed, found.error, found.line) == (outcome, passed, error, line)
 
 
 def test_messages_name_the_programs_own_lines_too(judge: ProgramVerifier) -> None:
-    found = told(judge, "def add(a, b):\nreturn a", CALL)
+    found = reported(judge, "def add(a, b):\nreturn a", CALL)
     assert (found.error, found.line) == ("IndentationError", 2)
     assert "line 1" in found.message
     assert "line 3" not in found.message
 
 
 def test_messages_count_the_programs_own_lines_also_behind_a_statement_of_the_future(judge: ProgramVerifier) -> None:
-    found = told(judge, "from __future__ import annotations\ndef add(a, b):\nreturn a", CALL)
+    found = reported(judge, "from __future__ import annotations\ndef add(a, b):\nreturn a", CALL)
     assert (found.error, found.line) == ("IndentationError", 3)
     assert "line 2" in found.message
 
@@ -161,7 +161,7 @@ def test_a_called_program_finds_what_the_sites_import_for_it(judge: ProgramVerif
     lines = "".join(f"        if n == {n}: return {source}\n" for n, (source, _) in enumerate(IMPORTED))
     values = tuple(value for _, value in IMPORTED)
     suite = Suite(function="f", entry=None, inputs=tuple([n] for n in range(len(values))), outputs=values)
-    found = told(judge, f"{head}class Solution:\n    def f(self, n: int) -> Optional[int]:\n{lines}", suite)
+    found = reported(judge, f"{head}class Solution:\n    def f(self, n: int) -> Optional[int]:\n{lines}", suite)
     assert [source for (source, _), test in zip(IMPORTED, found.tests, strict=True) if test.outcome != "passed"] == []
 
 
@@ -169,18 +169,18 @@ def test_a_called_program_finds_what_the_sites_import_for_it(judge: ProgramVerif
 def test_a_function_that_a_program_does_not_define_is_not_found_among_these(judge: ProgramVerifier, name: str) -> None:
     suite = Suite(function=name, entry=None, inputs=([1, 2],), outputs=(1,))
     for program in ("x = 1", "class Solution:\n    pass"):
-        found = told(judge, program, suite)
+        found = reported(judge, program, suite)
         assert (found.outcome, found.error) == (Outcome.RUNTIME_ERROR, "NameError")
 
 
 def test_a_program_defines_or_imports_what_it_likes_over_them(judge: ProgramVerifier) -> None:
     suite = Suite(function="gcd", entry=None, inputs=([4, 6],), outputs=(2,))
     for program in ("from math import gcd", "def gcd(a, b): return 2", "import math\ngcd = math.gcd"):
-        assert told(judge, program, suite).outcome is Outcome.PASSED
+        assert reported(judge, program, suite).outcome is Outcome.PASSED
 
 
 def test_a_program_that_reads_and_prints_finds_nothing_imported(judge: ProgramVerifier) -> None:
-    assert told(judge, READ + "print(reduce(add, (a, b)))").error == "NameError"
+    assert reported(judge, READ + "print(reduce(add, (a, b)))").error == "NameError"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_what_a_function_returns_is_compared_as_json(
     judge: ProgramVerifier, outputs: tuple[Any, ...], returned: str, passed: int
 ) -> None:
     suite = Suite(function="add", entry=None, inputs=CALL.inputs, outputs=outputs)
-    assert told(judge, f"def add(a, b):\n    return {returned}", suite).passed == passed
+    assert reported(judge, f"def add(a, b):\n    return {returned}", suite).passed == passed
 
 
 @pytest.mark.parametrize(
@@ -219,12 +219,12 @@ def test_a_script_that_defines_its_entry_is_run_once_whether_it_calls_it_or_not(
     judge: ProgramVerifier, program: str
 ) -> None:
     suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
-    assert told(judge, program, suite).outcome is Outcome.PASSED
+    assert reported(judge, program, suite).outcome is Outcome.PASSED
 
 
 def test_a_script_cut_off_below_its_entry_is_blamed_on_its_own_last_line(judge: ProgramVerifier) -> None:
     suite = Suite(function=None, entry="solve", inputs=ADD.inputs, outputs=ADD.outputs)
-    found = told(judge, "def solve():\n    for i in range(3):", suite)
+    found = reported(judge, "def solve():\n    for i in range(3):", suite)
     assert (found.outcome, found.line) == (Outcome.COMPILE_ERROR, 2)
 
 
@@ -236,7 +236,7 @@ def test_a_thread_that_fails_is_to_blame_where_the_output_is_not_right(
     judge: ProgramVerifier, printed: str, outcome: str, passed: int, error: str | None, line: int | None
 ) -> None:
     program = f"{READ}import threading\ndef fail():\n    1 / 0\nthreading.Thread(target=fail).start()\nprint({printed})"
-    found = told(judge, program)
+    found = reported(judge, program)
     assert (found.outcome.value, found.passed, found.error, found.line) == (outcome, passed, error, line)
 
 
@@ -260,13 +260,13 @@ def test_a_response_is_right_when_all_tests_are_passed(
     assert (feedback.verdict, feedback.score) == (verdict, score)
 
 
-def test_no_program_is_told_with_the_number_of_tests(judge: ProgramVerifier) -> None:
-    found = told(judge, "```\n```")
+def test_no_program_is_reported_with_the_number_of_tests(judge: ProgramVerifier) -> None:
+    found = reported(judge, "```\n```")
     assert (found.outcome, found.program, found.passed, found.total) == (Outcome.NO_PROGRAM, None, 0, 2)
 
 
 class Recorder:
-    """In the place of the sandbox: keeps jobs, and answers when it is told to."""
+    """In the place of the sandbox: keeps jobs, and answers when it is reported to."""
 
     def __init__(self, *statuses: str) -> None:
         self.jobs: list[Job] = []
@@ -306,7 +306,7 @@ FAILURES: list[tuple[Sequence[str], tuple[str, str]]] = [
 
 
 @pytest.mark.parametrize(("statuses", "expected"), FAILURES)
-def test_the_first_failure_tells_the_outcome_and_the_sandboxs_own_goes_before_all(
+def test_the_first_failure_decides_the_outcome_and_the_sandboxs_own_goes_before_all(
     statuses: Sequence[str], expected: tuple[str, str]
 ) -> None:
     feedback = recorded(*statuses)[1].verify([rollout("x")])[0]

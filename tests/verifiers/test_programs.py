@@ -171,7 +171,7 @@ def test_evidence_survives_as_plain_data() -> None:
 
 
 @pytest.mark.parametrize("response", ["\ufeff", "\ufeff\n\ufeff", "\u200b \n\u2060", "```python\n\ufeff\n```"])
-def test_what_nobody_sees_is_no_program(response: str) -> None:
+def test_what_no_one_sees_is_no_program(response: str) -> None:
     assert find_program(response) is None
 
 

@@ -1,4 +1,4 @@
-"""Workers: an item costs at most its limits, whoever dies is replaced, and nobody is left behind."""
+"""Workers: an item costs at most its limits, whoever dies is replaced, and no one is left behind."""
 
 import os
 import signal
@@ -144,7 +144,7 @@ def test_a_worker_can_write_no_file(pool: Callable[..., Workers], tmp_path: Path
 # --- deaths -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_exception_is_told_and_the_worker_goes_on(pool: Callable[..., Workers]) -> None:
+def test_an_exception_is_reported_and_the_worker_goes_on(pool: Callable[..., Workers]) -> None:
     workers = pool()
     first = ask(workers, "pid").value
     assert ask(workers, "fail", "no such sum") == Reply(
@@ -154,7 +154,7 @@ def test_an_exception_is_told_and_the_worker_goes_on(pool: Callable[..., Workers
 
 
 @pytest.mark.parametrize(
-    ("deed", "argument", "end", "told"),
+    ("deed", "argument", "end", "reported"),
     [
         ("exit", 3, "crashed", "its process ended with 3"),
         ("exit", 0, "crashed", "its process ended with 0"),
@@ -163,11 +163,11 @@ def test_an_exception_is_told_and_the_worker_goes_on(pool: Callable[..., Workers
     ],
 )
 def test_an_item_that_kills_two_workers_is_given_up(
-    deed: str, argument: int, end: str, told: str, pool: Callable[..., Workers]
+    deed: str, argument: int, end: str, reported: str, pool: Callable[..., Workers]
 ) -> None:
     workers = pool()
     reply = ask(workers, deed, argument)
-    assert (reply.end, reply.phase, reply.message) == (end, f"doing {deed}", told)
+    assert (reply.end, reply.phase, reply.message) == (end, f"doing {deed}", reported)
     assert ask(workers, "echo", 1).value == 1
 
 

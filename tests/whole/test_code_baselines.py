@@ -108,10 +108,10 @@ def test_another_objective_can_be_chosen() -> None:
 
 @pytest.mark.parametrize(("algo", "part"), [("ppocoder", "PPOCoder"), ("rltf", "RLTF"), ("rltf_original", "RLTF")])
 def test_a_task_without_programs_is_refused_with_those_that_would_do(algo: str, part: str) -> None:
-    (told,) = faults(f"algo={algo}")
+    (reported,) = faults(f"algo={algo}")
     begin = f"reward: {part} needs programs, which the task Trace does not give; expected task="
-    assert told.startswith(begin) and told.endswith(", or another reward")
-    assert not {"gsm8k", "trace"} & set(re.split(r"[|,]", told.removeprefix(begin)))
+    assert reported.startswith(begin) and reported.endswith(", or another reward")
+    assert not {"gsm8k", "trace"} & set(re.split(r"[|,]", reported.removeprefix(begin)))
 
 
 PARTS = """
@@ -169,9 +169,9 @@ def test_every_algorithm_takes_steps_and_its_metrics_are_explained(algo: str, sa
     trainer = started(f"algo={algo}", f"sampler={sampler}", *(REPLAY if sampler == "retrospective" else []))
     rows = [trainer.step() for _ in range(2)]
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    told = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("code-baselines.md", "ppo.md", "rrl.md"))
+    reported = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("code-baselines.md", "ppo.md", "rrl.md"))
     own = {name for name in rows[-1] if name.startswith(("rltf/", "ppocoder/", "actor/"))}
-    assert len(own) > 6 and not {name for name in own if f"`{name}`" not in told}
+    assert len(own) > 6 and not {name for name in own if f"`{name}`" not in reported}
     assert (rows[-1]["replay/ratio"] > 0) == (sampler == "retrospective")
 
 

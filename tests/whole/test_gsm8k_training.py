@@ -144,7 +144,7 @@ def test_the_actor_moves_and_the_model_it_came_from_does_not(
 
 
 @pytest.mark.parametrize("arm", EVERY)
-def test_the_template_is_told_with_every_result(arm: str, runs: Callable[[str], Path]) -> None:
+def test_the_template_is_reported_with_every_result(arm: str, runs: Callable[[str], Path]) -> None:
     plain, chat = "<bos>Question: {question}\nAnswer:\n", "[user]{question}[assistant]"
     expected = chat if arm.endswith("chat") else plain
     assert {row["template"] for row in rows(runs(arm) / "evaluations.jsonl")} == {expected}
@@ -266,8 +266,8 @@ def test_the_official_files_are_read_whole_and_overlong_prompts_dropped_and_coun
     kept = {name: part["problems"] for name, part in json.loads((run / "manifest.json").read_text())["data"].items()}
     total = {split: len(rows(folder / f"{split}.jsonl")) for split in ("train", "test")}
     assert total == {"train": 7473, "test": 1319}
-    told = [text for text in caplog.messages if text.startswith("data.max_prompt_length: ")]
-    assert [text.split(" prompts are")[0].split(": ")[1] for text in told] == [
+    reported = [text for text in caplog.messages if text.startswith("data.max_prompt_length: ")]
+    assert [text.split(" prompts are")[0].split(": ")[1] for text in reported] == [
         f"{7473 - kept['train']} of 7473",
         f"{1319 - _short(folder / 'test.jsonl')} of 1319",
     ]

@@ -97,8 +97,8 @@ def test_the_running_moments_survive_a_resume(start: Callable[..., Path], runs: 
     halves = start("sequence", algo="ppo", **{"trainer.total_training_steps": 1})
     train._train([f"resume={halves}", "trainer.total_training_steps=2"])
     names = ("reward/running_mean", "reward/running_std", "reward/raw/mean", "critic/rewards/mean")
-    told = [{name: rows(run / "metrics.jsonl")[-1][name] for name in names} for run in (runs["sequence"], halves)]
-    assert told[0] == pytest.approx(told[1], rel=1e-6)  # a product may round by where in memory it stands
+    reported = [{name: rows(run / "metrics.jsonl")[-1][name] for name in names} for run in (runs["sequence"], halves)]
+    assert reported[0] == pytest.approx(reported[1], rel=1e-6)  # a product may round by where in memory it stands
 
 
 def test_training_without_a_reward_model_is_refused_with_the_other_faults(data: Path, tmp_path: Path) -> None:

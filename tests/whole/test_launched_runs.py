@@ -84,7 +84,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_in_a_rank_is_told_once(tmp_path: Path, kind: str) -> None:
+def test_a_fault_in_a_rank_is_reported_once(tmp_path: Path, kind: str) -> None:
     act, changes, code, reason = FAULTS[kind]
     keys = [text.partition("=")[0] for text in changes]
     kept = [text for text in QUICK if text.partition("=")[0] not in keys]
@@ -170,14 +170,14 @@ def test_torchrun_passes_sigterm_on_and_the_step_is_saved(tmp_path: Path) -> Non
     assert not left(tmp_path)
 
 
-def test_torchrun_tells_a_fault_of_the_configuration_once(tmp_path: Path) -> None:
+def test_torchrun_reports_a_fault_of_the_configuration_once(tmp_path: Path) -> None:
     assert complete(tmp_path, *QUICK, "trainer.nn=2", program=torchrun(2)) != 0
     assert said(tmp_path).count("trainer.nn: no such key; did you mean 'trainer.n'?") == 1
     assert not (tmp_path / "run").exists()
 
 
 def task(number: int) -> dict[str, str]:
-    """What srun tells a task of a step of two."""
+    """What srun passes to a task of a step of two."""
     place = {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_STEP_NUM_TASKS": "2"}
     step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost"}
     return place | step | {"MASTER_PORT": str(free_port())}
@@ -233,7 +233,7 @@ sys.exit(max(process.wait() for process in started))
 
 
 def machines(folder: Path) -> str:
-    """A PATH on which pdsh starts what it is asked to on this machine, and ssh tells this machine's address."""
+    """A PATH on which pdsh starts what it is asked to on this machine, and ssh reports this machine's address."""
     commands = {
         "pdsh": PDSH.format(python=sys.executable, asked=str(folder / "asked")),
         "ssh": "#!/bin/sh\necho 127.0.0.1",

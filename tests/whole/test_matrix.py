@@ -37,7 +37,7 @@ FIT = [(task, algo) for task, algos in PAIRS.items() for algo in algos]
 MISFIT = [(task, algo) for task, algos in PAIRS.items() for algo in CODE if algo not in algos]
 REFUSED = (("gsm8k", "ppocoder"), ("hh", "rltf"), ("trace", "rltf_original"))
 """Every algorithm of the pairs that do not fit; each is refused with all tasks that would do. The others are slow."""
-RUN = [pair for pair in FIT if pair[0] != "apps_plus"]  # of which no rows can be had; it is APPS but for its rows
+RUN = [pair for pair in FIT if pair[0] != "apps_plus"]  # of which no rows are available; it is APPS but for its rows
 COVERING = (
     ("apps", "rltf"), ("gsm8k", "rrl"), ("hh", "ppo"), ("jsonl", "ppo"), ("math", "gsi"), ("minichat", "rrl"),
     ("minicode", "ppocoder"), ("minicode", "rltf_original"), ("trace", "ppo"),
@@ -66,9 +66,9 @@ def test_the_table_has_every_task_and_every_algorithm() -> None:
 def test_a_pair_that_does_not_fit_is_refused_with_the_tasks_that_would_do(task: str, algo: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load("train", overrides(task, algo, "nowhere"))
-    told = caught.value.faults
-    assert told
-    assert all("needs programs" in fault and "expected task=apps|apps_plus|minicode" in fault for fault in told)
+    reported = caught.value.faults
+    assert reported
+    assert all("needs programs" in fault and "expected task=apps|apps_plus|minicode" in fault for fault in reported)
 
 
 @pytest.mark.parametrize(("task", "algo"), slow_but(WITHOUT_ROWS, FIT))

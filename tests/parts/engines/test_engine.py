@@ -362,9 +362,9 @@ def test_a_rank_writes_what_it_will_verify(
         shares = [work(items[rank::2]) for rank in range(2)]
         return [shares[i % 2][i // 2] for i in range(len(items))]
 
-    told: list[Rollout] = []
+    reported: list[Rollout] = []
     one = engine(loaded).generate(states)
     monkeypatch.setattr(hf, "spread", spread)
-    two = engine(loaded).generate(states, written=told.extend)
+    two = engine(loaded).generate(states, written=reported.extend)
     assert actions(two) == actions(one)
-    assert {r.state.problem.id for r in told[:6]} == {state.problem.id for state in states[::2]}
+    assert {r.state.problem.id for r in reported[:6]} == {state.problem.id for state in states[::2]}

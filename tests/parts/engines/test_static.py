@@ -154,9 +154,9 @@ def test_a_context_that_several_rows_share_is_read_once(places: int, monkeypatch
 def test_each_rollout_is_handed_on_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = chain(WORDS, "a b c d e f g")
     starts = [State(problem(word, prompt=ids(loaded.tokenizer, word))) for word in ("a", "f", "g")]
-    told: list[list[Rollout]] = []
-    written = of(StaticHF, loaded, monkeypatch).generate(starts, written=lambda batch: told.append(list(batch)))
-    assert [[rollout.state.problem.id for rollout in batch] for batch in told] == [["g"], ["f"], ["a"]]
+    reported: list[list[Rollout]] = []
+    written = of(StaticHF, loaded, monkeypatch).generate(starts, written=lambda batch: reported.append(list(batch)))
+    assert [[rollout.state.problem.id for rollout in batch] for batch in reported] == [["g"], ["f"], ["a"]]
     assert [rollout.response for rollout in written] == ["b c d e f g", "g", ""]
 
 

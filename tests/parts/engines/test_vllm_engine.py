@@ -213,11 +213,11 @@ def test_the_generator_is_the_engines_whole_state() -> None:
     first = started(vllm(), model)
     first.generate(states()[:8])
     saved = first.state_dict()
-    told = first.generate(states()[:8])
+    reported = first.generate(states()[:8])
     again = started(vllm(), model)
     again.load_state_dict(saved)
-    assert again.generate(states()[:8], generator=torch.Generator().manual_seed(5)) != told
-    assert again.generate(states()[:8]) == told
+    assert again.generate(states()[:8], generator=torch.Generator().manual_seed(5)) != reported
+    assert again.generate(states()[:8]) == reported
 
 
 @with_fake
@@ -238,13 +238,13 @@ def test_a_row_that_vllm_ends_for_want_of_room_stops_the_run(monkeypatch: pytest
 
 
 @with_fake
-def test_vllm_is_told_no_end_token_but_the_policys_and_leaves_the_global_generators_alone(
+def test_vllm_receives_no_end_token_but_the_policys_and_leaves_the_global_generators_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told, make = [], LLM.__init__
+    reported, make = [], LLM.__init__
 
     def seeding(self: LLM, *, model: str, **settings: Any) -> None:
-        told.append(json.loads((Path(model) / "config.json").read_text()).get("eos_token_id"))
+        reported.append(json.loads((Path(model) / "config.json").read_text()).get("eos_token_id"))
         torch.manual_seed(settings["seed"]), random.seed(0)
         make(self, model=model, **settings)
 
@@ -255,7 +255,7 @@ def test_vllm_is_told_no_end_token_but_the_policys_and_leaves_the_global_generat
     started(vllm(), model).generate(states()[:2])
     drawn = torch.rand(1), random.random()
     torch.manual_seed(5), random.seed(5)
-    assert (told, drawn) == ([None], (torch.rand(1), random.random()))
+    assert (reported, drawn) == ([None], (torch.rand(1), random.random()))
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.clock
 def refused(judge: OpenAIJudge, *pairs: tuple[int, int]) -> str:
     with pytest.raises(ServiceError) as caught:
         judged(judge, *pairs)
-    (told,) = caught.value.faults
-    return told
+    (reported,) = caught.value.faults
+    return reported
 
 
 # --- an endpoint ------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ FAULTS = {
     "malformed answer (ValueError)": status(200, {"choices": []}),
     "connection error (ReadError)": reset,
 }
-"""What another try may mend, by the reason that is told when it does not."""
+"""What another try may repair, by the reason that is reported when it does not."""
 
 
 @pytest.mark.parametrize("reason", FAULTS)
@@ -145,7 +145,7 @@ def test_a_reply_without_verdict_is_a_counted_error_and_kept_unless_it_is_empty(
         (404, "check judge.base_url, which ends in /v1 as a rule, and judge.model"),
     ],
 )
-def test_what_no_try_can_mend_stops_at_once_with_the_remedy(
+def test_what_no_try_can_repair_stops_at_once_with_the_remedy(
     code: int, remedy: str, server: ChatServer, tmp_path: Path
 ) -> None:
     server.faults = [status(code, {"error": {"message": "no, you may not"}})] * 9
@@ -156,10 +156,10 @@ def test_what_no_try_can_mend_stops_at_once_with_the_remedy(
     assert len(server.seen) == 1
 
 
-def test_a_refusal_is_told_once_however_many_ask(server: ChatServer, tmp_path: Path) -> None:
+def test_a_refusal_is_reported_once_however_many_ask(server: ChatServer, tmp_path: Path) -> None:
     server.faults = [status(401)] * 99
-    told = refused(judge_of(server.url, tmp_path, parallel=4), *[(i, 0) for i in range(40)])
-    assert "got status 401" in told
+    reported = refused(judge_of(server.url, tmp_path, parallel=4), *[(i, 0) for i in range(40)])
+    assert "got status 401" in reported
     assert len(server.seen) <= 4
 
 
@@ -175,7 +175,7 @@ def test_a_thread_that_gives_up_first_does_not_hide_the_reason(
     assert refused(judge_of(server.url, tmp_path), (1, 0), (2, 0)) == "the reason"
 
 
-def test_a_judge_that_is_down_is_told_before_the_second_question(server: ChatServer, tmp_path: Path) -> None:
+def test_a_judge_that_is_down_is_reported_before_the_second_question(server: ChatServer, tmp_path: Path) -> None:
     url = server.url
     server.shutdown()
     server.server_close()
@@ -205,8 +205,8 @@ def test_a_judge_that_breaks_down_ends_the_judging_after_so_many_errors_in_a_row
     server: ChatServer, tmp_path: Path
 ) -> None:
     server.faults = [None, status(500), None, *[status(500)] * 99]
-    told = refused(judge_of(server.url, tmp_path, retries=0, stop_after=2), *[(i, 0) for i in range(1, 9)])
-    assert told == (
+    reported = refused(judge_of(server.url, tmp_path, retries=0, stop_after=2), *[(i, 0) for i in range(1, 9)])
+    assert reported == (
         f"judge.stop_after: 2 comparisons in a row failed at '{server.url}', the last one by: status 500; expected "
         "verdicts; see whether the endpoint works and whether judge.template suits the model; the same command goes on "
         "from what was answered"
@@ -285,12 +285,12 @@ def test_the_key_is_sent_and_stands_nowhere_else(
 def test_a_refused_key_is_not_shown(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server.faults = [status(401, {"error": {"message": f"Incorrect API key provided: {KEY}."}})]
-    told = refused(judge_of(server.url, tmp_path), (3, 1))
-    assert "got status 401: Incorrect API key provided: <OPENAI_API_KEY>.; expected" in told
+    reported = refused(judge_of(server.url, tmp_path), (3, 1))
+    assert "got status 401: Incorrect API key provided: <OPENAI_API_KEY>.; expected" in reported
 
 
 @pytest.mark.parametrize("value", ["sk-fake\u00e9secret", "sk-fake\nsecret"])
-def test_a_key_that_cannot_be_sent_is_told_before_anything_is_written_and_not_shown(
+def test_a_key_that_cannot_be_sent_is_reported_before_anything_is_written_and_not_shown(
     value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", value)

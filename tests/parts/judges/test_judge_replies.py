@@ -76,7 +76,7 @@ def test_an_interrupted_judging_goes_on_without_paying_twice(server: ChatServer,
     with pytest.raises(KeyboardInterrupt):
         judge_of(server.url, tmp_path).judge(comparisons(*pairs), interrupt)
     paid = len(server.seen)
-    assert 4 <= paid <= 6  # what was under way is waited for and kept; what had not begun is not asked
+    assert 4 <= paid <= 6  # what was under way is waited for and kept; what has not begun is not asked
     again = judge_of(server.url, tmp_path)
     assert preferences(again, *pairs) == [FIRST] * 10
     assert len(server.seen) == 10

@@ -119,7 +119,7 @@ def test_a_template_without_its_places_is_refused() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b'{"choices": []}', b'{"choices": [{"message": {"content": 5}}]}', b"\xff"]
 )
-def test_what_is_no_chat_completion_is_told_from_one(content: bytes) -> None:
+def test_what_is_no_chat_completion_is_distinguished_from_one(content: bytes) -> None:
     with pytest.raises(ValueError):
         read_reply(content)
 
@@ -216,7 +216,7 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"model": None}, "^model: missing; give a name that the endpoint knows"),
         ({"base_url": "ftp://x"}, "^base_url: expected http"),
@@ -232,8 +232,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
         ({"price_prompt": 1.0}, "^price_prompt, price_completion: expected both or none"),
     ],
 )
-def test_settings_refuse_what_cannot_be(change: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_settings_refuse_what_cannot_be(change: dict[str, Any], reported: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=reported):
         judge_of("http://127.0.0.1:9/v1", tmp_path, **change)
 
 
@@ -252,7 +252,7 @@ def test_a_secret_in_the_configuration_is_refused_and_not_repeated(change: dict[
     assert KEY[-6:] not in str(caught.value)
 
 
-def test_a_place_where_no_reply_can_be_kept_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_place_where_no_reply_can_be_kept_is_reported_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"RRL_CACHE: nothing can be written in"):
         judge_of("http://127.0.0.1:9/v1", tmp_path / "file").start()

@@ -338,18 +338,18 @@ def differing(objective, **changes):
 
 @pytest.mark.parametrize("make", [ppo, grpo])
 @pytest.mark.parametrize(
-    ("cap", "loss", "told"),
+    ("cap", "loss", "reported"),
     [
         (None, 0.5, {}),  # -(1 - 2) / 2
         (math.inf, -0.75, {"mean": 1.125, "capfrac": 0.0}),  # -(2 - 2 / 4) / 2
         (1.5, -0.5, {"mean": 0.875, "capfrac": 0.5}),  # -(1.5 - 2 / 4) / 2
     ],
 )
-def test_a_token_counts_as_much_likelier_as_the_policy_finds_it_up_to_the_cap(make, cap, loss, told):
+def test_a_token_counts_as_much_likelier_as_the_policy_finds_it_up_to_the_cap(make, cap, loss, reported):
     found, metrics = differing(make(importance_cap=cap))
     assert found.item() == pytest.approx(loss)
     shown = {n.removeprefix("actor/importance_"): v for n, v in metrics.items() if n.startswith("actor/importance")}
-    assert shown == pytest.approx(told)
+    assert shown == pytest.approx(reported)
 
 
 @pytest.mark.parametrize("make", [ppo, grpo])

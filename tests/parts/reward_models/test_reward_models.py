@@ -121,11 +121,11 @@ def refusal(path: Path, **changes: Any) -> str:
 
 
 def test_a_language_model_without_a_reward_head_is_refused(encoder: Path) -> None:
-    told = refusal(encoder)
-    assert told.startswith(
+    reported = refusal(encoder)
+    assert reported.startswith(
         f"reward_model.path: '{encoder}' cannot be used (it has no weights for score.weight: a model"
     )
-    assert told.endswith("expected a folder or hub id of a sequence-classification model with one output, as "
+    assert reported.endswith("expected a folder or hub id of a sequence-classification model with one output, as "
                          "rrl-reward-model makes")  # fmt: skip
 
 

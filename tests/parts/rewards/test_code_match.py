@@ -228,7 +228,7 @@ def test_the_numbers_are_the_same_in_every_process() -> None:
         "from fixtures.pairs import PAIRS; from rrl.parts.rewards.code_match import match, structure\n"
         "print([match(structure(c), structure(r)) for r, c in PAIRS.values() if structure(c)])"
     )
-    told = {
+    reported = {
         subprocess.run(
             [sys.executable, "-c", program],
             env={"PYTHONPATH": f"{SOURCE}:{Path(__file__).parents[2]}:{Path(__file__).parent}", "PYTHONHASHSEED": seed},
@@ -236,4 +236,4 @@ def test_the_numbers_are_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("0", "1", "2")
     }  # fmt: skip
-    assert len(told) == 1
+    assert len(reported) == 1

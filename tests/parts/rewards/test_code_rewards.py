@@ -197,7 +197,7 @@ def test_ppocoder_pays_new_tokens_only_for_the_whole_program() -> None:
     assert ppocoder()(Judged(rollout, feedback(PASSED))) == [0.0] * 18 + [3.0]
 
 
-def test_ppocoder_tells_its_parts() -> None:
+def test_ppocoder_reports_its_parts() -> None:
     rollouts = [written(CODE), written("x = (")]
     metrics = ppocoder().observe(list(map(Judged, rollouts, [feedback(PASSED), feedback(COMPILE, "x = (")])))
     assert metrics == {
@@ -253,7 +253,7 @@ def test_no_tests_earn_nothing() -> None:
 
 
 class Greedy:
-    """Judges a greedy response to each state as told, and remembers the states."""
+    """Judges a greedy response to each state as configured, and remembers the states."""
 
     def __init__(self, *feedback: Feedback) -> None:
         self.asked: list[list[State]] = []
@@ -384,7 +384,7 @@ def test_the_end_token_is_not_to_blame() -> None:
     assert pay == pytest.approx([-0.3] * 35 + [-0.6])
 
 
-def test_rltf_tells_what_it_blamed() -> None:
+def test_rltf_reports_what_it_blamed() -> None:
     rollouts = [written(CODE), written(CODE, prefix=CODE[:27]), written(CODE), written(CODE)]
     judged = [feedback(RUNTIME, line=1), feedback(RUNTIME, line=2), feedback(TIMED_OUT), feedback(WRONG)]
     metrics = rltf(penalty=0.3).observe(list(map(Judged, rollouts, judged)))

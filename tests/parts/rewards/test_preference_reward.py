@@ -84,7 +84,7 @@ def test_a_response_that_was_cut_off_pays_its_penalty_after_the_clipping() -> No
     assert part(Judged(rollout(), says(9.0))) == [1.0]
 
 
-def test_metrics_tell_rewards_as_they_are_and_the_moments() -> None:
+def test_metrics_report_rewards_as_they_are_and_the_moments() -> None:
     part = reward(clip=2.0)
     metrics = part.observe([Judged(rollout(), says(number)) for number in (0.0, 0.0, 0.0, 4.0)])
     assert metrics == {

@@ -124,7 +124,7 @@ WINDOW = "collect: expected two times from 0 to 1, the earlier one first, got "
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"share": 1.1}, NUMBERS + "1.1"),
         ({"share": -0.1}, NUMBERS + "-0.1"),
@@ -140,10 +140,10 @@ WINDOW = "collect: expected two times from 0 to 1, the earlier one first, got "
         ))),
     ],
 )  # fmt: skip
-def test_every_fault_of_a_schedule_is_reported_with_the_value_given(changes, told):
+def test_every_fault_of_a_schedule_is_reported_with_the_value_given(changes, reported):
     with pytest.raises(ValueError) as caught:
         schedule(**changes)
-    assert str(caught.value) == told
+    assert str(caught.value) == reported
 
 
 # --- what is reported -------------------------------------------------------------------------------------------------

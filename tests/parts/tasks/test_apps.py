@@ -169,15 +169,15 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), MALFORMED)
-def test_rows_that_cannot_be_read_are_told_or_dropped(
-    changes: dict[str, Any], told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("changes", "reported"), MALFORMED)
+def test_rows_that_cannot_be_read_are_reported_or_dropped(
+    changes: dict[str, Any], reported: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, row(0), row(1, **changes), row(2, **{"problem_id": 2, **changes}))
     with pytest.raises(DataError) as caught:
         apps(tmp_path, holdout=0.0).examples("train")
     assert [fault.split(":")[0] for fault in caught.value.faults[:-1]] == ["train, row 1", "train, row 2"]
-    assert told in caught.value.faults[0]
+    assert reported in caught.value.faults[0]
     assert "task.malformed" in caught.value.faults[-1]
     assert only(apps(tmp_path, holdout=0.0, malformed="drop")).id == "apps/train/0"
     assert "train: 2 x drop: cannot be read" in caplog.text
@@ -188,7 +188,7 @@ def test_names_that_occur_twice_are_refused(tmp_path: Path) -> None:
         apps(write(tmp_path, row(4), row(5), row(4)), holdout=0.0).examples("train")
 
 
-def test_missing_fields_are_told_by_line(tmp_path: Path) -> None:
+def test_missing_fields_are_reported_by_line(tmp_path: Path) -> None:
     short = row()
     del short["input_output"]
     with pytest.raises(DataError, match="line 2: field 'input_output' is missing, expected a string"):
@@ -308,8 +308,12 @@ def test_checking_a_configuration_starts_no_sandbox(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for key, told in (("holdout", "a number from 0 to 1"), ("max_tests", "at least 1"), ("max_test_bytes", "at least")):
-        with pytest.raises(ValueError, match=f"{key}: expected {told}"):
+    for key, reported in (
+        ("holdout", "a number from 0 to 1"),
+        ("max_tests", "at least 1"),
+        ("max_test_bytes", "at least"),
+    ):
+        with pytest.raises(ValueError, match=f"{key}: expected {reported}"):
             replace(apps(None), **{key: -1})
 
 

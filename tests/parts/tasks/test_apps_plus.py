@@ -69,7 +69,7 @@ def test_one_file_has_no_third_split(tmp_path: Path) -> None:
         plus(document(tmp_path, plus_row()), holdout=0.5).examples("valid")
 
 
-def test_apps_plus_with_unknown_fields_tells_what_was_found_and_expected(tmp_path: Path) -> None:
+def test_apps_plus_with_unknown_fields_reports_what_was_found_and_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         plus(document(tmp_path, {"text": "Add.", "inputs": [], "starter_code": ""})).examples("train")
     assert "fields ['text', 'inputs', 'starter_code'], expected also one of prompt, question" in caught.value.faults[0]
@@ -77,7 +77,7 @@ def test_apps_plus_with_unknown_fields_tells_what_was_found_and_expected(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         ("[", "malformed JSON"),
         ("{}", "expected a list of objects"),
@@ -85,19 +85,19 @@ def test_apps_plus_with_unknown_fields_tells_what_was_found_and_expected(tmp_pat
         ("[1]", "item 0: expected an object"),
     ],
 )
-def test_apps_plus_that_is_no_list_of_objects_is_refused(content: str, told: str, tmp_path: Path) -> None:
+def test_apps_plus_that_is_no_list_of_objects_is_refused(content: str, reported: str, tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         plus(tmp_path).examples("train")
 
 
-def test_apps_plus_rows_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_apps_plus_rows_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     mixed = plus_row(inputs=["1", [2]], outputs=["1", 2])
     unnamed = plus_row(starter_code="", canonical_solution="x = 1", inputs=[[1]], outputs=[1])
     with pytest.raises(DataError) as caught:
         plus(document(tmp_path, mixed, unnamed, plus_row(canonical_solution=7))).examples("train")
-    told = ("expected a list of arguments for each call", "names a function", "expected texts")
-    assert all(part in fault for part, fault in zip(told, caught.value.faults, strict=False))
+    reported = ("expected a list of arguments for each call", "names a function", "expected texts")
+    assert all(part in fault for part, fault in zip(reported, caught.value.faults, strict=False))
     with pytest.raises(DataError, match=r"train, row 1: fields .* expected also outputs"):
         lacking = plus_row()
         del lacking["outputs"]

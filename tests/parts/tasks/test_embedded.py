@@ -93,5 +93,5 @@ def test_an_impossible_setting_is_refused_by_name(kind: type[Embedded], key: str
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(kind: type[Embedded], split: str) -> None:
     with pytest.raises(ConfigError) as caught:
         task(kind).examples(split)
-    told = f"evaluation.split: {kind.name} has no split {split!r}; expected one of train, test"
-    assert caught.value.faults == (told,)
+    reported = f"evaluation.split: {kind.name} has no split {split!r}; expected one of train, test"
+    assert caught.value.faults == (reported,)

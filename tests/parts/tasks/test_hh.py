@@ -115,7 +115,7 @@ def test_a_row_with_several_oddities_counts_in_each(tmp_path: Path) -> None:
     assert counts == {"rows": 1, "equal": 1, "empty": 1, "prompts_differ": 0, "human_last": 0, "no_assistant": 0}
 
 
-def test_counts_are_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_counts_are_reported_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="rrl")
     task(write(tmp_path, GOOD, ODD["equal"])).pairs("train")
     assert caplog.messages == ["helpful-base, train: 2 rows; left out: chosen equals rejected: 1"]
@@ -138,7 +138,7 @@ def test_splits_by_row_number_are_disjoint_and_keep_their_numbers(tmp_path: Path
     assert [pair.chosen for pair in hh.pairs("test")] == ["8", "9", "18", "19"]
 
 
-def test_a_missing_train_file_is_told_with_the_key_that_splits(tmp_path: Path) -> None:
+def test_a_missing_train_file_is_reported_with_the_key_that_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"set task\.split_rows=8") as caught:
         task(write(tmp_path, GOOD, split="test")).examples("train")
     assert caught.value.faults[0].endswith("helpful-base/train.jsonl: no such file, but there is test.jsonl")
@@ -174,7 +174,7 @@ def test_demonstrations_are_chosen_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"subsets": ("helpful",)}, "subsets: expected some of"),
         ({"subsets": ()}, "subsets: expected some of"),
@@ -182,8 +182,8 @@ def test_demonstrations_are_chosen_answers(tmp_path: Path) -> None:
         ({"split_rows": 10}, "split_rows: expected 1 to 9 of every ten rows, or null, got 10"),
     ],
 )
-def test_hyper_parameters_out_of_range_are_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_hyper_parameters_out_of_range_are_refused(changes: dict[str, Any], reported: str) -> None:
+    with pytest.raises(ValueError, match=reported):
         task(**changes)
 
 
@@ -293,7 +293,7 @@ def test_only_the_answer_is_judged_when_the_response_goes_on() -> None:
     assert reward_model.asked[-1] == (PROMPT, "a")
 
 
-def test_without_a_reward_model_nothing_can_be_judged_and_the_way_out_is_told() -> None:
+def test_without_a_reward_model_nothing_can_be_judged_and_the_way_out_is_reported() -> None:
     assert task(reward_model=Table({})).faults() == []
     assert len(task().faults()) == 1
     with pytest.raises(ConfigError, match="reward_model: none, but task=hh judges by one"):

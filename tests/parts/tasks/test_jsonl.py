@@ -101,16 +101,16 @@ FAULTS: list[tuple[dict[str, Any], list[dict[str, Any]], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("keys", "rows", "told"), FAULTS)
+@pytest.mark.parametrize(("keys", "rows", "reported"), FAULTS)
 def test_faults_name_file_line_and_what_is_there(
-    keys: dict[str, Any], rows: list[dict[str, Any]], told: str, tmp_path: Path
+    keys: dict[str, Any], rows: list[dict[str, Any]], reported: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         made = task(**{"data.path": write(tmp_path / "mine.jsonl", rows)}, **keys)
         made.examples("train"), made.examples("test")
 
 
-def test_what_is_not_given_or_not_there_is_told(tmp_path: Path) -> None:
+def test_what_is_not_given_or_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.path: missing; expected a .jsonl file"):
         task().examples("train")
     with pytest.raises(DataError, match=r"mine.jsonl: no such file"):

@@ -105,7 +105,7 @@ def test_rows_need_no_unique_id(tmp_path: Path, judge: MathVerifier) -> None:
     )
 
 
-def test_a_problem_with_an_empty_box_is_left_out_and_told(
+def test_a_problem_with_an_empty_box_is_left_out_and_reported(
     tmp_path: Path, judge: MathVerifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [ROW, {**ROW, "solution": r"so there are $\boxed{}$ primes.", "unique_id": "train/number_theory/7115.json"}]
@@ -141,7 +141,7 @@ def test_the_hub_has_seven_subjects_that_are_joined_in_order(
     assert asked[-1] == ("HuggingFaceH4/MATH-500", None, "test")
 
 
-def test_a_wrong_split_is_told_with_the_known_ones(judge: MathVerifier) -> None:
+def test_a_wrong_split_is_reported_with_the_known_ones(judge: MathVerifier) -> None:
     with pytest.raises(ConfigError, match=r"evaluation.split: .*'validation'; expected one of train, test, math500"):
         make_task(judge).examples("validation")
 
@@ -165,7 +165,7 @@ def test_demonstrations_are_shuffled_training_problems(tmp_path: Path, judge: Ma
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "reported"),
     [
         ("task.answer_format=loose", "task.answer_format: expected 'boxed' | 'flexible', got 'loose'"),
         ("task.judge.workers=0", "task.judge.workers: expected at least 1 or null, got 0"),
@@ -173,10 +173,10 @@ def test_demonstrations_are_shuffled_training_problems(tmp_path: Path, judge: Ma
         ("task.judge.max_characters=0", "task.judge.max_characters: expected at least 1, got 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_key(key: str, told: str) -> None:
+def test_settings_that_cannot_be_are_refused_by_key(key: str, reported: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load("train", ["task=math", key])
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 def test_the_yaml_states_every_field() -> None:
@@ -191,9 +191,9 @@ def test_the_documented_defaults_are_those_of_the_yaml() -> None:
     leaves = {f"task.{key}": value for key, value in stated.items()}
     leaves |= {f"task.judge.{key}": value for key, value in leaves.pop("task.judge").items()}
     text = (HERE.parent / "docs" / "math.md").read_text(encoding="utf-8")
-    told = re.findall(r"^\| `(task\.[\w.]+)` \|.*\| `([^`]+)` \|$", text, re.MULTILINE)
+    reported = re.findall(r"^\| `(task\.[\w.]+)` \|.*\| `([^`]+)` \|$", text, re.MULTILINE)
     expected = {key: value for key, value in leaves.items() if not key.endswith("_target_")}
-    assert {key: yaml.safe_load(value) for key, value in told} == expected
+    assert {key: yaml.safe_load(value) for key, value in reported} == expected
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -49,8 +49,8 @@ def test_an_answer_that_breaks_the_verifier_is_unparseable_and_other_failures_ar
     deed: str, as_answer: tuple[str, str], as_reference: tuple[str, str], fragile: Fragile
 ) -> None:
     found = fragile.judge([("1", "2"), (deed, "1"), ("1", deed)])
-    told = [(f.verdict.value, f.evidence["outcome"]) for f in found]
-    assert told == [("wrong", "different"), as_answer, as_reference]
+    reported = [(f.verdict.value, f.evidence["outcome"]) for f in found]
+    assert reported == [("wrong", "different"), as_answer, as_reference]
     assert [f.score for f in found] == [0.0, 0.0, 0.0]
     assert ("error" in found[1].evidence) == (deed != "hog")
 

@@ -76,7 +76,7 @@ def test_each_line_of_python_does_what_its_word_says(word: str) -> None:
         assert space["f"](x) == run([(word, 7)], x)
 
 
-def test_arguments_have_to_tell_every_line() -> None:
+def test_arguments_have_to_show_every_line() -> None:
     plan = [("lift", 2), ("cap", 9)]
     assert every_line_counts(plan, [0, 12])
     assert not every_line_counts(plan, [0, 5])  # nothing is above 9

@@ -47,7 +47,7 @@ def test_a_split_is_a_plain_or_a_packed_file_and_the_plain_one_goes_first(tmp_pa
     assert load(tmp_path) == ROWS[1:]
 
 
-def test_every_fault_is_told_with_its_line_field_and_value(tmp_path: Path) -> None:
+def test_every_fault_is_reported_with_its_line_field_and_value(tmp_path: Path) -> None:
     lines = [
         '{"question": "a", "answer": "b"}',
         '{"question": "a", "answer": 3}',
@@ -79,7 +79,7 @@ def test_a_long_value_is_shown_in_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "reported"),
     [
         (r'"question": "a\ud83d"', r"field 'question': half a character, '\ud83d', at 1: received 'a\ud83d' (str)"),
         (r'"question": "\udc00!"', r"field 'question': half a character, '\udc00', at 0: received '\udc00!' (str)"),
@@ -89,10 +89,10 @@ def test_a_long_value_is_shown_in_part(tmp_path: Path) -> None:
          r"field 'x', a key: half a character, '\ud800', at 0: received '\ud800' (str)"),
     ],
 )  # fmt: skip
-def test_half_a_character_is_a_fault_of_its_line_and_field(row: str, told: str, tmp_path: Path) -> None:
+def test_half_a_character_is_a_fault_of_its_line_and_field(row: str, reported: str, tmp_path: Path) -> None:
     content = TEXT.split("\n")[0] + '\n\n{"answer": "b", ' + row + "}"
     fault, remedy = faults_of(content, tmp_path / "train.jsonl")
-    assert fault == f"FILE, line 3: {told}, expected text"
+    assert fault == f"FILE, line 3: {reported}, expected text"
     assert remedy.startswith("remedy: ")
 
 
@@ -108,7 +108,7 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "train.jsonl", ("question",)) == [{"question": "a", "answer": "b"}]
 
 
-def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_are_reported_with_their_line(tmp_path: Path) -> None:
     fault = faults_of(b'{"question": "a", "answer": "b"}\n{"question": "\xff"}', tmp_path / "train.jsonl")[0]
     assert fault.startswith("FILE: expected UTF-8 text, received UnicodeDecodeError: ")
     assert fault.endswith("invalid start byte (line 2)")
@@ -229,12 +229,12 @@ def test_hub_rows_are_checked_like_local_ones(hub_copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "split", "told"),
+    ("config", "split", "reported"),
     [("main", "validation", 'Unknown split "validation".*train'), ("socratic", "train", "'socratic' not found.*main")],
 )
-def test_an_unknown_split_or_configuration_is_a_fault(config: str, split: str, told: str, hub_copy: Path) -> None:
+def test_an_unknown_split_or_configuration_is_a_fault(config: str, split: str, reported: str, hub_copy: Path) -> None:
     with pytest.raises(
-        DataError, match=f"could not be loaded from the Hugging Face hub, received ValueError: .*{told}"
+        DataError, match=f"could not be loaded from the Hugging Face hub, received ValueError: .*{reported}"
     ):
         load_split(None, hub_id=str(hub_copy), hub_config=config, split=split, fields=FIELDS)
 
@@ -245,8 +245,10 @@ def test_an_unreachable_hub_is_a_fault_with_a_remedy(tmp_path: Path, monkeypatch
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(DataError) as caught:
         load(None, "openai/nothing-of-this-name")
-    told, remedy = caught.value.faults
-    assert "openai/nothing-of-this-name (config main), split train: could not be loaded from the Hugging Face" in told
+    reported, remedy = caught.value.faults
+    assert (
+        "openai/nothing-of-this-name (config main), split train: could not be loaded from the Hugging Face" in reported
+    )
     assert remedy == "remedy: give data.path=<folder that holds train.jsonl or train.jsonl.gz> to read local files"
 
 
@@ -279,7 +281,7 @@ def test_shuffled_epochs_of_nothing_are_nothing() -> None:
     assert shuffled_epochs([], 5, seed=0) == shuffled_epochs("ab", 0, seed=0) == []
 
 
-def test_a_split_without_a_file_is_told_with_the_splits_that_have_one(tmp_path: Path) -> None:
+def test_a_split_without_a_file_is_reported_with_the_splits_that_have_one(tmp_path: Path) -> None:
     for name in ("train.jsonl", "test.jsonl.gz", "notes.txt"):
         (tmp_path / name).write_text("")
     with pytest.raises(DataError) as caught:
