@@ -91,7 +91,7 @@ def test_references_are_the_answers_unless_a_field_is_named(tmp_path: Path) -> N
 
 FAULTS: list[tuple[dict[str, Any], list[dict[str, Any]], str]] = [
     ({}, [{"q": "1?", "a": 1}, {"q": "2?", "answer": 2}], r"mine.jsonl, line 2: field 'a' is missing, expected a string"
-     r" or a number; there are \['q', 'answer'\]"),
+     r" or a number; there are \['q', 'answer'\](.|\n)*or name other fields by task.question and its like"),
     ({}, [{"a": 1}], r"line 1: field 'q' is missing, expected a string; there are \['a'\]"),
     ({}, [{"q": "1?", "a": [1]}], r"line 1: field 'a': expected a string or a number, received \[1\]"),
     ({"task.level": "kind"}, [{"q": "1?", "a": 1}], "line 1: field 'kind' is missing"),
@@ -113,7 +113,8 @@ def test_faults_name_file_line_and_what_is_there(
 def test_what_is_not_given_or_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.path: missing; expected a .jsonl file"):
         task().examples("train")
-    with pytest.raises(DataError, match=r"mine.jsonl: no such file"):
+    write(tmp_path / "other.jsonl", ROWS)
+    with pytest.raises(DataError, match=r"mine.jsonl: no such file; nearest .*other.jsonl\n.*working directory$"):
         task(**{"data.path": tmp_path / "mine.jsonl"}).examples("train")
     with pytest.raises(ConfigError, match=r"evaluation.split: JSONLines has no split 'dev'"):
         task(**{"data.path": tmp_path}).examples("dev")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from rrl.errors import ConfigError, DataError
 from rrl.interfaces import Task
-from rrl.parts.tasks.rows import Row, held_out, read_rows, refuse, shuffled_epochs, split_file
+from rrl.parts.tasks.rows import REPLACE, Row, held_out, read_rows, refuse, shuffled_epochs, split_file
 from rrl.types import Example, Feedback, Rollout, Verdict
 from rrl.verifiers.conclusions import conclusion, last_box, tagged
 from rrl.verifiers.final_answers import final_answer
@@ -100,7 +100,7 @@ class JSONLines(Task):
     def _rows(self, file: Path) -> list[Row]:
         texts = [name for name in (self.question, self.reference) if name is not None]
         plain = [name for name in (self.answer, self.level, self.id) if name is not None]
-        rows = read_rows(file, texts, plain)
+        rows = read_rows(file, texts, plain, f"{REPLACE}, or name other fields by task.question and its like")
         faults = [
             f"{file}, row {number} (blank lines not counted): field {self.answer!r}: {fault}, got {row[self.answer]!r}"
             for number, row in enumerate(rows, start=1)

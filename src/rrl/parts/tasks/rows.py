@@ -69,7 +69,7 @@ def held_out(name: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def read_rows(path: Path, fields: Sequence[str], plain: Sequence[str] = ()) -> list[Row]:
+def read_rows(path: Path, fields: Sequence[str], plain: Sequence[str] = (), remedy: str = REPLACE) -> list[Row]:
     """The objects of a UTF-8 ``.jsonl`` or ``.jsonl.gz`` file, one per line; blank lines are skipped.
 
     Lines end at ``\\n`` only: other Unicode line breaks may stand inside a JSON string. Raises DataError with every
@@ -88,7 +88,7 @@ def read_rows(path: Path, fields: Sequence[str], plain: Sequence[str] = ()) -> l
             faults += [f"{path}, line {number}: {fault}" for fault in found]
     if not rows and not faults:
         faults.append(f"{path}: empty, expected one JSON object per line")
-    refuse(faults, REPLACE)
+    refuse(faults, remedy)
     return rows
 
 
@@ -182,10 +182,10 @@ def _read_text(path: Path) -> str:
 
 
 def _splits(path: Path) -> str:
-    """The splits that exist in the folder of a missing one."""
+    """The splits that exist in the folder of a missing one; none where its files are not those of splits."""
     files = [*path.parent.glob("*.jsonl"), *path.parent.glob("*.jsonl.gz")]
     names = sorted({file.name.partition(".jsonl")[0] for file in files})
-    return f"; or evaluation.split={'|'.join(names)}, which are there" if names else ""
+    return f"; or evaluation.split={'|'.join(names)}, which are there" if {"train", "test"} & {*names} else ""
 
 
 def _nearest_names(path: Path) -> str:
