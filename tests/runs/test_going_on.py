@@ -1,4 +1,4 @@
-"""What a run must find again when it goes on: its configuration, its data, its model; and what is reported of the rest."""
+"""What a run must find again when it goes on: its configuration, data and model; and what is reported of the rest."""
 
 import json
 import shutil
