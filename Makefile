@@ -69,9 +69,10 @@ bench-peers: install ## install TRL 0.24 (PPO) and 1.16 (GRPO) for `make bench`,
 	$(PYTHON) -m venv build/peers/ppo && $(PEER_PIP) trl==0.24.0 'transformers<4.58'
 	$(PYTHON) -m venv build/peers/grpo && $(subst ppo,grpo,$(PEER_PIP)) trl==1.16.0
 
-bench: install ## seconds of a step of PPO and GRPO beside TRL's, alternately, and of the memory of states (some 12 minutes on 2 idle cores; needs `make bench-peers`)
+bench: install ## seconds of a step of PPO and GRPO beside TRL's, alternately, of two processes, and of the memory of states (some 15 minutes on 2 idle cores; needs `make bench-peers`)
 	$(VENV)/bin/python experiments/bench/bench.py $(BENCH)
 	$(VENV)/bin/python experiments/bench/writing.py
+	$(VENV)/bin/python experiments/bench/ranks.py
 	$(VENV)/bin/python experiments/bench/memory.py
 	$(VENV)/bin/python experiments/bench/states.py
 
