@@ -183,8 +183,8 @@ def test_help_lists_parts_of_ones_own() -> None:
 def test_a_folder_without_parts_is_reported_with_all_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RRL_PARTS", f"{tmp_path}:{tmp_path / 'nowhere'}")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    reported = [f"RRL_PARTS: '{folder}' has no choice of any group; expected files like sampler/mine.yaml"
-            for folder in (tmp_path, tmp_path / "nowhere")]  # fmt: skip
+    whys = {tmp_path: "has no choice of any group", tmp_path / "nowhere": "is no folder"}
+    reported = [f"RRL_PARTS: '{f}' {why}; expected one with files like sampler/mine.yaml" for f, why in whys.items()]
     assert faults("seed=-1") == [*reported, "seed: expected a number from 0 to below 2**63, got -1"]
 
 

@@ -1,4 +1,4 @@
-"""From YAML to checked objects: the only file that knows how a configuration becomes code.
+"""From YAML to checked objects: the only file in which a configuration becomes code.
 
 A mapping with ``_target_`` names a class; its other keys are the arguments of the constructor, which checks ranges
 and loads nothing. So a configuration is checked by building all of it, and every fault is reported at once.

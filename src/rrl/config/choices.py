@@ -95,7 +95,8 @@ def take_own_parts() -> list[str]:
         found = {(group, option) for group in known for option in _options(folder / group)}
         twice = ", ".join("=".join(choice) for choice in sorted(found & taken))
         if not found:
-            faults.append(f"{OWN}: {str(folder)!r} has no choice of any group; expected files like sampler/mine.yaml")
+            what = "has no choice of any group" if folder.is_dir() else "is no folder"
+            faults.append(f"{OWN}: {str(folder)!r} {what}; expected one with files like sampler/mine.yaml")
         if twice:
             faults.append(f"{OWN}: {str(folder)!r} has {twice}, which is there already; give it another name")
         taken |= found
