@@ -103,7 +103,8 @@ def test_a_directory_that_holds_anything_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old").touch()
     assert faults(f"hydra.sweep.dir={tmp_path}", "seed=0,1", "run.dir=x") == [
         "run.dir=x: names one run; the directories of jobs are below that of the sweep: give hydra.sweep.dir=...",
-        f"hydra.sweep.dir: {str(tmp_path)!r} exists and is not an empty folder; expected a new one",
+        f"hydra.sweep.dir: {str(tmp_path)!r} exists and is not an empty folder; expected a new one; give another, "
+        f"or continue a sweep with rrl-train -m resume={tmp_path}",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 

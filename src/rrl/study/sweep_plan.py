@@ -139,7 +139,10 @@ def _misuses(plan: SweepPlan) -> Iterator[str]:
     if plan.search is not None and not plan.space:
         yield "search: no key takes more than one value; expected some, as in policy.actor_lr='interval(1e-5,1e-3)'"
     if plan.folder.exists() and not plan.again and (not plan.folder.is_dir() or any(plan.folder.iterdir())):
-        yield f"hydra.sweep.dir: {str(plan.folder)!r} exists and is not an empty folder; expected a new one"
+        yield (
+            f"hydra.sweep.dir: {str(plan.folder)!r} exists and is not an empty folder; expected a new one; "
+            f"give another, or continue a sweep with rrl-train -m resume={plan.folder}"
+        )
     try:
         writable(plan.folder, "hydra.sweep.dir")
     except ConfigError as error:

@@ -81,7 +81,7 @@ class Server:
         return str(answer["weight_version"])
 
     def give(self, weights: WeightFiles, deadline: float) -> HandOver | None:
-        """Send it these weights; None where it has them already. Waits until the ``deadline`` for a server that is down."""
+        """Send it these weights, None where it has them; waits until the ``deadline`` for a server that is down."""
         waited: str | None = None
         with self._lock:
             while True:
