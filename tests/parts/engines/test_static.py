@@ -11,6 +11,7 @@ from fixtures import replay
 from fixtures.architectures import SERVED, build, disagreement, rows
 from fixtures.replay import BOS, WORDS, chain, engine, ids, problem, tiny
 from rrl.errors import DataError
+from rrl.parts.engines import slots
 from rrl.parts.engines.hf import HFEngine
 from rrl.parts.engines.slots import Slots
 from rrl.parts.engines.static import AutoHF, StaticHF
@@ -52,15 +53,21 @@ ALL_AT_ONCE = ("gemma3_text", "gpt2", "mixtral")
 
 
 @pytest.mark.parametrize(
-    ("kind", "batch_size"),
+    ("kind", "batch_size", "piece"),
     [
-        pytest.param(kind, places, marks=[] if kind in quick else pytest.mark.slow)
-        for places, quick in ((3, FEW_AT_ONCE), (64, ALL_AT_ONCE))
+        pytest.param(kind, places, piece, marks=[] if kind in quick else pytest.mark.slow)
+        for places, piece, quick in ((3, 2048, FEW_AT_ONCE), (64, 50, ALL_AT_ONCE))
         for kind in SERVED_STATIC
     ],
 )
-def test_it_writes_what_the_reference_writes(kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sliding windows, chunks, relative and absolute positions; with three places, rows enter beside longer ones."""
+def test_it_writes_what_the_reference_writes(
+    kind: str, batch_size: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sliding windows, chunks, relative and absolute positions; with three places, rows enter beside longer ones.
+
+    With places for all of them they are read in pieces of at most 50 tokens.
+    """
+    monkeypatch.setattr(slots, "PIECE", piece)
     loaded = LoadedModel(build(kind, **SERVED[kind]), TOKENIZER)
     settings = {"max_response_length": 16, "batch_size": batch_size}
     expected = of(HFEngine, loaded, monkeypatch, **settings).generate(rows())
@@ -151,6 +158,16 @@ def test_a_context_that_several_rows_share_is_read_once(places: int, monkeypatch
         assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
 
 
+def test_rows_are_read_in_pieces_of_so_many_tokens_the_longest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = tiny(WORDS)
+    monkeypatch.setattr(slots, "PIECE", 8)
+    contexts, counted = [(1, 4), (1, 4, 7, 5), (1, 6, 5), (1, 4)], Counting(model)
+    logits = Slots(model.eval(), rows=4, capacity=7, pad=0).enter([2, 0, 1, 3], contexts)
+    assert counted.passes == [(2, 4), (1, 2)]  # the context that occurs twice, once
+    for context, row in zip(contexts, logits, strict=True):
+        assert torch.allclose(row, model(input_ids=torch.tensor([context])).logits[0, -1], atol=1e-5)
+
+
 def test_each_rollout_is_handed_on_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = chain(WORDS, "a b c d e f g")
     starts = [State(problem(word, prompt=ids(loaded.tokenizer, word))) for word in ("a", "f", "g")]
@@ -168,26 +185,26 @@ def test_a_token_reads_keys_that_heads_share_without_copies(
     model = build("llama", **SERVED["llama"] | {"num_attention_heads": 4, "num_key_value_heads": 2}).eval()
     with torch.no_grad():
         expected = [model(torch.tensor([[*row, 9]])).logits[0, -1] for row in ((4, 5), long)]
-        slots = Slots(model, rows=2, capacity=8, pad=0)
-        slots.enter([0, 1], [(4, 5), long])
+        held = Slots(model, rows=2, capacity=8, pad=0)
+        held.enter([0, 1], [(4, 5), long])
         monkeypatch.setattr(sdpa_attention, "repeat_kv", lambda *_: pytest.fail("keys and values were copied"))
-        step = slots.step(torch.tensor([9, 9]))
+        step = held.step(torch.tensor([9, 9]))
     assert torch.allclose(step, torch.stack(expected), atol=1e-5)
 
 
 def test_the_memory_is_written_in_place_and_moves_to_the_front_when_it_is_full() -> None:
     """Two places in turn: while one row is in writing the other ends, and another enters beside it."""
     model, _ = tiny(WORDS)
-    slots = Slots(model.eval(), rows=2, capacity=7, pad=0)
-    slots.enter([0, 1], [(1, 4), (1, 4, 7)])
-    keys, rows = slots._cache.layers[0].keys, [[1, 4], [1, 4, 7]]
+    held = Slots(model.eval(), rows=2, capacity=7, pad=0)
+    held.enter([0, 1], [(1, 4), (1, 4, 7)])
+    keys, rows = held._cache.layers[0].keys, [[1, 4], [1, 4, 7]]
     for turn in range(14):
-        slots.leave([turn % 2])
+        held.leave([turn % 2])
         rows[turn % 2] = [1, 4, 4 + turn % 8]
-        logits = slots.enter([turn % 2], [rows[turn % 2]])
+        logits = held.enter([turn % 2], [rows[turn % 2]])
         assert torch.allclose(logits, model(torch.tensor([rows[turn % 2]])).logits[:, -1], atol=1e-5)
-        step = slots.step(torch.tensor([6, 7]))
+        step = held.step(torch.tensor([6, 7]))
         for number, token in enumerate((6, 7)):
             rows[number].append(token)
             assert torch.allclose(step[number], model(torch.tensor([rows[number]])).logits[0, -1], atol=1e-5)
-    assert slots._cache.layers[0].keys is keys and keys.shape[2] == 7
+    assert held._cache.layers[0].keys is keys and keys.shape[2] == 7
