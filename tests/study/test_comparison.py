@@ -93,6 +93,17 @@ def test_a_line_that_a_run_is_writing_is_no_row(tmp_path):
     assert LEVEL.points(folder) == [(0, 0.0, 0.0, 0.0), (100, 0.5, 0.5, 0.5)]
 
 
+def test_modes_are_not_mixed_where_none_is_given(tmp_path):
+    arms = {"a": [evaluated(tmp_path / "a")], "b": [run(tmp_path / "b", 0, [(0, 0.0), (640, 0.5)])]}
+    with pytest.raises(DataError) as refused:
+        compare_arms(arms, Measure("accuracy", None, None), [100])
+    assert refused.value.faults == (
+        f"{tmp_path}/a: evaluated by mean@4, others are not; expected one mode",
+        f"{tmp_path}/b: evaluated by greedy, others are not; expected one mode",
+        "remedy: give a mode that all of them have, as in mode=greedy",
+    )
+
+
 def test_a_run_without_a_row_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"run: no whole row in evaluations.jsonl; expected one or more"):
         LEVEL.points(run(tmp_path / "run", 0, []))

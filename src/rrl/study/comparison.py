@@ -82,6 +82,7 @@ def compare_arms(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Se
     ``arms`` maps a name to run directories. Values between evaluations are interpolated linearly. Intervals are 95 % by
     Student's t over seeds. Differences are paired by seed, and need the same seeds in both arms.
     """
+    _refuse_mixed_modes(arms, measure)
     arms = {arm: sorted(folders, key=seed_of) for arm, folders in arms.items()}
     seeds = {arm: [seed_of(folder) for folder in folders] for arm, folders in arms.items()}
     curves = {
@@ -109,6 +110,17 @@ def seed_of(folder: Path) -> int:
     if not path.is_file():
         raise DataError(f"{folder}: holds no manifest.json; expected the directory of a run")
     return int(json.loads(path.read_text(encoding="utf-8"))["seed"])
+
+
+def _refuse_mixed_modes(arms: Mapping[str, Sequence[Path]], measure: Measure) -> None:
+    """Raise DataError where runs would be compared by different ways of sampling because none is given."""
+    if measure.metric != "accuracy" or measure.mode is not None:
+        return
+    folders = [folder for each in arms.values() for folder in each]
+    first = {modes(_read_rows(folder, "evaluations.jsonl")[-1])[0]: folder for folder in folders}
+    if len(first) > 1:
+        found = [f"{folder}: evaluated by {mode}, others are not; expected one mode" for mode, folder in first.items()]
+        raise DataError(*found, "remedy: give a mode that all of them have, as in mode=greedy")
 
 
 def _refuse_short_runs(
