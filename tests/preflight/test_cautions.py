@@ -92,7 +92,7 @@ def test_an_evaluation_reads_no_keys_of_training_and_says_so_once(caplog: pytest
 # --- runs in which nothing happens ------------------------------------------------------------------------------------
 
 
-def reported(*overrides: str) -> list[str]:
+def reported_on(*overrides: str) -> list[str]:
     """What is reported of a run of 100 problems whose references have 10 tokens."""
     sizes = ["trainer.critic_warmup=0", "trainer.train_batch_size=8", "trainer.ppo_mini_batch_size=4"]
     steps = ["trainer.total_tokens=null", "trainer.total_training_steps=30", "trainer.ppo_epochs=1"]
@@ -161,7 +161,7 @@ UNREPLAYED = (
     ],
 )  # fmt: skip
 def test_a_run_in_which_nothing_happens_is_reported(overrides: list[str], reported: list[str]) -> None:
-    assert reported(*overrides) == reported
+    assert reported_on(*overrides) == reported
 
 
 def test_another_loop_is_looked_at_too() -> None:
