@@ -32,19 +32,23 @@ UNITS = {"MiB": 2**-10, "GiB": 1.0}
 def main() -> None:
     """Print both for every shape."""
     for name, shape in SHAPES.items():
-        model = {"_target_": "work.Qwen2", "num_key_value_heads": 2, **shape, **LENGTHS}
-        data = {"name": "work", "plain_template": "{question}", "level_weights": None, "cut_points": "token", **LENGTHS}
-        task = {"_target_": "work.Work", "problems": 256, "words": 1000}
-        files = {
-            "task/work.yaml": f"# @package _global_\n{json.dumps({'task': task, 'data': data})}\n",
-            "model/bench.yaml": f"# @package _global_\n{json.dumps({'model': model})}\n",
-        }
         with tempfile.TemporaryDirectory() as folder:
-            parts = bench.written(folder, files)
+            parts = bench.written(folder, files(shape))
             planned = _planned(parts)
             _, steps = bench.run(WORK.split(), parts)
         peak = max(step["perf/max_memory/update_actor"] for step in steps)
         print(f"{name}: planned {planned['update_actor']:.2f} GiB, measured {peak:.2f} GiB")
+
+
+def files(shape: dict[str, int]) -> dict[str, str]:
+    """The parts of the benchmark for a model of this shape."""
+    model = {"_target_": "work.Qwen2", "num_key_value_heads": 2, **shape, **LENGTHS}
+    data = {"name": "work", "plain_template": "{question}", "level_weights": None, "cut_points": "token", **LENGTHS}
+    task = {"_target_": "work.Work", "problems": 256, "words": 1000}
+    return {
+        "task/work.yaml": f"# @package _global_\n{json.dumps({'task': task, 'data': data})}\n",
+        "model/bench.yaml": f"# @package _global_\n{json.dumps({'model': model})}\n",
+    }
 
 
 def _planned(parts: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -32,7 +33,18 @@ from fixtures.training import (
 from rrl.errors import DataError, DivergenceError
 from rrl.parts.samplers.rows import StoredState
 from rrl.parts.tasks.trace import Trace
-from rrl.processes.distributed import agree, anywhere, from_first, gathered, rank, share, spread, summed, unshare
+from rrl.processes.distributed import (
+    agree,
+    anywhere,
+    from_first,
+    gathered,
+    rank,
+    reported,
+    share,
+    spread,
+    summed,
+    unshare,
+)
 from rrl.processes.launch import free_port
 from rrl.training.old_logprobs import EngineLogProbs
 from rrl.types import Verdict
@@ -69,6 +81,7 @@ def _conversation() -> dict[str, Any]:
         "shared_out": {count: _shared_out(count) for count in (5, 1, 0)},
         "reported": [gathered(rank()), summed({"a": 1.0 + rank(), "b": 0.5}), anywhere(rank() == 1), anywhere(False)],
         "first": from_first(lambda: f"made by {rank()}"),
+        "from_threads": [reported("tens", lambda: 10 * rank()), _reporting_a_fault()],
         "failed": _failing_on_the_second(),
         "unpicklable": _failing_oddly(),
         "disagreed": _disagreeing(),
@@ -102,6 +115,32 @@ def test_work_is_shared_out_and_its_results_come_back_in_order(count, touched, c
 def test_ranks_exchange_what_they_have(conversation):
     assert [each["reported"] for each in conversation] == [[[0, 1], {"a": 3.0, "b": 1.0}, True, False]] * 2
     assert [each["first"] for each in conversation] == ["made by 0"] * 2
+
+
+def _reporting_a_fault() -> str:
+    """In a thread, while the other one uses collectives; one rank fails."""
+
+    def work() -> int:
+        if rank() == 1:
+            raise DivergenceError("the second rank")
+        return 1
+
+    def thread() -> None:
+        try:
+            outcome.append(str(reported("faults", work)))
+        except DivergenceError as error:
+            outcome.append(error.faults[0])
+
+    outcome: list[str] = []
+    beside = threading.Thread(target=thread)
+    beside.start()
+    assert all(gathered(number) == [number, number] for number in range(20))
+    beside.join()
+    return outcome[0]
+
+
+def test_threads_report_to_the_first_rank_without_collectives(conversation):
+    assert [each["from_threads"] for each in conversation] == [[[0, 10], "the second rank"], [[], "[]"]]
 
 
 def _failing_on_the_second() -> str:

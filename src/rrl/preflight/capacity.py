@@ -141,18 +141,18 @@ def phases(need: Need, processes: int, here: Here) -> list[Phase]:
     room = main if need.on_cpu else min(here.accelerators, key=lambda each: each.free)
     program = {"this program": here.program} if need.on_cpu else {}
     loading, *others = memory.by_phase(need).items()
-    away = memory.offloaded(need)
+    away, copied = memory.offloaded(need), memory.copied(need)
     return [
         Phase("loading", loading[1] | program, main),
         *([Phase("offloaded", away, main)] if away else []),
+        *([Phase("save_checkpoint", copied, main)] if 2 * sum(copied.values()) <= main.free else []),
         *(Phase(name, parts | program | memory.of_engine(need, name, room.total), room) for name, parts in others),
     ]
 
 
 def disk_use(parts: Parts, need: Need, checkpoints: int, folder: Path) -> Disk:
     """The space for at most ``checkpoints``, one being written, the last actor, and the run's copy of a warm start."""
-    trained, frozen = (sum(sizes) for sizes in zip(*((one.trained, one.frozen) for one in need.networks), strict=True))
-    size = need.settings.checkpoint_bytes(trained, frozen, need.whole)
+    size = memory.of_checkpoint(need, need.whole)
     kept, begun = min(parts.run.keep_last + parts.run.keep_best, checkpoints), 4 if parts.warmstart is not None else 0
     total = (kept + 1) * size + (need.weight + begun) * need.whole
     return Disk(size, kept, total, shutil.disk_usage(nearest_there(folder)).free)

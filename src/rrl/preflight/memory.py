@@ -187,6 +187,17 @@ def offloaded(need: Need) -> Bytes:
     return {name: size // need.processes for name, size in parts.items() if size}
 
 
+def copied(need: Need) -> Bytes:
+    """The copy of a checkpoint, without the actor in Hugging Face format, from which it is written beside a step."""
+    return {"copy of the states": of_checkpoint(need, 0) // need.processes}
+
+
+def of_checkpoint(need: Need, whole: int) -> int:
+    """The bytes of a checkpoint of all processes, with an actor of ``whole`` weights."""
+    trained, frozen = (sum(sizes) for sizes in zip(*((one.trained, one.frozen) for one in need.networks), strict=True))
+    return need.settings.checkpoint_bytes(trained, frozen, whole)
+
+
 def _read(need: Need) -> list[Network]:
     """The networks in training and, as one without trained weights, the reference."""
     small, largest = need.networks[0].small, need.networks[0].largest

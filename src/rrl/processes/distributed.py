@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import random
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,8 +32,12 @@ if not torch.cuda.is_available():  # before any import of deepspeed, which would
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 MEETING, DAY = timedelta(minutes=30), timedelta(days=1)
+EVERY = 0.05
+"""Seconds between looks for the reports of other ranks."""
 _objects: Any = None
 """The group for Python objects: gloo, whichever backend tensors use."""
+_store: Any = None
+"""The store through which processes found each other; any thread may use it."""
 
 
 def rank() -> int:
@@ -58,7 +63,7 @@ def start_process_group() -> None:
     Idempotent. Ranks wait half an hour for each other to start. Collectives wait for a day: hangs are detected by the
     watchdog, which knows the phase.
     """
-    global _objects
+    global _objects, _store
     if distributed.is_initialized():
         return
     os.environ.setdefault("LOCAL_RANK", "0")
@@ -72,7 +77,7 @@ def start_process_group() -> None:
     if size == 1:  # several leave together, by ``leave_process_group``
         atexit.register(leave_process_group)
     store.set_timeout(DAY)
-    _objects = distributed.new_group(backend="gloo", timeout=DAY) if cuda else None
+    _objects, _store = distributed.new_group(backend="gloo", timeout=DAY) if cuda else None, store
 
 
 def _meeting() -> tuple[Any, int, int]:
@@ -117,6 +122,26 @@ def spread(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Resu
         return list(work(items))
     parts = [_result(part) for part in gathered(_attempt(lambda: list(work(items[rank() :: size]))))]
     return [parts[i % size][i // size] for i in range(len(items))]
+
+
+def reported(name: str, make: Callable[[], Result]) -> list[Result]:
+    """Call ``make`` on each rank; returns the results of all ranks to rank 0, an empty list to the others.
+
+    For threads beside the training one: ranks write to the store, because collectives of two threads would mix. An
+    error on one rank is raised on rank 0. ``name`` is that of the occasion; no other may have it at the same time.
+    """
+    if world_size() == 1:
+        return [make()]
+    _store.set(f"{name}/{rank()}", pickle.dumps(_attempt(make)))
+    if rank() > 0:
+        return []
+    keys = [f"{name}/{number}" for number in range(world_size())]
+    while not _store.check(keys):
+        time.sleep(EVERY)
+    attempts = [pickle.loads(_store.get(key)) for key in keys]
+    for key in keys:
+        _store.delete_key(key)
+    return [_result(attempt) for attempt in attempts]
 
 
 def share(batch: Batch) -> Batch:
@@ -173,6 +198,25 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of this process's global generators, which dropout and other libraries use."""
+    import numpy
+
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    state = {"torch": torch.get_rng_state(), "cuda": cuda}
+    return {**state, "python": random.getstate(), "numpy": numpy.random.get_state()}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    import numpy
+
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    random.setstate(state["python"])
+    numpy.random.set_state(state["numpy"])
 
 
 def anywhere(fact: bool) -> bool:

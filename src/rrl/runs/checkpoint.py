@@ -4,11 +4,11 @@ import hashlib
 import io
 import json
 import logging
-import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any
@@ -18,19 +18,31 @@ import torch
 from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.errors import ConfigError, ContractError, DataError, StorageError
-from rrl.processes.distributed import from_first, gathered, rank, spread, world_size
+from rrl.processes.distributed import (
+    from_first,
+    gathered,
+    random_state,
+    rank,
+    reported,
+    restore_random_state,
+    world_size,
+)
 from rrl.records.files import by_step, put_on_disk, read_object, step_name, step_of, sync, write_whole
 from rrl.records.run_directory import unused
 from rrl.records.saving import is_full
 from rrl.records.texts import one_line
+from rrl.runs.aside import Files, Sums, fits, in_thread, sha256
 from rrl.training.loop import Loop
 
 log = logging.getLogger(__name__)
 ABOUT = "checkpoint.json"
 """Step, processes, score, and size and SHA-256 of every other file; written last, to mark a whole checkpoint."""
 
+PATIENCE = 120.0
+"""Seconds in which other ranks report what they have written, after an error."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Checkpoints:
     """The checkpoints of the run in ``run``: the last ``keep_last``, and the ``keep_best`` with the best score.
 
@@ -40,6 +52,7 @@ class Checkpoints:
     run: Path
     keep_last: int
     keep_best: int
+    _writing: "Future[None] | None" = field(default=None, init=False)
 
     @property
     def folder(self) -> Path:
@@ -48,16 +61,47 @@ class Checkpoints:
 
     def save(self, trainer: Loop, score: float | None) -> None:
         """Write the trainer's state, then remove older checkpoints. Raises StorageError when the disk is full."""
+        self.begin(trainer, score)
+        self.finish()
+
+    def begin(self, trainer: Loop, score: float | None) -> None:
+        """Copy the trainer's state to main memory, and let a thread of each rank do the rest of ``save``.
+
+        Waits for the checkpoint before. The state is written at once where a copy would take more than half of the free
+        memory. The thread's error is raised by ``finish``.
+        """
+        self.finish()
         target = self.folder / step_name(trainer.global_step)
         aside = self.folder / f".{target.name}.tmp"
         with guard_disk(self.run, aside):
             from_first(lambda: self._prepare(trainer, aside))
-            _write_state(trainer, aside)
-            files = from_first(lambda: sorted(path for path in aside.rglob("*") if path.is_file()))
-            sums = spread(files, _sizes_and_sums)
-            about = {"step": trainer.global_step, "processes": world_size(), "score": score}
-            names = [path.relative_to(aside).as_posix() for path in files]
-            from_first(lambda: self._finish(aside, target, {**about, "files": dict(zip(names, sums, strict=True))}))
+            files = Files(held=all(gathered(fits(trainer.policy.state_bytes()))))
+            _write_state(trainer, aside, files)
+            there = from_first(lambda: sorted(path for path in aside.rglob("*") if path.is_file()))
+            mine = there[rank() :: world_size()]
+        about = {"step": trainer.global_step, "processes": world_size(), "score": score}
+
+        def rest() -> None:
+            with guard_disk(self.run, aside):
+                sums = reported(aside.name, lambda: files.write(mine))
+                if rank() == 0:
+                    self._finish(aside, target, about, {path: sum for part in sums for path, sum in part.items()})
+
+        self._writing = in_thread(rest)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is whole. Raises StorageError when the disk is full."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            from_first(writing.result)
+
+    def leave(self) -> None:
+        """Wait for the thread after another error, without a collective; a dead rank is waited for PATIENCE seconds."""
+        if self._writing is not None:
+            try:
+                self._writing.result(None if world_size() == 1 or rank() > 0 else PATIENCE)
+            except Exception as error:  # the other error is raised
+                log.warning("the last checkpoint is not whole (%s); the one before it remains", one_line(error)[:200])
 
     def rehearse(self, trainer: Loop) -> None:
         """Check in seconds that ``save`` can work: disk space, model, states. Raises DataError or StorageError."""
@@ -86,7 +130,7 @@ class Checkpoints:
         for name, part in _stateful_parts(trainer).items():
             with calling(name, part, "load_state_dict"):
                 part.load_state_dict(state[name])
-        _restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
+        restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
         return step
 
     def size(self) -> int | None:
@@ -113,7 +157,8 @@ class Checkpoints:
                 f"checkpoint of {what}; free space or lower run.keep_last, {_resume(self.run)}"
             )
 
-    def _finish(self, aside: Path, target: Path, about: dict[str, Any]) -> None:
+    def _finish(self, aside: Path, target: Path, about: dict[str, Any], sums: Sums) -> None:
+        about |= {"files": {path.relative_to(aside).as_posix(): sums[path] for path in sorted(sums)}}
         sync(self.run)
         write_whole(aside / ABOUT, json.dumps({**about, "sha256": _own_sum(about)}, indent=1).encode())
         for path in (aside, *aside.rglob("*/")):
@@ -179,13 +224,13 @@ def _resume(run: Path) -> str:
     return f"then continue from the last good checkpoint: rrl-train resume={run}"
 
 
-def _write_state(trainer: Loop, folder: Path) -> None:
+def _write_state(trainer: Loop, folder: Path, files: Files) -> None:
     """Each rank writes its part of the networks and optimisers and its random state, the first rank all the rest."""
-    trainer.policy.save_state(folder / "networks")
-    torch.save(_random_state(), folder / f"rank-{rank():05d}.pt")
+    trainer.policy.save_state(folder / "networks", files.save)
+    files.save(random_state(), folder / f"rank-{rank():05d}.pt")
     if rank() == 0:
         try:
-            torch.save(state_of(trainer), folder / "state.pt")
+            files.save(state_of(trainer), folder / "state.pt")
         except Exception:  # pickle may raise anything for an object that it cannot write
             _refuse_unwritable(trainer)
             raise
@@ -224,40 +269,6 @@ def _refuse_unwritable(trainer: Loop) -> None:
         raise ContractError(*faults)
 
 
-def _random_state() -> dict[str, Any]:
-    """The states of this process's global generators, which dropout and other libraries use."""
-    import numpy
-
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    state = {"torch": torch.get_rng_state(), "cuda": cuda}
-    return {**state, "python": random.getstate(), "numpy": numpy.random.get_state()}
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    import numpy
-
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    random.setstate(state["python"])
-    numpy.random.set_state(state["numpy"])
-
-
-def _sizes_and_sums(files: Sequence[Path]) -> list[tuple[int, str]]:
-    """Size and SHA-256 of each file, after flushing it to disk."""
-    for path in files:
-        put_on_disk(path)
-    return [(path.stat().st_size, _sha256(path)) for path in files]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _own_sum(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -280,6 +291,6 @@ def _fault(path: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size} bytes of {size}"
-        if _sha256(file) != digest:
+        if sha256(file) != digest:
             return f"{name} has another SHA-256 than when it was written"
     return None

@@ -219,7 +219,7 @@ class Run:
                 display.advance(trainer.progress, metrics)
                 if _due(step, settings.save_freq) or marked or asked or last:
                     with trainer.clock.phase("save_checkpoint"), self._rescue(step_name(step)):
-                        self.checkpoints.save(trainer, score)
+                        (self.checkpoints.save if asked or last else self.checkpoints.begin)(trainer, score)
                 if asked and not last:
                     raise Interrupted(f"step {step} is done and saved; continue: rrl-train resume={self.folder}")
             rows, _ = from_first(lambda: last_rows(self.folder / "evaluations.jsonl"))
@@ -227,6 +227,7 @@ class Run:
                 self._evaluate()
             self._finish()
         finally:
+            self.checkpoints.leave()
             if self.tracker is not None:
                 self.tracker.finish()
 
@@ -270,6 +271,7 @@ class Run:
         """Save the actor in Hugging Face format, and write result.json."""
         aside = self.folder / ".actor.tmp"
         with self._rescue("actor"), guard_disk(self.folder, aside):
+            self.checkpoints.finish()
             faults = gathered(self.trainer.policy.save(aside))[0]
             if self.tracker is not None:
                 shutil.rmtree(self.folder / "actor", ignore_errors=True)

@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -213,9 +213,13 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         whole = sum(map(count, self.actor.model.parameters()))
         return self._settings.checkpoint_bytes(trained, sum(map(count, parameters)) - trained, whole)
 
-    def save_state(self, folder: Path) -> None:
-        """Write networks, optimisers and schedules, every rank its part, in DeepSpeed's format."""
+    def save_state(self, folder: Path, write: Callable[[Any, Any], None] = torch.save) -> None:
+        """Write networks, optimisers and schedules, every rank its part, in DeepSpeed's format.
+
+        ``write`` receives the content and the path of each file.
+        """
         for name, engine in self._engines.items():
+            engine.checkpoint_engine.save = lambda state_dict, path: write(state_dict, path)
             engine.save_checkpoint(str(folder / name), tag="state", save_latest=False)
 
     def load_state(self, folder: Path) -> None:
