@@ -3,6 +3,7 @@
 import json
 import struct
 from collections import Counter
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -12,8 +13,9 @@ import pytest
 
 from fixtures.tracking import Received
 from rrl.cli import train
+from rrl.errors import ConfigError
 from rrl.records.plots import learning_curves
-from rrl.records.run_directory import cache_folder
+from rrl.records.run_directory import Place, cache_folder
 from rrl.study.comparison import Measure
 
 STEPS = 4
@@ -268,3 +270,17 @@ def test_learning_curves_are_a_picture(seeds: int, run: Path, tmp_path: Path) ->
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", content[16:24])
     assert width > height > 300
+
+
+@pytest.mark.parametrize(
+    ("left", "free"),
+    [((".lock", ".config.yaml.5f.tmp"), True), ((), True), ((".lock", "notes"), False), ((".git",), False)],
+)
+def test_what_a_run_leaves_that_is_killed_at_its_first_moment_is_no_run(
+    left: tuple[str, ...], free: bool, tmp_path: Path
+) -> None:
+    for name in left:
+        (tmp_path / name).write_text("")
+    place = Place(seed=0, dir=str(tmp_path), threads=None)
+    with nullcontext() if free else pytest.raises(ConfigError, match="exists and is not an empty folder"):
+        assert place.choose("trace") == tmp_path

@@ -41,7 +41,7 @@ class Place:
                 f"run.dir: {self.dir!r} holds a run; expected a new folder; continue that run with resume={self.dir}, "
                 "or give another run.dir"
             )
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not is_empty(folder):
             raise ConfigError(
                 f"run.dir: {self.dir!r} exists and is not an empty folder; expected a new one; give another run.dir, "
                 "or move the old run away"
@@ -105,6 +105,13 @@ def writable(folder: Path, key: str) -> Path:
             f"{key}: nothing can be written in {str(folder)!r} ({error.strerror}: {str(there)!r}); expected a folder "
             f"that this user may create and write to; give another {key}"
         ) from error
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a run can begin here: nothing is there but what one leaves that is killed before it has a config.yaml."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(path.name == ".lock" or path.match(".config.yaml.*.tmp") for path in folder.iterdir())
 
 
 def unused(folder: Path) -> Path:

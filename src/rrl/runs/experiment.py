@@ -32,7 +32,7 @@ from rrl.processes.watchdog import Watchdog
 from rrl.records.display import Display
 from rrl.records.files import accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
 from rrl.records.fingerprints import weights_fingerprint
-from rrl.records.run_directory import dump_rollouts, rollout_rows, unused, write_json
+from rrl.records.run_directory import dump_rollouts, is_empty, rollout_rows, unused, write_json
 from rrl.records.saving import PLAIN, rescued
 from rrl.records.secrecy import redacted
 from rrl.records.status import RunLock, last_checkpoint, write_state
@@ -79,7 +79,7 @@ def train(config: Mapping[str, Any], parts: Parts, folder: Path, display: Displa
 
 def _occupy(folder: Path, config: Mapping[str, Any], stack: ExitStack) -> bool:
     """Lock the folder for this run, and remove requests to earlier processes; returns whether the run is new."""
-    new = not folder.exists() or not any(folder.iterdir())
+    new = is_empty(folder)
     stack.enter_context(RunLock(folder))
     _refuse_without_checkpoint(folder)
     write_config(folder, config)
