@@ -28,7 +28,7 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 demo: install ## train the built-in task by PPO and by RRL, side by side (minutes on 2 cores)
 	$(RUN) rrl.cli.demo
 
-test: install ## run the default tests (4 to 5 minutes on JOBS=2 cores)
+test: install ## run the default tests (some 4 minutes on JOBS=2 cores)
 	$(TESTS) -m 'not slow and not gpu'
 
 test-fast: install ## run the tests of modules that start no process (a minute)
