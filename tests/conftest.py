@@ -27,7 +27,7 @@ os.environ["RRL_CACHE"] = CACHE.name
 STARTERS = {
     "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "working", "start",
     "swept", "service", "CONTEXT", "Launcher",
-    "begin", "demo", "evaluate", "make_policy", "make_trainer", "reward_model", "sft", "train",
+    "begin", "demo", "evaluate", "learn", "make_policy", "make_trainer", "reward_model", "sft", "train",
 }  # fmt: skip
 """What a test module that starts processes imports: these, whole commands, and DeepSpeed, which looks for compilers."""
 

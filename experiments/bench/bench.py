@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -148,6 +149,14 @@ def peer(row: Row) -> list[float]:
     if done.returncode:
         raise SystemExit(f"{done.stderr[-2000:]}\nthe peer failed; `make bench-peers` installs it")
     return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def record(rows: list[dict[str, Any]]) -> None:
+    """Put rows into the file, in place of those of the same names."""
+    result = json.loads(TARGET.read_text())
+    names = {row["name"] for row in rows}
+    result["rows"] = [row for row in result["rows"] if row["name"] not in names] + rows
+    TARGET.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def main(names: list[str]) -> None:

@@ -173,10 +173,7 @@ def main(stages: list[str]) -> None:
                 print(f"{row['name']:20}{row['peer']:10.2f} s{row['ours']:10.2f} s{shares}", flush=True)
         for group in groups:
             group.end()
-    result = json.loads(bench.TARGET.read_text())
-    names = {row["name"] for row in rows}
-    result["rows"] = [row for row in result["rows"] if row["name"] not in names] + rows
-    bench.TARGET.write_text(json.dumps(result, indent=1) + "\n")
+    bench.record(rows)
 
 
 if __name__ == "__main__":

@@ -129,10 +129,7 @@ def main(most: int) -> None:
         times = "".join(f"{found[f'{name}_draw']:18.1f} {found[f'{name}_step']:6.1f}" for name in WEIGHTS)
         print(f"{size:<10,} {found['add']:6.0f} {found['bytes']:14.0f}{times}", flush=True)
         rows.append({"name": f"states_{size}", **found})
-    result = json.loads(bench.TARGET.read_text())
-    names = {row["name"] for row in rows}
-    result["rows"] = [row for row in result["rows"] if row["name"] not in names] + rows
-    bench.TARGET.write_text(json.dumps(result, indent=1) + "\n")
+    bench.record(rows)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ are those before the end. ``prefix``: 128 responses of 64 tokens of which half a
 Medians of five, taken in turn, are printed and put into the file that ``bench.py`` writes.
 """
 
-import json
 import math
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import bench
@@ -113,11 +111,7 @@ def main() -> None:
         ours, other = (statistics.median(column) for column in zip(*times, strict=True))
         rows.append({"name": name, "ours": ours, "peer": other, "ratio": other / ours})
         print(f"{name}: {ours:.3g} s, against {other:.3g} s: ratio {other / ours:.2f}")
-    target = Path(bench.TARGET)
-    result = json.loads(target.read_text())
-    names = {row["name"] for row in rows}
-    result["rows"] = [row for row in result["rows"] if row["name"] not in names] + rows
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    bench.record(rows)
 
 
 if __name__ == "__main__":

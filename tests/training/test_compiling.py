@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fixtures.policy import learn
 from fixtures.training import LORA, make_engine, make_policy, make_trainer, problems, raw_batch, settings
 from rrl.errors import ConfigError
 from rrl.training.compiling import CompiledLayers, layers_of
@@ -17,18 +18,6 @@ from rrl.types import State
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other tests are without."""
     monkeypatch.delenv("TORCHDYNAMO_DISABLE")
-
-
-def learn(**changes: Any) -> list[torch.Tensor]:
-    """Two steps on a batch; what the policy then reads of it."""
-    policy, batch = make_policy(reference=True, **changes), raw_batch()
-    for _ in range(2):
-        output = policy(batch)
-        values = output.logprobs if output.values is None else output.values
-        policy.backward(-output.logprobs[batch.mask].mean(), values[batch.mask].square().mean(), last=True)
-        policy.step()
-    seen = policy.annotate(batch)
-    return [seen.old_logprobs, seen.ref_logprobs, seen.values]
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fixtures.architectures import SERVED, build
-from fixtures.training import LORA, make_policy, raw_batch
+from fixtures.policy import learn
+from fixtures.training import LORA
 from rrl.training import packing
 from rrl.training.anatomy import trunk_of
 from rrl.training.networks import Critic
@@ -71,14 +72,7 @@ def test_a_policy_learns_the_same_from_packed_rows(changes: dict[str, Any], monk
     learnt = []
     for kinds in (("flash_attention_2",), ("sdpa",)):
         monkeypatch.setattr(packing, "VARYING", kinds)
-        policy, batch = make_policy(reference=True, **changes), raw_batch()
-        for _ in range(2):
-            output = policy(batch)
-            values = output.logprobs if output.values is None else output.values
-            policy.backward(-output.logprobs[batch.mask].mean(), values[batch.mask].square().mean(), last=True)
-            policy.step()
-        after = policy.annotate(batch)
-        learnt.append([each[batch.mask] for each in (after.old_logprobs, after.ref_logprobs, after.values)])
+        learnt.append(learn(**changes))
     for mine, theirs in zip(*learnt, strict=True):
         assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 

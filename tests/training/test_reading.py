@@ -11,12 +11,12 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fixtures.architectures import SERVED, build
+from fixtures.policy import learn
 from fixtures.ranks import on_ranks
-from fixtures.training import LORA, make_policy, raw_batch
+from fixtures.training import LORA
 from rrl.training import reading
 from rrl.training.networks import Actor
 from rrl.training.reading import read
-from rrl.types import Batch
 
 SMALL = 4 * 3 * 260 * 2
 """Bytes of the logits of two columns of three rows."""
@@ -117,27 +117,15 @@ def test_a_policy_learns_the_same_in_pieces(changes: dict[str, Any], monkeypatch
     learnt = []
     for piece in (2**28, 200):
         monkeypatch.setattr(reading, "PIECE", piece)
-        learnt.append(_learn(changes))
+        learnt.append(learn(**changes))
     for mine, theirs in zip(*learnt, strict=True):
         assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
-
-
-def _learn(changes: dict[str, Any]) -> list[Tensor]:
-    """Two steps on a batch; what the policy then reads of it."""
-    policy, batch = make_policy(**changes), raw_batch()
-    for _ in range(2):
-        output = policy(batch)
-        values = output.logprobs if output.values is None else output.values
-        policy.backward(-output.logprobs[batch.mask].mean(), values[batch.mask].square().mean(), last=True)
-        policy.step()
-    seen: Batch = policy.annotate(batch)
-    return [seen.old_logprobs, seen.values]
 
 
 def _learn_whole_and_in_pieces() -> list[list[Tensor]]:
     read = []
     for reading.PIECE in (2**28, 200):
-        read.append(_learn({"zero_stage": 3}))
+        read.append(learn(zero_stage=3))
     return read
 
 
