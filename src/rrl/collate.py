@@ -32,7 +32,9 @@ def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad
 def collate_rows(rows: Sequence[Row], pad: int) -> Batch:
     """Rows padded on the right. ``weight`` and everything that a policy or an objective fills in is zero."""
     tokens, attention, mask = pad_written([(row.context, row.written) for row in rows], pad)
-    later = ("weight", "engine_logprobs", "old_logprobs", "ref_logprobs", "values", "advantages", "returns")
+    later = (
+        "weight", "engine_logprobs", "old_logprobs", "ref_logprobs", "entropies", "values", "advantages", "returns"
+    )  # fmt: skip
     return Batch(
         tokens=tokens,
         attention=attention,

@@ -182,10 +182,12 @@ class TokenScores:
 
     ``logprobs[i]`` is the log-probability (nats) of token ``i``; ``values[i]`` is the critic's value of the
     state after the first ``i`` tokens, so that ``values[0]`` is that of the empty prefix. Zeros without a critic.
+    ``entropies[i]`` (nats) is that of the distribution of token ``i``; empty where nobody needs it.
     """
 
     logprobs: tuple[float, ...]
     values: tuple[float, ...]
+    entropies: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ class Batch:
     number, rows of one level a level number. ``attention`` is true on real tokens. ``weight`` is each acted
     token's share of one optimiser step and sums to one over it, so that a loss is a weighted sum.
     ``engine_logprobs`` are the engine's for the tokens it drew, ``old_logprobs`` those of the same policy computed
-    by the trained networks.
+    by the trained networks, ``entropies`` (nats) those of the distributions that the tokens were drawn from.
     """
 
     tokens: Tensor
@@ -218,6 +220,7 @@ class Batch:
     engine_logprobs: Tensor
     old_logprobs: Tensor
     ref_logprobs: Tensor
+    entropies: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor

@@ -83,7 +83,7 @@ def test_loss_and_gradient_are_those_of_micro_batches_by_rows(aggregate: Any, bu
 def test_annotations_come_back_in_the_order_of_the_rows(every: int) -> None:
     plain, packed = (shaken(make_policy(reference=True, **c)) for c in ({}, {"micro_batch_tokens": 18}))
     batch, whole = packed.annotate(raw_batch(), every), plain.annotate(raw_batch(), every)
-    for name in ("old_logprobs", "ref_logprobs", "values"):
+    for name in ("old_logprobs", "entropies", "ref_logprobs", "values"):
         assert_close(acted(batch, getattr(batch, name)), acted(whole, getattr(whole, name)), rtol=1e-4, atol=1e-5)
 
 

@@ -73,7 +73,7 @@ def test_the_actor_reads_one_row_in_so_many_and_values_and_reference_are_of_all(
     monkeypatch.setattr(Actor, "forward", counting)
     part = policy.annotate(raw_batch(), every=4)
     assert read == [2]
-    assert not part.old_logprobs[[1, 2, 3, 5]].any()
+    assert not part.old_logprobs[[1, 2, 3, 5]].any() and not part.entropies[[1, 2, 3, 5]].any()
     part = part.with_(
         old_logprobs=torch.where(torch.arange(6).unsqueeze(1) % 4 == 0, part.old_logprobs, whole.old_logprobs)
     )

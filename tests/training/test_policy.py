@@ -58,6 +58,12 @@ def test_annotated_logprobs_are_the_models_own_one_position_at_a_time(temperatur
     policy = shaken(make_policy(model=tiny(layers=2), temperature=temperature))
     batch = policy.annotate(raw_batch())
     assert_close(acted(batch, batch.old_logprobs), slow_logprobs(policy.actor.model, batch, temperature), **CLOSE)
+    rows = [(row, int(at)) for row in range(len(batch)) for at in batch.mask[row].nonzero()]
+    entropies = []
+    for row, at in rows:
+        shares = torch.tensor(slow_distribution(policy.actor.model, batch.tokens[row, :at].tolist(), temperature))
+        entropies.append(float(-(shares * shares.log()).sum()))
+    assert_close(batch.entropies[batch.mask], torch.tensor(entropies), **CLOSE)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -126,7 +132,7 @@ def test_the_prefix_is_context():
 def test_padding_columns_change_nothing(critic):
     policy = shaken(make_policy(critic=critic, reference=True))
     narrow, wide = policy.annotate(raw_batch()), policy.annotate(padded(raw_batch(), 3))
-    for name in ("old_logprobs", "ref_logprobs", "values"):
+    for name in ("old_logprobs", "entropies", "ref_logprobs", "values"):
         assert_close(getattr(wide, name)[:, :-3], getattr(narrow, name), **CLOSE)
 
 
@@ -134,7 +140,7 @@ def test_padding_columns_change_nothing(critic):
 def test_annotations_do_not_depend_on_the_micro_batch(size):
     policy = shaken(make_policy(micro_batch_size=size, reference=True))
     whole, batch = shaken(make_policy(micro_batch_size=100, reference=True)).annotate(raw_batch()), raw_batch()
-    for name in ("old_logprobs", "ref_logprobs", "values"):
+    for name in ("old_logprobs", "entropies", "ref_logprobs", "values"):
         assert_close(acted(batch, getattr(policy.annotate(batch), name)), acted(batch, getattr(whole, name)), **CLOSE)
 
 
@@ -145,6 +151,8 @@ def test_inspect_scores_every_token_of_a_prefix_and_every_state_along_it():
     row = [*prompt, *prefix]
     logprobs = [math.log(slow_distribution(policy.actor.model, row[:t], 0.7)[row[t]]) for t in (3, 4, 5)]
     assert scored.logprobs == pytest.approx(logprobs, rel=1e-4)
+    shares = [torch.tensor(slow_distribution(policy.actor.model, row[:t], 0.7)) for t in (3, 4, 5)]
+    assert scored.entropies == pytest.approx([float(-(each * each.log()).sum()) for each in shares], rel=1e-4)
     hidden = critic_of(policy).trunk(input_ids=torch.tensor([row])).last_hidden_state[0, 2:]
     assert scored.values == pytest.approx(critic_head(policy)(hidden).flatten().tolist(), rel=1e-4)
 

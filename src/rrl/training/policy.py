@@ -110,29 +110,33 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         return order, [part.to(device()) for part in micro_batches(share(batch.rows(order)), sizes)]
 
     def annotate(self, batch: Batch, every: int = 1) -> Batch:
-        """Fill ``old_logprobs``, ``ref_logprobs`` and ``values``: a forward pass each, no gradient.
+        """Fill ``old_logprobs``, ``entropies``, ``ref_logprobs`` and ``values`` by forward passes without gradient.
 
         Ranks share the rows and get the results of all of them. The actor reads only one row in ``every``;
-        ``old_logprobs`` of the others are zero.
+        ``old_logprobs`` and ``entropies`` of the others are zero.
         """
-        columns, rows = torch.zeros(3, *batch.tokens.shape), torch.arange(len(batch))
+        columns, rows = torch.zeros(4, *batch.tokens.shape), torch.arange(len(batch))
         for reads_actor in (True, False):
             index = rows[(rows % every == 0) == reads_actor]
             if len(index):
                 part = self._columns(batch.rows(index), reads_actor)
                 columns[:, index, : part.shape[2]] = part
-        old, ref, values = columns
-        return batch.with_(old_logprobs=old, ref_logprobs=ref, values=values)
+        old, entropies, ref, values = columns
+        return batch.with_(old_logprobs=old, entropies=entropies, ref_logprobs=ref, values=values)
 
     def inspect(self, states: Sequence[State]) -> list[TokenScores]:
-        """Log-probabilities and values of each state's prefix, token by token."""
+        """Log-probabilities, values and entropies of each state's prefix, token by token."""
         if not states:
             return []
         batch = self.annotate(context_batch(states, self._tokenizer.pad_token_id, self._tokenizer.eos_token_id))
-        rows = zip(states, batch.mask, batch.old_logprobs, batch.values, strict=True)
+        rows = zip(states, batch.mask, batch.old_logprobs, batch.values, batch.entropies, strict=True)
         return [
-            TokenScores(tuple(logprobs[mask][: len(state.prefix)].tolist()), tuple(values[mask].tolist()))
-            for state, mask, logprobs, values in rows
+            TokenScores(
+                tuple(logprobs[mask][: len(state.prefix)].tolist()),
+                tuple(values[mask].tolist()),
+                tuple(entropies[mask][: len(state.prefix)].tolist()),
+            )
+            for state, mask, logprobs, values, entropies in rows
         ]
 
     def backward(self, actor_loss: Tensor, critic_loss: Tensor, *, last: bool) -> None:
@@ -251,9 +255,9 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         return values
 
     def _columns(self, batch: Batch, reads_actor: bool) -> Tensor:
-        """What ``_annotate`` returns, for the rows of all ranks, [3, rows, time]."""
+        """What ``_annotate`` returns, for the rows of all ranks, [4, rows, time]."""
         order, parts = self.micro_batches(batch)
-        mine, row = torch.zeros(3, sum(map(len, parts)), batch.tokens.shape[1]), 0
+        mine, row = torch.zeros(4, sum(map(len, parts)), batch.tokens.shape[1]), 0
         for part in parts:
             mine[:, row : row + len(part), : part.tokens.shape[1]] = self._annotate(part, reads_actor)
             row += len(part)
@@ -261,12 +265,13 @@ class DeepSpeedPolicy(WeightSource, Stateful):
 
     @torch.no_grad()
     def _annotate(self, batch: Batch, reads_actor: bool) -> Tensor:
-        """Old log-probabilities, the reference's and values of a micro-batch, [3, rows, time]."""
+        """Old log-probabilities, entropies, the reference's log-probabilities and values, [4, rows, time]."""
         self.actor.eval()  # no dropout in adapters
-        old = reference = values = torch.zeros_like(batch.rewards)
+        old = entropies = reference = values = torch.zeros_like(batch.rewards)
         if reads_actor:
             output = self(batch)
-            old, values = output.logprobs, values if output.values is None else output.values
+            old, entropies = output.logprobs, output.entropy
+            values = values if output.values is None else output.values
         elif "critic" in self._engines:
             values = self._own_values(batch)
         if self._reference is not None:
@@ -275,7 +280,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
             with self.actor.model.disable_adapter():
                 reference = self.actor(batch.tokens, batch.attention, batch.mask)[0]
         self.actor.train()
-        return torch.stack([old.float(), reference.float(), values.float()]).cpu()
+        return torch.stack([old.float(), entropies.float(), reference.float(), values.float()]).cpu()
 
 
 def _norm_before_step(network: str, engine: Any) -> float | None:
