@@ -53,7 +53,9 @@ def test_the_mass_that_truncation_kept_is_added_to_the_engines_logprobs(batch):
     assert engine_logprobs([FRESH, truncated], batch.mask)[1].tolist() == [0, 0, 0, 0, 0, 0, -1.5, -2, -3.25]
 
 
-@pytest.mark.parametrize("name", ["weight", "old_logprobs", "ref_logprobs", "entropies", "values", "advantages", "returns"])
+@pytest.mark.parametrize(
+    "name", ["weight", "old_logprobs", "ref_logprobs", "entropies", "values", "advantages", "returns"]
+)
 def test_what_others_fill_in_begins_at_zero(batch, name):
     assert getattr(batch, name).shape == (2, 9) and not getattr(batch, name).any()
 
