@@ -129,6 +129,11 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
         """True when it reads the policy's log-probabilities or values of its rollouts."""
         return False
 
+    @property
+    def needs_entropies(self) -> bool:
+        """True when it reads the entropies of its rollouts, which only the actor's own pass gives."""
+        return False
+
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin on these problems."""
 
@@ -145,6 +150,11 @@ class Selection(DependsOnCritic, Protocol):
 
     min_explained_variance: float | None = None
     """States are collected only while the critic explains at least this much of the returns; None: always."""
+
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether it reads the entropies of a response."""
+        return False
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """The ``legal`` lengths at which to cut, in rising order; may be none."""

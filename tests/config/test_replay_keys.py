@@ -65,7 +65,8 @@ FORMER = {
     "sampler.harvest_replayed": "sampler.sources=self, which collects from responses to the prompt alone",
     "sampler.rescore_every": "sampler.schedule.collect, within which a state that is found again gets a new score",
     "sampler.min_explained_variance": (
-        "'selection.min_explained_variance' (with selection=critic_rise|critic_threshold|peak|top_k)"
+        "'selection.min_explained_variance' (with selection="
+        "critic_middle|critic_rise|critic_threshold|entropy|largest_fall|peak|top_k)"
     ),
 }
 

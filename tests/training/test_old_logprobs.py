@@ -128,6 +128,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
         (["engine=copied", "critic=own"], "CopiedHF draws from another distribution"),
         (["critic=shared"], "critic=shared needs the same pass"),
         (["critic=own", "objective.importance_cap=2"], "objective.importance_cap corrects a difference"),
+        (["critic=own", "selection=entropy"], "sampler.selection reads entropies"),
         (["critic=own", "old_log_prob.rows=0"], "rows: expected at least 1, got 0"),
         (["critic=own", "old_log_prob.tolerance=0"], "tolerance: expected a number > 0, got 0"),
     ],

@@ -240,7 +240,7 @@ def _misfits(parts: Parts) -> list[str]:
                 "use selection=confidence or objective=ppo"
             )
     if (taken := getattr(parts.trainer, "old_log_prob", None)) is not None:  # not every trainer has one
-        faults += taken.misfits(parts.engine, parts.policy, parts.objective)
+        faults += taken.misfits(parts.engine, parts.policy, parts.objective, parts.sampler)
     if parts.logger is not None:
         faults += parts.logger.check()
     return faults + _unfit_engine(parts) + _needs(parts) + _unannotated(parts) + _length_misfits(parts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rrl.errors import DivergenceError
-from rrl.interfaces import Objective, RolloutEngine
+from rrl.interfaces import Objective, RolloutEngine, StateSampler
 from rrl.processes.distributed import world_size
 from rrl.ranges import at_least_one, check_ranges, positive
 from rrl.training.metrics import mismatch_metrics
@@ -30,7 +30,8 @@ class EngineLogProbs:
         check_ranges(self, at_least_one("rows"), positive("tolerance"))
 
     def misfits(
-        self, engine: RolloutEngine | None, policy: PolicySettings | None, objective: Objective | None
+        self, engine: RolloutEngine | None, policy: PolicySettings | None, objective: Objective | None,
+        sampler: StateSampler | None,
     ) -> list[str]:  # fmt: skip
         """Faults of other parts under which this would be wrong or without effect; None is a part with own faults."""
         faults = {
@@ -40,6 +41,9 @@ class EngineLogProbs:
             "critic=own or none": policy is not None and isinstance(policy.critic, SharedCritic),
             "engine, but objective.importance_cap corrects a difference that is then taken for none; expected null": (
                 getattr(objective, "importance_cap", None) is not None
+            ),
+            "engine, but sampler.selection reads entropies, which that pass gives; expected another selection": (
+                sampler is not None and sampler.needs_entropies
             ),
         }
         return [f"old_log_prob: {fault}, or old_log_prob=recomputed" for fault, holds in faults.items() if holds]

@@ -14,6 +14,7 @@ from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.samplers.rows import StoredState
 from rrl.parts.selections.confidence import Confidence
 from rrl.parts.selections.critic import CriticRise, CriticThreshold, CriticTopK
+from rrl.parts.selections.entropy import HighestEntropy
 from rrl.parts.selections.random_cut import RandomCut
 from rrl.types import State, TokenScores
 
@@ -135,6 +136,13 @@ def test_a_score_counts_what_top_p_left_out():
     cut = replace(wrote(P, 5, 6, 2, logprobs=(-0.1, 0.0, -0.5)), kept=(-0.1, -0.2, -0.5))
     teach(sampler, (cut, 0.0))
     assert (only(sampler).prefix, only(sampler).score_now) == ((5, 6), pytest.approx(math.exp(-0.4)))
+
+
+def test_entropies_of_own_responses_are_those_of_their_new_tokens():
+    sampler = retrospective(selection=HighestEntropy(window=(0.0, 1.0), top_value=None, min_explained_variance=None))
+    judged = [(wrote(P, 5, 6, 7, 2), 0.0), (wrote(Q, 8, 9, 2), 0.0)]
+    teach(sampler, *judged, entropies=[[0.9, 0.1, 0.75, 0.2], [0.9, 0.25, 0.5]])
+    assert [(s.prefix, s.score_at_insert) for s in sampler.buffer] == [((5, 6), 0.75), ((8, 9), 0.5)]
 
 
 def test_a_state_leaves_room_to_write():

@@ -11,20 +11,33 @@ import pytest
 from fixtures.replay import ids, tiny
 from rrl.cuts import Cutter
 from rrl.parts.selections.confidence import Confidence
-from rrl.parts.selections.critic import CriticPeak, CriticRise, CriticThreshold, CriticTopK
+from rrl.parts.selections.critic import CriticMiddle, CriticPeak, CriticRise, CriticThreshold, CriticTopK
+from rrl.parts.selections.entropy import HighestEntropy
+from rrl.parts.selections.falls import LargestFall
 from rrl.parts.selections.random_cut import RandomCut
 from rrl.types import TokenScores
 
-CRITIC = (CriticThreshold, CriticRise, CriticPeak, CriticTopK)
-threshold, rise, peak, top_k = (partial(rule, min_explained_variance=None) for rule in CRITIC)
+CRITIC = (CriticThreshold, CriticRise, CriticPeak, CriticTopK, CriticMiddle)
+threshold, rise, peak, top_k, middle = (partial(rule, min_explained_variance=None) for rule in CRITIC)
 # Seven tokens. The highest value, 0.9, stands after three of them; the token that was doubted most is the last.
 RESPONSE = TokenScores(
     logprobs=tuple(math.log(p) for p in (0.9, 0.8, 1.0, 0.5, 1.0, 1.0, 0.25)),
     values=(0.25, 0.5, 0.3, 0.9, 0.7, 0.75, 0.4, 0.8),
+    entropies=(2.0, 0.5, 0.5, 1.5, 1.0, 0.25, 1.75),
 )
 ALL = [1, 2, 3, 4, 5, 6]
-RULES = [threshold(tau=-9), rise(delta=-9), top_k(k=2), peak(fall=-9), RandomCut()]
-RULES += [Confidence(below=0.6)]
+RULES = [threshold(tau=-9), rise(delta=-9), top_k(k=2), peak(fall=-9), middle(middle=0.5), RandomCut()]
+
+
+def entropy(*window, top_value=None, gate=None):
+    return HighestEntropy(window=window, top_value=top_value, min_explained_variance=gate)
+
+
+def fall(of, gate=None):
+    return LargestFall(of=of, min_explained_variance=gate)
+
+
+RULES += [Confidence(below=0.6), entropy(0, 1), fall("logprob")]
 
 
 def cuts(rule, legal=ALL, response=RESPONSE):
@@ -94,10 +107,56 @@ def test_what_the_critic_says_after_the_end_token_is_no_fall():
     assert cuts(peak(fall=0.1), [1, 2, 3], reference) == []
 
 
-@pytest.mark.parametrize("rule", [threshold(tau=0), rise(delta=0), peak(fall=0), top_k(k=1)])
+@pytest.mark.parametrize(
+    "rule", [threshold(tau=0), rise(delta=0), peak(fall=0), top_k(k=1), middle(middle=0), entropy(0, 1, top_value=0.9)]
+)
 def test_of_equal_values_the_shortest_prefix_is_taken(rule):
-    flat = TokenScores(logprobs=(0.0,) * 4, values=(0.5,) * 4)
+    flat = TokenScores(logprobs=(0.0,) * 4, values=(0.5,) * 4, entropies=(1.0,) * 4)
     assert cuts(rule, [1, 2, 3], flat) == [1]
+
+
+@pytest.mark.parametrize(
+    ("value", "legal", "expected"), [(0.5, ALL, [1]), (0.72, ALL, [4]), (0.5, [3, 5, 6], [6]), (2.0, [1, 3, 5], [3])]
+)
+def test_middle_takes_the_state_whose_value_is_nearest(value, legal, expected):
+    assert cuts(middle(middle=value), legal) == expected
+
+
+# Of 7 tokens, the window [1/4, 3/4] holds the cuts from 1.75 to 5.25: 2, 3, 4 and 5, with values 0.3, 0.9, 0.7, 0.75.
+@pytest.mark.parametrize(
+    ("rule", "legal", "expected"),
+    [(entropy(0, 1), ALL, [6]), (entropy(0.25, 0.75), ALL, [3]), (entropy(0.25, 0.75), [1, 4, 5, 6], [4]),
+     (entropy(0.25, 0.75), [1, 6], []), (entropy(0, 0.3), ALL, [1]), (entropy(0.25, 0.75, top_value=0.5), ALL, [3]),
+     (entropy(0.25, 0.75, top_value=0.5), [2, 4, 5, 6], [5]), (entropy(0.5, 1, top_value=0.7), ALL, [4])],
+)  # fmt: skip
+def test_entropy_takes_the_most_uncertain_point_of_the_window_among_those_of_high_value(rule, legal, expected):
+    assert cuts(rule, legal) == expected
+
+
+# Values at the ends of the steps 0-2-4-6, and before the end token: 0.25, 0.3, 0.7, 0.4. Falls: -0.05, -0.4, 0.3, 0.
+# Log-probabilities of the steps 0-2, 2-4, 4-6, 6-7: log 0.72, log 0.5, 0, log 0.25; of 0-1, 1-6, 6-7: the last again.
+@pytest.mark.parametrize(
+    ("of", "legal", "expected"),
+    [("value", [2, 4, 6], [4]), ("value", ALL, [5]), ("value", [1, 2], [1]), ("value", [3], [3]), ("value", [2], []),
+     ("logprob", [2, 4, 6], [6]), ("logprob", [2, 4], [4]), ("logprob", [2, 5], [5]), ("logprob", [4, 5], [5]),
+     ("logprob", [1, 6], [6])],
+)  # fmt: skip
+def test_fall_takes_the_point_before_the_step_that_falls_most_unless_that_is_the_first(of, legal, expected):
+    assert cuts(fall(of), legal) == expected
+
+
+def test_where_no_value_falls_there_is_no_cut():
+    rising = TokenScores(logprobs=(0.0,) * 3, values=(0.1, 0.2, 0.2, 0.0))
+    assert cuts(fall("value"), [1, 2], rising) == []
+
+
+def test_where_the_first_step_was_the_least_likely_there_is_no_cut():
+    assert cuts(fall("logprob"), [1, 2], TokenScores(logprobs=(-2.0, -0.1, -0.1), values=())) == []
+
+
+@pytest.mark.parametrize("rule", [fall("value"), entropy(0, 1, top_value=0.5)])
+def test_a_rule_reads_the_critic_by_its_setting(rule):
+    assert rule.needs_critic and rule.min_explained_variance is None
 
 
 # The first token below 0.85 is token 1 (0.8), below 0.8 it is token 3 (0.5), below 0.5 token 6 (0.25).
@@ -119,7 +178,8 @@ def test_random_cut_draws_every_legal_point_evenly():
 @pytest.mark.parametrize(
     ("rule", "score"),
     [(threshold(tau=0), 0.9), (top_k(k=1), 0.9), (peak(fall=0), 0.9), (rise(delta=0), 0.65),
-     (Confidence(below=0.5), 0.72), (RandomCut(), 0.0)],
+     (Confidence(below=0.5), 0.72), (RandomCut(), 0.0), (middle(middle=0.5), -0.4), (entropy(0, 1), 1.5),
+     (fall("value"), 0.9), (fall("logprob"), 0.72)],
     ids=lambda x: type(x).__name__,
 )  # fmt: skip
 def test_the_score_of_a_cut_is_the_rules_own(rule, score):
@@ -128,8 +188,11 @@ def test_the_score_of_a_cut_is_the_rules_own(rule, score):
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(lambda: Confidence(below=0), "below"), (lambda: Confidence(below=1.1), "below"), (lambda: top_k(k=0), "k:")],
-)
+    [(lambda: Confidence(below=0), "below"), (lambda: Confidence(below=1.1), "below"), (lambda: top_k(k=0), "k:"),
+     (lambda: entropy(0.5, 0.5), "window"), (lambda: entropy(0, 1, top_value=1.1), "top_value"),
+     (lambda: entropy(0, 1, gate=0.1), "min_explained_variance.*top_value"),
+     (lambda: fall("logprob", gate=0.1), "min_explained_variance.*of=value")],
+)  # fmt: skip
 def test_an_impossible_setting_is_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()

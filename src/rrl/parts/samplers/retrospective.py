@@ -54,6 +54,10 @@ class Retrospective(StateSampler):
     def needs_critic(self) -> bool:
         return self.selection.needs_critic
 
+    @property
+    def needs_entropies(self) -> bool:
+        return self.selection.needs_entropies
+
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin with an empty memory."""
         self._fresh.start(problems, seed, inspect, tokenizer)
@@ -135,11 +139,11 @@ class Retrospective(StateSampler):
         return least is None or float(explained_variance(batch.values, batch.returns, batch.mask)) >= least
 
     def _collect_own(self, judged: Sequence[Judged], batch: Batch) -> None:
-        for each, values, mask in zip(judged, batch.values, batch.mask, strict=True):
+        for each, values, entropies, mask in zip(judged, batch.values, batch.entropies, batch.mask, strict=True):
             rollout, problem_id = each.rollout, each.rollout.state.problem.id
             if self._collects(each.feedback) and not rollout.state.replayed and not self._mastered(problem_id):
                 drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
-                scored = TokenScores(tuple(drawn), tuple(values[mask].tolist()))
+                scored = TokenScores(tuple(drawn), tuple(values[mask].tolist()), tuple(entropies[mask].tolist()))
                 self._remember(problem_id, rollout.tokens, scored, "self")
 
     def _collect_canonical(self, judged: Sequence[Judged]) -> None:

@@ -43,6 +43,24 @@ class CriticThreshold(_HighestValue):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CriticMiddle(_HighestValue):
+    """The state whose value is nearest ``middle`` (in units of the return): of largest p(1-p) where that is one half.
+
+    After TRACE (arXiv 2606.11119) and PROS (OpenReview lz1SRTcnUb), which estimate the success by other means.
+    """
+
+    middle: float
+
+    def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
+        """One cut, or none when there is no legal point."""
+        return [max(legal, key=lambda cut: self.score(response, cut))] if legal else []
+
+    def score(self, response: TokenScores, cut: int) -> float:
+        """Less the distance from the middle."""
+        return -abs(response.values[cut] - self.middle)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CriticRise(_HighestValue):
     """The state whose value rose most over the bare prompt's, V(s) - V(s0), if that is at least ``delta``."""
 
