@@ -18,7 +18,8 @@ class LargestFall(Selection):
 
     ``of`` is what falls: the critic's ``value``, or the ``logprob`` (nats) of all tokens so far, whose largest fall is
     the step that the policy itself found least likely. There is no cut where nothing falls, and where that step is the
-    first: only the prompt is before it. A stand-in for the first wrong step that the policy names itself (SRPO, arXiv 2605.25507).
+    first: only the prompt is before it. A stand-in for the first wrong step, which SRPO (arXiv 2605.25507) lets the
+    policy name.
     """
 
     of: Literal["value", "logprob"]
