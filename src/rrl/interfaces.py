@@ -28,6 +28,7 @@ from rrl.types import (
     Sampling,
     Show,
     State,
+    StateEvent,
     TokenScores,
 )
 
@@ -143,6 +144,10 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy is updated."""
         return {}
+
+    def events(self) -> list[StateEvent]:
+        """The states stored and forgotten in the last ``observe``, in order, for the records."""
+        return []
 
 
 class Selection(DependsOnCritic, Protocol):

@@ -191,6 +191,34 @@ class TokenScores:
 
 
 @dataclass(frozen=True, slots=True)
+class StateEvent:
+    """What became of a remembered state, for the records; ``key`` names it for the whole run."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(StateEvent):
+    """It is new: the first ``cut`` tokens of ``rollout``, or (None) of another response to the problem.
+
+    ``source`` is the kind of response, ``score`` how promising the state is.
+    """
+
+    problem_id: str
+    source: str
+    rollout: Rollout | None
+    cut: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten(StateEvent):
+    """It is forgotten, for this ``reason``."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn: temperature 0 is greedy; ``top_k`` 0 and ``top_p`` 1 keep every token."""
 

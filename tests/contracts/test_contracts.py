@@ -12,7 +12,7 @@ import torch
 from fixtures.training import TASK, EvenTokens, limits, make_trainer, problems
 from rrl.collate import collate
 from rrl.config.check import load
-from rrl.contracts import border
+from rrl.contracts import border, judging
 from rrl.errors import ContractError
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
@@ -230,14 +230,14 @@ def test_help_is_a_state_of_the_problem_with_a_name() -> None:
 
 @pytest.mark.parametrize("value", [[0.5], torch.zeros(2), [0.5, "1"], {"a": 1}])
 def test_a_reward_model_scores_every_pair(value: Any) -> None:
-    reported = refusal(lambda: border.scores(Returns(value), [("p", "a"), ("p", "b")]))
+    reported = refusal(lambda: judging.scores(Returns(value), [("p", "a"), ("p", "b")]))
     assert reported.startswith("score: returned ") and reported.endswith(
         "; expected a list of 2 float, one for each pair"
     )
 
 
 def test_a_judge_says_something_of_every_comparison() -> None:
-    reported = refusal(lambda: border.judgements(Returns([]), [Comparison("q", "a", "b")], lambda p, m: None))
+    reported = refusal(lambda: judging.judgements(Returns([]), [Comparison("q", "a", "b")], lambda p, m: None))
     assert reported == "judge: returned 0 items; expected a list of 1 Judgement, one for each comparison"
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fixtures.training import limits, make_engine, make_trainer, problems
-from rrl.contracts import border
+from rrl.contracts import border, judging
 from rrl.contracts.calling import calling
 from rrl.errors import ContractError, DataError, DivergenceError, PartError
 from rrl.parts.engines.hf import HFEngine
@@ -40,7 +40,7 @@ class Raises:
     def _raise(self, *given: Any, **named: Any) -> Any:
         raise self.error  # here
 
-    examples = demonstrations = vocabulary = pairs = begin = verify = sample = observe = generate = _raise
+    examples = demonstrations = vocabulary = pairs = begin = verify = sample = events = observe = generate = _raise
     cuts = score = state = judge = assign_credit = experience = loss = state_dict = __call__ = _raise
 
 
@@ -52,6 +52,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "task begin": lambda part: border.begin(part)([]),
     "task verify": lambda part: border.feedback(part, []),
     "sampler sample": lambda part: border.starts(part, 1, 0.0, LIMITS),
+    "sampler events": border.events,
     "engine generate": lambda part: border.rollouts(part, []),
     "reward __call__": lambda part: border.token_rewards(part, None),  # type: ignore[arg-type]
     "reward observe": lambda part: border.observed("reward", part, (), []),
@@ -62,8 +63,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "selection cuts": lambda part: border.cuts(part, None, [], None),  # type: ignore[arg-type]
     "selection score": lambda part: border.cut_score(part, None, 0),  # type: ignore[arg-type]
     "guidance state": lambda part: border.guided_state(part, FIRST, 0, LIMITS),
-    "reward model score": lambda part: border.scores(part, []),
-    "judge judge": lambda part: border.judgements(part, [], None),  # type: ignore[arg-type]
+    "reward model score": lambda part: judging.scores(part, []),
+    "judge judge": lambda part: judging.judgements(part, [], None),  # type: ignore[arg-type]
     "reward state_dict": lambda part: border.state("reward", part),
 }
 

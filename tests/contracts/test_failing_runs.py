@@ -13,7 +13,7 @@ from rrl.cli import train
 from rrl.cli.shell import guarded
 from rrl.config.check import load
 from rrl.config.compose import compose_saved
-from rrl.contracts import border
+from rrl.contracts import border, judging
 from rrl.errors import ConfigError, ContractError, DataError
 from rrl.training.models import HuggingFace
 from rrl.types import Example, Judgement, Preference
@@ -75,7 +75,7 @@ def test_turns_are_messages(turns: Any) -> None:
 @pytest.mark.parametrize("said", [Judgement("first", ""), Judgement(Preference.TIE, None), Judgement(None, "")])  # type: ignore[arg-type]
 def test_a_judgement_is_a_preference_with_a_reason(said: Any) -> None:
     with pytest.raises(ContractError, match="expected a Preference and a text as reason"):
-        border.judgements(returns(judge=[said]), [None], None)  # type: ignore[list-item,arg-type]
+        judging.judgements(returns(judge=[said]), [None], None)  # type: ignore[list-item,arg-type]
 
 
 OWN = """

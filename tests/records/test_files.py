@@ -15,6 +15,7 @@ from rrl.records.secrecy import redacted
 
 METRICS = [f'{{"step": {step}, "x": {step}.50}}' for step in range(8)]
 EVALUATIONS = [f'{{"step": {step}, "greedy": {{}}}}' for step in (0, 3, 6)]
+STATES = [f'{{"step": {step}, "event": "stored"}}' for step in (2, 2, 5, 6, 6, 6)]
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "rollouts").mkdir()
     for step in (2, 5, 6, 8):
         (tmp_path / "rollouts" / f"step-{step:06d}.jsonl").write_text("{}\n")
+    write(tmp_path / "states.jsonl", STATES, torn='{"step": 7, "ev')
     for name in ("result.json", "config.yaml", "rollouts/note.jsonl"):
         (tmp_path / name).write_text("{}")
     return tmp_path
@@ -45,8 +47,9 @@ def test_rows_up_to_the_checkpoint_stay_byte_by_byte_and_later_ones_go(folder: P
     rewind(folder, 5)
     assert (folder / "metrics.jsonl").read_text() == "".join(line + "\n" for line in METRICS[:6])
     assert (folder / "evaluations.jsonl").read_text() == "".join(line + "\n" for line in EVALUATIONS[:2])
+    assert (folder / "states.jsonl").read_text() == "".join(line + "\n" for line in STATES[:3])
     assert set(files(folder)) == {
-        "metrics.jsonl", "evaluations.jsonl", "config.yaml",
+        "metrics.jsonl", "evaluations.jsonl", "states.jsonl", "config.yaml",
         "rollouts/step-000002.jsonl", "rollouts/step-000005.jsonl", "rollouts/note.jsonl",
     }  # fmt: skip
 
@@ -62,7 +65,8 @@ def test_rewinding_twice_is_rewinding_once(folder: Path) -> None:
 def test_to_begin_anew_leaves_no_row_and_no_rollouts(step: int | None, folder: Path) -> None:
     rewind(folder, step)
     assert files(folder) == {
-        "metrics.jsonl": b"", "evaluations.jsonl": b"", "config.yaml": b"{}", "rollouts/note.jsonl": b"{}",
+        "metrics.jsonl": b"", "evaluations.jsonl": b"", "states.jsonl": b"", "config.yaml": b"{}",
+        "rollouts/note.jsonl": b"{}",
     }  # fmt: skip
 
 
@@ -217,7 +221,7 @@ def test_a_step_has_six_digits_or_as_many_as_it_takes() -> None:
 
 def test_rows_are_on_disk_after_a_sync(folder: Path, synced: list[str]) -> None:
     sync(folder)
-    assert synced == [str(folder / "metrics.jsonl"), str(folder / "evaluations.jsonl"), str(folder)]
+    assert synced == [str(folder / f"{name}.jsonl") for name in ("metrics", "evaluations", "states")] + [str(folder)]
 
 
 def test_a_run_without_rows_can_be_synced(tmp_path: Path, synced: list[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.runs import TIMES
 from fixtures.tracking import Received
 from rrl.cli import train
 from rrl.errors import ConfigError
@@ -221,6 +222,63 @@ def test_a_replayed_start_names_a_rollout_of_an_earlier_step(dumps: list[list[di
             assert any(response.startswith(row["prefix"]) for response in seen[problem])
         for row in dump:
             seen.setdefault(row["problem"]["id"], set()).add(row["response"])
+
+
+# --- full records -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full(run: Path) -> Path:
+    """The same run with full records."""
+    folder = run.with_name("full")
+    given = {**RUN, "run.dir": folder, "records": "full", "logger": "none"}
+    train._train([f"{key}={value}" for key, value in given.items()])
+    return folder
+
+
+def test_with_full_records_training_is_the_same_bit_for_bit(full: Path, run: Path) -> None:
+    numbers, others = (
+        [{name: value for name, value in row.items() if not name.startswith(TIMES)} for row in rows(file)]
+        for file in (full / "metrics.jsonl", run / "metrics.jsonl")
+    )
+    assert numbers == others
+    actor = Path("actor", "model.safetensors")
+    assert (full / actor).read_bytes() == (run / actor).read_bytes()
+    assert not (run / "states.jsonl").exists()
+
+
+def test_every_new_token_has_all_numbers_and_the_engine_drew_with_the_policy(full: Path) -> None:
+    for path in sorted((full / "rollouts").iterdir()):
+        for row in rows(path):
+            numbers = row["numbers"]
+            assert {len(each) for each in numbers.values()} == {row["tokens"]}
+            assert numbers["old_logprobs"] == pytest.approx(row["logprobs"], abs=2e-4)
+            assert "".join(row["prefix_texts"] + numbers["texts"]).startswith(row["response"])
+            assert len(row["prefix_texts"]) == len(row["prefix_tokens"])
+            assert all(0 < each < 4.34 for each in numbers["entropies"]), "the log of 76 words"
+
+
+def test_states_live_from_their_rollout_to_their_end(full: Path) -> None:
+    events = rows(full / "states.jsonl")
+    dumps = [rows(path) for path in sorted((full / "rollouts").iterdir())]
+    prefixes: dict[str, list[int]] = {}
+    visited: list[tuple[int, int]] = []
+    for event in events:
+        rollouts = dumps[event["step"] - 1]
+        if event["event"] == "stored":
+            source = rollouts[event["rollout"]]
+            assert source["problem"]["id"] == event["problem"] and source["verdict"] != "right"
+            prefixes[event["key"]] = source["prefix_texts"] + source["numbers"]["texts"][: event["cut"]]
+        elif event["event"] == "visited":
+            row = rollouts[event["row"]]
+            assert (row["replayed_from"], row["verdict"]) == (event["key"], event["verdict"])
+            assert row["prefix_texts"] == prefixes[event["key"]]
+            visited.append((event["step"], event["row"]))
+        else:
+            del prefixes[event["key"]]
+    replayed = [(row["step"], i) for dump in dumps for i, row in enumerate(dump) if row["replayed_from"]]
+    assert visited == replayed and len(visited) == 18
+    assert len(prefixes) == rows(full / "metrics.jsonl")[-1]["replay/buffer_size"]
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------

@@ -329,6 +329,7 @@ def test_two_processes_do_what_one_does(stages):
 
 SMALL = {
     "algo": "gsi", "seed": 3, "run.threads": 1, "run.save_freq": 1, "run.rollout_freq": 2, "warmstart": "none",
+    "records": "full",
     "task.train_per_level": 20, "evaluation.limit": 2, "evaluation.n": 2,
     "model.hidden_size": 16, "model.num_hidden_layers": 1,
     "policy.actor_lr": 0.01, "policy.lr_schedule": "linear",

@@ -1,6 +1,6 @@
 """Calls of parts with checked results, so that an error names the part that caused it.
 
-Every call with a result that other code uses is made here; parts receive copies of lists and batches.
+Every call with a result that other code uses is made here or in judging.py; parts receive copies of lists and batches.
 """
 
 from collections import defaultdict
@@ -31,10 +31,8 @@ from rrl.contracts.calling import calling, is_own, named
 from rrl.errors import DataError
 from rrl.interfaces import (
     Guidance,
-    Judge,
     Objective,
     Reward,
-    RewardModel,
     RolloutEngine,
     Selection,
     StateDict,
@@ -45,19 +43,16 @@ from rrl.interfaces import (
 )
 from rrl.types import (
     Batch,
-    Comparison,
     Example,
     Feedback,
     Judged,
-    Judgement,
     Metrics,
     Pair,
     PolicyOutput,
-    Preference,
     Problem,
     Rollout,
-    Show,
     State,
+    StateEvent,
     TokenScores,
 )
 
@@ -253,22 +248,10 @@ def guided_state(guidance: Guidance, problem: Problem, attempt: int, limits: Sta
     return found
 
 
-def scores(model: RewardModel, asked: Sequence[tuple[str, str]]) -> list[float]:
-    """A reward model's number for each (prompt, response); the caller checks whether it is finite."""
-    with calling("reward model", model, "score"):
-        return items(model, "score", model.score(list(asked)), float, len(asked), "pair")
-
-
-def judgements(judge: Judge, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
-    with calling("judge", judge, "judge"):
-        found = items(judge, "judge", judge.judge(list(comparisons), show), Judgement, len(comparisons), "comparison")
-    wrong = [
-        f"{typed_repr(judgement)} as item {i}"
-        for i, judgement in enumerate(found)
-        if not isinstance(judgement.preference, Preference) or not isinstance(judgement.reason, str)
-    ]
-    refuse_result(judge, "judge", wrong, "a Preference and a text as reason")
-    return found
+def events(sampler: StateSampler) -> list[StateEvent]:
+    """What became of remembered states in the last step."""
+    with calling("sampler", sampler, "events"):
+        return items(sampler, "events", sampler.events(), StateEvent)
 
 
 def state(kind: str, part: Stateful) -> StateDict:

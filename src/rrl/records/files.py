@@ -16,7 +16,9 @@ from rrl.errors import DataError
 CACHE = "RRL_CACHE"
 """The environment variable that names the folder of what is kept from run to run."""
 ROWS = ("metrics.jsonl", "evaluations.jsonl")
-"""The files of rows with a ``step``; the first has one row for every step from 0 on."""
+"""The files of rows with a ``step`` of their own; the first has one row for every step from 0 on."""
+STATES = "states.jsonl"
+"""The file of rows with a ``step``, any number of them a step."""
 TAIL = 2**14
 """Bytes at the end of a file that are read first: some rows of metrics."""
 
@@ -27,9 +29,9 @@ Rows = list[tuple[int, bytes]]
 def rewind(folder: Path, step: int | None) -> None:
     """Rewind a run's records to the checkpoint of ``step``.
 
-    metrics.jsonl and evaluations.jsonl keep their whole rows up to ``step``; rollouts of later steps and result.json
-    are removed. None or -1 keeps nothing. Raises DataError, and changes no file, when a row is missing or duplicated:
-    the records then do not describe the checkpoint's history.
+    metrics.jsonl, evaluations.jsonl and states.jsonl keep their whole rows up to ``step``; rollouts of later steps and
+    result.json are removed. None or -1 keeps nothing. Raises DataError, and changes no file, when a row of a step is
+    missing or duplicated: the records then do not describe the checkpoint's history.
     """
     last = -1 if step is None else step
     kept = {folder / name: _rows_until(folder / name, last) for name in ROWS}
@@ -41,7 +43,7 @@ def rewind(folder: Path, step: int | None) -> None:
         faults += _faults_at(path, "more than one row", repeated, "one; delete the wrong ones")
     if faults:
         raise DataError(*faults)
-    for path, rows in kept.items():
+    for path, rows in {**kept, folder / STATES: _rows_until(folder / STATES, last)}.items():
         if path.exists():
             write_whole(path, b"".join(line + b"\n" for _, line in rows))
     late = [path for path in by_step(folder / "rollouts") if step_of(path) > last]
@@ -52,7 +54,7 @@ def rewind(folder: Path, step: int | None) -> None:
 
 def sync(folder: Path) -> None:
     """Flush every row to disk, so that no checkpoint is newer than the records after a loss of power."""
-    for name in ROWS:
+    for name in (*ROWS, STATES):
         if (folder / name).exists():
             put_on_disk(folder / name)
     put_on_disk(folder)

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rrl.errors import ConfigError
 from rrl.ranges import Range, at_least_one, check_ranges, not_negative, positive
 from rrl.records.files import CACHE, nearest_there, write_whole
+from rrl.records.full import FullRecords
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
 
@@ -64,7 +65,7 @@ class RunSettings(Place):
     ``threads`` limits torch's CPU threads; ``save_freq``, ``test_freq`` and ``rollout_freq`` count steps between
     checkpoints, evaluations and rollout dumps (null: only at the end). The last ``keep_last`` checkpoints are kept and,
     of those with an evaluation at their step, the ``keep_best`` with the highest accuracy. A phase that lasts longer
-    than ``phase_limit`` seconds ends the run (null: no limit).
+    than ``phase_limit`` seconds ends the run (null: no limit). ``records`` are written beside the usual ones.
     """
 
     save_freq: int | None
@@ -73,6 +74,7 @@ class RunSettings(Place):
     phase_limit: float | None
     test_freq: int | None
     rollout_freq: int | None
+    records: FullRecords | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,6 +153,12 @@ def rollout_rows(step: int, judged: "Sequence[Judged]", tokenizer: Any) -> list[
         for each in judged
         for rollout, feedback in [(each.rollout, each.feedback)]
     ]
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add the rows to a file as JSONL."""
+    with path.open("ab") as file:
+        file.write(b"".join(as_json(row) + b"\n" for row in rows))
 
 
 def dump_rollouts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

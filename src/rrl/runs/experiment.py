@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from rrl.config.check import Parts
 from rrl.config.saved import write_config
+from rrl.contracts import border
 from rrl.errors import ConfigError, DataError, StorageError, UsageError
 from rrl.preflight.capacity import look_around
 from rrl.preflight.plan import at_start
@@ -30,14 +31,13 @@ from rrl.processes.out_of_memory import report_out_of_memory
 from rrl.processes.stopping import Interrupted, StopRequest, has_parent, obeying, remove_requests
 from rrl.processes.watchdog import Watchdog
 from rrl.records.display import Display
-from rrl.records.files import accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
+from rrl.records.files import ROWS, STATES, accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
 from rrl.records.fingerprints import weights_fingerprint
-from rrl.records.run_directory import dump_rollouts, is_empty, rollout_rows, unused, write_json
+from rrl.records.run_directory import append, dump_rollouts, is_empty, rollout_rows, unused, write_json
 from rrl.records.saving import PLAIN, rescued
 from rrl.records.secrecy import redacted
 from rrl.records.status import RunLock, last_checkpoint, write_state
 from rrl.records.summary import closing_lines
-from rrl.records.texts import as_json
 from rrl.records.tracking import Tracker
 from rrl.runs.assemble import make_trainer, measure, prepare
 from rrl.runs.checkpoint import Checkpoints, guard_disk
@@ -180,7 +180,7 @@ def _rewind_records(folder: Path, step: int | None) -> None:
     if step is None and rows and rows[0]["step"] > 0:
         aside = unused(folder / "records-without-checkpoint")
         aside.mkdir()
-        for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts"):
+        for name in (*ROWS, STATES, "rollouts"):
             if (folder / name).exists():
                 (folder / name).rename(aside / name)
         log.warning(
@@ -212,8 +212,7 @@ class Run:
                 step, last, marked = trainer.global_step, trainer.progress >= 1, trainer.milestone
                 measured, score = self._evaluate() if _due(step, settings.test_freq) or marked or last else ({}, None)
                 asked = anywhere(stop.asked)
-                if _due(step, settings.rollout_freq):
-                    self._dump()
+                self._record(dump=_due(step, settings.rollout_freq))
                 metrics |= measured | trainer.costs()
                 self._log(metrics)
                 display.advance(trainer.progress, metrics)
@@ -238,8 +237,8 @@ class Run:
             result = measure(self.parts, self.prepared)
         row = {"step": trainer.global_step, "tokens_generated": trainer.tokens_generated, **result}
         if rank() == 0:
-            with guard_disk(self.folder), (self.folder / "evaluations.jsonl").open("ab") as file:
-                file.write(as_json(row) + b"\n")
+            with guard_disk(self.folder):
+                append(self.folder / "evaluations.jsonl", [row])
         return evaluation_metrics(result, self.source), accuracy_of(result)
 
     def _last_metrics(self) -> Metrics:
@@ -254,12 +253,19 @@ class Run:
             with guard_disk(self.folder):
                 self.tracker.log(self.trainer.global_step, metrics)
 
-    def _dump(self) -> None:
-        """Write the last step's rollouts."""
-        if self.tracker is None or not self.trainer.last_rollouts:
+    def _record(self, *, dump: bool) -> None:
+        """Write what became of remembered states in the last step, where the records are full, and its rollouts."""
+        step, full, rollouts = self.trainer.global_step, self.parts.run.records, self.trainer.last_rollouts
+        learnt, self.trainer.last_batch = self.trainer.last_batch, None
+        if self.tracker is None:
             return
-        step = self.trainer.global_step
-        rows = rollout_rows(step, self.trainer.last_rollouts, self.prepared.tokenizer)
+        if full is not None:
+            with guard_disk(self.folder):
+                append(self.folder / STATES, full.states(step, rollouts, border.events(self.trainer.sampler)))
+        if not dump or not rollouts:
+            return
+        rows = rollout_rows(step, rollouts, self.prepared.tokenizer)
+        rows = rows if full is None else full.rows(rows, rollouts, learnt, self.prepared.tokenizer)
         with guard_disk(self.folder):
             dump_rollouts(self.folder / "rollouts" / f"{step_name(step)}.jsonl", rows)
         shown = ("prefix", "response", "verdict", "score")

@@ -9,7 +9,7 @@ from typing import Any
 
 from rrl.config.check import RewardModelParts
 from rrl.config.saved import write_config
-from rrl.contracts import border
+from rrl.contracts import border, judging
 from rrl.contracts.calling import calling
 from rrl.errors import DivergenceError
 from rrl.interfaces import RewardModel
@@ -80,7 +80,7 @@ def _score(model: RewardModel, pairs: Sequence[Pair], display: Display) -> tuple
     for begin in range(0, len(pairs), CHUNK):
         part = pairs[begin : begin + CHUNK]
         asked = [(pair.prompt, text) for pair in part for text in (pair.chosen, pair.rejected)]
-        scores += border.scores(model, asked)
+        scores += judging.scores(model, asked)
         display.advance((begin + len(part)) / len(pairs), {})
     wrong = [score for score in scores if not abs(score) < float("inf")]
     if wrong:

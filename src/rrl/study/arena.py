@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rrl.config.check import Parts, load
-from rrl.contracts import border
+from rrl.contracts import border, judging
 from rrl.contracts.calling import calling
 from rrl.errors import ConfigError, DataError
 from rrl.records.run_directory import cache
@@ -72,7 +72,7 @@ def compare_answers(parts: Parts, theirs: Side, show: Show) -> tuple[dict[str, A
         Answered(id=e.id, level=e.level, question=e.question, ours=our_texts[e.id], theirs=their_texts[e.id])
         for e in (problem.example for problem in mine)
     ]
-    played = matches(answered, lambda comparisons: border.judgements(judge, comparisons, show))
+    played = matches(answered, lambda comparisons: judging.judgements(judge, comparisons, show))
     with calling("judge", judge, "account"):
         account = judge.account()
     result = {

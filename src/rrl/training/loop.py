@@ -101,6 +101,8 @@ class Loop(ABC):
     tokens_generated: int = field(init=False, default=0)
     tokens_trained: int = field(init=False, default=0)
     last_rollouts: list[Judged] = field(init=False, default_factory=list)
+    last_batch: tuple[Sequence[Rollout], Batch] | None = field(init=False, default=None)
+    """The rollouts of the last step's batch, and the batch with its credit, until someone takes them."""
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)

@@ -151,6 +151,7 @@ class Trainer(Loop):
         with self.clock.phase("adv"):
             batch = border.credit(self.objective, batch)
             metrics |= batch_metrics(batch)
+            self.last_batch = rollouts, batch
 
         # Remember promising states before the policy is updated.
         with self.clock.phase("observe"):

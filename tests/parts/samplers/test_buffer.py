@@ -11,6 +11,7 @@ import pytest
 from fixtures.replay import THROUGH, plain
 from rrl.parts.samplers.buffer import StateBuffer
 from rrl.parts.samplers.rows import Rows
+from rrl.types import Stored
 
 
 def buffer(**changes: Any) -> StateBuffer:
@@ -346,3 +347,23 @@ def test_scores_beyond_the_range_of_exp_leave_other_states_their_shares(scores, 
         memory.forget_problem(f"p{gone}")
     counts = Counter(state.prefix[0] for state in memory.draw(1000, Random(0)))
     assert counts == pytest.approx(expected, abs=30)
+
+
+def told(memory: StateBuffer) -> list[tuple[str, str]]:
+    """What the journal has: each key, with where it was cut from and how long it is, or why it was forgotten."""
+    events = [(each.key, each) for each in memory.journal]
+    return [(key, f"{e.source} {e.cut} {e.score}" if isinstance(e, Stored) else e.reason) for key, e in events]
+
+
+def test_the_journal_has_what_became_of_states_in_order():
+    """Estimates by hand: after one failure 1/3, after one success 2/3."""
+    memory = buffer(capacity=3, states_per_problem=2, keep_between=(0.35, 0.6))
+    fill(memory, "p1", "p2", "p2", "p3", "q4", "r5")
+    memory.record([("p@3", False), ("q@4", True)])
+    memory.forget_problem("r")
+    assert told(memory) == [
+        ("p@1", "self 1 0.0"), ("p@2", "self 1 0.0"), ("p@3", "self 1 0.0"), ("p@1", "problem full"),
+        ("q@4", "self 1 0.0"), ("r@5", "self 1 0.0"), ("p@2", "memory full"),
+        ("p@3", "dead"), ("q@4", "mastered"), ("r@5", "problem mastered"),
+    ]  # fmt: skip
+    assert memory.evictions == 5

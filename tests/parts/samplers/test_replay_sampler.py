@@ -16,7 +16,7 @@ from rrl.parts.selections.confidence import Confidence
 from rrl.parts.selections.critic import CriticRise, CriticThreshold, CriticTopK
 from rrl.parts.selections.entropy import HighestEntropy
 from rrl.parts.selections.random_cut import RandomCut
-from rrl.types import State, TokenScores
+from rrl.types import Forgotten, State, Stored, TokenScores
 
 
 def held(sampler: Retrospective) -> list[tuple[str, tuple[int, ...]]]:
@@ -63,6 +63,19 @@ def test_a_replayed_start_is_the_problem_with_the_prefix_forced_and_says_where_i
     teach(sampler, (wrote(P, 5, 6, 2), 0.0))
     starts = {("hard0@1", P, (5,)), ("hard0@2", P, (5, 6))}
     assert {(s.replayed_from, s.problem, s.prefix) for s in replays(sampler.sample(40, 0.5))} == starts
+
+
+def test_its_events_are_those_of_the_last_batch_and_a_stored_state_names_its_rollout():
+    sampler, failed = retrospective(max_problem_success=0.5), wrote(P, 5, 6, 2)
+    teach(sampler, (failed, 0.0))
+    assert sampler.events() == [
+        Stored(f"hard0@{cut}", "hard0", "self", failed, cut=cut, score=only_score)
+        for cut, only_score in ((1, 0.0), (2, 0.0))
+    ]
+    teach(sampler, (wrote(P, 5, 2), 1.0))
+    assert sampler.events() == [Forgotten(f"hard0@{number}", "problem mastered") for number in (2, 1)]
+    teach(sampler, (wrote(Q, 5), 1.0))
+    assert sampler.events() == []
 
 
 def test_the_redraw_control_has_the_same_schedule_with_every_prefix_emptied():

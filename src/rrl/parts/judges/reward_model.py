@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rrl.contracts import border
+from rrl.contracts import judging
 from rrl.interfaces import Judge, RewardModel
 from rrl.ranges import check_ranges, not_negative
 from rrl.types import Comparison, Judgement, Preference, Show
@@ -34,7 +34,7 @@ class RewardModelJudge(Judge):
         assert self.reward_model is not None, "the constructor refuses that"
         both = [pair for c in comparisons for pair in ((c.question, c.first), (c.question, c.second))]
         pairs = list(dict.fromkeys(both))
-        scores = dict(zip(pairs, border.scores(self.reward_model, pairs), strict=True))
+        scores = dict(zip(pairs, judging.scores(self.reward_model, pairs), strict=True))
         show(1.0, {})
         return [self._compare(scores[c.question, c.first], scores[c.question, c.second]) for c in comparisons]
 

@@ -11,6 +11,7 @@ from rrl.interfaces import StateDict
 from rrl.parts.samplers.rows import Rows, Source, StoredState, packed, success_rate
 from rrl.parts.samplers.tree import Array, Tree
 from rrl.ranges import at_least_one, check_ranges, refuse
+from rrl.types import Forgotten, Rollout, StateEvent, Stored
 
 Column = Callable[[str], Array]
 """A column of the states by name; some states, in any shape."""
@@ -38,7 +39,8 @@ class StateBuffer:
     forgotten. ``priority`` says how states are drawn: ``uniform``; ``success_variance`` with weight p(1-p) of the
     estimated success p; ``score`` with weight exp(score).
 
-    Nothing but saving walks all states: one tree finds a drawn state, another that of the lowest score.
+    Nothing but saving walks all states: one tree finds a drawn state, another that of the lowest score. ``journal``
+    collects what becomes of states until someone clears it.
     """
 
     capacity: int
@@ -46,6 +48,7 @@ class StateBuffer:
     priority: Literal["uniform", "success_variance", "score"]
     keep_between: tuple[float, float]
     evictions: int = field(init=False, default=0)
+    journal: list[StateEvent] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         check_ranges(self, at_least_one("capacity", "states_per_problem"))
@@ -71,19 +74,26 @@ class StateBuffer:
         """The sums of numbers of the states, by the names of StoredState; ``length`` is that of the prefix."""
         return self._rows.sums()
 
-    def add(self, problem_id: str, prefix: tuple[int, ...], *, source: Source, score: float, step: int) -> bool:
-        """Remember a state; false when it was known already, in which case its score is brought up to date."""
+    def add(
+        self, problem_id: str, prefix: tuple[int, ...], *, source: Source, score: float, step: int,
+        rollout: Rollout | None = None,
+    ) -> bool:  # fmt: skip
+        """Remember a state; false when it was known already, in which case its score is brought up to date.
+
+        ``rollout`` is what the prefix was cut from, where it was a rollout.
+        """
         siblings, bare = self._rows.siblings(problem_id), packed(prefix)
         for known in siblings:
             if self._rows["prefix"][known] == bare:
                 self._rows.set(known, score_now=score)
                 return False
         row = self._rows.append(problem_id, prefix, source, score, step)
+        self.journal.append(Stored(self._rows.key(row), problem_id, source, rollout, len(prefix), score))
         if len(siblings) == self.states_per_problem:
             siblings = self._rows.siblings(problem_id)  # rows may have moved
-            self._forget(min((self._rows["score_now"][each], each) for each in siblings)[1])
+            self._forget(min((self._rows["score_now"][each], each) for each in siblings)[1], "problem full")
         if len(self) > self.capacity:
-            self._forget(int(self._scores.descend(1, lambda scores: scores.argmin(axis=1))[0]))
+            self._forget(int(self._scores.descend(1, lambda scores: scores.argmin(axis=1))[0]), "memory full")
         return bool(self._rows["held"][row])
 
     def draw(self, count: int, rng: Random) -> list[StoredState]:
@@ -119,8 +129,9 @@ class StateBuffer:
             rows, successes = rows[held], successes[held]
 
     def forget_problem(self, problem_id: str) -> None:
+        """Forget all states of a mastered problem."""
         for row in self._rows.siblings(problem_id):
-            self._forget(row)
+            self._forget(row, "problem mastered")
 
     def state_dict(self) -> StateDict:
         """Every state with its statistics, in order, as plain data."""
@@ -134,10 +145,12 @@ class StateBuffer:
         self._rows.visit(rows, successes)
         low, high = self.keep_between
         rate = success_rate(self._rows["successes"][rows], self._rows["visits"][rows])
-        for row in rows[(rate <= low) | (rate > high)].tolist():
-            self._forget(row)
+        over = (rate <= low) | (rate > high)
+        for row, dead in zip(rows[over].tolist(), (rate <= low)[over].tolist(), strict=True):
+            self._forget(row, "dead" if dead else "mastered")
 
-    def _forget(self, row: int) -> None:
+    def _forget(self, row: int, reason: str) -> None:
+        self.journal.append(Forgotten(self._rows.key(row), reason))
         self._rows.drop(row)
         self.evictions += 1
 

@@ -14,7 +14,7 @@ from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.rows import Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
 from rrl.ranges import below_one, check_ranges, positive
-from rrl.types import Batch, Feedback, Judged, Metrics, Problem, State, TokenScores
+from rrl.types import Batch, Feedback, Judged, Metrics, Problem, Rollout, State, StateEvent, TokenScores
 
 
 @dataclass(kw_only=True)
@@ -75,6 +75,7 @@ class Retrospective(StateSampler):
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Update what is known of states and problems, then collect new states."""
         self._step += 1
+        self.buffer.journal.clear()
         first_solves = self._record(judged)
         begin, end = self.schedule.collect
         if begin <= self._progress <= end and self._critic_suffices(batch):
@@ -83,6 +84,9 @@ class Retrospective(StateSampler):
             if self.sources != "self":
                 self._collect_canonical(judged)
         return self._metrics() | {"replay/first_solves": float(first_solves)}
+
+    def events(self) -> list[StateEvent]:
+        return list(self.buffer.journal)
 
     def state_dict(self) -> StateDict:
         """The memory, what is known of each problem, and the random state."""
@@ -144,7 +148,7 @@ class Retrospective(StateSampler):
             if self._collects(each.feedback) and not rollout.state.replayed and not self._mastered(problem_id):
                 drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
                 scored = TokenScores(tuple(drawn), tuple(values[mask].tolist()), tuple(entropies[mask].tolist()))
-                self._remember(problem_id, rollout.tokens, scored, "self")
+                self._remember(problem_id, rollout.tokens, scored, "self", rollout)
 
     def _collect_canonical(self, judged: Sequence[Judged]) -> None:
         """Look at the references of problems just failed from their prompts, until something of each is remembered."""
@@ -157,13 +161,17 @@ class Retrospective(StateSampler):
             if self._remember(problem.id, reference, scored, "canonical"):
                 self._used.add(problem.id)
 
-    def _remember(self, problem_id: str, response: tuple[int, ...], scored: TokenScores, source: Source) -> bool:
+    def _remember(
+        self, problem_id: str, response: tuple[int, ...], scored: TokenScores, source: Source,
+        rollout: Rollout | None = None,
+    ) -> bool:  # fmt: skip
         """Add the states that the rule finds along a whole response, with room to write on; whether it found any."""
         legal = [cut for cut in self._cutter.legal(response) if cut < self.max_response_length]
         cuts = border.cuts(self.selection, scored, legal, self._rng)
         for cut in cuts:
             score = border.cut_score(self.selection, scored, cut)
-            self.buffer.add(problem_id, response[:cut], source=source, score=score, step=self._step)
+            found = response[:cut]
+            self.buffer.add(problem_id, found, source=source, score=score, step=self._step, rollout=rollout)
         return bool(cuts)
 
     def _metrics(self) -> Metrics:

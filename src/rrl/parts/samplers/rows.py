@@ -88,6 +88,10 @@ class Rows:
             row = self["older"].item(row)
         return rows
 
+    def key(self, row: int) -> str:
+        """The name of the state in a row."""
+        return f"{self['problem_id'][row]}@{self['number'][row]}"
+
     def append(self, problem_id: str, prefix: tuple[int, ...], source: Source, score: float, step: int) -> int:
         """A new state; returns its row."""
         if self._used == len(self["held"]):

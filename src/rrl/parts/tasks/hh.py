@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rrl.contracts import border
+from rrl.contracts import judging
 from rrl.errors import ConfigError, DataError
 from rrl.interfaces import RewardModel
 from rrl.parts.tasks.rows import DataSet, Row, load_split, refuse, split_file
@@ -107,7 +107,7 @@ class HH(DataSet):
         asked = [(e.question, a) for e, a in zip(examples, answers, strict=True) if a]
         wanted = [(e.question, e.answer) for e, a in zip(examples, answers, strict=True) if a]
         new = [pair for pair in dict.fromkeys(wanted) if pair not in self._reference_rewards]
-        rewards = border.scores(self._required(), [*new, *asked])
+        rewards = judging.scores(self._required(), [*new, *asked])
         self._reference_rewards |= zip(new, rewards[: len(new)], strict=True)
         left = iter(rewards[len(new) :])
         return [
