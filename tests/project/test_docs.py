@@ -81,6 +81,7 @@ def test_every_key_is_explained() -> None:
         "offload",
         "compile",
         "old_log_prob",
+        "records",
     }
     # in the tasks themselves; under their own names
     elsewhere = "task."
