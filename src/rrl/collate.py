@@ -17,12 +17,13 @@ class Row(NamedTuple):
     pay: Sequence[float]
     start: Hashable
     level: str
+    replayed: bool = False
 
 
 def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad: int) -> Batch:
     """One row per rollout, whose context is prompt and prefix; ``rewards`` holds one number per action."""
     rows = [
-        Row((*p.prompt, *r.state.prefix), r.actions, pay, (p.id, r.state.prefix), p.level)
+        Row((*p.prompt, *r.state.prefix), r.actions, pay, (p.id, r.state.prefix), p.level, r.state.replayed)
         for r, pay in zip(rollouts, rewards, strict=True)
         for p in [r.state.problem]
     ]
@@ -42,6 +43,7 @@ def collate_rows(rows: Sequence[Row], pad: int) -> Batch:
         rewards=_spread([row.pay for row in rows], mask),
         group=_as_numbers([row.start for row in rows]),
         level=_as_numbers([row.level for row in rows]),
+        replayed=torch.tensor([row.replayed for row in rows]),
         **dict.fromkeys(later, torch.zeros(tokens.shape)),
     )
 

@@ -48,6 +48,12 @@ def whiten(values: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     return centred * (variance + epsilon).rsqrt()
 
 
+def whiten_apart(values: Tensor, mask: Tensor, part: Tensor) -> Tensor:
+    """Whiten the rows of each part by themselves; ``part`` [batch] numbers each row's."""
+    each = [whiten(values, mask & (part == number).unsqueeze(-1)) for number in part.unique()]
+    return torch.stack(each).sum(0)
+
+
 def centre_by_level(values: Tensor, mask: Tensor, level: Tensor) -> Tensor:
     """Subtract each level's own masked mean, then divide by the batch's standard deviation; 0 outside the mask.
 
@@ -173,6 +179,19 @@ def group_advantages(scores: Tensor, group: Tensor) -> Tensor:
     centred = scores - mean[member]
     variance = torch.zeros_like(size).index_add(0, member, centred.square()) / size
     return centred / (variance.sqrt()[member] + 1e-6)
+
+
+def leave_one_out_advantages(scores: Tensor, group: Tensor) -> Tensor:
+    """Score of each row less the mean of the others of its group (RLOO; Ahmadian et al., arXiv 2402.14740).
+
+        A_i = s_i - 1 / (n - 1) sum_{j != i} s_j = n / (n - 1) (s_i - mean)
+
+    ``scores`` and ``group`` are [batch]. A group of one gets 0.
+    """
+    _, member = group.unique(return_inverse=True)
+    size = torch.bincount(member).to(scores.dtype)
+    mean = torch.zeros_like(size).index_add(0, member, scores) / size
+    return (scores - mean[member]) * (size / (size - 1).clamp(min=1))[member]
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

@@ -233,9 +233,10 @@ class Sampling:
 class Batch:
     """Rollouts as padded tensors; see the index convention above.
 
-    Shapes are [batch, time], except ``group`` and ``level`` [batch]: rows of one start state share a group
-    number, rows of one level a level number. ``attention`` is true on real tokens. ``weight`` is each acted
-    token's share of one optimiser step and sums to one over it, so that a loss is a weighted sum.
+    Shapes are [batch, time], except ``group``, ``level`` and ``replayed`` [batch]: rows of one start state share a
+    group number, rows of one level a level number; ``replayed`` is true where a remembered state was the start.
+    ``attention`` is true on real tokens. ``weight`` is each acted token's share of one optimiser step and sums to one
+    over it, so that a loss is a weighted sum.
     ``engine_logprobs`` are the engine's for the tokens it drew, ``old_logprobs`` those of the same policy computed
     by the trained networks, ``entropies`` (nats) those of the distributions that the tokens were drawn from.
     """
@@ -254,6 +255,7 @@ class Batch:
     returns: Tensor
     group: Tensor
     level: Tensor
+    replayed: Tensor
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.composing
 HOSTS = Path(__file__).parents[1] / "fixtures" / "hosts"
 PROGRAMS = "task={_target_: fixtures.programs.FakePrograms}"
 NEEDS = {
-    "model=hf": ["model.path=somewhere"], "objective=grpo": ["trainer.n=8"],
+    "model=hf": ["model.path=somewhere"], "objective=grpo": ["trainer.n=8"], "objective=rloo": ["trainer.n=8"],
     **{f"algo={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
     **{f"reward={name}": [PROGRAMS] for name in ("ppocoder", "rltf", "rltf_original")},
     "task=hh": ["reward_model=sequence", "reward_model.path=somewhere"],

@@ -77,6 +77,12 @@ def test_a_redrawn_prompt_is_the_same_start_state_as_an_ordinary_one():
     assert collate(rollouts, [[0.0]] * 2, PAD).group.tolist() == [0, 0]
 
 
+def test_rows_say_whether_they_were_replayed():
+    starts = [State(SHORT), State(SHORT, (4,), replayed_from="short@1"), State(SHORT, (), "short@1")]
+    rollouts = [rollout(start, (5,)) for start in starts]
+    assert collate(rollouts, [[0.0]] * 3, PAD).replayed.tolist() == [False, True, True]
+
+
 def test_rows_of_one_level_share_a_level_number():
     problems = [LONG, SHORT, problem("other", level="easy"), problem("third", level="hardest")]
     batch = collate([rollout(State(p), (4,)) for p in problems], [[0.0]] * 4, PAD)

@@ -193,6 +193,18 @@ def test_group_advantages_worked_by_hand():
     assert_close(F.group_advantages(scores, group), torch.tensor([low, high, 1.0, low, low, -1.0]), rtol=1e-5, atol=0)
 
 
+def test_leave_one_out_advantages_of_pairs_are_their_differences_and_a_group_of_one_gets_none():
+    actual = F.leave_one_out_advantages(torch.tensor([6.0, 3.0, 9.0, 12.0, 1.0]), torch.tensor([0, 0, 1, 1, 2]))
+    assert_close(actual, torch.tensor([3.0, -3.0, -3.0, 3.0, 0.0]))
+
+
+def test_leave_one_out_advantages_worked_by_hand():
+    # One success in four: 1 - 0 for it, 0 - 1/3 for the others.
+    scores, group = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 0.0]), torch.tensor([5, 5, -3, 5, 5, -3])
+    expected = torch.tensor([-1 / 3, 1.0, 1.0, -1 / 3, -1 / 3, -1.0])
+    assert_close(F.leave_one_out_advantages(scores, group), expected)
+
+
 @SEEDS
 def test_group_advantages_agree_with_the_statistics_module(seed):
     generator = seeded(seed)

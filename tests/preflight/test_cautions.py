@@ -50,7 +50,7 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
             "policy.critic_lr: critic is none"
         ]),
         (["objective=supervised", "algo=ppo", "kl=reward"], [
-            "kl: nothing in use reads it; objective=grpo, objective=ppo would"
+            "kl: nothing in use reads it; objective=grpo, objective=ppo, objective=rloo would"
         ]),
         (["evaluation.n=0", "evaluation.temperature=0.5"], ["evaluation.temperature: evaluation.n is 0"]),
     ],

@@ -137,7 +137,7 @@ def batch_faults(found: Any, rows: int | None, columns: int | None = None) -> li
         return [typed_repr(found)]
     size = (rows or max(1, len(found)), columns or found.tokens.shape[1])
     shapes = {name: tuple(getattr(getattr(found, name), "shape", ())) for name in found.__dataclass_fields__}
-    due = {name: size[:1] if name in ("group", "level") else size for name in shapes}
+    due = {name: size[:1] if name in ("group", "level", "replayed") else size for name in shapes}
     return [f"{name} of shape {list(shapes[name])}, not {list(due[name])}" for name in due if shapes[name] != due[name]]
 
 

@@ -1,12 +1,14 @@
 """PPO and GRPO on numbers worked by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from fixtures.training import adaptive_kl, by_hand, grpo, loss_kl, poison, ppo, reward_kl
+from rrl.parts.objectives.grpo import RLOO
 from rrl.parts.objectives.kl import NoKL
 from rrl.types import Batch, PolicyOutput
 
@@ -39,9 +41,9 @@ def output(logprobs: list[float], entropy: list[float], values: list[float]) -> 
 UNMOVED = ([-1.0, -2.0], [0.5, 1.5], [0.5, 0.5])
 
 
-def advantages_of(rewards: list[float], levels: list[int], normalise: str) -> list[float]:
+def advantages_of(rewards: list[float], levels: list[int], normalise: str, **rows: Any) -> list[float]:
     """Advantages of one-token responses, which without values are their rewards before normalisation."""
-    batch = by_hand(["01"] * len(rewards), rewards=[[5.0, r] for r in rewards], level=levels)
+    batch = by_hand(["01"] * len(rewards), rewards=[[5.0, r] for r in rewards], level=levels, **rows)
     return ppo(advantage_norm=normalise).assign_credit(batch).advantages[:, 1].tolist()
 
 
@@ -82,6 +84,13 @@ def test_advantages_by_level_are_centred_per_level_and_scaled_over_the_batch():
     assert actual == pytest.approx([-0.632456, 0.632456, -1.264911, 1.264911], abs=1e-5)
 
 
+def test_advantages_by_origin_are_whitened_apart():
+    # fresh 1, 3 and replayed 10, 16, 13: standard deviations 1 and sqrt(6) = 2.4495.
+    replayed = [False, True, False, True, True]
+    actual = advantages_of([1.0, 10.0, 3.0, 16.0, 13.0], [0] * 5, "origin", replayed=replayed)
+    assert actual == pytest.approx([-1.0, -1.224745, 1.0, 1.224745, 0.0], abs=1e-5)
+
+
 def test_advantages_may_stay_as_they_are():
     assert advantages_of([1.0, 3.0, 10.0, 14.0], [0, 0, 1, 1], "none") == [1.0, 3.0, 10.0, 14.0]
 
@@ -91,7 +100,7 @@ def test_returns_are_not_normalised():
     assert ppo(advantage_norm="batch").assign_credit(batch).returns[:, 1].tolist() == [1.0, 3.0]
 
 
-@pytest.mark.parametrize("normalise", ["batch", "level", "none"])
+@pytest.mark.parametrize("normalise", ["batch", "origin", "level", "none"])
 @pytest.mark.parametrize("garbage", [1e9, math.inf, math.nan])
 def test_garbage_outside_the_mask_changes_no_credit(normalise, garbage):
     objective = ppo(kl=reward_kl(0.1), advantage_norm=normalise)
@@ -244,6 +253,14 @@ def test_a_response_is_credited_relative_to_its_siblings_at_every_token():
     advantages = grpo().assign_credit(SIBLINGS).advantages
     expected = [[0.0, 1.0, 1.0, 0.0], [0.0, -1.0, -1.0, -1.0], [0.0] * 4, [0.0] * 4]
     assert_close(advantages, torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_leave_one_out_compares_with_the_siblings_alone_and_learns_as_grpo():
+    objective = RLOO(clip_ratio=0.2, importance_cap=None, kl=NoKL())
+    three = by_hand(["01"] * 3, rewards=[[0.0, 1.0], [0.0, 0.0], [0.0, 0.5]], group=[1, 1, 1])
+    assert objective.assign_credit(three).advantages[:, 1].tolist() == pytest.approx([0.75, -0.75, 0.0])
+    moved = output([-1.0 + math.log(1.5), -2.0], [0.5, 1.5], [0.0, 0.0])
+    assert objective.loss(PAIR, moved) == grpo().loss(PAIR, moved)
 
 
 def test_grpos_loss_by_hand():

@@ -1,11 +1,11 @@
-"""Group-relative policy optimisation: PPO's clipped surrogate without a critic."""
+"""Critic-free objectives: PPO's clipped surrogate, with the siblings of a response in the critic's place."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rrl.functional import group_advantages
+from rrl.functional import group_advantages, leave_one_out_advantages
 from rrl.parts.objectives.clipped import Clipped
 from rrl.types import Batch, Metrics, PolicyOutput
 
@@ -23,7 +23,7 @@ class GRPO(Clipped):
     def assign_credit(self, batch: Batch) -> Batch:
         """Every token of a response gets the response's relative score."""
         scores = torch.where(batch.mask, self.kl.rewards(batch), 0.0).sum(1)
-        advantages = torch.where(batch.mask, group_advantages(scores, batch.group).unsqueeze(1), 0.0)
+        advantages = torch.where(batch.mask, self._relative(scores, batch.group).unsqueeze(1), 0.0)
         self.kl.adapt(batch)
         return batch.with_(advantages=advantages)
 
@@ -31,3 +31,18 @@ class GRPO(Clipped):
         """Clipped surrogate and KL; the critic's loss is zero."""
         loss, divergence, metrics = self.surrogate(batch, output)
         return loss + divergence, torch.zeros_like(loss), {name: float(x.detach()) for name, x in metrics.items()}
+
+    def _relative(self, scores: Tensor, group: Tensor) -> Tensor:
+        return group_advantages(scores, group)
+
+
+@dataclass(kw_only=True)
+class RLOO(GRPO):
+    """REINFORCE leave-one-out (Ahmadian et al., arXiv 2402.14740): the score less the mean of the siblings'.
+
+    Departure: with the clipped surrogate, which is the policy gradient itself in the first of ``ppo_epochs`` passes
+    with one mini-batch.
+    """
+
+    def _relative(self, scores: Tensor, group: Tensor) -> Tensor:
+        return leave_one_out_advantages(scores, group)
