@@ -117,6 +117,10 @@ def test_the_momentum_is_the_weight_of_the_past() -> None:
     assert repeated(sampler) == ["hard0"]
 
 
+def test_a_problem_of_a_first_step_has_the_rate_of_that_step() -> None:
+    assert repeated(taught(momentum=0.75)) == ["hard0", "hard1"]
+
+
 def test_the_metric_counts_the_problems_of_a_middle_pass_rate() -> None:
     assert teach(taught(), (wrote(EASY[1], 5), 1.0)) == {"replay/problems_in_window": 2.0}
 

@@ -102,9 +102,10 @@ def test_peak_takes_the_best_legal_state_if_the_value_later_falls(fall, legal, e
     assert cuts(peak(fall=fall), legal) == expected
 
 
-def test_what_the_critic_says_after_the_end_token_is_no_fall():
+@pytest.mark.parametrize("rule", [peak(fall=0.1), fall("value")])
+def test_what_the_critic_says_after_the_end_token_is_no_fall(rule):
     reference = TokenScores(logprobs=(0.0,) * 4, values=(0.2, 0.5, 0.9, 0.9, -3.0))
-    assert cuts(peak(fall=0.1), [1, 2, 3], reference) == []
+    assert cuts(rule, [1, 2, 3], reference) == []
 
 
 @pytest.mark.parametrize(
