@@ -12,7 +12,7 @@ REPORT := $(RUN) rrl.cli.report
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm mutants check clean
+.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -88,6 +88,9 @@ test-slow: install ## run the slow tests (half an hour or more)
 test-vllm: build/vllm/installed ## run the tests with vLLM on the CPU, in an environment of its own (5 minutes to install, 4 to run)
 	build/vllm/bin/python -m pytest -m vllm tests/parts/engines/test_vllm.py
 	build/vllm/bin/python -m pytest -m vllm tests/parts/engines/test_vllm_real_server.py
+
+test-slurm: install ## run the tests with a SLURM that they start themselves (4 minutes; as root, after `apt-get install slurm-wlm munge`)
+	$(RUN) pytest -m slurm -rs tests/whole/test_slurm.py
 
 # Its build for CPUs requires libraries of sound and pictures that come with another torch, and are not needed.
 build/vllm/installed: setup.cfg constraints.txt

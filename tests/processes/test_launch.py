@@ -11,7 +11,8 @@ import pytest
 
 from rrl.config.check import load
 from rrl.errors import ConfigError
-from rrl.processes.launch import Hostfile, Launcher, first_host, started_by_others, take_devices, why
+from rrl.processes.launch import Hostfile, Launcher, started_by_others, take_devices, why
+from rrl.processes.slurm import first_host
 from rrl.processes.stopping import (
     NOW,
     STOP,

@@ -25,7 +25,7 @@ from rrl.processes.stopping import (
 pytestmark = [pytest.mark.clock, pytest.mark.usefixtures("started_by_a_user")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_waits_for_the_end_of_the_step(number: int, capfd: pytest.CaptureFixture[str]) -> None:
     with StopRequest() as stop:
         stop.gentle = True
@@ -35,7 +35,7 @@ def test_a_signal_waits_for_the_end_of_the_step(number: int, capfd: pytest.Captu
     assert capfd.readouterr().err == "\nfinishing the step, then saving; Ctrl-C again leaves at once\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_before_the_first_step_a_signal_leaves_at_once(number: int) -> None:
     with pytest.raises(KeyboardInterrupt), StopRequest():
         os.kill(os.getpid(), number)

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fixtures.launch import until
 from fixtures.tracking import CONFIG, KEY, histories, rows, service, wandb, warnings
 from fixtures.wandb_files import items, of_kind, offline_runs
 from rrl.records.tracking import Tracker
@@ -185,6 +186,18 @@ while not list(folder.glob("wandb/offline-run-*/*.wandb")): time.sleep(0.05)
 print(tracker._sink._process._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
+
+
+def test_its_process_ignores_the_signals_that_schedulers_send_to_all() -> None:
+    """The bits of INT, USR1, USR2 and TERM: numbers 2, 10, 12 and 15."""
+    command = [sys.executable, "-m", "rrl.records.wandb_process"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+
+        def ignored() -> int:
+            text = Path(f"/proc/{process.pid}/status").read_text()
+            return int(re.search(r"^SigIgn:\s+(\w+)", text, re.MULTILINE)[1], 16)  # type: ignore[index]
+
+        until(lambda: ignored() & 0x4A02 == 0x4A02, "the signals to be ignored", 20)
 
 
 def test_a_run_that_is_killed_has_failed_for_weights_and_biases_and_leaves_no_process(home: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.sweeps import faults, swept, when
+from rrl.config.choices import conf_dir
 from rrl.config.compose import compose
 from rrl.records.status import RunLock
 from rrl.study import sweeps
@@ -61,6 +62,14 @@ def test_each_job_gets_its_overrides_and_the_sweeps_group_of_weights_and_biases_
     assert groups == {"sweep"}
     assert (job.overrides, job.state, job.accuracy, job.reward) == (["algo=rrl", "seed=1"], "finished", 0.5, 0.125)
     assert "2_algo-rrl_seed-1  algo=rrl seed=1  finished  0.500     0.125" in reported
+
+
+def test_a_sweep_finds_parts_of_ones_own(tmp_path: Path, own_launcher: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parts" / "reward").mkdir(parents=True)
+    (tmp_path / "parts" / "reward" / "mine.yaml").write_text((conf_dir() / "reward" / "verdict.yaml").read_text())
+    monkeypatch.setenv("RRL_PARTS", str(tmp_path / "parts"))
+    code, reported, jobs = swept(tmp_path, "reward=mine", "seed=1")
+    assert (code, [job.state for job in jobs.values()]) == (0, ["finished"]), reported
 
 
 def test_a_failed_job_is_reported_by_name_and_reason_and_harms_no_other(tmp_path: Path, fake: None) -> None:

@@ -1,12 +1,9 @@
 """Whole runs of several processes, started as a user starts them: by rrl-train, a hostfile, torchrun and srun."""
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,14 +11,15 @@ from fixtures.launch import (
     LONG,
     PATIENCE,
     QUICK,
-    TRAIN,
     begin,
+    compared,
     complete,
     left,
     log,
     rows,
     running,
     said,
+    saved,
     seen,
     status,
     steps,
@@ -32,17 +30,6 @@ from rrl.processes.launch import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.ranks]
 TWO = "launcher.num_processes=2"
-MEASURED_IN_SECONDS = ("timing_s/", "perf/")
-
-
-def saved(folder: Path, step: int) -> bool:
-    """Whether there is a whole checkpoint of this step."""
-    return (folder / "run" / "checkpoints" / f"step-{step:06d}" / "checkpoint.json").is_file()
-
-
-def compared(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of metrics without what a clock measured."""
-    return {name: value for name, value in row.items() if not name.startswith(MEASURED_IN_SECONDS)}
 
 
 # --- by rrl-train -----------------------------------------------------------------------------------------------------
@@ -196,26 +183,6 @@ def test_a_signal_to_one_of_two_tasks_of_srun_stops_both(tmp_path: Path) -> None
     assert saved(tmp_path, last) and [row["step"] for row in rows(tmp_path)] == [*range(last + 1)]
     assert (status(tmp_path)["state"], status(tmp_path)["processes"]) == ("interrupted", 2)
     assert (tmp_path / "run" / "logs" / "rank-1.log").is_file()
-
-
-def has_slurm() -> bool:
-    """Whether a SLURM answers here that has room for two tasks."""
-    if shutil.which("srun") is None:
-        return False
-    asked = subprocess.run(["srun", "--immediate=20", "-n2", "true"], stderr=subprocess.DEVNULL)
-    return asked.returncode == 0
-
-
-@pytest.mark.skipif("not has_slurm()", reason="no SLURM answers here")
-def test_a_job_of_slurm_saves_when_it_is_cancelled(tmp_path: Path) -> None:
-    name = f"rrl-{os.getpid()}"
-    srun = ["srun", "-n2", f"--job-name={name}", "--kill-on-bad-exit=1", *TRAIN]
-    with running(begin(tmp_path, *LONG, program=srun)) as job:
-        until(lambda: steps(tmp_path) >= 1, "a step")
-        subprocess.run(["scancel", "--signal=TERM", f"--name={name}"], check=True)
-        job.wait(PATIENCE)
-    assert saved(tmp_path, rows(tmp_path)[-1]["step"]), said(tmp_path)
-    assert (status(tmp_path)["state"], status(tmp_path)["processes"]) == ("interrupted", 2)
 
 
 # --- on several machines ----------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rrl.config.arguments import parsed
-from rrl.config.choices import conf_dir
+from rrl.config.choices import conf_dir, search_path
 from rrl.errors import ConfigError, shown
 
 
@@ -45,7 +45,7 @@ def settings(overrides: Sequence[str]) -> tuple[Any, Any]:
         if missing:
             raise ConfigError(*missing)
         try:
-            config = hydra.compose("train", list(overrides), return_hydra_config=True)
+            config = hydra.compose("train", [*overrides, search_path()], return_hydra_config=True)
         except HydraException as error:
             cause = str(error.__cause__).split("\n")[0] if error.__cause__ else ""
             raise ConfigError(" ".join(f"hydra: {error} {cause}".split())) from error

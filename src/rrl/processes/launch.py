@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrl.errors import ConfigError
+from rrl.processes import slurm
 from rrl.processes.devices import visible_devices
 from rrl.processes.environment import DEVICES, OWN, PARENT
 from rrl.processes.machine import cpus
@@ -239,26 +240,8 @@ def why(folder: Path) -> str:
 def started_by_others() -> bool:
     """Whether torchrun or srun started this process as one of several; sets torchrun's variables from srun's."""
     if "WORLD_SIZE" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        os.environ |= _from_slurm()
+        os.environ |= slurm.place()
     return {"RANK", "MASTER_ADDR"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _from_slurm() -> dict[str, str]:
-    given = os.environ
-    place = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
-    step = int(given["SLURM_JOB_ID"]) + 1000 * int(given["SLURM_STEP_ID"])  # several may share a machine
-    meeting = {
-        "MASTER_ADDR": given.get("MASTER_ADDR") or first_host(given["SLURM_STEP_NODELIST"]),
-        "MASTER_PORT": given.get("MASTER_PORT") or str(20000 + step % 10000),
-    }
-    return {name: given[slurm] for name, slurm in place.items()} | meeting
-
-
-def first_host(nodes: str) -> str:
-    """The first of SLURM's node list: of ``gpu[003-007,012]-ib,login`` it is ``gpu003-ib``."""
-    first = re.match(r"(?:[^\[,]|\[[^\]]*\])+", nodes)
-    assert first is not None, nodes
-    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
 
 
 def _exit_code_of_ranks(folder: Path, code: int) -> int:

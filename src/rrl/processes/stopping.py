@@ -1,4 +1,4 @@
-"""Requests to stop a run: Ctrl-C, SIGTERM, SIGUSR1, files in its directory, the end of the process that started it."""
+"""Requests to stop a run: Ctrl-C, signals, files in its directory, the end of the process that started it."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from rrl.records.status import lives
 
 STOP, NOW = "stop", "stop-now"
 """Files in the directory of a run or a sweep: finish the present work and save it; or exit at once."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last one is submitit's
 EVERY = 0.5
 """Seconds between checks for requests."""
 Taken = TypeVar("Taken", bound="Signals")

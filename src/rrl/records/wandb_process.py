@@ -22,8 +22,8 @@ Say = Callable[[str], None]
 
 def main() -> None:
     """Serve standard input until a finish, or its end."""
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # schedulers signal every process; this one ends after training
-        signal.signal(ignored, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(ignored, signal.SIG_IGN)  # schedulers signal every process; this one ends after training
     output = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard what W&B and its service print
     try:

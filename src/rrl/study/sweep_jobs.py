@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import Any
 
 from rrl.config.multirun import hand_out, handed
 from rrl.processes.devices import Lease, take
+from rrl.processes.slurm import Notice, queue_again
 from rrl.records.files import write_whole
 from rrl.records.secrecy import hidden, redacted
 from rrl.records.status import read_state
@@ -80,21 +82,44 @@ def devices_needed(config: Mapping[str, Any]) -> int:
 
 
 def _run(sweep: Sweep, job: SweepJob, overrides: Sequence[str], count: int, trial: Trial | None) -> SweepJob:
-    """Run the job and keep its record up to date; returns the ended job."""
+    """Run the job and keep its record up to date; returns the ended job.
+
+    Exits instead where a cluster ended the job and has it in its queue again.
+    """
     write_job(sweep, job)
-    lease = _wait_for_devices(sweep, count)
-    if lease is None:
-        return write_job(sweep, replace(job, state="not started", reason="the sweep was stopped before"))
-    try:
-        child = _start_child(sweep, job, overrides, lease)
-    finally:
-        lease.close()  # the child holds the locks now
-    host = socket.gethostname()
-    job = replace(job, state="running", started=time.time(), host=host, pid=child.pid, devices=lease.devices)
-    write_job(sweep, job)
-    falls_behind = None if trial is None else partial(trial.falls_behind, Path(sweep.folder) / job.name)
-    pruned = _wait_for_child(child, sweep, falls_behind)
-    return write_job(sweep, _ended_job(sweep, job, child.wait(), pruned=pruned))
+    run = Path(sweep.folder) / job.name
+    before = read_state(run).checkpoint
+    with Notice() as notice:
+        lease = _wait_for_devices(sweep, count)
+        if lease is None:
+            return write_job(sweep, replace(job, state="not started", reason="the sweep was stopped before"))
+        try:
+            child = _start_child(sweep, job, overrides, lease)
+        finally:
+            lease.close()  # the child holds the locks now
+        host = socket.gethostname()
+        job = replace(job, state="running", started=time.time(), host=host, pid=child.pid, devices=lease.devices)
+        write_job(sweep, job)
+        falls_behind = None if trial is None else partial(trial.falls_behind, run)
+        pruned = _wait_for_child(child, sweep, falls_behind, notice)
+        ended = _ended_job(sweep, job, child.wait(), pruned=pruned, asked=notice.asked)
+        if notice.asked and ended.state == "interrupted" and not sweep.stops():
+            ended = _queue_again(sweep, ended, stuck=notice.out_of_time and read_state(run).checkpoint == before)
+    return write_job(sweep, ended)
+
+
+def _queue_again(sweep: Sweep, job: SweepJob, *, stuck: bool) -> SweepJob:
+    """Exit with the job in the cluster's queue, from where it goes on; else return it with the reason why not.
+
+    It would never end where it is ``stuck``: where it used up its time without a new checkpoint.
+    """
+    why: str | None = "no step was saved within its time limit; raise hydra.launcher.timeout_min"
+    if not stuck:
+        write_job(sweep, replace(job, state="waiting", reason="the cluster has it in its queue again", pid=None))
+        why = queue_again()
+    if why is None:
+        sys.exit("in the queue again")  # without a result, so that the sweep waits for it
+    return replace(job, reason=f"not queued again: {why}; {job.reason}")
 
 
 def _wait_for_devices(sweep: Sweep, count: int) -> Lease | None:
@@ -130,15 +155,17 @@ def quoted(path: Path) -> str:
     return "'" + re.sub(r"(\\*)(?='|$)", r"\1\1", str(path)).replace("'", "\\'") + "'"
 
 
-def _wait_for_child(child: "subprocess.Popen[bytes]", sweep: Sweep, falls_behind: Callable[[], bool] | None) -> bool:
+def _wait_for_child(
+    child: "subprocess.Popen[bytes]", sweep: Sweep, falls_behind: Callable[[], bool] | None, notice: Notice
+) -> bool:
     """Wait for the child's end; returns whether it was pruned.
 
-    At the first request to stop the sweep it gets SIGTERM, at the second SIGKILL.
+    At the first request to stop the sweep, or the cluster's to end the job, it gets SIGTERM, at the second SIGKILL.
     """
     stopping, pruned = 0, False
     try:
         while child.poll() is None:
-            requested = sweep.stops()
+            requested = sweep.stops() or int(notice.asked)
             if requested > stopping:
                 os.killpg(child.pid, signal.SIGKILL) if requested == 2 else child.terminate()
             stopping = requested
@@ -153,8 +180,8 @@ def _wait_for_child(child: "subprocess.Popen[bytes]", sweep: Sweep, falls_behind
         child.wait()
 
 
-def _ended_job(sweep: Sweep, job: SweepJob, code: int, *, pruned: bool) -> SweepJob:
-    """The job with its end and results."""
+def _ended_job(sweep: Sweep, job: SweepJob, code: int, *, pruned: bool, asked: bool) -> SweepJob:
+    """The job with its end and results; where the cluster ``asked`` for its end, a signal may have come too early."""
     folder = Path(sweep.folder) / job.name
     run = read_state(folder)
     job = replace(job, ended=time.time(), exit_code=code, reward=run.reward)
@@ -162,7 +189,7 @@ def _ended_job(sweep: Sweep, job: SweepJob, code: int, *, pruned: bool) -> Sweep
         return replace(job, state="finished", accuracy=last_accuracy(folder))
     if code == 130 and pruned:
         return replace(job, state="pruned", reason="its accuracy fell behind that of other trials")
-    if code == 130 or sweep.stops():
+    if code == 130 or sweep.stops() or (asked and code < 0):
         remedy = f"continue: rrl-train resume={folder}" if run.checkpoint else "nothing was saved"
         return replace(job, state="interrupted", reason=remedy)
     if code < 0:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from rrl.config.choices import search_path
 from rrl.processes.stopping import Signals, remove_requests, request_stop, stop_requested
 from rrl.records.status import RunLock
 from rrl.study.sweep_files import OVER, Sweep, last_line, read_jobs, report, write_best, write_job, write_sweep
@@ -62,7 +63,7 @@ def _run_launcher(plan: SweepPlan, show: Callable[[str], None]) -> int:
     """
     common = [text for text in plan.texts if text.partition("=")[0] not in plan.space]
     trials = [] if plan.search is None else [f"+{TRIAL}=range({plan.search.n_trials})"]
-    overrides = [*common, *trials, *plan.hydra, f"hydra.sweep.dir={quoted(plan.folder)}"]
+    overrides = [*common, *trials, *plan.hydra, search_path(), f"hydra.sweep.dir={quoted(plan.folder)}"]
     with (plan.folder / "launcher.log").open("ab") as log, _stopping(plan.folder, show):
         launcher = subprocess.Popen(
             [*LAUNCH, "--multirun", *overrides],
