@@ -94,6 +94,16 @@ def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
     return (content, []) if isinstance(content, dict) else ({}, [f"{path.name} is no JSON object"])
 
 
+def read_yaml(path: Path) -> tuple[Any, list[str]]:
+    """What a YAML file says, references as they are; or None and a fault."""
+    import yaml
+
+    try:
+        return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), []
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        return None, [fault(path, error)]
+
+
 def whole_rows(path: Path) -> list[dict[str, Any]]:
     """The whole rows of a file in order; none where there is no file."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []

@@ -14,12 +14,12 @@ COLOURS = (
 
 
 def learning_curves(
-    panels: Mapping[str, Mapping[str, Sequence[Sequence[Point]]]], measured: str, title: str, target: Path
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[Point]]]], measured: str, title: str, *targets: Path
 ) -> None:
     """One panel a name: what was ``measured`` against generated tokens, one line per arm.
 
     ``panels`` maps a name to arms, and an arm to its curves, one a seed: the line is their mean, thin lines are the
-    seeds; a single seed gets its 95 % interval as a band. Writes a PNG to ``target``.
+    seeds; a single seed gets its 95 % interval as a band. Writes it to each of ``targets``, by its suffix.
     """
     from matplotlib.figure import Figure
 
@@ -35,7 +35,8 @@ def learning_curves(
     axes[0].set_ylabel(measured)
     axes[0].legend(fontsize="small")
     figure.suptitle(title)
-    figure.savefig(target, dpi=110)
+    for target in targets:
+        figure.savefig(target, dpi=110)
 
 
 def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rrl.errors import ConfigError, closest
-from rrl.records.files import by_step, fault, last_rows, read_object, write_whole
+from rrl.records.files import by_step, last_rows, read_object, read_yaml, write_whole
 from rrl.records.secrecy import redacted
 from rrl.records.texts import shortened, visible
 
@@ -233,15 +233,13 @@ def _latest(rows: list[dict[str, Any]], name: str) -> float | None:
 
 def _budget(path: Path) -> tuple[int | None, int | None, list[str]]:
     """The total steps and tokens of the run's configuration."""
-    import yaml
-
+    config, faults = read_yaml(path)
+    if faults:
+        return None, None, faults
     try:
-        config = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         steps, tokens = config["trainer"]["total_training_steps"], config["trainer"]["total_tokens"]
         if isinstance(steps, int | None) and isinstance(tokens, int | None):
             return steps, tokens, []
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        return None, None, [fault(path, error)]
     except (KeyError, TypeError):
         pass
     return None, None, [f"{path.name} names no budget"]

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rrl.config.compose import walk
-from rrl.config.saved import read_config
 from rrl.errors import DataError
-from rrl.records.files import read_object
+from rrl.records.files import read_object, read_yaml
 from rrl.records.status import read_state
 
 ASIDE = ("seed", "run", "logger", "launcher", "search")
@@ -27,15 +26,26 @@ def find_arms(places: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]
     runs = [run for place in places for run in runs_below(place)]
     states = {run: _state(run) for run in runs}
     left_out = [f"left out: {run} ({state})" for run, state in states.items() if state != "finished"]
-    groups: dict[str, list[Path]] = {}
-    for run in dict.fromkeys(runs):
-        if states[run] == "finished":
-            own = {key: value for key, value in read_config(run).items() if key not in ASIDE}
-            groups.setdefault(json.dumps(own, sort_keys=True), []).append(run)
-    if not groups:
+    arms = arms_of([run for run, state in states.items() if state == "finished"])
+    if not arms:
         where = ", ".join(map(str, places))
         raise DataError(f"{where}: no finished run in or below it; expected directories of runs", *left_out)
-    return dict(zip(_arm_names(list(groups.values())), groups.values(), strict=True)), left_out
+    return arms, left_out
+
+
+def arms_of(runs: Sequence[Path]) -> dict[str, list[Path]]:
+    """The runs by arm, in whatever state they are."""
+    groups: dict[str, list[Path]] = {}
+    for run in runs:
+        own = {key: value for key, value in _config(run).items() if key not in ASIDE}
+        groups.setdefault(json.dumps(own, sort_keys=True, default=str), []).append(run)
+    return dict(zip(_arm_names(list(groups.values())), groups.values(), strict=True))
+
+
+def _config(run: Path) -> dict[str, Any]:
+    """A run's configuration, references to secrets as they are; empty where it cannot be read."""
+    config, _ = read_yaml(run / "config.yaml")
+    return config if isinstance(config, dict) else {}
 
 
 def _state(run: Path) -> str:
@@ -63,8 +73,9 @@ def _arm_names(groups: Sequence[Sequence[Path]]) -> list[str]:
     overrides = [_overrides(group[0]) for group in groups]
     names = [_distinct(own, overrides) for own in overrides]
     if len(set(names)) == len(names) and ("" not in names or len(names) == 1):
-        return [name or str(read_config(group[0])["algo"]) for name, group in zip(names, groups, strict=True)]
-    values = [_values_as_overrides(read_config(group[0])) for group in groups]
+        alone = [str(_config(group[0]).get("algo", group[0].name)) for group in groups]
+        return [name or algo for name, algo in zip(names, alone, strict=True)]
+    values = [_values_as_overrides(_config(group[0])) for group in groups]
     return [_distinct(own, values) for own in values]
 
 
@@ -74,8 +85,7 @@ def _distinct(own: Sequence[str], all_of_them: Sequence[Sequence[str]]) -> str:
 
 def _overrides(run: Path) -> list[str]:
     """The overrides of a run's command line that distinguish arms."""
-    path = run / "manifest.json"
-    command = json.loads(path.read_text(encoding="utf-8"))["command"] if path.is_file() else []
+    command = read_object(run / "manifest.json")[0].get("command", [])
     return [text for text in command[1:] if "=" in text and not NOT_NAMING.match(text)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rrl.errors import DataError, nearest
 from rrl.records.files import modes, whole_rows
 from rrl.records.plots import Point
+from rrl.study.tables import Table
 
 
 @dataclass(frozen=True)
@@ -166,20 +167,21 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """The comparison as a table: mean and deviation over seeds, and the paired difference from the first arm."""
+    """The comparison as a table in Markdown."""
+    return as_table(result).markdown()
+
+
+def as_table(result: Mapping[str, Any]) -> Table:
+    """The comparison: mean and deviation over seeds, and the paired difference from the first arm."""
     heads = [token_count(mark) for mark in result["tokens"]]
-    lines = [
-        f"{result['measure'][:1].upper()}{result['measure'][1:]} by generated tokens: mean ± sd over seeds",
-        "",
-        f"| arm | seeds | {' | '.join(heads)} | minus first arm at {heads[-1]} (95 %) |",
-        "| --- " * (len(heads) + 3) + "|",
-    ]
+    title = f"{result['measure'][:1].upper()}{result['measure'][1:]} by generated tokens: mean ± sd over seeds"
+    rows = []
     for number, (arm, row) in enumerate(result["arms"].items()):
-        cells = [_plus_minus(cell["mean"], cell["sd"]) for cell in row["values"]]
+        cells = [plus_minus(cell["mean"], cell["sd"]) for cell in row["values"]]
         difference = row.get("minus_first", [None])[-1]
-        last = "" if difference is None or number == 0 else _plus_minus(difference["mean"], difference["half95"])
-        lines.append(f"| {arm} | {row['seeds']} | {' | '.join(cells)} | {last} |")
-    return "\n".join(lines) + "\n"
+        last = "" if difference is None or number == 0 else plus_minus(difference["mean"], difference["half95"])
+        rows.append([arm, str(row["seeds"]), *cells, last])
+    return Table(title, ["arm", "seeds", *heads, f"minus first arm at {heads[-1]} (95 %)"], rows)
 
 
 def token_count(tokens: int) -> str:
@@ -187,7 +189,7 @@ def token_count(tokens: int) -> str:
     return f"{tokens / 1000:,g} k" if tokens >= 1000 and tokens % 100 == 0 else f"{tokens:,}"
 
 
-def _plus_minus(mean: float, spread: float | None) -> str:
+def plus_minus(mean: float, spread: float | None) -> str:
     """Three decimals, or four digits where a mean is large or tiny."""
     form = ".3f" if mean == 0 or 0.001 <= abs(mean) < 100 else ".4g"
     return f"{mean:{form}}" if spread is None else f"{mean:{form}} ± {spread:{form}}"

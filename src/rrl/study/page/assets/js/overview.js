@@ -1,0 +1,97 @@
+// The first view: what was run, curves over four axes, final tables, what differs, where the time went.
+
+/** Clears and fills `main`; `options`: x (axis), group, more (names of further metrics, comma-separated), off (arms). */
+async function showOverview(main, options) {
+  const group = Number(options.get("group") || 0);
+  const axis = AXES[options.get("x")] ? options.get("x") : "generated";
+  const off = new Set((options.get("off") || "").split(",").filter(Boolean).map(Number));
+  const more = (options.get("more") || "").split(",").filter((name) => BLOCKS.has(`metric/${name}`));
+  const change = (values) => { location.replace(routeOf("overview", { ...Object.fromEntries(options), ...values })); };
+  const runs = new Set(INDEX.runs.map((run, i) => (run.group === group ? i : -1)).filter((i) => i >= 0));
+  const arms = INDEX.arms.map((_, i) => i).filter((i) => INDEX.arms[i].runs.some((run) => runs.has(run)));
+  const grid = h("div", { class: "figures" });
+  fill(main, 
+    h("h1", null, "Overview"),
+    notices(),
+    h("section", { "aria-label": "Curves" },
+      h("div", { class: "controls" },
+        INDEX.groups.length > 1 && choice("Questions", INDEX.groups.map((name, i) => [String(i), name]), String(group), (value) => change({ group: value, off: "" })),
+        h("div", { class: "segments", role: "group", "aria-label": "Horizontal axis" },
+          Object.entries(AXES).map(([name, label]) => toggle(label, name === axis, () => change({ x: name })))),
+        choice("Another figure", [["", "choose …"], ...metricNames().map((name) => [name, metricTitle(name) === name ? name : `${metricTitle(name)}: ${name}`])], "",
+          (name) => name && change({ more: [...more, name].join(",") }))),
+      h("div", { class: "legend", role: "group", "aria-label": "Arms" }, arms.map((arm) =>
+        toggle([h("i", { class: "swatch", style: { background: colourOf(arm, theme()) } }), `${INDEX.arms[arm].name} · ${count(INDEX.arms[arm].runs.filter((run) => runs.has(run)).length, "seed")}`],
+          !off.has(arm), () => { if (!off.delete(arm)) off.add(arm); change({ off: [...off].join(",") }); }))),
+      h("p", { class: "note" }, "Thick: mean of the seeds. Band: lowest to highest seed; of a single run, its 95 % interval over questions. Curves are interpolated between measurements."),
+      grid),
+    h("div", { class: "tables" }, resultTables(group), runsTable(runs), differencesTable(), phaseTable(arms.map((arm) => [arm, INDEX.arms[arm].runs.filter((run) => runs.has(run))]))),
+  );
+  const shown = arms.filter((arm) => !off.has(arm));
+  for (const name of new Set([...startingMetrics(runs), ...more])) {
+    const figure = await figureOf(name, axis, shown, runs);
+    if (figure.arms.length && grid.isConnected) {
+      grid.append(chart(figure, more.includes(name) && (() => change({ more: more.filter((each) => each !== name).join(",") }))));
+    }
+  }
+}
+
+function metricNames() {
+  return [...BLOCKS.keys()].filter((name) => name.startsWith("metric/")).map((name) => name.slice(7));
+}
+
+/** Accuracy by each way of sampling, and the usual numbers of training that any run has. */
+function startingMetrics() {
+  const names = metricNames();
+  const accuracies = names.filter((name) => /^accuracy\/[^/]+$/.test(name)).sort((a, b) => a.includes("greedy") - b.includes("greedy"));
+  return [...accuracies, ...PREFERRED.filter((name) => names.includes(name) && name !== "critic/score/mean" && name !== "replay/buffer_size")];
+}
+
+function notices() {
+  if (!INDEX.faults.length) return null;
+  return h("details", { class: "notice", open: INDEX.faults.length <= 3 },
+    h("summary", null, `${count(INDEX.faults.length, "thing")} to know about these records`),
+    h("ul", null, INDEX.faults.map((fault) => h("li", null, ...seen(fault)))));
+}
+
+function resultTables(group) {
+  return INDEX.tables.filter((each) => each.group === group).map((each, i) =>
+    h("section", { class: "card" },
+      h("div", { class: "heading" }, h("h2", null, each.title),
+        h("span", { class: "buttons" }, copier("Markdown", each.markdown, { "aria-label": `Copy table ${i + 1} as Markdown` }),
+          copier("LaTeX", each.latex, { "aria-label": `Copy table ${i + 1} as LaTeX` }))),
+      table(each.head, each.rows, { label: each.title })));
+}
+
+function runsTable(runs) {
+  const rows = [...runs].map((number) => {
+    const run = INDEX.runs[number];
+    return [link(run.name, routeOf("steps", { run: run.name })), INDEX.arms[armOf[number]].name, short(run.seed),
+      h("span", { class: `state ${run.state}`, title: run.reason || "" }, run.state), short(run.step), short(run.tokens), `${short(run.kept)} of ${short(run.of)}`];
+  });
+  return h("section", { class: "card" }, h("h2", null, "Runs"),
+    table(["run", "arm", "seed", "state", "steps", "generated tokens", "rollouts kept"], rows, { label: "Runs" }),
+    h("p", { class: "note" }, `Rule: ${INDEX.rule}. Counts by verdict are those of all rollouts that were dumped.`));
+}
+
+function differencesTable() {
+  if (!INDEX.differences.length) return null;
+  const told = (value) => (value === null ? "not set" : value.replace(/^"(.*)"$/, "$1").replace(/^rrl\.[\w.]+\.(\w+)$/, "$1"));
+  const of = (arm, values) => [...new Set(INDEX.arms[arm].runs.map((run) => told(values[run])))].join(", ");
+  const head = ["key", ...INDEX.arms.map((arm) => arm.name)];
+  const rows = INDEX.differences.map(({ key, values }) => [h("code", null, key), ...INDEX.arms.map((_, arm) => of(arm, values))]);
+  return h("section", { class: "card" }, h("h2", null, "Where the configurations differ"), table(head, rows, { label: "Differences of configurations" }));
+}
+
+function phaseTable(arms) {
+  const phases = [...new Set(INDEX.runs.flatMap((run) => Object.keys(run.phases)))];
+  if (!phases.length) return null;
+  const mean = (runs, phase) => runs.reduce((sum, run) => sum + (INDEX.runs[run].phases[phase] || 0), 0) / runs.length;
+  const longest = Math.max(...arms.map(([, runs]) => phases.reduce((sum, phase) => sum + mean(runs, phase), 0)));
+  const rows = arms.map(([arm, runs]) => [INDEX.arms[arm].name,
+    h("span", { class: "stack", "aria-hidden": "true" }, phases.map((phase, i) =>
+      h("span", { title: phase, style: { width: `${(100 * mean(runs, phase)) / longest}%`, background: colourOf(i, theme()) } }))),
+    ...phases.map((phase) => short(mean(runs, phase), 1))]);
+  const head = ["arm", "", ...phases.map((phase, i) => [h("i", { class: "swatch", style: { background: colourOf(i, theme()) } }), phase])];
+  return h("section", { class: "card" }, h("h2", null, "Seconds by phase, mean of the seeds"), table(head, rows, { label: "Seconds by phase" }));
+}

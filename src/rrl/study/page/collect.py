@@ -1,0 +1,172 @@
+"""Everything that the page shows, as plain data: the JSON beside it, and the blocks inside of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rrl import __version__
+from rrl.study.comparable import questions
+from rrl.study.page.curves import curves, phases
+from rrl.study.page.lineage import lineage
+from rrl.study.page.records import RunRecords, read_runs
+from rrl.study.page.results import differences, tables
+from rrl.study.page.rollouts import RULE, Census, Dump, census, chosen, dumps_of, kept_rows
+
+FORMAT = 1
+"""The version of this data; a reader of another one refuses it."""
+MADE_BY = "rrl-report"
+ABOUT = ("reference", "answer", "question", "turns")
+"""Texts of a problem that are kept once, whatever the number of its rollouts."""
+Blocks = dict[str, Any]
+
+
+def collect(arms: Mapping[str, Sequence[Path]], megabytes: float, points: int) -> tuple[dict[str, Any], Blocks]:
+    """The page's ``index`` (small, read at once) and its ``blocks`` by name (read one at a time when needed).
+
+    ``arms`` maps names to directories of runs. Keeps rollouts of ``megabytes`` of records, and ``points`` rows of each
+    run's metrics. ``index["faults"]`` has a line for everything that could not be read or compared.
+    """
+    runs = read_runs(list(dict.fromkeys(folder for folders in arms.values() for folder in folders)))
+    dumps = [dump for number, run in enumerate(runs) for dump in dumps_of(number, run.folder)]
+    counted = census(dumps, [run.name for run in runs])
+    problems = {problem: number for number, problem in enumerate(chosen(counted.sizes, int(megabytes * 1e6)))}
+    groups = _groups(runs)
+    results, left_out = tables(arms, runs, groups)
+    index = {
+        "made_by": MADE_BY,
+        "format": FORMAT,
+        "version": __version__,
+        "made": datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds"),
+        "faults": [*(fault for run in runs for fault in run.faults), *counted.faults, *left_out],
+        "groups": [_label(runs, members) for members in groups],
+        "arms": _arms(arms, runs),
+        "runs": [_run(run, number, groups) for number, run in enumerate(runs)],
+        "differences": differences(runs),
+        "tables": results,
+        "rule": RULE.format(megabytes=megabytes),
+        "steps": _steps(counted),
+    }
+    blocks = {**_metrics(runs, points), **_rollouts(runs, dumps, problems, index)}
+    return index, blocks
+
+
+def _groups(runs: Sequence[RunRecords]) -> list[list[int]]:
+    """The runs by the questions that they were measured on; those whose records do not say, by their task."""
+    groups: dict[str, list[int]] = {}
+    for number, run in enumerate(runs):
+        asked = questions(run.folder) or f"task {_task(run)}"
+        groups.setdefault(asked, []).append(number)
+    return list(groups.values())
+
+
+def _task(run: RunRecords) -> str:
+    data = run.config.get("data")
+    return str(data.get("name", "unknown") if isinstance(data, dict) else "unknown")
+
+
+def _label(runs: Sequence[RunRecords], members: Sequence[int]) -> str:
+    first = runs[members[0]]
+    asked = first.evaluations[-1].get("problems") if first.evaluations else None
+    return _task(first) + ("" if asked is None else f", {asked:,} questions")
+
+
+def _arms(arms: Mapping[str, Sequence[Path]], runs: Sequence[RunRecords]) -> list[dict[str, Any]]:
+    """The arms by name, with the numbers of their runs."""
+    numbers = {run.folder: number for number, run in enumerate(runs)}
+    return [{"name": arm, "runs": [numbers[folder] for folder in folders]} for arm, folders in arms.items()]
+
+
+def _run(run: RunRecords, number: int, groups: Sequence[Sequence[int]]) -> dict[str, Any]:
+    state = {key: value for key, value in asdict(run.state).items() if key in ("state", "reason", "started", "step")}
+    return {
+        "name": run.name,
+        "seed": run.seed,
+        "group": next(i for i, members in enumerate(groups) if number in members),
+        **state,
+        "tokens": run.state.tokens,
+        "command": run.manifest.get("command", []),
+        "versions": run.manifest.get("packages", {}),
+        "commit": run.manifest.get("git_commit"),
+        "hardware": run.manifest.get("hardware", {}),
+        "template": run.evaluations[-1].get("template") if run.evaluations else None,
+        "phases": phases(run),
+        "kept": 0,
+        "of": 0,
+    }
+
+
+def _steps(counted: Census) -> list[dict[str, Any]]:
+    return [{**step, "kept": 0} for step in counted.steps]
+
+
+def _metrics(runs: Sequence[RunRecords], points: int) -> Blocks:
+    """``axes`` has those of every run, ``metric/<name>`` that metric of every run (null where it has none)."""
+    each = [curves(run, points) for run in runs]
+    names = sorted({name for found in each for name in found["metrics"]})
+    blocks = {f"metric/{name}": [found["metrics"].get(name) for found in each] for name in names}
+    return {"axes": [found["axes"] for found in each], **blocks}
+
+
+def _rollouts(
+    runs: Sequence[RunRecords], dumps: Sequence[Dump], problems: Mapping[str, int], index: dict[str, Any]
+) -> Blocks:
+    """``rollouts/<run>/<source>/<step>``, ``states/<run>``, ``problems/<hundred>``, and ``rows``: what is sorted by.
+
+    Counts what is kept in the index.
+    """
+    blocks: Blocks = {}
+    about: dict[int, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    for number, run in enumerate(runs):
+        trained = []
+        for place, dump in enumerate(dumps):
+            if dump.run != number:
+                continue
+            kept = kept_rows(dump, problems)
+            for row in kept:
+                about.setdefault(row["p"], row["problem"])
+            rows += [_sortable(dump, row) for row in kept]
+            trained += [(dump.step, row) for row in kept if dump.source == "training"]
+            index["steps"][place]["kept"] = len(kept)
+            index["runs"][number]["kept"] += len(kept)
+            index["runs"][number]["of"] += index["steps"][place]["of"]
+            if kept:
+                blocks[f"rollouts/{number}/{dump.source}/{dump.step}"] = [_without_problem(row) for row in kept]
+        blocks[f"states/{number}"] = lineage(run.folder, trained, problems)
+    blocks["rows"] = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
+    index["problems"] = [{"id": about[p]["id"], "level": about[p].get("level", "")} for p in sorted(about)]
+    index["of_rollouts"] = sum(step["of"] for step in index["steps"])
+    for start in range(0, len(about), 100):
+        chunk = [about[p] for p in range(start, min(start + 100, len(about)))]
+        blocks[f"problems/{start // 100}"] = [{key: each.get(key) for key in (*ABOUT, "strata")} for each in chunk]
+    return blocks
+
+
+def _without_problem(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("problem", "step")}
+
+
+def _sortable(dump: Dump, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What rollouts are sorted and filtered by."""
+    numbers = row.get("numbers") or {}
+    advantages, rewards = numbers.get("advantages"), numbers.get("rewards")
+    evidence = row.get("evidence")
+    return {
+        "run": dump.run,
+        "source": dump.source,
+        "step": dump.step,
+        "row": row["r"],
+        "p": row["p"],
+        "verdict": row["verdict"],
+        "outcome": str(evidence["outcome"]) if isinstance(evidence, dict) and evidence.get("outcome") else None,
+        "score": round(row["score"], 6),
+        "reward": round(sum(rewards), 6) if rewards else None,
+        "advantage": round(sum(advantages) / len(advantages), 6) if advantages else None,
+        "tokens": row["tokens"],
+        "finished": row["finished"],
+        "replayed": row.get("replayed_from") is not None,
+        "help": row.get("help"),
+        "mode": row.get("mode"),
+    }

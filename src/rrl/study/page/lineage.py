@@ -1,0 +1,108 @@
+"""Where replayed states came from and what became of them: from states.jsonl, or inferred from dumped rollouts."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+State = dict[str, Any]
+Step = tuple[int, Row]
+"""A rollout of training, with its step."""
+
+
+def lineage(folder: Path, rows: Sequence[Step], problems: Mapping[str, int]) -> dict[str, Any]:
+    """A run's states of these problems, and the first right rollout of each problem that began at one.
+
+    A state has ``key``, ``p`` (its problem's number), ``parent`` (the state that its origin began at), ``source``,
+    ``origin`` ([step, row] of the rollout it was cut from), ``cut`` (tokens), ``score``, ``stored`` (step), ``visits``
+    ([step, row, verdict] each) and ``forgotten`` ([step, reason]). ``recorded`` says whether states.jsonl has it; else
+    it is inferred: its visits are the dumped rollouts that name it, its origin is the last dumped rollout before the
+    first of them whose response begins with its prefix. ``rows`` are the run's kept rollouts in order.
+    """
+    events = list(_events(folder / "states.jsonl"))
+    states = _recorded(events, problems) if events else _inferred(rows)
+    for _, row in rows:
+        state = states.get(str(row.get("replayed_from")))
+        if state is not None:
+            state["prefix"] = row.get("prefix", "")
+    known = list(states.values())
+    return {"recorded": bool(events), "states": known, "first_solves": _first_solves(rows, known)}
+
+
+def _events(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and "event" in event and "key" in event:
+                yield event
+
+
+def _recorded(events: Sequence[Row], problems: Mapping[str, int]) -> dict[str, State]:
+    """The states by key, as their events tell."""
+    states: dict[str, State] = {}
+    for event in events:
+        if event["event"] == "stored" and event.get("problem") in problems:
+            origin = None if event.get("rollout") is None else [event["step"], event["rollout"]]
+            states[event["key"]] = {
+                "key": event["key"],
+                "p": problems[event["problem"]],
+                **{name: event.get(name) for name in ("parent", "source", "cut", "score")},
+                "origin": origin,
+                "stored": event["step"],
+                "visits": [],
+                "forgotten": None,
+            }
+        elif event["event"] == "visited" and event["key"] in states:
+            states[event["key"]]["visits"].append([event["step"], event["row"], event["verdict"]])
+        elif event["event"] == "forgotten" and event["key"] in states:
+            states[event["key"]]["forgotten"] = [event["step"], event.get("reason")]
+    return states
+
+
+def _inferred(rows: Sequence[Step]) -> dict[str, State]:
+    """The states by key, as the rollouts tell that name them."""
+    states: dict[str, State] = {}
+    before: dict[int, list[Step]] = {}
+    for step, row in rows:
+        key = row.get("replayed_from")
+        if key is not None:
+            state = states.setdefault(key, _new_state(key, step, row, before.get(row["p"], [])))
+            state["visits"].append([step, row["r"], row["verdict"]])
+        before.setdefault(row["p"], []).append((step, row))
+    return states
+
+
+def _new_state(key: str, step: int, row: Row, before: Sequence[Step]) -> State:
+    prefix = row.get("prefix", "")
+    origins = [(s, r) for s, r in before if s < step and prefix and r["response"].startswith(prefix)]
+    at, origin = origins[-1] if origins else (None, {})
+    return {
+        "key": key,
+        "p": row["p"],
+        "parent": origin.get("replayed_from"),
+        "source": None,
+        "origin": [at, origin["r"]] if origins else None,
+        "cut": len(row.get("prefix_tokens", [])),
+        "score": None,
+        "stored": None,
+        "visits": [],
+        "forgotten": None,
+    }
+
+
+def _first_solves(rows: Sequence[Step], states: Sequence[State]) -> list[dict[str, Any]]:
+    """For each problem its first right rollout, where that began at a state."""
+    right = [(step, row["r"], row["p"], row.get("replayed_from")) for step, row in rows if row["verdict"] == "right"]
+    right += [(s, r, state["p"], state["key"]) for state in states for s, r, verdict in state["visits"]
+              if verdict == "right"]  # fmt: skip
+    first: dict[int, tuple[int, int, int, str | None]] = {}
+    for each in sorted(right, key=lambda found: found[:2]):
+        first.setdefault(each[2], each)
+    solved = [each for each in first.values() if each[3] is not None]
+    return [{"p": p, "step": step, "row": row, "key": key} for step, row, p, key in solved]

@@ -1,0 +1,95 @@
+"""One run as the page shows it: read from its folder alone, with a line for everything that cannot be read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rrl.records.files import modes, read_object, read_yaml, whole_rows
+from rrl.records.secrecy import hidden
+from rrl.records.status import RunState, read_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecords:
+    """A run's records but its rollouts. ``name`` is unique on the page; ``faults`` names each thing that is missing."""
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    state: RunState
+    metrics: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]]
+    faults: Sequence[str]
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in its manifest or configuration."""
+        found = self.manifest.get("seed", self.config.get("seed"))
+        return found if isinstance(found, int) else None
+
+    @property
+    def modes(self) -> list[str]:
+        """The ways of sampling of its last evaluation."""
+        return modes(self.evaluations[-1]) if self.evaluations else []
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunRecords]:
+    """All runs, each by a name of its own: its folder's, with as many parents as tell it from the others."""
+    return [_read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    paths = [folder.absolute().parts for folder in folders]
+    for depth in range(1, max(map(len, paths), default=0) + 1):
+        names = ["/".join(parts[-depth:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _read_run(folder: Path, name: str) -> RunRecords:
+    config, _ = read_yaml(folder / "config.yaml")  # the state names its faults
+    manifest, manifest_faults = read_object(folder / "manifest.json")
+    state = read_state(folder)
+    metrics = _rows(folder / "metrics.jsonl")
+    evaluations = [row for row in _rows(folder / "evaluations.jsonl") if modes(row) and _is_count(row)]
+    faults = [*state.faults, *manifest_faults]
+    return RunRecords(
+        folder=folder,
+        name=name,
+        config=hidden(config) if isinstance(config, dict) else {},
+        manifest=hidden(manifest),
+        state=state,
+        metrics=metrics,
+        evaluations=evaluations,
+        faults=[f"{name}: {fault}" for fault in [*faults, *_gaps(state, metrics, evaluations)]],
+    )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return sorted(whole_rows(path), key=lambda row: int(row["step"]))
+    except OSError:
+        return []  # the state of the run names it
+
+
+def _is_count(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("tokens_generated"), int | float)
+
+
+def _gaps(state: RunState, metrics: Sequence[Any], evaluations: Sequence[Any]) -> list[str]:
+    """What the page shows less of, and how to get it."""
+    gaps = []
+    if state.state not in ("finished", "running"):
+        why = "" if state.reason is None else f" ({state.reason.splitlines()[0]})"
+        gaps.append(f"{state.state}{why}; in the curves, in no table; continue it: rrl-train resume={state.folder}")
+    if state.state == "running":
+        gaps.append("still running; in the curves, in no table; make the page again at its end")
+    if not metrics:
+        gaps.append("no whole row in metrics.jsonl; without curves; restore the file from a copy")
+    if not evaluations:
+        remedy = f"in no table; measure its model: rrl-evaluate from_run={state.folder}"
+        gaps.append(f"no evaluation with 'tokens_generated' in evaluations.jsonl; {remedy}")
+    return gaps

@@ -1,0 +1,83 @@
+"""The final tables of a page, and the keys in which its runs' configurations differ."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rrl.config.compose import walk
+from rrl.errors import DataError
+from rrl.study.arms import ASIDE
+from rrl.study.comparison import Measure, as_table, compare_arms, marks, plus_minus, token_count
+from rrl.study.page.records import RunRecords
+from rrl.study.tables import Table
+
+Arms = Mapping[str, Sequence[Path]]
+
+
+def tables(
+    arms: Arms, runs: Sequence[RunRecords], groups: Sequence[Sequence[int]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The tables of each group of comparable runs (``group``, title, head, rows, Markdown, LaTeX), and what is amiss.
+
+    A group has two tables for each way of sampling that all of its finished runs have: accuracy at thirds of the tokens
+    that all have generated, and accuracy by level at the last of them.
+    """
+    made, faults = [], []
+    if len(groups) > 1:
+        others = "; ".join(", ".join(runs[i].name for i in members) for members in groups)
+        faults.append(f"runs of {len(groups)} kinds of questions are not compared with each other: {others}")
+    for number, members in enumerate(groups):
+        finished = [runs[i] for i in members if runs[i].state.state == "finished" and runs[i].evaluations]
+        try:
+            for table in _of_group(arms, finished):
+                plain = {"title": table.title, "head": list(table.head), "rows": [list(row) for row in table.rows]}
+                made.append({"group": number, **plain, "markdown": table.markdown(), "latex": table.latex()})
+        except DataError as error:
+            faults += [f"no table of results: {fault}" for fault in error.faults]
+    return made, faults
+
+
+def _of_group(every: Arms, runs: Sequence[RunRecords]) -> Iterator[Table]:
+    here = {run.folder for run in runs}
+    some = {arm: [folder for folder in folders if folder in here] for arm, folders in every.items()}
+    arms = {arm: folders for arm, folders in some.items() if folders}
+    common = [mode for mode in (runs[0].modes if runs else []) if all(mode in run.modes for run in runs)]
+    for mode in common:
+        budgets = marks(arms, Measure("accuracy", mode, None))
+        yield as_table(compare_arms(arms, Measure("accuracy", mode, None), budgets))
+        levels = _levels(runs, mode)
+        if len(levels) > 1:
+            yield _by_level(arms, mode, levels, budgets[-1])
+
+
+def _levels(runs: Sequence[RunRecords], mode: str) -> list[str]:
+    """The levels that every evaluation of every run has, in the order of the first."""
+    rows = [row[mode].get("levels", {}) for run in runs for row in run.evaluations if mode in row]
+    return [level for level in rows[0] if all(level in row for row in rows)] if rows else []
+
+
+def _by_level(arms: Arms, mode: str, levels: Sequence[str], budget: int) -> Table:
+    """Mean and half the 95 % interval over seeds at the budget, a column for each level."""
+    by_level = [compare_arms(arms, Measure("accuracy", mode, level), [budget])["arms"] for level in levels]
+    rows = [
+        [arm, str(len(folders)), *(plus_minus(row["mean"], row["half95"]) for row in _at(by_level, arm))]
+        for arm, folders in arms.items()
+    ]
+    title = f"Accuracy ({mode}) by level at {token_count(budget)} tokens: mean ± half of the 95 % interval over seeds"
+    return Table(title, ["arm", "seeds", *levels], rows)
+
+
+def _at(by_level: Sequence[Mapping[str, Any]], arm: str) -> list[Any]:
+    return [found[arm]["values"][0] for found in by_level]
+
+
+def differences(runs: Sequence[RunRecords]) -> list[dict[str, Any]]:
+    """The keys in which configurations differ, with each run's value as JSON (null: it has no such key)."""
+    leaves = [
+        {key: json.dumps(value, default=str) for key, value in walk(run.config) if not isinstance(value, Mapping)}
+        for run in runs
+    ]
+    keys = sorted({key for each in leaves for key in each if key.split(".")[0] not in ASIDE or key == "seed"})
+    rows = [{"key": key, "values": [each.get(key) for each in leaves]} for key in keys]
+    return [row for row in rows if len(set(row["values"])) > 1]
