@@ -26,7 +26,7 @@ CACHE = tempfile.TemporaryDirectory(prefix="rrl-cache-")  # of the whole session
 os.environ["RRL_CACHE"] = CACHE.name
 STARTERS = {
     "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "working", "start",
-    "swept", "service", "CONTEXT", "Launcher",
+    "swept", "service", "CONTEXT", "Launcher", "browser",
     "begin", "demo", "evaluate", "learn", "make_policy", "make_trainer", "reward_model", "sft", "train",
 }  # fmt: skip
 """What a test module that starts processes imports: these, whole commands, and DeepSpeed, which looks for compilers."""

@@ -108,7 +108,10 @@ def sources() -> set[str]:
                    (ROOT / "experiments").rglob("*.yaml")}  # fmt: skip
     files = {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml")} | experiments
     assert "experiment/trace/shared_critic.yaml" in files
-    return code | {f"rrl/conf/{name}" for name in files} | {"rrl/py.typed"}
+    assets = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "rrl").rglob("assets/**/*.*")}
+    assert "rrl/study/page/assets/uplot/uPlot.iife.min.js" in assets
+    licence = {"rrl/study/page/assets/uplot/LICENSE"}
+    return code | assets | licence | {f"rrl/conf/{name}" for name in files} | {"rrl/py.typed"}
 
 
 @pytest.mark.slow

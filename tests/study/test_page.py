@@ -134,7 +134,8 @@ def test_the_final_tables_have_budgets_levels_and_paired_differences_as_markdown
     index, _ = collect(arms, MUCH, 500)
     overall, by_level = index["tables"]
     assert overall["rows"] == [["ppo", "2", "0.333 ± 0.000", "0.416 ± 0.000", "0.500 ± 0.000", ""],
-                               ["rrl_x", "2", "0.333 ± 0.000", "0.416 ± 0.000", "0.500 ± 0.000", "0.000 ± 0.000"]]  # fmt: skip
+                               ["rrl_x", "2", "0.333 ± 0.000", "0.416 ± 0.000", "0.500 ± 0.000",
+                                "0.000 ± 0.000"]]  # fmt: skip
     assert (by_level["head"], by_level["rows"][0][2:]) == (
         ["arm", "seeds", "L1", "L2"],
         ["1.000 ± 0.000", "0.000 ± 0.000"],

@@ -22,7 +22,8 @@ async function showRollouts(main, options) {
   const query = options.get("q") || "";
   const turn = showRollouts.turn = (showRollouts.turn || 0) + 1;
   const current = () => turn === showRollouts.turn && list.isConnected;
-  if (open) showSample(detail, open, { pattern: patternOf(query), token: options.get("token"), close: () => go("rollouts", { ...Object.fromEntries(options), open: null, token: null }) });
+  let opening = null;
+  if (open) opening = showSample(detail, open, { pattern: patternOf(query), token: options.get("token"), close: () => go("rollouts", { ...Object.fromEntries(options), open: null, token: null }) });
   else fill(detail, h("p", { class: "note" }, "Choose a rollout; j and k go to the next and the previous one."));
   shownIds = [];
   const found = query ? [] : filtered;
@@ -39,7 +40,7 @@ async function showRollouts(main, options) {
   if (!current()) return;
   render();
   tell(true);
-  main.dataset.ready = "yes";
+  await opening;
   const chosen = list.querySelector("[aria-current]");
   if (chosen) chosen.scrollIntoView({ block: "nearest" });
 }
@@ -96,7 +97,7 @@ function passes(row, options) {
 function sorted(rows, sort) {
   const [sign, name] = sort.startsWith("-") ? [-1, sort.slice(1)] : [1, sort];
   const order = (a, b) => (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0);
-  return rows.sort((a, b) => order(a[name], b[name]) || a.run - b.run || a.step - b.step || a.row - b.row);
+  return rows.sort((a, b) => order(a[name], b[name]) || a.run - b.run || a.step - b.step || (b.source > a.source) - (b.source < a.source) || a.row - b.row);
 }
 
 /** The rows whose prompt, prefix or response has a match, a block at a time. */

@@ -112,7 +112,7 @@ function paintToken(span, i, series, names) {
     const colour = shade(name, series[name], i);
     return `${colour} ${(100 * k) / names.length}% ${(100 * (k + 1)) / names.length}%`;
   });
-  span.style.background = bands.length ? `linear-gradient(${bands.join(", ")})` : "";
+  span.style.background = names.length === 1 ? shade(names[0], series[names[0]], i) : bands.length ? `linear-gradient(${bands.join(", ")})` : "";
 }
 
 function shade(name, values, i) {

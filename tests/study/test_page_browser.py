@@ -1,0 +1,307 @@
+"""The page in a real headless Chromium: every view, filter, search, key and address, light and dark, on a phone."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.browser import CHROMIUM, MISSING, Browser, browser
+from fixtures.page import lines, problem, rollout, run
+from rrl.study.page.html import write_page
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+TURNED = "one \u202etwo\u202c \u0007three"
+VIEWS = ("overview", "steps?run=rrl0", "step/rrl0/training/2", "rollouts", "rollouts?open=rrl0/2.1", "problem",
+         "problem/add%2F1", "replay")  # fmt: skip
+NUMBERS = {
+    "texts": [" so", " 2", "<end>"], "old_logprobs": [-0.5, -0.5, -0.25], "ref_logprobs": [-1.0, -0.5, -0.25],
+    "values": [0.0, 0.5, 1.0], "advantages": [1.0, -0.5, 0.25], "rewards": [0.0, 0.0, 1.0],
+    "entropies": [1.0, 0.5, 0.1],
+}  # fmt: skip
+ORIGIN = "so 1 no"
+STORED = {"problem": "add/1", "parent": None, "source": "self", "cut": 2, "score": 0.5, "rollout": 0}
+
+
+def write_runs(folder: Path) -> dict[str, list[Path]]:
+    """Two arms of two seeds; rrl0 has rollouts of two steps, an evaluation, and a state that led to a first solve."""
+    arms = {algo: [run(folder / f"{algo}{seed}", seed, algo) for seed in (0, 1)] for algo in ("ppo", "rrl")}
+    here = arms["rrl"][0]
+    other = problem("add/2", level="L2", question="2 + 2 =", answer="4")
+    lines(here / "rollouts" / "step-000001.jsonl", [
+        rollout(ORIGIN), rollout("four", "unparseable", finished=False, problem=other), rollout(HOSTILE, problem=other),
+    ])  # fmt: skip
+    replayed = {"prefix": "so 1", "prefix_tokens": [7, 8], "replayed_from": "add/1@0"}
+    lines(here / "rollouts" / "step-000002.jsonl", [
+        rollout("so 1 so 2", "right", **replayed, logprobs=[-0.75, -0.5, -0.25], numbers=NUMBERS),
+        rollout(TURNED, problem=problem("add/1")), rollout("late", "wrong", evidence={"outcome": "time_limit"}),
+        rollout("?", "error", problem=other),
+    ])  # fmt: skip
+    lines(here / "evaluations" / "step-000002.jsonl", [rollout("4", "right", problem=problem("test/1"), mode="greedy")])
+    visit = {"step": 2, "event": "visited", "key": "add/1@0", "row": 0, "verdict": "right"}
+    forgotten = {"step": 2, "event": "forgotten", "key": "add/1@0", "reason": "mastered"}
+    lines(here / "states.jsonl", [{"step": 1, "event": "stored", "key": "add/1@0", **STORED}, visit, forgotten])
+    return arms
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page, at a place where its runs are not any more."""
+    folder = tmp_path_factory.mktemp("page")
+    write_page(write_runs(folder / "runs"), folder / "page.html", 40.0, 500)
+    shutil.rmtree(folder / "runs")
+    return folder / "page.html"
+
+
+@pytest.fixture(scope="module")
+def tab(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        opened.screen(1280, 900)
+        opened.open(page)
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def without_messages(tab: Browser) -> Iterator[None]:
+    yield
+    assert tab.messages == []
+
+
+def shown(tab: Browser) -> list[str]:
+    """The ids in the list of rollouts."""
+    return tab.js("[...document.querySelectorAll('li.row')].map((row) => row.dataset.id)")
+
+
+def text(tab: Browser, selector: str = "main") -> str:
+    return tab.js(f"document.querySelector({json.dumps(selector)}).innerText")
+
+
+def test_the_first_view_has_curves_tables_runs_differences_and_phases(tab, page):
+    tab.open(page)
+    tab.until("document.querySelectorAll('.plot canvas').length >= 3")
+    said = text(tab)
+    assert "rrl report" in tab.js("document.title") and "2 arms, 4 runs" in text(tab, "header")
+    assert "Held-out accuracy, greedy" in said and "minus first arm at 200 (95 %)" in said
+    assert "7 of 7" not in said and "8 of 8" in said and "Where the configurations differ" in said
+    label = tab.js("document.querySelector('.plot').getAttribute('aria-label')")
+    assert label.endswith("against generated tokens: ppo from 0.250 to 0.500; rrl from 0.250 to 0.500")
+
+
+@pytest.mark.parametrize("axis", ["steps", "trained tokens", "seconds"])
+def test_curves_are_drawn_over_each_axis(tab, axis):
+    tab.go("overview")
+    tab.js(f"[...document.querySelectorAll('.segments button')].find((b) => b.innerText === {axis!r}).click()")
+    tab.until(f"(document.querySelector('.plot') || {{ariaLabel: ''}}).ariaLabel.includes('against {axis}')")
+
+
+def test_from_a_point_of_a_curve_to_its_step_problem_sample_and_token(tab):
+    tab.go("overview?x=step")
+    tab.until("document.querySelector('.plot canvas') && document.querySelector('.u-over').clientWidth")
+    box = tab.js("document.querySelector('.u-over').getBoundingClientRect().toJSON()")
+    tab.click(box["right"] - 2, box["top"] + 9)
+    tab.until("[...document.querySelectorAll('.readout a')].find((a) => a.innerText === 'rrl0, step 2')")
+    follow(tab, "rrl0, step 2")
+    assert "7 of 7" not in text(tab) and "4 of 4 rollouts kept, by this rule" in text(tab)
+    follow(tab, "2.0")
+    assert "All 3 of this problem in this step" in text(tab)
+    tab.js("document.querySelector('[data-token=\"1\"]').click()")
+    facts = text(tab, ".detail .readout")
+    assert '" 2"' in facts and "value 0.5000" in facts and "engine − trainer 0" in facts
+
+
+def follow(tab: Browser, label: str) -> None:
+    tab.js(f"""delete document.getElementById('main').dataset.ready;
+      [...document.querySelectorAll('main a')].find((a) => a.innerText.includes({json.dumps(label)})).click()""")
+    tab.until("document.getElementById('main').dataset.ready === 'yes'")
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ("verdict=right", ["rrl0/2.0", "rrl0/eval-2.0"]),
+        ("verdict=unparseable", ["rrl0/1.1"]),
+        ("verdict=error", ["rrl0/2.3"]),
+        ("outcome=time_limit", ["rrl0/2.2"]),
+        ("source=evaluation", ["rrl0/eval-2.0"]),
+        ("start=replayed", ["rrl0/2.0"]),
+        ("ended=truncated", ["rrl0/1.1"]),
+        ("level=L2&tokens_max=2", ["rrl0/1.1", "rrl0/2.3"]),
+        ("reward_min=1", ["rrl0/2.0"]),
+        ("advantage_max=0.2", []),
+        ("score_min=1&sort=-step", ["rrl0/2.0", "rrl0/eval-2.0"]),
+        ("sort=-tokens&level=L1", ["rrl0/1.0", "rrl0/2.1", "rrl0/2.0", "rrl0/2.2", "rrl0/eval-2.0"]),
+        ("q=TIME", []),
+        ("q=so+1", ["rrl0/1.0", "rrl0/2.0"]),
+        ("q=2+%2B+2", ["rrl0/1.1", "rrl0/1.2", "rrl0/2.3"]),
+    ],
+)
+def test_rollouts_are_filtered_sorted_and_searched(tab, options, ids):
+    tab.go(f"rollouts?{options}")
+    assert shown(tab) == ids
+
+
+def test_a_filter_is_a_control_and_becomes_part_of_the_address(tab):
+    tab.go("rollouts")
+    tab.js("""delete document.getElementById('main').dataset.ready;
+      {const s = [...document.querySelectorAll('select')].find((s) => s.ariaLabel === 'Verdict');
+       s.value = 'unparseable'; s.dispatchEvent(new Event('change'))}""")
+    tab.until("document.getElementById('main').dataset.ready === 'yes'")
+    assert (shown(tab), tab.js("location.hash")) == (["rrl0/1.1"], "#rollouts?verdict=unparseable")
+
+
+def test_what_was_searched_for_is_marked(tab):
+    tab.go("rollouts?q=1&open=rrl0/1.0")
+    tab.until("document.querySelector('.detail .token.hit')")
+    assert tab.js("[...document.querySelectorAll('.detail mark')].map((m) => m.innerText)") == ["1", "1"]
+
+
+def test_the_exact_prompt_and_response_are_copied(tab):
+    tab.go("rollouts?open=rrl0/2.1")
+    tab.js("navigator.clipboard.writeText = async (text) => { window.copied = text; }; 1")
+    for label, expected in (("Prompt", "<bos>1 + 1 ="), ("Response", TURNED)):
+        tab.js(f"[...document.querySelectorAll('.detail button')].find((b) => b.innerText === '{label}').click()")
+        assert tab.until("window.copied") == expected
+        tab.js("delete window.copied")
+
+
+def test_each_overlay_is_switched_by_itself_and_the_prefix_is_apart(tab):
+    tab.go("rollouts?open=rrl0/2.0")
+    assert text(tab, ".tokens .prefix") == "so 1"
+    names = ("logprobs", "entropies", "values", "advantages", "rewards", "gap", "ref", "mask")
+    button = "document.querySelector('[data-overlay={}]')"
+    for name in names:
+        assert not tab.js(button.format(name) + ".disabled")
+        if tab.js(button.format(name) + ".ariaPressed") == "true":
+            tab.js(button.format(name) + ".click()")
+    colours = "[...document.querySelectorAll('.token')].map((t) => t.style.background)"
+    assert tab.js(colours) == ["", "", ""]
+    seen = set()
+    for name in names:
+        tab.js(button.format(name) + ".click()")
+        seen.add(json.dumps(tab.js(colours)))
+        tab.js(button.format(name) + ".click()")
+    assert len(seen) == len(names)
+    tab.js(button.format("logprobs") + ".click()")
+
+
+def test_a_state_is_followed_from_its_first_solve_to_the_rollout_it_was_cut_from(tab):
+    tab.go("replay?run=rrl0")
+    said = text(tab, "#state")
+    assert "Prompt of add/1" in said and "kept as self, score 0.500, stored at step 1" in said
+    assert "1.0, cut after 2 tokens" in said and "forgotten at step 2 (mastered)" in said
+    follow(tab, "1.0")
+    assert "Cut from this rollout" in text(tab) and "add/1@0" in text(tab)
+
+
+def test_a_problem_is_shown_across_steps_and_runs(tab):
+    tab.go("problem/add%2F1")
+    assert tab.js("[...document.querySelectorAll('thead th')].map((t) => t.innerText)") == ["run", "step 1", "step 2"]
+    assert "First and last of each run" in text(tab)
+
+
+def test_keys_go_through_rollouts_problems_views_and_to_the_search(tab):
+    tab.go("rollouts")
+    opened = "new URLSearchParams(location.hash.split('?')[1]).get('open')"
+    for key, expected in (("j", "rrl0/1.0"), ("j", "rrl0/1.1"), ("j", "rrl0/1.2"), ("k", "rrl0/1.1"), ("n", "rrl0/2.0"),
+                          ("p", "rrl0/1.2")):  # fmt: skip
+        tab.press(key)
+        tab.until(f"{opened} === {expected!r} && document.getElementById('main').dataset.ready")
+    tab.press("/")
+    assert tab.js("document.activeElement.id") == "search"
+    tab.press("Escape", "g", "m")
+    tab.until("location.hash === '#replay'")
+    tab.press("?")
+    tab.until("document.getElementById('keys').open")
+    tab.js("document.getElementById('keys').close()")
+
+
+def test_an_address_leads_to_a_token_of_a_rollout_in_a_page_that_is_just_opened(tab, page):
+    tab.open(page, "rollouts?open=rrl0%2F2.0&token=1")
+    tab.until("document.querySelector('.token.chosen')?.dataset.token === '1'")
+    tab.open(page, "rollouts?open=gone%2F1.1")
+    assert "No rollout gone/1.1 is on this page" in text(tab)
+
+
+def test_what_a_model_wrote_runs_nothing_and_turns_nothing(tab):
+    tab.go("rollouts?open=rrl0/1.2")
+    assert HOSTILE in tab.js("document.querySelector('.detail .tokens').textContent")
+    assert tab.js("document.querySelectorAll('.detail script, .detail img').length") == 0
+    assert "taken" not in tab.js("document.title")
+    tab.go("rollouts?open=rrl0/2.1")
+    written = tab.js("document.querySelector('.detail .tokens').textContent")
+    assert "U+202E" in written and "U+0007" in written and "\u202e" not in written
+    refused = tab.js("(() => { try { document.body.innerHTML = '<b>'; } catch (e) { return e.name; } })()")
+    assert refused == "TypeError"
+    tab.messages.clear()  # the policy has reported this one
+
+
+def test_figures_are_saved_as_png_and_svg(tab, tmp_path):
+    tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    tab.go("overview")
+    tab.until("document.querySelectorAll('figcaption button').length >= 2")
+    tab.js("[...document.querySelectorAll('figcaption button')].slice(0, 2).forEach((b) => b.click())")
+    for suffix, begins in ((".png", b"\x89PNG"), (".svg", b"<svg xmlns")):
+        path = tmp_path / f"accuracy-greedy{suffix}"
+        for _ in range(200):
+            if path.is_file():
+                break
+            tab.js("new Promise((done) => setTimeout(done, 20))")
+        assert path.read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_has_contrast_and_every_control_a_name(tab, dark):
+    """4.5 to 1, as WCAG 2.2 asks of normal text."""
+    tab.screen(1280, 900, dark)
+    for view in VIEWS:
+        tab.go(view)
+        tab.until("document.querySelectorAll('main *').length > 5")
+        assert tab.js(CONTRAST) == [], view
+        nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
+        assert [node for node in nodes if needs_name(node) and not node.get("name", {}).get("value")] == [], view
+    tab.screen(1280, 900)
+
+
+def needs_name(node: dict) -> bool:
+    roles = ("button", "link", "searchbox", "textbox", "combobox", "spinbutton", "image", "img", "dialog", "region")
+    return not node["ignored"] and node.get("role", {}).get("value") in roles
+
+
+CONTRAST = """
+(() => {
+  const numbers = (colour) => { const c = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    c.clearRect(0, 0, 1, 1); c.fillStyle = colour; c.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = c.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255]; };
+  const known = new Map();
+  const rgba = (colour) => { if (!known.has(colour)) known.set(colour, numbers(colour)); return known.get(colour); };
+  const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
+  const behind = (e) => { const own = rgba(getComputedStyle(e).backgroundColor);
+    return own[3] === 1 ? own : over(own, e.parentElement ? behind(e.parentElement) : [255, 255, 255]); };
+  const linear = (v) => (v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  const light = (c) => { const [r, g, b] = c.map((v) => linear(v / 255));
+    return .2126 * r + .7152 * g + .0722 * b; };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length || e.closest('script')) continue;
+    const back = behind(e), front = over(rgba(getComputedStyle(e).color), back);
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    const ratio = (high + .05) / (low + .05);
+    if (ratio < 4.5) poor.push(`${e.tagName}.${e.className} ${e.textContent.slice(0, 20)} ${ratio.toFixed(2)}`);
+  }
+  return poor;
+})()
+"""
+
+
+def test_nothing_is_wider_than_a_phone(tab):
+    tab.screen(390, 844)
+    for view in VIEWS:
+        tab.go(view)
+        assert tab.js("document.documentElement.scrollWidth") == 390, view
+    tab.go("rollouts?open=rrl0/2.0")
+    assert tab.js("getComputedStyle(document.querySelector('.side')).display") == "none"
+    tab.screen(1280, 900)
