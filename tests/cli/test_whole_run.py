@@ -37,7 +37,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def test_a_run_writes_its_directory(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        "config.yaml", "manifest.json", "metrics.jsonl", "evaluations.jsonl", "rollouts", "result.json",
+        "config.yaml", "manifest.json", "metrics.jsonl", "evaluations.jsonl", "evaluations", "rollouts", "result.json",
         "actor", "checkpoints", "logs", "start", "status.json", ".lock",
     }  # fmt: skip
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-000001", "step-000002"]
@@ -138,6 +138,24 @@ def test_the_command_reproduces_the_runs_own_last_evaluation(
         key: value for key, value in last.items() if key not in ("step", "tokens_generated")
     }
     assert result["model"]["path"] == str(finished / "actor")
+
+
+def test_every_response_of_an_evaluation_is_written_with_its_verdict(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "responses.jsonl"
+    result = measured(capsys, str(finished), f"responses={file}")
+    written, own = rows(file), rows(finished / "evaluations" / "step-000002.jsonl")
+    assert [path.name for path in sorted((finished / "evaluations").iterdir())] == [
+        "step-000000.jsonl",
+        "step-000002.jsonl",
+    ]
+    assert [{**row, "step": 2} for row in written] == [{**row, "version": 0} for row in own]
+    for mode in ("greedy", "mean@2"):
+        mine = [row for row in own if row["mode"] == mode]
+        assert len(mine) == result["problems"] * (1 if mode == "greedy" else 2)
+        assert sum(row["verdict"] == "right" for row in mine) == result[mode]["verdicts"]["right"]
+        assert sum(not row["finished"] for row in mine) == round(result[mode]["truncated"] * len(mine))
 
 
 def test_a_result_says_how_it_came_about(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

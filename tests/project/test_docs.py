@@ -160,8 +160,8 @@ def _logged(folder: Path, *overrides: str) -> set[str]:
 def _general(name: str) -> str:
     """A metric's name with its variable parts named."""
     for pattern, general in (
-        (r"val-core/[^/]+/acc/.+", "val-core/<source>/acc/<mode>"),
-        (r"val-core/[^/]+/error_frac/.+", "val-core/<source>/error_frac/<mode>"),
+        (r"val-core/[^/]+/pass@\d+/.+", "val-core/<source>/pass@<k>/<mode>"),
+        (r"val-core/[^/]+/(\w+|maj@n)/.+", r"val-core/<source>/\1/<mode>"),
         (r"val/[^/]+/[^/]+/acc/.+", "val/<source>/<level>/acc/<mode>"),
         (r"data/level_share/.+", "data/level_share/<level>"),
         (r"gsi/guided_success/.+", "gsi/guided_success/<stage>"),

@@ -23,9 +23,10 @@ def folder(tmp_path: Path) -> Path:
     """A run that was killed in step 8, while it wrote the row of step 8; its last checkpoint is of step 5."""
     write(tmp_path / "metrics.jsonl", METRICS, torn='{"step": 8, "x": 8.')
     write(tmp_path / "evaluations.jsonl", EVALUATIONS)
-    (tmp_path / "rollouts").mkdir()
-    for step in (2, 5, 6, 8):
-        (tmp_path / "rollouts" / f"step-{step:06d}.jsonl").write_text("{}\n")
+    for name, steps in (("rollouts", (2, 5, 6, 8)), ("evaluations", (0, 5, 6))):
+        (tmp_path / name).mkdir()
+        for step in steps:
+            (tmp_path / name / f"step-{step:06d}.jsonl").write_text("{}\n")
     write(tmp_path / "states.jsonl", STATES, torn='{"step": 7, "ev')
     for name in ("result.json", "config.yaml", "rollouts/note.jsonl"):
         (tmp_path / name).write_text("{}")
@@ -51,6 +52,7 @@ def test_rows_up_to_the_checkpoint_stay_byte_by_byte_and_later_ones_go(folder: P
     assert set(files(folder)) == {
         "metrics.jsonl", "evaluations.jsonl", "states.jsonl", "config.yaml",
         "rollouts/step-000002.jsonl", "rollouts/step-000005.jsonl", "rollouts/note.jsonl",
+        "evaluations/step-000000.jsonl", "evaluations/step-000005.jsonl",
     }  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from fixtures.training import (
     weights,
 )
 from rrl.parts.engines.hf import HFEngine
-from rrl.training.evaluation import accuracy, evaluation_metrics
+from rrl.training.evaluation import evaluation_metrics
+from rrl.training.intervals import accuracy
 from rrl.types import Feedback, Problem, Sampling, State, Verdict
 
 
@@ -281,7 +282,13 @@ def test_a_better_policy_is_seen_at_once():
 def test_metrics_have_the_names_an_experienced_user_expects():
     result = evaluation(n=2).measure(three(), TASK, engine())
     assert evaluation_metrics(result, "trace").keys() == {
-        *(f"val-core/trace/error_frac/{mode}" for mode in ("greedy", "mean@2")),
+        *(
+            f"val-core/trace/{name}/{mode}"
+            for name in ("error_frac", "length", "truncated", "unparseable")
+            for mode in ("greedy", "mean@2")
+        ),
+        "val-core/trace/pass@2/mean@2",
+        "val-core/trace/maj@n/mean@2",
         *(
             f"{group}/acc/{mode}"
             for group in ("val-core/trace", "val/trace/L3", "val/trace/L10")

@@ -20,6 +20,7 @@ rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n,
   rrl-evaluate from_run=DIR evaluation.n=8      with other settings
   rrl-evaluate task=gsm8k data.path=DIR model=hf model.path=FOLDER_OR_ID
   ... output=result.json                        writes the result to a new file
+  ... responses=responses.jsonl                 writes every response with its verdict to a new file
 
 With a judge it compares two sides instead: it judges one answer of each to every problem in both orders, and prints how
 often the first side wins, ties and loses, by level. Judges: a reward model, or a language model behind an
@@ -30,7 +31,7 @@ OpenAI-compatible endpoint; its replies are stored, so that the same command con
   against=OTHER_RUN | sft (the run's own warm start) | reference (the data set's answers) | a model's folder or id
   ... judgements=judgements.jsonl               writes every question, both answers and both verdicts to a new file
 """
-OPTIONS = ("from_run", "against", "output", "judgements")
+OPTIONS = ("from_run", "against", "output", "responses", "judgements")
 
 
 def main() -> None:
@@ -47,22 +48,27 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from rrl.runs.manifest import moment
 
     given, rest = shell.options(shell.with_run(arguments, "measure"), OPTIONS)
-    output, judgements = (shell.new_file(name, given[name]) for name in ("output", "judgements"))
+    output, responses, judgements = (
+        shell.new_file(name, given[name]) for name in ("output", "responses", "judgements")
+    )
     config, parts = load("evaluate", rest, run=given["from_run"])
     if given["from_run"] is not None:
         parts.prompts.template.stand(moment(Path(given["from_run"]).expanduser()))
     parts.run.limit_threads()
     result = {"task": config["data"]["name"]}
     if parts.judge is None:
-        result |= {"model": config["model"], **_measured(parts, given)}
+        result |= {"model": config["model"], **_measured(parts, given, responses)}
     else:
+        if responses is not None:
+            raise ConfigError("responses: a judge compares answers; judgements=FILE has those of both sides; give that")
         result |= _compared(parts, given, judgements)
     print(json.dumps(hidden(result), indent=2))
     if output is not None:
         write_json(output, result)
 
 
-def _measured(parts: "Parts", given: dict[str, str | None]) -> dict[str, Any]:
+def _measured(parts: "Parts", given: dict[str, str | None], responses: "Path | None") -> dict[str, Any]:
+    from rrl.records.run_directory import dump_rollouts, response_rows
     from rrl.runs.assemble import measure, prepare_evaluation, start_frozen, start_task
     from rrl.training.models import LoadedModel
 
@@ -73,7 +79,10 @@ def _measured(parts: "Parts", given: dict[str, str | None]) -> dict[str, Any]:
     start_task(parts)
     prepared = prepare_evaluation(parts, lambda progress, metrics: None)
     start_frozen(parts, LoadedModel(prepared.model, prepared.tokenizer), prepared.test, parts.engine)
-    return measure(parts, prepared)
+    result, answers = measure(parts, prepared)
+    if responses is not None:
+        dump_rollouts(responses, response_rows(0, answers, prepared.tokenizer))
+    return result
 
 
 def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | None") -> dict[str, Any]:

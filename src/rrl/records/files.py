@@ -19,6 +19,8 @@ ROWS = ("metrics.jsonl", "evaluations.jsonl")
 """The files of rows with a ``step`` of their own; the first has one row for every step from 0 on."""
 STATES = "states.jsonl"
 """The file of rows with a ``step``, any number of them a step."""
+DUMPS = ("rollouts", "evaluations")
+"""The folders of files by step."""
 TAIL = 2**14
 """Bytes at the end of a file that are read first: some rows of metrics."""
 
@@ -29,9 +31,9 @@ Rows = list[tuple[int, bytes]]
 def rewind(folder: Path, step: int | None) -> None:
     """Rewind a run's records to the checkpoint of ``step``.
 
-    metrics.jsonl, evaluations.jsonl and states.jsonl keep their whole rows up to ``step``; rollouts of later steps and
-    result.json are removed. None or -1 keeps nothing. Raises DataError, and changes no file, when a row of a step is
-    missing or duplicated: the records then do not describe the checkpoint's history.
+    metrics.jsonl, evaluations.jsonl and states.jsonl keep their whole rows up to ``step``; files of later steps in
+    rollouts/ and evaluations/ and result.json are removed. None or -1 keeps nothing. Raises DataError, and changes no
+    file, when a row of a step is missing or duplicated: the records then do not describe the checkpoint's history.
     """
     last = -1 if step is None else step
     kept = {folder / name: _rows_until(folder / name, last) for name in ROWS}
@@ -46,7 +48,7 @@ def rewind(folder: Path, step: int | None) -> None:
     for path, rows in {**kept, folder / STATES: _rows_until(folder / STATES, last)}.items():
         if path.exists():
             write_whole(path, b"".join(line + b"\n" for _, line in rows))
-    late = [path for path in by_step(folder / "rollouts") if step_of(path) > last]
+    late = [path for name in DUMPS for path in by_step(folder / name) if step_of(path) > last]
     for path in (*late, folder / "result.json"):
         path.unlink(missing_ok=True)
     put_on_disk(folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rrl.errors import ConfigError
 from rrl.ranges import Range, at_least_one, check_ranges, not_negative, positive
-from rrl.records.files import CACHE, nearest_there, write_whole
+from rrl.records.files import CACHE, nearest_there, step_name, write_whole
 from rrl.records.full import FullRecords
 from rrl.records.secrecy import hidden
 from rrl.records.texts import as_json
@@ -153,6 +153,26 @@ def rollout_rows(step: int, judged: "Sequence[Judged]", tokenizer: Any) -> list[
         for each in judged
         for rollout, feedback in [(each.rollout, each.feedback)]
     ]
+
+
+def response_rows(
+    step: int, answers: "Mapping[str, Sequence[Sequence[Judged]]]", tokenizer: Any
+) -> list[dict[str, Any]]:
+    """The responses of an evaluation, by mode and problem, as such rows, each with its ``mode``."""
+    return [
+        {"mode": mode, **row}
+        for mode, problems in answers.items()
+        for row in rollout_rows(step, [judged for each in problems for judged in each], tokenizer)
+    ]
+
+
+def dump_evaluation(
+    folder: Path, row: Mapping[str, Any], answers: "Mapping[str, Sequence[Sequence[Judged]]]", tokenizer: Any
+) -> None:
+    """Add an evaluation to a run's records: its row of a step, and every response in a file of that step."""
+    responses = response_rows(row["step"], answers, tokenizer)
+    dump_rollouts(folder / "evaluations" / f"{step_name(row['step'])}.jsonl", responses)
+    append(folder / "evaluations.jsonl", [row])
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -24,6 +24,7 @@ from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint, weights
 from rrl.records.run_directory import cache
 from rrl.records.saving import rehearse, rescued, write_model
 from rrl.training.agreement import check_agreement, reader
+from rrl.training.evaluation import Answers
 from rrl.training.loop import Loop, RunStart
 from rrl.training.models import LoadedModel
 from rrl.training.policy import DeepSpeedPolicy
@@ -199,10 +200,11 @@ def start_frozen(parts: Parts, loaded: LoadedModel, problems: Sequence[Problem],
     check_agreement(model, problems, engine, inspect, "float32")
 
 
-def measure(parts: Parts, prepared: Prepared) -> dict[str, Any]:
-    """An evaluation with the present engine, and the template it used."""
-    result = parts.evaluation.measure(prepared.test, parts.task, parts.engine)
-    return {**result, "template": parts.prompts.template.describe(prepared.tokenizer)}
+def measure(parts: Parts, prepared: Prepared) -> tuple[dict[str, Any], Answers]:
+    """An evaluation with the present engine: its figures with the template it used, and every response."""
+    answers = parts.evaluation.answers(prepared.test, parts.task, parts.engine)
+    figures = parts.evaluation.figures(answers, parts.engine)
+    return {**figures, "template": parts.prompts.template.describe(prepared.tokenizer)}, answers
 
 
 def _cache_folder(loaded: LoadedModel, demonstrations: Sequence[Example], settings: WarmStart, parts: Parts) -> Path:

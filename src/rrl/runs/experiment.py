@@ -31,9 +31,9 @@ from rrl.processes.out_of_memory import report_out_of_memory
 from rrl.processes.stopping import Interrupted, StopRequest, has_parent, obeying, remove_requests
 from rrl.processes.watchdog import Watchdog
 from rrl.records.display import Display
-from rrl.records.files import ROWS, STATES, accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
+from rrl.records.files import DUMPS, ROWS, STATES, accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
 from rrl.records.fingerprints import weights_fingerprint
-from rrl.records.run_directory import append, dump_rollouts, is_empty, rollout_rows, unused, write_json
+from rrl.records.run_directory import append, dump_evaluation, dump_rollouts, is_empty, rollout_rows, unused, write_json
 from rrl.records.saving import PLAIN, rescued
 from rrl.records.secrecy import redacted
 from rrl.records.status import RunLock, last_checkpoint, write_state
@@ -180,7 +180,7 @@ def _rewind_records(folder: Path, step: int | None) -> None:
     if step is None and rows and rows[0]["step"] > 0:
         aside = unused(folder / "records-without-checkpoint")
         aside.mkdir()
-        for name in (*ROWS, STATES, "rollouts"):
+        for name in (*ROWS, STATES, *DUMPS):
             if (folder / name).exists():
                 (folder / name).rename(aside / name)
         log.warning(
@@ -231,14 +231,14 @@ class Run:
                 self.tracker.finish()
 
     def _evaluate(self) -> tuple[Metrics, float]:
-        """Evaluate on held-out problems, into evaluations.jsonl; returns metrics and the accuracy for ranking."""
+        """Evaluate on held-out problems, and record it; returns metrics and the accuracy for ranking."""
         trainer = self.trainer
         with trainer.clock.phase("testing"):
-            result = measure(self.parts, self.prepared)
+            result, answers = measure(self.parts, self.prepared)
         row = {"step": trainer.global_step, "tokens_generated": trainer.tokens_generated, **result}
         if rank() == 0:
             with guard_disk(self.folder):
-                append(self.folder / "evaluations.jsonl", [row])
+                dump_evaluation(self.folder, row, answers, self.prepared.tokenizer)
         return evaluation_metrics(result, self.source), accuracy_of(result)
 
     def _last_metrics(self) -> Metrics:

@@ -17,7 +17,7 @@ from rrl.records.display import Display
 from rrl.records.plots import reliability_diagram
 from rrl.records.run_directory import write_json
 from rrl.training.calibration import expected_calibration_error, log_loss, reliability, share_chosen
-from rrl.training.evaluation import accuracy
+from rrl.training.intervals import accuracy
 from rrl.types import Pair
 
 log = logging.getLogger(__name__)

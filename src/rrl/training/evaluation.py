@@ -2,10 +2,9 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,10 +13,15 @@ from rrl.contracts import border
 from rrl.interfaces import RolloutEngine, Task
 from rrl.processes.distributed import spread
 from rrl.ranges import at_least_one, between, check_ranges, not_negative
-from rrl.training.intervals import normal, wilson
-from rrl.types import Metrics, Problem, Sampling, State, Verdict
+from rrl.training.figures import doubts, report
+from rrl.types import Judged, Metrics, Problem, Sampling, State, Verdict
 
 log = logging.getLogger(__name__)
+Answers = Mapping[str, Sequence[Sequence[Judged]]]
+"""The judged responses to each problem, by mode: greedy or mean@n."""
+SHOWN = 4
+"""Problems of which a result shows the first response."""
+PLAIN = ("error_frac", "length", "truncated", "unparseable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,83 +64,74 @@ class Evaluation:
         return problems * (1 + self.n)
 
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
-        """Accuracy overall, by level and by stratum with 95 % intervals; always starts from prompts alone."""
+        """The figures of all responses, with 95 % intervals; always starts from prompts alone."""
+        return self.figures(self.answers(problems, task, engine), engine)
+
+    def answers(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> Answers:
+        """One response to each problem, and ``n`` sampled ones, judged."""
+        found: dict[str, list[list[Judged]]] = {}
+        for mode, (sampling, n) in self._modes(engine).items():
+            generator = torch.Generator().manual_seed(self.seed)
+            states = [State(problem) for problem in problems for _ in range(n)]
+            rollouts = border.rollouts(engine, states, sampling, generator, border.begin(task))
+            feedback = spread(rollouts, partial(border.feedback, task))
+            judged = [Judged(*pair) for pair in zip(rollouts, feedback, strict=True)]
+            found[mode] = [judged[i : i + n] for i in range(0, len(judged), n)]
+            failed = sum(f.verdict is Verdict.ERROR for f in feedback)
+            if failed:
+                log.warning("evaluation: the verifier failed on %d of %d responses", failed, len(feedback))
+        return found
+
+    def figures(self, answers: Answers, engine: RolloutEngine) -> dict[str, Any]:
+        """The figures of the responses that ``answers`` has collected; logs warnings of figures in doubt."""
+        modes = self._modes(engine)
+        problems = len(answers["greedy"])
+        result: dict[str, Any] = {"split": self.split, "seed": self.seed, "problems": problems, "warnings": []}
+        for mode, rows in answers.items():
+            firsts = [row[0].rollout for row in rows[:SHOWN]]
+            result[mode] = {
+                **report(rows, self.seed),
+                "sampling": asdict(modes[mode][0]),
+                "samples": [{"question": r.state.problem.example.question, "response": r.response} for r in firsts],
+            }
+            result["warnings"] += doubts(mode, rows)
+        for text in result["warnings"]:
+            log.warning("evaluation: %s", text)
+        return result
+
+    def _modes(self, engine: RolloutEngine) -> dict[str, tuple[Sampling, int]]:
+        """How responses are drawn, and how many to each problem."""
         shape = engine.sampling
         if self.temperature is not None:
             shape = replace(shape, temperature=self.temperature)
-        result: dict[str, Any] = {"split": self.split, "seed": self.seed, "problems": len(problems)}
-        result["greedy"] = self._mode(problems, task, engine, replace(shape, temperature=0.0), 1)
-        if self.n:
-            result[f"mean@{self.n}"] = self._mode(problems, task, engine, shape, self.n)
-        return result
-
-    def _mode(
-        self, problems: Sequence[Problem], task: Task, engine: RolloutEngine, sampling: Sampling, n: int
-    ) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(self.seed)
-        states = [State(problem) for problem in problems for _ in range(n)]
-        rollouts = border.rollouts(engine, states, sampling, generator, border.begin(task))
-        feedback = spread(rollouts, partial(border.feedback, task))
-        known = [f for f in feedback if f.verdict is not Verdict.ERROR]
-        failed = len(feedback) - len(known)
-        if failed:
-            log.warning("evaluation: the verifier failed on %d of %d responses", failed, len(feedback))
-        answers = [feedback[i : i + n] for i in range(0, len(feedback), n)]
-        outcomes = [[float(f.solved) for f in row if f.verdict is not Verdict.ERROR] for row in answers]
-        judged = [problem for problem, row in zip(problems, outcomes, strict=True) if row]
-        solved = [row for row in outcomes if row]
-        strata = [problem.example.strata for problem in judged]
-        kinds = sorted({kind for row in strata for kind in row})
-        return {
-            **accuracy(solved),
-            "score": fmean(f.score for f in known) if known else 0.0,
-            "error_frac": 1 - len(known) / len(feedback),
-            "levels": _by([problem.level for problem in judged], solved, lambda level: (len(level), level)),
-            "strata": {kind: _by([row.get(kind) for row in strata], solved, str) for kind in kinds},
-            "verdicts": {v.value: sum(f.verdict is v for f in feedback) for v in Verdict},
-            "truncated": fmean(not r.finished for r in rollouts),
-            "sampling": asdict(sampling),
-            "samples": [
-                {"question": r.state.problem.example.question, "response": r.response} for r in rollouts[: 4 * n : n]
-            ],
-        }
-
-
-def accuracy(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Mean of per-problem means with its 95 % interval.
-
-    One 0/1 score a problem: Wilson's interval (Wilson, JASA 1927). Several: the normal interval with problems as
-    the independent units, because responses to one problem are not independent; Wilson's again where all problems
-    agree, because without a deviation the normal interval would have no width. Without problems the accuracy is 0
-    with the interval [0, 1].
-    """
-    if not scores:
-        return {"accuracy": 0.0, "interval95": [0.0, 1.0], "n_problems": 0, "n_samples": 0}
-    means = [fmean(row) for row in scores]
-    n, mean = len(means), fmean(means)
-    of_shares = all(len(row) == 1 for row in scores) or len(set(means)) == 1 < n
-    interval = wilson(mean, n) if of_shares else normal(means)
-    return {"accuracy": mean, "interval95": interval, "n_problems": n, "n_samples": max(map(len, scores))}
-
-
-def _by(names: Sequence[str | None], scores: Sequence[Sequence[float]], order: Callable[[str], Any]) -> dict[str, Any]:
-    """Accuracy of the problems of each name; those without one are left out."""
-    found = sorted({name for name in names if name is not None}, key=order)
-    return {name: accuracy([row for row, own in zip(scores, names, strict=True) if own == name]) for name in found}
+        modes = {"greedy": (replace(shape, temperature=0.0), 1)}
+        return modes | ({f"mean@{self.n}": (shape, self.n)} if self.n else {})
 
 
 def evaluation_metrics(result: dict[str, Any], source: str) -> Metrics:
-    """The result as flat metrics.
+    """The result as flat metrics; docs/evaluation.md explains them.
 
-    ``val-core/<source>/acc/<mode>``, ``val-core/<source>/error_frac/<mode>`` (responses that the verifier failed on),
-    ``val/<source>/<level>/acc/<mode>``, ``val/<source>/<kind>:<stratum>/acc/<mode>``.
+    ``val-core/<source>/<figure>/<mode>`` with the figures acc, error_frac (responses that the verifier failed on),
+    length, truncated, unparseable and, of sampled modes, pass@k and maj@n; ``val/<source>/<level>/acc/<mode>``,
+    ``val/<source>/<kind>:<stratum>/acc/<mode>``.
     """
     metrics: Metrics = {}
     for mode, part in result.items():
         if isinstance(part, dict):
-            metrics[f"val-core/{source}/acc/{mode}"] = part["accuracy"]
-            metrics[f"val-core/{source}/error_frac/{mode}"] = part["error_frac"]
+            figures = {
+                "acc": part["accuracy"],
+                **{name: part[name] for name in PLAIN if name in part},
+                **_of_several(part),
+            }
+            metrics |= {f"val-core/{source}/{name}/{mode}": value for name, value in figures.items()}
             metrics |= {f"val/{source}/{level}/acc/{mode}": x["accuracy"] for level, x in part["levels"].items()}
             for kind, strata in part["strata"].items():
                 metrics |= {f"val/{source}/{kind}:{name}/acc/{mode}": x["accuracy"] for name, x in strata.items()}
     return metrics
+
+
+def _of_several(part: Mapping[str, Any]) -> Metrics:
+    """pass@k from k = 2 on (pass@1 is the accuracy) and maj@n, where a mode has several responses to a problem."""
+    found = {f"pass@{k}": mean["value"] for k, mean in part.get("pass@k", {}).items() if k != "1"}
+    vote = part.get("maj@n", {}).get("value")
+    return found if vote is None else {**found, "maj@n": vote}

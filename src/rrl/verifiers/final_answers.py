@@ -48,6 +48,11 @@ def same_text(answer: str, expected: str) -> bool:
     return tokens(tidy(answer)) == tokens(tidy(expected)) != []
 
 
+def form(answer: str) -> str:
+    """The text under which answers count as the same in a vote: words or signs without their setting."""
+    return words(answer) if is_words(answer) else " ".join(tokens(tidy(answer)))
+
+
 def is_copied(answer: str, expected: str, question: str) -> bool:
     """Whether an answer, or the right side of its equation, is a formula of the question that has yet to be computed.
 

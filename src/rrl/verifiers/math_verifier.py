@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from rrl.ranges import at_least_one, check_ranges
 from rrl.types import Feedback, Verdict
-from rrl.verifiers.final_answers import same_text
+from rrl.verifiers.final_answers import form, same_text
 from rrl.verifiers.workers import Reply, WorkerLimits, Workers
 
 log = logging.getLogger(__name__)
@@ -121,6 +121,8 @@ def _judged(pair: Pair, reply: Reply) -> Feedback:
 def _feedback(pair: Pair, verdict: Verdict, outcome: str, error: str = "") -> Feedback:
     answer, expected = pair
     evidence = {"parsed": answer, "expected": expected, "outcome": outcome}
+    if answer is not None and (plain := form(answer)) != answer:
+        evidence["form"] = plain
     return Feedback(float(verdict is Verdict.RIGHT), verdict, evidence | ({"error": error} if error else {}))
 
 

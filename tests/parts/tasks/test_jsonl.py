@@ -170,6 +170,15 @@ def test_a_regular_expression_is_searched_in_the_conclusion() -> None:
     assert found == ["right", "right", "wrong", "right", "wrong"]
 
 
+def test_what_a_regular_expression_matched_is_no_answer_to_vote_on() -> None:
+    """Only right responses have it, so that any of them would win."""
+    found = judged("regex", "yes", "yes, it is", "no")
+    assert [feedback.evidence for feedback in found] == [
+        {"found": "yes", "expected": "yes"},
+        {"found": None, "expected": "yes"},
+    ]
+
+
 def test_a_response_that_a_search_does_not_end_in_is_unparseable(monkeypatch: pytest.MonkeyPatch) -> None:
     """To its end a search in 24 letters takes some hundredths of a second, and one in 200 more than anybody has."""
     assert verdicts("regex", r"^(a|aa)+$", "a" * 24, "a" * 24 + "!") == ["right", "wrong"]

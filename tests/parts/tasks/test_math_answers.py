@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.math_task import judge, make_task, rollout
 from rrl.types import Verdict
-from rrl.verifiers.final_answers import final_answer, is_words, last_box, same_text
+from rrl.verifiers.final_answers import final_answer, form, is_words, last_box, same_text
 from rrl.verifiers.math_equality import _leaves_work, compare
 from rrl.verifiers.math_verifier import MathVerifier
 
@@ -301,4 +301,6 @@ def test_a_verdict_comes_with_evidence(judge: MathVerifier) -> None:
         ("unparseable", "too_long"),
     ]
     assert found[0].evidence == {"parsed": "0.5", "expected": r"\frac12", "outcome": "equal"}
+    (set_apart,) = make_task(judge).verify([rollout(r"\boxed{ \dfrac{1}{2} }", "3")])
+    assert set_apart.evidence["form"] == form(r"\frac {1}{2}") != form("0.5")
     assert len(found[5].evidence["parsed"]) == 1000

@@ -54,7 +54,8 @@ def test_each_instruction_does_what_its_name_says(operation, x, c, expected):
 def test_only_the_whole_trace_is_right(response, verdict, right_steps):
     feedback = judged(response)
     assert (feedback.verdict.value, feedback.score) == (verdict, float(verdict == "right"))
-    assert feedback.evidence == {"right_steps": right_steps, "steps": 3}
+    parsed = None if verdict == "unparseable" else " ".join(response.split())
+    assert feedback.evidence == {"right_steps": right_steps, "steps": 3, "parsed": parsed}
 
 
 def test_a_trace_that_did_not_end_by_itself_is_wrong():

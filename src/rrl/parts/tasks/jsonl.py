@@ -79,7 +79,8 @@ class JSONLines(Task):
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """Score 1 for a right response, else 0; cut-off text is judged as it is.
 
-        Evidence: ``parsed`` (the answer read, or None) and ``expected``; for mathematics also the judge's ``outcome``.
+        Evidence: ``parsed`` (the answer read, or None; for ``regex`` instead ``found``, what it matched, because only
+        right responses have that) and ``expected``; for mathematics also the judge's ``outcome``.
         """
         if self.match == "mathematics":
             return self.judge.judge(_pairs(rollouts))
@@ -164,12 +165,12 @@ def _regex(response: str, expected: str) -> Feedback:
     try:
         found = regex.search(expected, text, timeout=PATIENCE)
     except TimeoutError:
-        return _feedback(Verdict.UNPARSEABLE, None, expected)
-    return _feedback(Verdict.RIGHT if found else Verdict.WRONG, found[0] if found else None, expected)
+        return _feedback(Verdict.UNPARSEABLE, None, expected, "found")
+    return _feedback(Verdict.RIGHT if found else Verdict.WRONG, found[0] if found else None, expected, "found")
 
 
-def _feedback(verdict: Verdict, parsed: str | None, expected: str) -> Feedback:
-    return Feedback(float(verdict is Verdict.RIGHT), verdict, {"parsed": parsed, "expected": expected})
+def _feedback(verdict: Verdict, read: str | None, expected: str, name: str = "parsed") -> Feedback:
+    return Feedback(float(verdict is Verdict.RIGHT), verdict, {name: read, "expected": expected})
 
 
 def _unfit(match: Match, answer: str) -> str:

@@ -73,7 +73,8 @@ class MATH(DataSet):
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
         """Score 1 for a response whose final answer is the reference's, else 0; cut-off text is judged as it is.
 
-        Evidence: ``parsed`` (the answer read, or None), ``expected``, ``outcome`` and, after a failure, ``error``.
+        Evidence: ``parsed`` (the answer read, or None), ``form`` (the same without its setting, where that differs),
+        ``expected``, ``outcome`` and, after a failure, ``error``.
         """
         judged = self.judge.judge(self._pairs(rollouts))
         return [

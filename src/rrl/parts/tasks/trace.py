@@ -91,8 +91,13 @@ def run(start: int, program: Sequence[tuple[str, int]]) -> list[int]:
 def _judge(rollout: Rollout) -> Feedback:
     written, expected = rollout.response.split(), rollout.state.problem.example.answer.split()
     agreeing = [a == b for a, b in zip(written, expected, strict=False)]
-    evidence = {"right_steps": (*agreeing, False).index(False), "steps": len(expected)}
-    if any(word not in DIGITS for word in written):
+    readable = all(word in DIGITS for word in written)
+    evidence = {
+        "right_steps": (*agreeing, False).index(False),
+        "steps": len(expected),
+        "parsed": " ".join(written) if readable and rollout.finished else None,
+    }
+    if not readable:
         return Feedback(0.0, Verdict.UNPARSEABLE, evidence)
     right = rollout.finished and written == expected
     return Feedback(float(right), Verdict.RIGHT if right else Verdict.WRONG, evidence)
