@@ -51,7 +51,7 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
     faults = take_own_parts()
     with _as_config_errors(faults):
         files = written()
-        known = {group for group in _groups_of(name, files) if only is None or group in only}
+        known = {group for group in _groups_of(name, files) if only is None or group in (*only, "experiment")}
         chosen, values = _divide(read(overrides, faults), known, faults)
         config = pickle.loads(_merged(name, tuple(chosen), files))
         config = config if only is None else OmegaConf.masked_copy(config, list(only))
@@ -145,23 +145,33 @@ def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> 
 
 
 def _choose(choices: Sequence[Any], faults: list[str]) -> tuple[list[str], list[str]]:
-    """The choices for Hydra, misspelt ones replaced by the nearest, and the groups of those that have none."""
+    """The choices for Hydra, misspelt ones replaced by the nearest, and the groups of those that have none.
+
+    Several experiments can be chosen, as in ``experiment=[a,b]``: values of later ones win.
+    """
     chosen, lost = [], []
     for override in choices:
         group, wanted = override.key_or_group, override.value()
-        options = list(files(group))
-        meant = "none" if wanted is None and "none" in options else str(wanted)
         if wanted is None and group == "experiment":
             continue
-        if meant not in options:
-            meant = closest(meant, options) or ""
-            hint = f"; did you mean {meant!r}?" if meant else ";"
-            faults.append(f"{group}: no such choice {shown(wanted)}{hint} valid: {', '.join(options)}")
+        several = group == "experiment" and isinstance(wanted, list)
+        meant = [option for each in (wanted if several else [wanted]) if (option := _option(group, each, faults))]
         if meant:
-            chosen.append(f"{group}={meant}")
+            chosen.append(f"{group}=[{','.join(meant)}]" if several else f"{group}={meant[0]}")
         else:
             lost.append(group)
     return chosen, lost
+
+
+def _option(group: str, wanted: Any, faults: list[str]) -> str:
+    """The option of a group, the nearest one with a fault where it has no such option; "" where nothing is near."""
+    options = list(files(group))
+    meant = "none" if wanted is None and "none" in options else str(wanted)
+    if meant not in options:
+        meant = closest(meant, options) or ""
+        hint = f"; did you mean {meant!r}?" if meant else ";"
+        faults.append(f"{group}: no such choice {shown(wanted)}{hint} valid: {', '.join(options)}")
+    return meant
 
 
 def _settle(
