@@ -9,6 +9,11 @@ TESTS = $(RUN) pytest -n $(shell expr $(JOBS) + 1)
 SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
 REPLAY := sampler=problems,retrospective,redraw
 REPORT := $(RUN) rrl.cli.report
+SCALE ?= small
+LAUNCHER ?= local
+REPRODUCE = $(RUN) rrl.cli.reproduce seeds=$(SEEDS) jobs=$(JOBS) launcher=$(LAUNCHER) $(if $(SLURM),slurm='$(SLURM)')
+WITH_DATA = $(if $(DATA),data=$(DATA))
+APPS = $(or $(wildcard $(DATA)/apps/train_subset.jsonl.gz),$(DATA)/apps)
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
@@ -64,6 +69,27 @@ study-math: install ## the verifier of MATH on all solutions, forms and near mis
 
 study-gsm8k: install ## the verifier of GSM8K on every reference in twenty forms: DATA=<folder of train.jsonl> (about 4 minutes)
 	$(VENV)/bin/python experiments/gsm8k/forms.py $(DATA) experiments/results/gsm8k
+
+.PHONY: reproduce-gsm8k reproduce-math reproduce-code reproduce-dialogue reproduce-rehearsal
+
+reproduce-gsm8k: install ## the paper's table of GSM8K: SCALE=small|paper SEEDS= DATA= LAUNCHER=local|slurm (docs/reproduction.md)
+	$(REPRODUCE) scale=$(SCALE) task=gsm8k $(WITH_DATA)
+
+reproduce-math: install ## the paper's table of MATH
+	$(REPRODUCE) scale=$(SCALE) task=math $(WITH_DATA)
+
+reproduce-code: install ## the paper's table of APPS+: DATA=<its file data.json>
+	$(REPRODUCE) scale=$(SCALE) task=code $(WITH_DATA)
+
+reproduce-dialogue: install ## the paper's table of HH
+	$(REPRODUCE) scale=$(SCALE) task=dialogue $(WITH_DATA)
+
+reproduce-rehearsal: SEEDS = 0,1
+reproduce-rehearsal: install ## all four with tiny models: DATA=<folder with gsm8k, math, apps and hh-rlhf>
+	$(REPRODUCE) scale=rehearsal limit=2 task=gsm8k data=$(DATA)/gsm8k
+	$(REPRODUCE) scale=rehearsal limit=2 task=math data=$(DATA)/math
+	$(REPRODUCE) scale=rehearsal limit=2 task=code data=$(APPS)
+	$(REPRODUCE) scale=rehearsal limit=2 task=dialogue data=$(DATA)/hh-rlhf
 
 bench-peers: install ## install TRL 0.24 (PPO) and 1.16 (GRPO) for `make bench`, in environments of their own
 	$(PYTHON) -m venv build/peers/ppo && $(PEER_PIP) trl==0.24.0 'transformers<4.58'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fixtures.config import config, every_choice, faults
+from fixtures.config import config, every_choice, faults, options
 from rrl.config.check import SHARED, SLOTS, Parts, RewardModelParts, load
 from rrl.config.choices import conf_dir, groups
 from rrl.config.compose import compose
@@ -49,7 +49,7 @@ def whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_option_of_every_group_is_among_the_choices() -> None:
-    assert sorted(CHOICES) == sorted(f"{group}={option}" for group, options in groups().items() for option in options)
+    assert sorted(CHOICES) == sorted(f"{group}={option}" for group in groups() for option in options(group))
 
 
 @pytest.mark.parametrize("choices", [row for row in every_choice() if row[0] not in OF_REWARD_MODELS], ids=" ".join)
@@ -175,6 +175,17 @@ def test_quotes_keep_blanks_and_braces() -> None:
 def test_null_empties_a_slot_that_may_be_empty(slot: str) -> None:
     _, parts = load("train", [f"{slot}=null"])
     assert getattr(parts, slot) is None
+
+
+def test_of_several_experiments_the_values_of_later_ones_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment").mkdir()
+    for name, batch in (("mine", 7), ("other", 9)):
+        text = f"# @package _global_\ntrainer: {{train_batch_size: {batch}, n: {batch}}}\n"
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(text.replace(", n: 9", ""))
+    monkeypatch.setenv("RRL_PARTS", str(tmp_path))
+    trainer = config("experiment=[mine,other]")["trainer"]
+    assert (trainer["train_batch_size"], trainer["n"]) == (9, 7)
+    assert faults("experiment=[mine,othr]")[0].startswith("experiment: no such choice 'othr'; did you mean 'other'?")
 
 
 def test_null_leaves_out_an_experiment() -> None:

@@ -104,8 +104,8 @@ def held_by(wheel: Path) -> set[str]:
 def sources() -> set[str]:
     """Every module and configuration of the checkout, where a wheel has it."""
     code = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "rrl").rglob("*.py")}
-    experiments = {f"experiment/{path.relative_to(ROOT / 'experiments').as_posix()}" for path in
-                   (ROOT / "experiments").rglob("*.yaml")}  # fmt: skip
+    given = [*(ROOT / "experiments").rglob("*.yaml"), ROOT / "experiments" / "reproduce" / "published.json"]
+    experiments = {f"experiment/{path.relative_to(ROOT / 'experiments').as_posix()}" for path in given}
     files = {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml")} | experiments
     assert "experiment/trace/shared_critic.yaml" in files
     assets = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "rrl").rglob("assets/**/*.*")}
