@@ -149,6 +149,10 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
         """The states stored and forgotten in the last ``observe``, in order, for the records."""
         return []
 
+    def remembered(self) -> list[State]:
+        """The states that it may go back to, prefixes included, in the order of their birth, for audits."""
+        return []
+
 
 class Selection(DependsOnCritic, Protocol):
     """Finds the promising states along a response."""
@@ -206,10 +210,7 @@ class RolloutEngine(Stateful, Protocol):
 
     @property
     def is_exact(self) -> bool:
-        """True when it draws with the policy's own weights from its whole distribution.
-
-        Its log-probabilities are then the policy's to rounding.
-        """
+        """True when it draws with the policy's own weights from its whole distribution, so that both agree."""
         return False
 
     def generate(

@@ -21,7 +21,8 @@ from fixtures.programs import rltf_trainer
 from fixtures.training import LORA, adaptive_kl, grpo, make_engine, make_trainer, ppo, replay
 from rrl.errors import ConfigError, DataError, StorageError
 from rrl.runs import checkpoint
-from rrl.runs.checkpoint import Checkpoints, guard_disk, state_of
+from rrl.runs.checkpoint import Checkpoints, state_of
+from rrl.runs.full_disk import guard_disk
 from rrl.training.loop import Loop
 from rrl.training.trainer import Trainer
 

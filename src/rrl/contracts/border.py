@@ -140,6 +140,14 @@ def starts(sampler: StateSampler, count: int, progress: float, limits: StateLimi
     return found
 
 
+def remembered(sampler: StateSampler, limits: StateLimits) -> list[State]:
+    """The states that a sampler may go back to."""
+    with calling("sampler", sampler, "remembered"):
+        found = items(sampler, "remembered", sampler.remembered(), State)
+    refuse_result(sampler, "remembered", state_faults(found, limits), "states as sample may give them")
+    return found
+
+
 def rollouts(
     engine: RolloutEngine, states: Sequence[State], *how: Any, vocabulary: int | None = None, **options: Any
 ) -> list[Rollout]:

@@ -5,12 +5,9 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -29,9 +26,9 @@ from rrl.processes.distributed import (
 )
 from rrl.records.files import by_step, put_on_disk, read_object, step_name, step_of, sync, write_whole
 from rrl.records.run_directory import unused
-from rrl.records.saving import is_full
 from rrl.records.texts import one_line
 from rrl.runs.aside import Files, Sums, fits, in_thread, sha256
+from rrl.runs.full_disk import go_on, guard_disk
 from rrl.training.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -116,9 +113,20 @@ class Checkpoints:
         Damaged ones are reported and renamed. Raises DataError when all are damaged, ConfigError when another number
         of processes wrote it.
         """
-        step, processes = from_first(self._last_good) or (None, 0)
-        if step is None:
-            return None
+        found = from_first(self._last_good)
+        if found is not None:
+            self._read(trainer, *found)
+        return found and found[0]
+
+    def restore_step(self, trainer: Loop, step: int) -> None:
+        """Restore the checkpoint of this step, and change no file. Raises DataError where it is missing or damaged."""
+        folder = self.folder / step_name(step)
+        if fault := from_first(lambda: _fault(folder)):
+            raise DataError(f"{folder}: {fault}; expected a whole checkpoint; name other steps")
+        self._read(trainer, step, _read_about(folder)["processes"])
+
+    def _read(self, trainer: Loop, step: int, processes: int) -> None:
+        """Read the checkpoint of a step, which so many processes wrote, into the trainer."""
         if processes != world_size():
             raise ConfigError(
                 f"launcher.num_processes: the run was trained by {processes} processes, now there are {world_size()}; "
@@ -131,7 +139,6 @@ class Checkpoints:
             with calling(name, part, "load_state_dict"):
                 part.load_state_dict(state[name])
         restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
-        return step
 
     def size(self) -> int | None:
         """Bytes of the latest checkpoint."""
@@ -154,7 +161,7 @@ class Checkpoints:
         if free < 1.05 * need:
             raise StorageError(
                 f"run.dir: {free / 1e6:,.1f} MB are free in {str(self.folder)!r}; expected {need / 1e6:,.1f} MB for a "
-                f"checkpoint of {what}; free space or lower run.keep_last, {_resume(self.run)}"
+                f"checkpoint of {what}; free space or lower run.keep_last, {go_on(self.run)}"
             )
 
     def _finish(self, aside: Path, target: Path, about: dict[str, Any], sums: Sums) -> None:
@@ -200,28 +207,6 @@ class Checkpoints:
                 f"or move {str(self.folder)!r} away to begin anew"
             )
         return None
-
-
-@contextmanager
-def guard_disk(run: Path, aside: Path | None = None) -> Iterator[None]:
-    """Raise StorageError when the disk is full, and remove the partial files in ``aside``."""
-    try:
-        yield
-    except Exception as error:  # each library has its own error for a failed write
-        clear_frames(error.__traceback__)  # an open file that they hold keeps its space
-        if aside is not None and rank() == 0:
-            shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, StorageError) or not is_full(error):
-            raise
-        free, why = shutil.disk_usage(run).free, str(error).splitlines()[0][:200]
-        raise StorageError(
-            f"run.dir: the disk of {str(run)!r} is full ({free / 1e6:,.1f} MB free: {why}); expected free space; "
-            f"free some, {_resume(run)}"
-        ) from error
-
-
-def _resume(run: Path) -> str:
-    return f"then continue from the last good checkpoint: rrl-train resume={run}"
 
 
 def _write_state(trainer: Loop, folder: Path, files: Files) -> None:

@@ -31,17 +31,19 @@ from rrl.processes.out_of_memory import report_out_of_memory
 from rrl.processes.stopping import Interrupted, StopRequest, has_parent, obeying, remove_requests
 from rrl.processes.watchdog import Watchdog
 from rrl.records.display import Display
-from rrl.records.files import DUMPS, ROWS, STATES, accuracy_of, last_rows, read_object, rewind, step_name, whole_rows
+from rrl.records.files import STATES, accuracy_of, last_rows, read_object, step_name, whole_rows
 from rrl.records.fingerprints import weights_fingerprint
-from rrl.records.run_directory import append, dump_evaluation, dump_rollouts, is_empty, rollout_rows, unused, write_json
+from rrl.records.run_directory import append, dump_evaluation, dump_rollouts, is_empty, rollout_rows, write_json
 from rrl.records.saving import PLAIN, rescued
 from rrl.records.secrecy import redacted
 from rrl.records.status import RunLock, last_checkpoint, write_state
 from rrl.records.summary import closing_lines
 from rrl.records.tracking import Tracker
 from rrl.runs.assemble import make_trainer, measure, prepare
-from rrl.runs.checkpoint import Checkpoints, guard_disk
+from rrl.runs.checkpoint import Checkpoints
+from rrl.runs.full_disk import guard_disk
 from rrl.runs.manifest import BEGINNING, manifest, moment, write_manifest
+from rrl.runs.resume import rewind_records
 from rrl.training.evaluation import evaluation_metrics
 from rrl.training.loop import Loop
 from rrl.training.prepared import Prepared
@@ -156,7 +158,7 @@ def _assemble(config: Mapping[str, Any], parts: Parts, folder: Path, clock: Cloc
     checkpoints = Checkpoints(folder, parts.run.keep_last, parts.run.keep_best)
     checkpoints.rehearse(trainer)
     step = checkpoints.restore(trainer)
-    from_first(lambda: _rewind_records(folder, step))
+    from_first(lambda: rewind_records(folder, step))
     if rank() == 0:
         log.info("run directory: %s%s", folder, "" if step is None else f" (continues from step {step})")
     tracker = Tracker(folder, parts.logger, config, step) if rank() == 0 else None
@@ -172,21 +174,6 @@ def _digest(model: Any) -> str:
         return weights_fingerprint(weights(model))
 
     return from_first(read) if in_files(model) else read()
-
-
-def _rewind_records(folder: Path, step: int | None) -> None:
-    """Rewind the records to the checkpoint; without one, move those of a run beyond step 0 aside."""
-    rows, _ = last_rows(folder / "metrics.jsonl")
-    if step is None and rows and rows[0]["step"] > 0:
-        aside = unused(folder / "records-without-checkpoint")
-        aside.mkdir()
-        for name in (*ROWS, STATES, *DUMPS):
-            if (folder / name).exists():
-                (folder / name).rename(aside / name)
-        log.warning(
-            "there is no checkpoint: the run begins anew; its records up to step %d are in %s", rows[0]["step"], aside
-        )
-    rewind(folder, step)
 
 
 @dataclass

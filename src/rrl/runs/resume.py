@@ -1,5 +1,6 @@
-"""Resuming a run: which changes of its configuration leave training unchanged, and which do not."""
+"""Resuming a run: the changes of its configuration that leave training unchanged, and its records taken back."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 from rrl.config.check import Parts, checked
 from rrl.config.compose import Composed, compose_saved, walk
 from rrl.errors import ConfigError, shown
+from rrl.records.files import DUMPS, ROWS, STATES, last_rows, rewind
+from rrl.records.run_directory import unused
 from rrl.records.status import suggestion
 
+log = logging.getLogger(__name__)
 LENGTHS = ("trainer.total_training_steps", "trainer.total_tokens", "trainer.iterations")
 LIMITS = ("trainer.mismatch_limit", "trainer.on_mismatch", "engine.tolerance", "old_log_prob.tolerance")
 SERVERS = ("engine.servers", "engine.weights", "engine.timeout", "engine.patience")
@@ -59,6 +63,21 @@ def refuse_changes(before: Mapping[str, Any], after: Mapping[str, Any], folder: 
                 for key in leaves
             )
         )
+
+
+def rewind_records(folder: Path, step: int | None) -> None:
+    """Rewind the records to the checkpoint; without one, move those of a run beyond step 0 aside."""
+    rows, _ = last_rows(folder / "metrics.jsonl")
+    if step is None and rows and rows[0]["step"] > 0:
+        aside = unused(folder / "records-without-checkpoint")
+        aside.mkdir()
+        for name in (*ROWS, STATES, *DUMPS):
+            if (folder / name).exists():
+                (folder / name).rename(aside / name)
+        log.warning(
+            "there is no checkpoint: the run begins anew; its records up to step %d are in %s", rows[0]["step"], aside
+        )
+    rewind(folder, step)
 
 
 def _config_of(folder: Path) -> Path:

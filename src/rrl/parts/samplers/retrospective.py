@@ -88,6 +88,9 @@ class Retrospective(StateSampler):
     def events(self) -> list[StateEvent]:
         return list(self.buffer.journal)
 
+    def remembered(self) -> list[State]:
+        return [Retrospective._state(self, stored) for stored in self.buffer]
+
     def state_dict(self) -> StateDict:
         """The memory, what is known of each problem, and the random state."""
         return {
