@@ -142,7 +142,8 @@ def test_the_final_tables_have_budgets_levels_and_paired_differences_as_markdown
     )
     assert "| ppo | 2 | 1.000 ± 0.000 |" in by_level["markdown"]
     assert r"rrl\_x & 2 & 1.000 $\pm$ 0.000 &" in by_level["latex"]
-    assert index["differences"][0] == {"key": "algo", "values": ['"ppo"', '"ppo"', '"rrl_x"', '"rrl_x"']}
+    assert index["differences"]["rows"] == [["algo", "ppo", "rrl_x"], ["seed", "0, 1", "0, 1"]]
+    assert index["seconds"]["rows"] == [["ppo", "3.0", "1.0"], ["rrl_x", "3.0", "1.0"]]
 
 
 def test_runs_of_other_questions_are_not_compared_and_each_group_has_its_table(tmp_path):
@@ -165,12 +166,43 @@ def test_every_gap_in_the_records_is_named_with_its_remedy_and_the_rest_is_shown
     index, blocks = page_of(whole, failed, bare)
     said = "\n".join(index["faults"])
     assert "failed: unknown; in the curves, in no table; continue it: rrl-train resume=" in said
-    assert "bare: no evaluation with 'tokens_generated' in evaluations.jsonl; in no table; measure its model:" in said
+    assert "bare: no evaluation of this version of rrl in evaluations.jsonl; in no table; measure its model:" in said
     assert "bare: manifest.json cannot be read" in said
     assert "whole: rollouts/step-000005.jsonl: 1 torn lines; left out; copy the file again" in said
     assert "whole: rollouts/step-000005.jsonl: 1 rows without a valid 'problem', of another version of rrl" in said
     assert [row["response"] for row in blocks["rollouts/0/training/5"]] == ["so 2"]
     assert len(index["tables"][0]["rows"]) == 1 and len(blocks["metric/accuracy/greedy"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "said"),
+    [
+        (
+            "rollouts/step-000005.jsonl",
+            {**rollout("so 2"), "logprobs": [0.5, "x"]},
+            "1 rows without a valid 'logprobs'",
+        ),
+        ("rollouts/step-000005.jsonl", rollout("so 2", problem={"id": 1}), "1 rows without a valid 'problem.id'"),
+        ("rollouts/step-000005.jsonl", rollout("so 2", problem=problem("x", level=3)), "a valid 'problem.level'"),
+        ("states.jsonl", {"step": 5, "event": "visited", "key": "k", "row": None}, "1 lines that are no event"),
+        ("states.jsonl", {"step": 5, "event": "lost", "key": "k"}, "1 lines that are no event of this version"),
+        (
+            "evaluations.jsonl",
+            {"step": 5, "tokens_generated": 5, "greedy": {"accuracy": None}},
+            "a: no evaluation of this",
+        ),
+        (
+            "evaluations.jsonl",
+            {**evaluation(0, 0.5, 1.0), "tokens_generated": None},
+            "a: no evaluation of this version",
+        ),
+    ],
+)
+def test_rows_of_another_form_are_left_out_and_named(tmp_path, file, row, said):
+    folder = run(tmp_path / "a")
+    lines(folder / file, [row])
+    index, _ = page_of(folder, run(tmp_path / "b"))
+    assert said in "\n".join(index["faults"]) and index["tables"][0]["rows"][-1][0] == "b"
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 from rrl.errors import DataError
 from rrl.records.files import last_rows, read_object
-from rrl.study.comparison import Measure
+from rrl.study.comparison import Measure, seed_of
 
 OTHER = "were measured on other questions than {first}; expected the same task, split and evaluation.limit"
 
@@ -36,6 +36,7 @@ def _cannot(folder: Path, measure: Measure) -> list[str]:
     """Why the measure cannot be taken of a run."""
     try:
         measure.points(folder)
+        seed_of(folder)
     except DataError as error:
         return [f"left out: {fault}" for fault in error.faults]
     return []
@@ -46,5 +47,6 @@ def questions(folder: Path) -> str | None:
     manifest, _ = read_object(folder / "manifest.json")
     rows, _ = last_rows(folder / "evaluations.jsonl")
     row: Mapping[str, Any] = rows[0] if rows else {}
-    data = manifest.get("data", {}).get(row.get("split"), {})
-    return f"{row.get('problems')} of {data['sha256']}" if "sha256" in data else None
+    data = manifest.get("data")
+    split = data.get(str(row.get("split"))) if isinstance(data, dict) else None
+    return f"{row.get('problems')} of {split['sha256']}" if isinstance(split, dict) and "sha256" in split else None

@@ -1,6 +1,5 @@
 """Comparing arms over seeds at equal budgets: means, intervals, paired differences."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rrl.errors import DataError, nearest
-from rrl.records.files import modes, whole_rows
+from rrl.records.files import modes, read_object, whole_rows
 from rrl.records.plots import Point
 from rrl.study.tables import Table
 
@@ -30,9 +29,7 @@ class Measure:
     def points(self, folder: Path) -> list[Point]:
         """The curve of a run: generated tokens, value, and the ends of its 95 % interval (or the value itself)."""
         if self.metric == "accuracy":
-            rows = [
-                (row["tokens_generated"], self._part(row, folder)) for row in _read_rows(folder, "evaluations.jsonl")
-            ]
+            rows = [(row["tokens_generated"], self._part(row, folder)) for row in evaluations(folder)]
             return [(at, part["accuracy"], *part.get("interval95", 2 * [part["accuracy"]])) for at, part in rows]
         metrics = _read_rows(folder, "metrics.jsonl")
         found = [row for row in metrics if row.get(self.metric) is not None]
@@ -52,6 +49,10 @@ class Measure:
         mode = known[0] if self.mode is None else self.mode
         if mode not in known:
             raise DataError(f"{folder}: no mode {mode!r} in evaluations.jsonl; expected one of {', '.join(known)}")
+        if self.level is None and "accuracy" not in row[mode]:
+            raise DataError(
+                f"{folder}: no accuracy of all problems in evaluations.jsonl; expected one, or give a level"
+            )
         if self.level is None:
             return row[mode]
         strata = {f"{kind}:{name}": x for kind, part in row[mode].get("strata", {}).items() for name, x in part.items()}
@@ -59,6 +60,31 @@ class Measure:
         if self.level not in levels:
             raise DataError(f"{folder}: no level {self.level!r}; expected one of {', '.join(levels)}, or none for all")
         return levels[self.level]
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run that can be read; raises DataError where there is none."""
+    rows = [row for row in _read_rows(folder, "evaluations.jsonl") if is_evaluation(row)]
+    if not rows:
+        expected = "expected 'tokens_generated', and numbers as accuracies and intervals"
+        raise DataError(f"{folder}: no evaluation of this version of rrl in evaluations.jsonl; {expected}")
+    return rows
+
+
+def is_evaluation(row: Mapping[str, Any]) -> bool:
+    """Whether a row of evaluations.jsonl has what is compared, all of it numbers."""
+    known = modes(row)
+    return isinstance(row.get("tokens_generated"), int | float) and bool(known) and all(_sound(row[m]) for m in known)
+
+
+def _sound(part: Mapping[str, Any]) -> bool:
+    """Whether accuracies and intervals of a way of sampling, or of a level, are numbers."""
+    interval, levels = part.get("interval95", [0, 0]), part.get("levels", {})
+    numbers = [part.get("accuracy", 0), *interval] if isinstance(interval, list) and len(interval) == 2 else [None]
+    inner = levels.values() if isinstance(levels, dict) else [None]
+    return all(isinstance(number, int | float) for number in numbers) and all(
+        isinstance(each, dict) and "accuracy" in each and _sound(each) for each in inner
+    )
 
 
 def _read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -107,10 +133,11 @@ def compare_arms(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Se
 
 def seed_of(folder: Path) -> int:
     """The seed in a run's manifest."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise DataError(f"{folder}: holds no manifest.json; expected the directory of a run")
-    return int(json.loads(path.read_text(encoding="utf-8"))["seed"])
+    manifest, faults = read_object(folder / "manifest.json")
+    if faults or not isinstance(manifest.get("seed"), int):
+        why = faults[0] if faults else "holds no manifest.json with a seed"
+        raise DataError(f"{folder}: {why}; expected the directory of a run")
+    return int(manifest["seed"])
 
 
 def _refuse_mixed_modes(arms: Mapping[str, Sequence[Path]], measure: Measure) -> None:
@@ -118,7 +145,7 @@ def _refuse_mixed_modes(arms: Mapping[str, Sequence[Path]], measure: Measure) ->
     if measure.metric != "accuracy" or measure.mode is not None:
         return
     folders = [folder for each in arms.values() for folder in each]
-    first = {modes(_read_rows(folder, "evaluations.jsonl")[-1])[0]: folder for folder in folders}
+    first = {modes(evaluations(folder)[-1])[0]: folder for folder in folders}
     if len(first) > 1:
         found = [f"{folder}: evaluated by {mode}, others are not; expected one mode" for mode, folder in first.items()]
         raise DataError(*found, "remedy: give a mode that all of them have, as in mode=greedy")

@@ -8,10 +8,10 @@ from typing import Any
 
 from rrl import __version__
 from rrl.study.comparable import questions
-from rrl.study.page.curves import curves, phases
+from rrl.study.page.curves import curves
 from rrl.study.page.lineage import lineage
 from rrl.study.page.records import RunRecords, read_runs
-from rrl.study.page.results import differences, tables
+from rrl.study.page.results import differences, seconds, tables
 from rrl.study.page.rollouts import RULE, Census, Dump, census, chosen, dumps_of, kept_rows
 
 FORMAT = 1
@@ -43,7 +43,8 @@ def collect(arms: Mapping[str, Sequence[Path]], megabytes: float, points: int) -
         "groups": [_label(runs, members) for members in groups],
         "arms": _arms(arms, runs),
         "runs": [_run(run, number, groups) for number, run in enumerate(runs)],
-        "differences": differences(runs),
+        "differences": differences(arms, runs),
+        "seconds": seconds(arms, runs),
         "tables": results,
         "rule": RULE.format(megabytes=megabytes),
         "steps": _steps(counted),
@@ -91,7 +92,6 @@ def _run(run: RunRecords, number: int, groups: Sequence[Sequence[int]]) -> dict[
         "commit": run.manifest.get("git_commit"),
         "hardware": run.manifest.get("hardware", {}),
         "template": run.evaluations[-1].get("template") if run.evaluations else None,
-        "phases": phases(run),
         "kept": 0,
         "of": 0,
     }
@@ -134,7 +134,10 @@ def _rollouts(
             index["runs"][number]["of"] += index["steps"][place]["of"]
             if kept:
                 blocks[f"rollouts/{number}/{dump.source}/{dump.step}"] = [_without_problem(row) for row in kept]
-        blocks[f"states/{number}"] = lineage(run.folder, trained, problems)
+        states = blocks[f"states/{number}"] = lineage(run.folder, trained, problems)
+        if states["torn"]:
+            what = f"{states['torn']} lines that are no event of this version of rrl; left out"
+            index["faults"].append(f"{run.name}: states.jsonl: {what}; copy the file again")
     blocks["rows"] = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
     index["problems"] = [{"id": about[p]["id"], "level": about[p].get("level", "")} for p in sorted(about)]
     index["of_rollouts"] = sum(step["of"] for step in index["steps"])

@@ -14,7 +14,21 @@ from rrl.records.files import write_whole
 from rrl.records.texts import as_json
 from rrl.study.page.collect import MADE_BY, collect
 
-SCRIPTS = ("dom", "data", "text", "figure", "chart", "overview", "list", "tokens", "sample", "steps", "replay", "main")
+SCRIPTS = (
+    "dom",
+    "data",
+    "text",
+    "figure",
+    "chart",
+    "overview",
+    "list",
+    "tokens",
+    "sample",
+    "steps",
+    "lanes",
+    "replay",
+    "main",
+)
 """The page's own scripts in their order; one scope holds them all."""
 MARK = "<!doctype html>\n<!-- made by rrl-report -->"
 POLICY = (

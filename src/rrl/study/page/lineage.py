@@ -1,7 +1,7 @@
 """Where replayed states came from and what became of them: from states.jsonl, or inferred from dumped rollouts."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,16 @@ Row = Mapping[str, Any]
 State = dict[str, Any]
 Step = tuple[int, Row]
 """A rollout of training, with its step."""
+COMMON: dict[str, Any] = {"step": int, "key": str}
+EVENTS: dict[str, Any] = {
+    "stored": {
+        "problem": str, "rollout": int | None, "parent": str | None, "source": str | None, "cut": int | None,
+        "score": int | float | None,
+    },
+    "visited": {"row": int, "verdict": str},
+    "forgotten": {"reason": str | None},
+}  # fmt: skip
+"""What each kind of event has beside ``COMMON``, and of which kind it is."""
 
 
 def lineage(folder: Path, rows: Sequence[Step], problems: Mapping[str, int]) -> dict[str, Any]:
@@ -18,29 +28,39 @@ def lineage(folder: Path, rows: Sequence[Step], problems: Mapping[str, int]) -> 
     ``origin`` ([step, row] of the rollout it was cut from), ``cut`` (tokens), ``score``, ``stored`` (step), ``visits``
     ([step, row, verdict] each) and ``forgotten`` ([step, reason]). ``recorded`` says whether states.jsonl has it; else
     it is inferred: its visits are the dumped rollouts that name it, its origin is the last dumped rollout before the
-    first of them whose response begins with its prefix. ``rows`` are the run's kept rollouts in order.
+    first of them whose response begins with its prefix. ``torn`` counts lines of states.jsonl that are no event of this
+    version. ``rows`` are the run's kept rollouts in order.
     """
-    events = list(_events(folder / "states.jsonl"))
+    events, torn = _events(folder / "states.jsonl")
     states = _recorded(events, problems) if events else _inferred(rows)
     for _, row in rows:
         state = states.get(str(row.get("replayed_from")))
         if state is not None:
             state["prefix"] = row.get("prefix", "")
     known = list(states.values())
-    return {"recorded": bool(events), "states": known, "first_solves": _first_solves(rows, known)}
+    return {"recorded": bool(events), "torn": torn, "states": known, "first_solves": _first_solves(rows, known)}
 
 
-def _events(path: Path) -> Iterator[Row]:
+def _events(path: Path) -> tuple[list[Row], int]:
+    """The events of a file, and the number of lines that are none."""
     if not path.is_file():
-        return
+        return [], 0
     with path.open("rb") as file:
-        for line in file:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and "event" in event and "key" in event:
-                yield event
+        lines = [_event(line) for line in file]
+    events = [event for event in lines if event is not None]
+    return events, len(lines) - len(events)
+
+
+def _event(line: bytes) -> Row | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    known = EVENTS.get(str(event.get("event"))) if isinstance(event, dict) else None
+    if known is None:
+        return None
+    sound = all(isinstance(event.get(key), kind) for key, kind in {**COMMON, **known}.items())
+    return event if sound else None
 
 
 def _recorded(events: Sequence[Row], problems: Mapping[str, int]) -> dict[str, State]:

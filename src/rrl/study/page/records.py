@@ -8,6 +8,7 @@ from typing import Any
 from rrl.records.files import modes, read_object, read_yaml, whole_rows
 from rrl.records.secrecy import hidden
 from rrl.records.status import RunState, read_state
+from rrl.study.comparison import is_evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,11 @@ class RunRecords:
         """The seed in its manifest or configuration."""
         found = self.manifest.get("seed", self.config.get("seed"))
         return found if isinstance(found, int) else None
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether it can be in a table of results."""
+        return self.state.state == "finished" and bool(self.evaluations) and isinstance(self.manifest.get("seed"), int)
 
     @property
     def modes(self) -> list[str]:
@@ -54,7 +60,7 @@ def _read_run(folder: Path, name: str) -> RunRecords:
     manifest, manifest_faults = read_object(folder / "manifest.json")
     state = read_state(folder)
     metrics = _rows(folder / "metrics.jsonl")
-    evaluations = [row for row in _rows(folder / "evaluations.jsonl") if modes(row) and _is_count(row)]
+    evaluations = [row for row in _rows(folder / "evaluations.jsonl") if is_evaluation(row)]
     faults = [*state.faults, *manifest_faults]
     return RunRecords(
         folder=folder,
@@ -64,7 +70,7 @@ def _read_run(folder: Path, name: str) -> RunRecords:
         state=state,
         metrics=metrics,
         evaluations=evaluations,
-        faults=[f"{name}: {fault}" for fault in [*faults, *_gaps(state, metrics, evaluations)]],
+        faults=[f"{name}: {fault}" for fault in [*faults, *_gaps(state, manifest.get("seed"), metrics, evaluations)]],
     )
 
 
@@ -75,11 +81,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return []  # the state of the run names it
 
 
-def _is_count(row: Mapping[str, Any]) -> bool:
-    return isinstance(row.get("tokens_generated"), int | float)
-
-
-def _gaps(state: RunState, metrics: Sequence[Any], evaluations: Sequence[Any]) -> list[str]:
+def _gaps(state: RunState, seed: Any, metrics: Sequence[Any], evaluations: Sequence[Any]) -> list[str]:
     """What the page shows less of, and how to get it."""
     gaps = []
     if state.state not in ("finished", "running"):
@@ -87,9 +89,11 @@ def _gaps(state: RunState, metrics: Sequence[Any], evaluations: Sequence[Any]) -
         gaps.append(f"{state.state}{why}; in the curves, in no table; continue it: rrl-train resume={state.folder}")
     if state.state == "running":
         gaps.append("still running; in the curves, in no table; make the page again at its end")
+    if state.state == "finished" and seed is None:
+        gaps.append("no seed in manifest.json; in no table; restore the file from a copy")
     if not metrics:
         gaps.append("no whole row in metrics.jsonl; without curves; restore the file from a copy")
     if not evaluations:
         remedy = f"in no table; measure its model: rrl-evaluate from_run={state.folder}"
-        gaps.append(f"no evaluation with 'tokens_generated' in evaluations.jsonl; {remedy}")
+        gaps.append(f"no evaluation of this version of rrl in evaluations.jsonl; {remedy}")
     return gaps

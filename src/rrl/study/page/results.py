@@ -1,14 +1,16 @@
-"""The final tables of a page, and the keys in which its runs' configurations differ."""
+"""The tables of a page: results, the keys in which configurations differ, seconds by phase."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rrl.config.compose import walk
 from rrl.errors import DataError
 from rrl.study.arms import ASIDE
 from rrl.study.comparison import Measure, as_table, compare_arms, marks, plus_minus, token_count
+from rrl.study.page.curves import phases
 from rrl.study.page.records import RunRecords
 from rrl.study.tables import Table
 
@@ -28,11 +30,10 @@ def tables(
         others = "; ".join(", ".join(runs[i].name for i in members) for members in groups)
         faults.append(f"runs of {len(groups)} kinds of questions are not compared with each other: {others}")
     for number, members in enumerate(groups):
-        finished = [runs[i] for i in members if runs[i].state.state == "finished" and runs[i].evaluations]
+        finished = [runs[i] for i in members if runs[i].is_comparable]
         try:
             for table in _of_group(arms, finished):
-                plain = {"title": table.title, "head": list(table.head), "rows": [list(row) for row in table.rows]}
-                made.append({"group": number, **plain, "markdown": table.markdown(), "latex": table.latex()})
+                made.append({"group": number, **plain(table)})
         except DataError as error:
             faults += [f"no table of results: {fault}" for fault in error.faults]
     return made, faults
@@ -72,12 +73,49 @@ def _at(by_level: Sequence[Mapping[str, Any]], arm: str) -> list[Any]:
     return [found[arm]["values"][0] for found in by_level]
 
 
-def differences(runs: Sequence[RunRecords]) -> list[dict[str, Any]]:
-    """The keys in which configurations differ, with each run's value as JSON (null: it has no such key)."""
-    leaves = [
-        {key: json.dumps(value, default=str) for key, value in walk(run.config) if not isinstance(value, Mapping)}
-        for run in runs
+def differences(arms: Arms, runs: Sequence[RunRecords]) -> dict[str, Any]:
+    """The keys in which configurations differ, with each arm's values, as a plain table."""
+    leaves = {
+        run.folder: {key: _told(value) for key, value in walk(run.config) if _is_shown(key, value)} for run in runs
+    }
+    keys = sorted({key for each in leaves.values() for key in each})
+    differing = [key for key in keys if len({each.get(key) for each in leaves.values()}) > 1]
+    rows = [
+        [
+            key,
+            *(
+                ", ".join(dict.fromkeys(leaves[run].get(key, "not set") for run in folders))
+                for folders in arms.values()
+            ),
+        ]
+        for key in differing
     ]
-    keys = sorted({key for each in leaves for key in each if key.split(".")[0] not in ASIDE or key == "seed"})
-    rows = [{"key": key, "values": [each.get(key) for each in leaves]} for key in keys]
-    return [row for row in rows if len(set(row["values"])) > 1]
+    return plain(Table("Keys in which the configurations differ", ["key", *arms], rows))
+
+
+def _is_shown(key: str, value: Any) -> bool:
+    return not isinstance(value, Mapping) and (key == "seed" or key.split(".")[0] not in ASIDE)
+
+
+def _told(value: Any) -> str:
+    """A value as in YAML; of a class of this project its name."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text.rsplit(".", 1)[-1] if text.startswith("rrl.") else text
+
+
+def seconds(arms: Arms, runs: Sequence[RunRecords]) -> dict[str, Any]:
+    """Seconds by phase, the mean of each arm's runs, as a plain table."""
+    spent = {run.folder: phases(run) for run in runs}
+    names = list(dict.fromkeys(phase for each in spent.values() for phase in each))
+    rows = [
+        [arm, *(f"{fmean(spent[run].get(phase, 0.0) for run in folders):.1f}" for phase in names)]
+        for arm, folders in arms.items()
+    ]
+    return plain(Table("Seconds by phase, mean of the seeds", ["arm", *names], rows))
+
+
+def plain(table: Table) -> dict[str, Any]:
+    """A table as data, with its Markdown and LaTeX."""
+    rows = [list(row) for row in table.rows]
+    content = {"title": table.title, "head": list(table.head), "rows": rows}
+    return {**content, "markdown": table.markdown(), "latex": table.latex()}

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rrl.records.files import by_step, step_of
+from rrl.study.page.rows import unfit
 
 Row = dict[str, Any]
 SOURCES = {"training": "rollouts", "evaluation": "evaluations"}
 """Where responses come from, and the folders of a run that hold them."""
-NEEDED = {"problem": dict, "response": str, "verdict": str, "score": int | float, "tokens": int, "finished": bool}
-"""What a row must have to be shown."""
 RULE = (
     "all rollouts of a problem or none, the same problems in all steps and runs: those with the smallest SHA-256 of "
     "their id that fit into {megabytes:g} MB of records (keep=)"
@@ -57,7 +56,7 @@ def census(dumps: Sequence[Dump], names: Sequence[str]) -> Census:
         verdicts: Counter[str] = Counter()
         score, torn, foreign = 0.0, 0, Counter[str]()
         for _, row, size in _lines(dump.path, found.faults, names[dump.run]):
-            lacks = None if row is None else lacking(row)
+            lacks = None if row is None else unfit(row)
             torn, foreign = torn + (row is None), foreign + Counter([lacks] if lacks else [])
             if row is not None and not lacks:
                 verdicts[row["verdict"]] += 1
@@ -79,14 +78,6 @@ def _faults(where: str, torn: int, foreign: Mapping[str, int]) -> list[str]:
     ]
 
 
-def lacking(row: Mapping[str, Any]) -> str | None:
-    """The first thing that a row must have and lacks."""
-    missing = [key for key, kind in NEEDED.items() if not isinstance(row.get(key), kind)]
-    if not missing and "id" not in row["problem"]:
-        return "problem.id"
-    return missing[0] if missing else None
-
-
 def chosen(sizes: Mapping[str, int], most: int) -> list[str]:
     """The problems that fit into ``most`` bytes, by the rule."""
     kept, used = [], 0
@@ -99,7 +90,7 @@ def chosen(sizes: Mapping[str, int], most: int) -> list[str]:
 
 def kept_rows(dump: Dump, problems: Mapping[str, int]) -> list[Row]:
     """The rows of these problems, each with ``p``, the problem's number, and ``r``, its own in the file."""
-    rows = ((number, row) for number, row, _ in _lines(dump.path, [], "") if row is not None and not lacking(row))
+    rows = ((number, row) for number, row, _ in _lines(dump.path, [], "") if row is not None and not unfit(row))
     return [
         {"r": number, "p": problems[problem], **row}
         for number, row in rows

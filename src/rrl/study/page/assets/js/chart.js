@@ -16,7 +16,7 @@ function chart(figure, remove) {
   const readout = h("div", { class: "readout" }, "Point at the curves to read them; click for the steps there; drag to enlarge.");
   const file = figure.metric.replace(/[^\w@.-]+/g, "-");
   const card = h("figure", { class: "card" },
-    h("figcaption", null, h("h3", null, figure.title), h("code", null, figure.metric),
+    h("figcaption", null, h("div", null, h("h3", null, figure.title), h("code", null, figure.metric)),
       h("span", { class: "buttons" },
         button("PNG", async () => download(`${file}.png`, await asPng(asSvg(figure))), { class: "quiet", "aria-label": `${figure.title} as PNG` }),
         button("SVG", () => download(`${file}.svg`, asSvg(figure).text, "image/svg+xml"), { class: "quiet", "aria-label": `${figure.title} as SVG` }),
@@ -60,7 +60,7 @@ function draw(figure, place, readout, width) {
     height: 240,
     series,
     bands,
-    scales: { x: { time: false } },
+    scales: { x: { time: false }, y: { range: (_, low, high) => (low === high ? [Math.min(0, low), Math.max(1, high)] : uPlot.rangeNum(low, high, 0.1, true)) } },
     legend: { show: false },
     cursor: { points: { show: false }, y: false },
     axes: [

@@ -14,10 +14,10 @@ async function showRollouts(main, options) {
   }
   const list = h("ol", { class: "rows", "aria-label": "Rollouts" });
   const detail = h("section", { class: "detail", id: "detail", "aria-label": "Rollout", tabindex: -1 });
-  const counter = h("p", { class: "note", role: "status" });
+  const counter = h("p", { class: "note count", role: "status" });
   const open = options.get("open");
   fill(main, h("div", { class: `explorer${open ? " opened" : ""}` },
-    h("div", { class: "side" }, h("h1", null, "Rollouts"), filters(rows, options), counter, list), detail));
+    h("div", { class: "side" }, h("h1", null, "Rollouts"), filters(rows, options), counter, keptNote(), list), detail));
   const filtered = sorted(rows.filter((row) => passes(row, options)), options.get("sort") || "step");
   const query = options.get("q") || "";
   const turn = showRollouts.turn = (showRollouts.turn || 0) + 1;
@@ -28,21 +28,26 @@ async function showRollouts(main, options) {
   shownIds = [];
   const found = query ? [] : filtered;
   const render = more(list, options, found, open);
-  const tell = (done) => { counter.textContent = `${count(found.length, "rollout")} of ${rows.length.toLocaleString("en")} kept${done ? "" : ", searching …"}. Kept: ${keptText()}.`; };
+  const tell = (done) => { counter.textContent = `${count(found.length, "rollout")}${done ? "" : ", searching …"}`; };
   if (query) {
     for await (const hits of search(filtered, patternOf(query))) {
       if (!current()) return;
       found.push(...hits);
-      render();
+      if (!open) render(0);
       tell(false);
     }
   }
   if (!current()) return;
-  render();
+  render(0);
   tell(true);
   await opening;
   const chosen = list.querySelector("[aria-current]");
-  if (chosen) chosen.scrollIntoView({ block: "nearest" });
+  if (chosen) list.scrollTop = chosen.offsetTop - list.offsetTop - list.clientHeight / 2;
+}
+
+function keptNote() {
+  const kept = INDEX.runs.reduce((sum, run) => sum + run.kept, 0);
+  return h("details", { class: "note" }, h("summary", null, `${kept.toLocaleString("en")} of ${INDEX.of_rollouts.toLocaleString("en")} rollouts are on this page`), INDEX.rule);
 }
 
 function keptText() {
@@ -50,16 +55,25 @@ function keptText() {
   return `${kept.toLocaleString("en")} of ${INDEX.of_rollouts.toLocaleString("en")} rollouts, by this rule: ${INDEX.rule}`;
 }
 
-/** Renders the first rows that are not there yet, and a button for more. */
+/** Renders the rows around the open one that are not there yet, and buttons for those before and after. */
 function more(list, options, found, open) {
-  let limit = PAGE;
-  const next = h("li", { class: "more" }, button("Show more", () => { limit += PAGE; render(); }));
-  function render() {
-    limit = Math.max(limit, found.findIndex((row) => row.id === open) + 1);
+  let first = null;
+  let last = 0;
+  const before = h("li", { class: "more" }, button("Show earlier", () => {
+    const from = Math.max(0, first - PAGE);
+    before.after(...found.slice(from, first).map((row) => item(row, options, open)));
+    first = from;
+    render(0);
+  }));
+  const after = h("li", { class: "more" }, button("Show more", () => render(PAGE)));
+  function render(further) {
     shownIds = found.map((row) => row.id);
-    for (let i = list.querySelectorAll("li.row").length; i < Math.min(found.length, limit); i += 1) list.append(item(found[i], options, open));
-    next.remove();
-    if (found.length > limit) list.append(next);
+    if (first === null) first = last = Math.max(0, found.findIndex((row) => row.id === open) - PAGE / 2);
+    const end = Math.min(found.length, Math.max(last + further, first + PAGE));
+    list.append(...found.slice(last, end).map((row) => item(row, options, open)));
+    last = end;
+    if (first > 0) list.prepend(before); else before.remove();
+    if (last < found.length) list.append(after); else after.remove();
   }
   return render;
 }

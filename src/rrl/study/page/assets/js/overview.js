@@ -25,7 +25,7 @@ async function showOverview(main, options) {
           !off.has(arm), () => { if (!off.delete(arm)) off.add(arm); change({ off: [...off].join(",") }); }))),
       h("p", { class: "note" }, "Thick: mean of the seeds. Band: lowest to highest seed; of a single run, its 95 % interval over questions. Curves are interpolated between measurements."),
       grid),
-    h("div", { class: "tables" }, resultTables(group), runsTable(runs), differencesTable(), phaseTable(arms.map((arm) => [arm, INDEX.arms[arm].runs.filter((run) => runs.has(run))]))),
+    h("div", { class: "tables" }, resultTables(group), runsTable(runs), INDEX.differences.rows.length ? tableCard(INDEX.differences) : null, INDEX.seconds.head.length > 1 ? secondsTable(arms) : null),
   );
   const shown = arms.filter((arm) => !off.has(arm));
   for (const name of new Set([...startingMetrics(runs), ...more])) {
@@ -55,12 +55,15 @@ function notices() {
 }
 
 function resultTables(group) {
-  return INDEX.tables.filter((each) => each.group === group).map((each, i) =>
-    h("section", { class: "card" },
-      h("div", { class: "heading" }, h("h2", null, each.title),
-        h("span", { class: "buttons" }, copier("Markdown", each.markdown, { "aria-label": `Copy table ${i + 1} as Markdown` }),
-          copier("LaTeX", each.latex, { "aria-label": `Copy table ${i + 1} as LaTeX` }))),
-      table(each.head, each.rows, { label: each.title })));
+  return INDEX.tables.filter((each) => each.group === group).map(tableCard);
+}
+
+/** A table with buttons that copy it; `cells` makes a row of it, its own cells by default. */
+function tableCard({ title, head, rows, markdown, latex }, cells) {
+  return h("section", { class: "card" },
+    h("div", { class: "heading" }, h("h2", null, title),
+      h("span", { class: "buttons" }, copier("Markdown", markdown, { "aria-label": `${title} as Markdown` }), copier("LaTeX", latex, { "aria-label": `${title} as LaTeX` }))),
+    table(head, typeof cells === "function" ? rows.map(cells) : rows, { label: title }));
 }
 
 function runsTable(runs) {
@@ -71,27 +74,17 @@ function runsTable(runs) {
   });
   return h("section", { class: "card" }, h("h2", null, "Runs"),
     table(["run", "arm", "seed", "state", "steps", "generated tokens", "rollouts kept"], rows, { label: "Runs" }),
-    h("p", { class: "note" }, `Rule: ${INDEX.rule}. Counts by verdict are those of all rollouts that were dumped.`));
+    h("p", { class: "note" }, `Kept: ${INDEX.rule}. Counts by verdict are those of all rollouts that were dumped.`));
 }
 
-function differencesTable() {
-  if (!INDEX.differences.length) return null;
-  const told = (value) => (value === null ? "not set" : value.replace(/^"(.*)"$/, "$1").replace(/^rrl\.[\w.]+\.(\w+)$/, "$1"));
-  const of = (arm, values) => [...new Set(INDEX.arms[arm].runs.map((run) => told(values[run])))].join(", ");
-  const head = ["key", ...INDEX.arms.map((arm) => arm.name)];
-  const rows = INDEX.differences.map(({ key, values }) => [h("code", null, key), ...INDEX.arms.map((_, arm) => of(arm, values))]);
-  return h("section", { class: "card" }, h("h2", null, "Where the configurations differ"), table(head, rows, { label: "Differences of configurations" }));
-}
-
-function phaseTable(arms) {
-  const phases = [...new Set(INDEX.runs.flatMap((run) => Object.keys(run.phases)))];
-  if (!phases.length) return null;
-  const mean = (runs, phase) => runs.reduce((sum, run) => sum + (INDEX.runs[run].phases[phase] || 0), 0) / runs.length;
-  const longest = Math.max(...arms.map(([, runs]) => phases.reduce((sum, phase) => sum + mean(runs, phase), 0)));
-  const rows = arms.map(([arm, runs]) => [INDEX.arms[arm].name,
-    h("span", { class: "stack", "aria-hidden": "true" }, phases.map((phase, i) =>
-      h("span", { title: phase, style: { width: `${(100 * mean(runs, phase)) / longest}%`, background: colourOf(i, theme()) } }))),
-    ...phases.map((phase) => short(mean(runs, phase), 1))]);
-  const head = ["arm", "", ...phases.map((phase, i) => [h("i", { class: "swatch", style: { background: colourOf(i, theme()) } }), phase])];
-  return h("section", { class: "card" }, h("h2", null, "Seconds by phase, mean of the seeds"), table(head, rows, { label: "Seconds by phase" }));
+/** Seconds by phase, with a bar for each arm in which each phase has its colour. */
+function secondsTable(arms) {
+  const { head, rows, ...rest } = INDEX.seconds;
+  const here = rows.filter((_, arm) => arms.includes(arm));
+  const longest = Math.max(...here.map((row) => row.slice(1).reduce((sum, cell) => sum + Number(cell), 0)));
+  const swatch = (i) => h("i", { class: "swatch", style: { background: colourOf(i, theme()) } });
+  const bar = (row) => h("span", { class: "stack", "aria-hidden": "true" }, row.slice(1).map((cell, i) =>
+    h("span", { style: { width: `${(100 * Number(cell)) / longest}%`, background: colourOf(i, theme()) } })));
+  return tableCard({ ...rest, head: [head[0], "", ...head.slice(1).map((phase, i) => [swatch(i), " ", phase])], rows: here },
+    (row) => [row[0], bar(row), ...row.slice(1)]);
 }

@@ -27,7 +27,7 @@ async function showReplay(main, options) {
         h("ol", { class: "plain" }, solved.slice(0, 200).map((solve) =>
           h("li", null, link([h("span", null, INDEX.problems[solve.p].id), h("span", { class: "note" }, ` step ${solve.step}`)], route(solve.key), { "aria-current": solve.key === key ? "true" : null }))))),
       h("section", { class: "card", id: "state" }, h("h2", null, "One state"),
-        chosen ? ancestry(run, found, chosen) : h("p", { class: "notice" }, `No state ${key} is on this page.`))),
+        chosen ? [ancestry(run, found, chosen), firstSolve(run, found, chosen), lanes(run, found, chosen.p)] : h("p", { class: "notice" }, `No state ${key} is on this page.`))),
     h("section", { class: "card" }, h("h2", null, count(found.states.length, "state")),
       table(["state", "from", "cut", "visits", "right", "stored", "forgotten"], order.slice(0, 200).map((state) => [
         link(state.key, route(state.key)), state.source || "–", short(state.cut), short(state.visits.length), short(right(state)), short(state.stored),
@@ -44,6 +44,12 @@ function ancestry(run, states, last) {
     chain.map((state) => [originNode(run, state), h("li", { class: "node" }, stateCard(run, states, state))]));
 }
 
+/** The first right rollout of a state's problem, where it began at this state. */
+function firstSolve(run, states, state) {
+  const solve = states.first_solves.find((each) => each.key === state.key);
+  return solve && h("p", { class: "solve" }, "First right rollout of the problem: ", rolloutLink(run, solve.step, solve.row), `, from this state, at step ${solve.step}.`);
+}
+
 function originNode(run, state) {
   if (!state.origin) return h("li", { class: "node faint" }, state.cut ? "the rollout it was cut from is not on this page" : "the prompt itself: nothing was cut");
   const [step, row] = state.origin;
@@ -53,7 +59,7 @@ function originNode(run, state) {
 function rolloutLink(run, step, row) {
   const id = rowId(run, "training", step, row);
   const known = everyRow && everyRow.byId.get(id);
-  return known ? link([verdictSign(known.verdict), ` ${step}.${row}`], sampleRoute(id)) : h("span", { title: "not on this page" }, `${step}.${row}`);
+  return known ? link([verdictSign(known.verdict), ` ${step}.${row}`], sampleRoute(id)) : h("span", null, `${step}.${row}`, h("span", { class: "note" }, " (not on this page)"));
 }
 
 function stateCard(run, states, state) {

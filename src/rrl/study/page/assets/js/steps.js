@@ -87,6 +87,7 @@ async function showProblem(main, [id]) {
     asked.answer && h("div", null, h("h4", null, "Expected"), textBlock(asked.answer)),
     h("section", { class: "card" }, h("h2", null, "Across steps and runs"),
       table(["run", ...steps.map((step) => `step ${step}`)], runs.map((run) => [INDEX.runs[run].name, ...steps.map((step) => cell(run, step))]), { label: "Rollouts by run and step" })),
+    await Promise.all(runs.map(async (run) => { const drawn = lanes(run, await statesOf(run), number); return drawn && h("section", { class: "card" }, drawn); })),
     await beforeAfter(here, runs));
 }
 
