@@ -85,7 +85,8 @@ def _distinct(own: Sequence[str], all_of_them: Sequence[Sequence[str]]) -> str:
 
 def _overrides(run: Path) -> list[str]:
     """The overrides of a run's command line that distinguish arms."""
-    command = read_object(run / "manifest.json")[0].get("command", [])
+    command = read_object(run / "manifest.json")[0].get("command")
+    command = [text for text in command if isinstance(text, str)] if isinstance(command, list) else []
     return [text for text in command[1:] if "=" in text and not NOT_NAMING.match(text)]
 
 

@@ -70,7 +70,7 @@ def _task(run: RunRecords) -> str:
 def _label(runs: Sequence[RunRecords], members: Sequence[int]) -> str:
     first = runs[members[0]]
     asked = first.evaluations[-1].get("problems") if first.evaluations else None
-    return _task(first) + ("" if asked is None else f", {asked:,} questions")
+    return _task(first) + (f", {asked:,} questions" if isinstance(asked, int) else "")
 
 
 def _arms(arms: Mapping[str, Sequence[Path]], runs: Sequence[RunRecords]) -> list[dict[str, Any]]:
