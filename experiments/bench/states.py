@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,10 +26,12 @@ import torch
 
 from rrl.parts.samplers.buffer import WEIGHTS, StateBuffer
 from rrl.parts.samplers.retrospective import Retrospective
+from rrl.parts.samplers.rows import Candidate
 from rrl.parts.samplers.schedule import Schedule
 from rrl.parts.selections.random_cut import RandomCut
 from rrl.types import Example, Feedback, Judged, Problem, Rollout, State, Verdict
 
+PRIORITIES = (*WEIGHTS, "doubt", "lru_forest")
 SIZES, DRAWN, STEPS, TOKENS, SIBLINGS = (10**4, 10**5, 10**6, 10**7), 4096, 11, 16, 40
 
 
@@ -73,9 +76,12 @@ def add(made: Retrospective, random: Random, times: int, problems: int) -> float
     def work() -> None:
         for i in range(times):
             prefix = (random.randrange(150_000), random.randrange(150_000), *tokens)
-            made.buffer.add(names[i % problems], prefix, source="self", score=random.random(), step=0)
+            score, doubt = random.random(), random.random()
+            made.buffer.add(Candidate(names[i % problems], prefix, "self", score, 2 * TOKENS, doubt), 0)
 
-    return 1000 * timed(work)[0] / times
+    taken, _ = timed(work)
+    made.buffer.journal.clear()  # as every step does
+    return 1000 * taken / times
 
 
 def repeat(made: Retrospective, times: int) -> None:
@@ -110,9 +116,10 @@ def measure(size: int) -> dict[str, float]:
     repeat(made, copies)
     gc.collect()
     result = {"bytes": (resident() - before) / size, "add": add(made, random, 1000, problems)}
-    for priority in WEIGHTS:
-        made.buffer.priority = priority  # type: ignore[assignment]
-        made.buffer._weights.build(len(made.buffer._rows["held"]))
+    state = made.buffer.state_dict() | {"turns": list(made.buffer._rows.newest), "turn": 0}
+    for priority in PRIORITIES:
+        made.buffer = replace(made.buffer, priority=priority)  # a new one, of the same settings
+        made.buffer.load_state_dict(state)
         step(made)
         times = [step(made) for _ in range(STEPS)]
         drawing, booking = (statistics.median(column) for column in zip(*times, strict=True))
@@ -123,10 +130,10 @@ def measure(size: int) -> dict[str, float]:
 def main(most: int) -> None:
     """Measure each size, print the table, and put the rows into the file."""
     rows = []
-    print("states     add us  bytes a state" + "".join(f"  {name}: draw, step ms" for name in WEIGHTS))
+    print("states     add us  bytes a state" + "".join(f"  {name}: draw, step ms" for name in PRIORITIES))
     for size in (size for size in SIZES if size <= most):
         found = json.loads(subprocess.check_output([sys.executable, __file__, "one", str(size)], text=True))
-        times = "".join(f"{found[f'{name}_draw']:18.1f} {found[f'{name}_step']:6.1f}" for name in WEIGHTS)
+        times = "".join(f"{found[f'{name}_draw']:18.1f} {found[f'{name}_step']:6.1f}" for name in PRIORITIES)
         print(f"{size:<10,} {found['add']:6.0f} {found['bytes']:14.0f}{times}", flush=True)
         rows.append({"name": f"states_{size}", **found})
     bench.record(rows)

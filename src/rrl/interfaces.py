@@ -154,7 +154,7 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
         return []
 
 
-class Selection(DependsOnCritic, Protocol):
+class Selection(DependsOnCritic, Stateful, Protocol):
     """Finds the promising states along a response."""
 
     min_explained_variance: float | None = None
@@ -170,6 +170,9 @@ class Selection(DependsOnCritic, Protocol):
 
     def score(self, response: TokenScores, cut: int) -> float:
         """How promising the state after the first ``cut`` tokens is; for ranking and reporting."""
+
+    def learn(self, outcomes: Sequence[tuple[float, bool]]) -> None:
+        """Learn from rollouts that went on from cuts: a prefix's share of the response it was cut from, and success."""
 
 
 class Guidance(DependsOnTask, Protocol):

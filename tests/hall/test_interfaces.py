@@ -44,7 +44,7 @@ def test_a_part_needs_nothing_unless_it_says_so(kind: Any, flags: dict[str, Any]
     assert {name: getattr(silent, name) for name in dir(silent) if name.startswith(("needs", "pays"))} == flags
 
 
-@pytest.mark.parametrize("kind", [Reward, StateSampler, RolloutEngine, Objective])
+@pytest.mark.parametrize("kind", [Reward, StateSampler, Selection, RolloutEngine, Objective])
 def test_a_part_has_nothing_to_save_unless_it_says_so(kind: Any) -> None:
     silent = type("Silent", (kind,), {})()
     assert silent.state_dict() == {}

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.replay import THROUGH, plain
 from rrl.parts.samplers.buffer import StateBuffer
-from rrl.parts.samplers.rows import Rows
+from rrl.parts.samplers.rows import Candidate, Rows
 from rrl.types import Stored
 
 
@@ -22,8 +22,8 @@ def buffer(**changes: Any) -> StateBuffer:
     return StateBuffer(**settings | changes)
 
 
-def add(memory: StateBuffer, problem_id: str, *prefix: int, score: float = 0.0) -> bool:
-    return memory.add(problem_id, prefix, source="self", score=score, step=3)
+def add(memory: StateBuffer, problem_id: str, *prefix: int, score: float = 0.0, doubt: float = 0.5) -> bool:
+    return memory.add(Candidate(problem_id, prefix, "self", score, whole=8, doubt=doubt), 3)
 
 
 def fill(memory: StateBuffer, *names: str) -> None:
@@ -300,10 +300,12 @@ def test_equal_seeds_draw_equal_states():
 
 
 @THROUGH
-def test_a_restored_memory_draws_evicts_and_names_as_the_saved_one_would(through):
-    saved, restored = (buffer(capacity=3, priority="success_variance", keep_between=(0.25, 1.0)) for _ in range(2))
+@pytest.mark.parametrize("priority", ["success_variance", "doubt", "lru_forest"])
+def test_a_restored_memory_draws_evicts_and_names_as_the_saved_one_would(through, priority):
+    saved, restored = (buffer(capacity=3, priority=priority, keep_between=(0.25, 1.0)) for _ in range(2))
     for prefix in range(5):
-        add(saved, "pq"[prefix % 2], prefix, score=-prefix)
+        add(saved, "pq"[prefix % 2], prefix, score=-prefix, doubt=prefix / 7)
+    saved.draw(2, Random(0))
     visit(saved, next(iter(saved)).key, "n")
     restored.load_state_dict(through(saved.state_dict()))
     for memory in (saved, restored):

@@ -90,3 +90,18 @@ def test_only_touched_blocks_are_read_again_and_only_once():
     tree.root()
     tree.root()
     assert column.read == 3
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_smallest_are_found_in_order_and_equal_ones_by_their_place(size):
+    values = numpy.random.default_rng(1).permutation(size).astype(float)
+    values[[2, size - 1]] = -1.0
+    values[7] = math.inf
+    column = Column(values)
+    tree = column.tree(numpy.minimum, math.inf)
+    expected = sorted((value, place) for place, value in enumerate(values) if value < math.inf)
+    for count in (1, 2, 5, size):
+        assert tree.smallest(count).tolist() == [place for _, place in expected[:count]]
+    column.read = 0
+    tree.smallest(3)
+    assert column.read <= 3

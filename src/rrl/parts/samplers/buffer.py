@@ -1,5 +1,6 @@
 """The memory of states worth going back to: bounded, deduplicated, and forgetting what no longer teaches."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -8,10 +9,10 @@ from typing import Any, Literal
 import numpy
 
 from rrl.interfaces import StateDict
-from rrl.parts.samplers.rows import Rows, Source, StoredState, packed, success_rate
+from rrl.parts.samplers.rows import Candidate, Rows, StoredState, packed, success_rate
 from rrl.parts.samplers.tree import Array, Tree
 from rrl.ranges import at_least_one, check_ranges, refuse
-from rrl.types import Forgotten, Rollout, StateEvent, Stored
+from rrl.types import Forgotten, StateEvent, Stored
 
 Column = Callable[[str], Array]
 """A column of the states by name; some states, in any shape."""
@@ -37,15 +38,18 @@ class StateBuffer:
     A full problem or buffer gives up its state of lowest score. ``keep_between`` are two bounds of the estimated
     success: after a visit that leaves it at or below the lower one (dead) or above the upper one (mastered), a state is
     forgotten. ``priority`` says how states are drawn: ``uniform``; ``success_variance`` with weight p(1-p) of the
-    estimated success p; ``score`` with weight exp(score).
+    estimated success p; ``score`` with weight exp(score). Two others take turns, so that no state is drawn twice before
+    all were: ``doubt`` takes those first after which the policy was least sure (AXPO, arXiv 2605.28774), ``lru_forest``
+    the problem that was least recently drawn, and of it the state (DEEP-GRPO, arXiv 2602.14169); the newest problem
+    that was never drawn comes first.
 
-    Nothing but saving walks all states: one tree finds a drawn state, another that of the lowest score. ``journal``
-    collects what becomes of states until someone clears it.
+    Nothing but saving walks all states: trees find a drawn state, and that of the lowest score. ``journal`` collects
+    what becomes of states until someone clears it.
     """
 
     capacity: int
     states_per_problem: int
-    priority: Literal["uniform", "success_variance", "score"]
+    priority: Literal["uniform", "success_variance", "score", "doubt", "lru_forest"]
     keep_between: tuple[float, float]
     evictions: int = field(init=False, default=0)
     journal: list[StateEvent] = field(init=False, default_factory=list)
@@ -56,8 +60,13 @@ class StateBuffer:
         expected = "keep_between: expected two rising numbers from 0 to 1, as [0.1, 0.8]"
         refuse({f"{expected}, got {[low, high]}": not 0 <= low < high <= 1})
         self._rows = Rows()
-        self._weights = self._rows.watch(Tree(self._weight, numpy.add, 0.0))
         self._scores = self._rows.watch(Tree(self._score, numpy.minimum, numpy.inf))
+        if self.priority in WEIGHTS:
+            self._weights = self._rows.watch(Tree(self._weight, numpy.add, 0.0))
+        elif self.priority == "doubt":
+            self._sureness = self._rows.watch(Tree(self._sure, numpy.minimum, numpy.inf))
+        self._turns = OrderedDict[str, None]()  # problems, the least recently drawn first
+        self._turn = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -74,32 +83,39 @@ class StateBuffer:
         """The sums of numbers of the states, by the names of StoredState; ``length`` is that of the prefix."""
         return self._rows.sums()
 
-    def add(
-        self, problem_id: str, prefix: tuple[int, ...], *, source: Source, score: float, step: int,
-        rollout: Rollout | None = None,
-    ) -> bool:  # fmt: skip
-        """Remember a state; false when it was known already, in which case its score is brought up to date.
-
-        ``rollout`` is what the prefix was cut from, where it was a rollout.
-        """
-        siblings, bare = self._rows.siblings(problem_id), packed(prefix)
+    def add(self, new: Candidate, step: int) -> bool:
+        """Remember a state; false when it was known already, in which case its score is brought up to date."""
+        siblings, bare = self._rows.siblings(new.problem_id), packed(new.prefix)
         for known in siblings:
             if self._rows["prefix"][known] == bare:
-                self._rows.set(known, score_now=score)
+                self._rows.set(known, score_now=new.score)
                 return False
-        row = self._rows.append(problem_id, prefix, source, score, step)
-        self.journal.append(Stored(self._rows.key(row), problem_id, source, rollout, len(prefix), score))
+        row = self._rows.append(new, step)
+        self.journal.append(
+            Stored(self._rows.key(row), new.problem_id, new.source, new.rollout, len(new.prefix), new.score)
+        )
+        if not siblings and self.priority == "lru_forest":
+            self._turns[new.problem_id] = None
+            self._turns.move_to_end(new.problem_id, last=False)
         if len(siblings) == self.states_per_problem:
-            siblings = self._rows.siblings(problem_id)  # rows may have moved
+            siblings = self._rows.siblings(new.problem_id)  # rows may have moved
             self._forget(min((self._rows["score_now"][each], each) for each in siblings)[1], "problem full")
         if len(self) > self.capacity:
             self._forget(int(self._scores.descend(1, lambda scores: scores.argmin(axis=1))[0]), "memory full")
         return bool(self._rows["held"][row])
 
     def draw(self, count: int, rng: Random) -> list[StoredState]:
-        """``count`` states with replacement, by priority; none from an empty buffer."""
+        """``count`` states by priority, with replacement or in turns; none from an empty buffer."""
         if not len(self):
             return []
+        if self.priority == "doubt":
+            return self._rows.states(numpy.resize(self._sureness.smallest(count), count))
+        if self.priority == "lru_forest":
+            return self._rows.states(numpy.array([self._next() for _ in range(count)]))
+        return self._rows.states(self._weighted(count, rng))
+
+    def _weighted(self, count: int, rng: Random) -> Array:
+        """The rows of ``count`` states, drawn with replacement by their weights."""
         below = numpy.array([rng.random() for _ in range(count)]) * self._weights.root()
 
         def choose(weights: Array) -> Array:
@@ -111,7 +127,22 @@ class StateBuffer:
             below = below - numpy.where(chosen > 0, ends[numpy.arange(count), chosen - 1], 0)
             return chosen
 
-        return self._rows.states(self._weights.descend(count, choose))
+        return self._weights.descend(count, choose)
+
+    def _next(self) -> int:
+        """The row whose turn it is."""
+        problem_id, _ = self._turns.popitem(last=False)
+        self._turns[problem_id] = None
+        self._turn += 1
+        row = min(self._rows.siblings(problem_id), key=lambda each: self._rows["turn"].item(each))
+        self._rows["turn"][row] = self._turn
+        return row
+
+    def positions(self, keys: Sequence[str]) -> Array:
+        """The relative length of these states in the responses that they were cut from; NaN for a forgotten one."""
+        rows = self._rows.find(list(keys))
+        shares = self._rows["length"][rows] / numpy.maximum(1, self._rows["whole"][rows])
+        return numpy.where(rows >= 0, shares, numpy.nan)
 
     def record(self, visits: Sequence[tuple[str, bool]]) -> None:
         """Count visits by key, with success, one after the other; forget a state once it is dead or mastered.
@@ -135,11 +166,13 @@ class StateBuffer:
 
     def state_dict(self) -> StateDict:
         """Every state with its statistics, in order, as plain data."""
-        return {"rows": self._rows.state_dict(), "evictions": self.evictions}
+        turns = {"turns": list(self._turns), "turn": self._turn} if self.priority == "lru_forest" else {}
+        return {"rows": self._rows.state_dict(), "evictions": self.evictions, **turns}
 
     def load_state_dict(self, state: StateDict) -> None:
         self.evictions = state["evictions"]
         self._rows.load_state_dict(state["rows"])
+        self._turns, self._turn = OrderedDict.fromkeys(state.get("turns", ())), state.get("turn", 0)
 
     def _visit(self, rows: Array, successes: Array) -> None:
         self._rows.visit(rows, successes)
@@ -151,12 +184,18 @@ class StateBuffer:
 
     def _forget(self, row: int, reason: str) -> None:
         self.journal.append(Forgotten(self._rows.key(row), reason))
+        problem_id = self._rows["problem_id"][row]
         self._rows.drop(row)
+        if problem_id not in self._rows.newest:
+            self._turns.pop(problem_id, None)
         self.evictions += 1
 
     def _weight(self, blocks: Array) -> Array:
         weights = WEIGHTS[self.priority](lambda name: self._rows.blocks(name, blocks))
         return numpy.where(self._rows.blocks("held", blocks), weights, 0.0)
+
+    def _sure(self, blocks: Array) -> Array:
+        return numpy.where(self._rows.blocks("held", blocks), -self._rows.blocks("doubt", blocks), numpy.inf)
 
     def _score(self, blocks: Array) -> Array:
         return numpy.where(self._rows.blocks("held", blocks), self._rows.blocks("score_now", blocks), numpy.inf)

@@ -1,17 +1,20 @@
 """Retrospective replay: go back to promising states found earlier, and write on from there (arXiv 2504.14363)."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 from rrl.contracts import border
+from rrl.contracts.calling import calling
 from rrl.cuts import CutPoints, Cutter
 from rrl.functional import explained_variance
 from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
 from rrl.parts.samplers.buffer import StateBuffer
 from rrl.parts.samplers.problems import Problems
-from rrl.parts.samplers.rows import Source, StoredState
+from rrl.parts.samplers.rows import Candidate, Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
 from rrl.ranges import below_one, check_ranges, positive
 from rrl.types import Batch, Feedback, Judged, Metrics, Problem, Rollout, State, StateEvent, TokenScores
@@ -96,6 +99,7 @@ class Retrospective(StateSampler):
         return {
             "fresh": self._fresh.state_dict(),
             "buffer": self.buffer.state_dict(),
+            "selection": border.state("selection", self.selection),
             "rng": self._rng.getstate(),
             "success": dict(self._success),
             "used": sorted(self._used),
@@ -107,6 +111,7 @@ class Retrospective(StateSampler):
     def load_state_dict(self, state: StateDict) -> None:
         self._fresh.load_state_dict(state["fresh"])
         self.buffer.load_state_dict(state["buffer"])
+        self.selection.load_state_dict(state["selection"])
         self._rng.setstate(state["rng"])
         self._success = dict(state["success"])
         self._used, self._solved = set(state["used"]), set(state["solved"])
@@ -121,8 +126,10 @@ class Retrospective(StateSampler):
 
     def _record(self, judged: Sequence[Judged]) -> int:
         """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
-        starts = [(each.rollout.state.replayed_from, each.feedback.solved) for each in judged]
-        self.buffer.record([(key, solved) for key, solved in starts if key is not None])
+        starts = [(each.rollout.state, each.feedback.solved) for each in judged]
+        visits = [(state, key, solved) for state, solved in starts if (key := state.replayed_from) is not None]
+        self._teach([(key, solved) for state, key, solved in visits if state.prefix])
+        self.buffer.record([(key, solved) for _, key, solved in visits])
         first_solves = 0
         for each in judged:
             state, solved = each.rollout.state, each.feedback.solved
@@ -137,6 +144,13 @@ class Retrospective(StateSampler):
             if solved:
                 self._solved.add(problem_id)
         return first_solves
+
+    def _teach(self, visits: Sequence[tuple[str, bool]]) -> None:
+        """Tell the rule what came of going on from its cuts, as far as these are still remembered."""
+        positions = self.buffer.positions([key for key, _ in visits]).tolist()
+        outcomes = [(at, solved) for at, (_, solved) in zip(positions, visits, strict=True) if not math.isnan(at)]
+        with calling("selection", self.selection, "learn"):
+            self.selection.learn(outcomes)
 
     def _mastered(self, problem_id: str) -> bool:
         return self._success.get(problem_id, 0.0) >= self.max_problem_success
@@ -173,8 +187,10 @@ class Retrospective(StateSampler):
         cuts = border.cuts(self.selection, scored, legal, self._rng)
         for cut in cuts:
             score = border.cut_score(self.selection, scored, cut)
-            found = response[:cut]
-            self.buffer.add(problem_id, found, source=source, score=score, step=self._step, rollout=rollout)
+            step = scored.logprobs[cut : next((later for later in legal if later > cut), None)]
+            doubt = 1 - fmean(map(math.exp, step))
+            found = Candidate(problem_id, response[:cut], source, score, len(response), doubt, rollout)
+            self.buffer.add(found, self._step)
         return bool(cuts)
 
     def _metrics(self) -> Metrics:

@@ -9,19 +9,36 @@ import torch
 
 from rrl.interfaces import StateDict
 from rrl.parts.samplers.tree import WIDTH, Array, Tree
+from rrl.types import Rollout
 
 Source = Literal["self", "canonical"]
 SOURCES: tuple[Source, ...] = ("self", "canonical")
 COLUMNS = {
     "number": "int64", "problem_id": "object", "prefix": "object", "source": "int8", "born_step": "int32",
     "score_at_insert": "float64", "score_now": "float64", "visits": "int32", "successes": "int32", "length": "int32",
-    "older": "int32", "held": "int8",
+    "whole": "int32", "doubt": "float32", "turn": "int32", "older": "int32", "held": "int8",
 }  # fmt: skip
 """``prefix`` is packed, ``source`` an index of SOURCES, ``older`` the row of the problem's next older state or -1."""
 OBJECTS = ("problem_id", "prefix")
 SUMMED = ("held", "born_step", "score_at_insert", "score_now", "visits", "successes", "length")
 EXPONENT = 1074
 """Totals are in units of 2^-1074. Every float is a whole number of these: what was added can be taken off exactly."""
+
+
+class Candidate(NamedTuple):
+    """A state that may be remembered: the ``prefix`` of a response of ``whole`` tokens, how promising it is, and why.
+
+    ``doubt`` is 1 less the mean probability of the tokens of the step after it; ``rollout`` is the response, where the
+    policy wrote it.
+    """
+
+    problem_id: str
+    prefix: tuple[int, ...]
+    source: Source
+    score: float
+    whole: int
+    doubt: float
+    rollout: Rollout | None = None
 
 
 class StoredState(NamedTuple):
@@ -36,6 +53,8 @@ class StoredState(NamedTuple):
     score_now: float
     visits: int
     successes: int
+    whole: int
+    doubt: float
 
     @property
     def success_rate(self) -> float:
@@ -92,18 +111,19 @@ class Rows:
         """The name of the state in a row."""
         return f"{self['problem_id'][row]}@{self['number'][row]}"
 
-    def append(self, problem_id: str, prefix: tuple[int, ...], source: Source, score: float, step: int) -> int:
+    def append(self, new: Candidate, step: int) -> int:
         """A new state; returns its row."""
         if self._used == len(self["held"]):
             self._close_up()
         self._born += 1
         row, self._used = self._used, self._used + 1
         self.set(
-            row, number=self._born, problem_id=problem_id, prefix=packed(prefix), source=SOURCES.index(source),
-            born_step=step, score_at_insert=score, score_now=score, visits=0, successes=0, length=len(prefix),
-            older=self.newest.get(problem_id, -1), held=1,
+            row, number=self._born, problem_id=new.problem_id, prefix=packed(new.prefix),
+            source=SOURCES.index(new.source), born_step=step, score_at_insert=new.score, score_now=new.score, visits=0,
+            successes=0, length=len(new.prefix), whole=new.whole, doubt=new.doubt, turn=0,
+            older=self.newest.get(new.problem_id, -1), held=1,
         )  # fmt: skip
-        self.newest[problem_id] = row
+        self.newest[new.problem_id] = row
         return row
 
     def drop(self, row: int) -> None:

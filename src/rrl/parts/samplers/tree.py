@@ -55,6 +55,18 @@ class Tree:
             places = places * WIDTH + choose(_blocks(level)[places])
         return places * WIDTH + choose(self._values(places))
 
+    def smallest(self, count: int) -> Array:
+        """The places of the ``count`` smallest finite values of a tree of minima, in rising order of values.
+
+        No more blocks than ``count`` need to be read on each level: those of the smallest minima.
+        """
+        self.root()
+        places = numpy.zeros(1, dtype=numpy.int64)
+        for level in reversed(self._levels):
+            places, _ = _least(_blocks(level)[places], places, count)
+        places, values = _least(self._values(places), places, count)
+        return places[values.argsort(kind="stable")]
+
     def _update(self, blocks: Array) -> None:
         values = self._values(blocks)
         for level in self._levels:
@@ -66,6 +78,14 @@ class Tree:
     def _reduced(self, values: Array) -> Array:
         reduced: Array = self._reduce.reduce(values, axis=1)
         return reduced
+
+
+def _least(values: Array, blocks: Array, count: int) -> tuple[Array, Array]:
+    """The places of the ``count`` smallest finite values of these blocks, in the order of places, and the values."""
+    places, values = (blocks[:, None] * WIDTH + numpy.arange(WIDTH)).ravel(), values.ravel()
+    chosen = numpy.sort(values.argsort(kind="stable")[:count])
+    chosen = chosen[numpy.isfinite(values[chosen])]
+    return places[chosen], values[chosen]
 
 
 def _blocks(column: Array) -> Array:

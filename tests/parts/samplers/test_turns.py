@@ -1,0 +1,61 @@
+"""The memory where states take turns: by doubt, and least recently drawn problem, then state, first."""
+
+import math
+from random import Random
+
+import pytest
+
+from fixtures.samplers import memory
+from rrl.parts.samplers.buffer import StateBuffer
+from rrl.parts.samplers.rows import Candidate
+
+
+def store(states: StateBuffer, *names: str, doubt: float = 0.5) -> None:
+    """A state for each name, such as "p1": prefix (1,) of problem p, of a response of eight tokens."""
+    for name in names:
+        states.add(Candidate(name[0], (int(name[1:]),), "self", 0.0, whole=8, doubt=doubt), 3)
+
+
+def drawn(states: StateBuffer, count: int) -> list[str]:
+    return [f"{state.problem_id}{state.prefix[0]}" for state in states.draw(count, Random(0))]
+
+
+def test_by_doubt_the_states_after_which_the_policy_was_least_sure_come_first_and_again_when_all_have() -> None:
+    states = memory(priority="doubt")
+    for name, doubt in (("p1", 0.25), ("q1", 0.75), ("p2", 0.5)):
+        store(states, name, doubt=doubt)
+    assert drawn(states, 2) == ["q1", "p2"] and drawn(states, 7) == ["q1", "p2", "p1"] * 2 + ["q1"]
+    states.record([("q@2", False)])
+    assert drawn(states, 1) == ["q1"]
+    states.forget_problem("q")
+    store(states, "r1", doubt=0.6)
+    assert drawn(states, 2) == ["r1", "p2"]
+
+
+def test_in_the_forest_the_problem_least_recently_drawn_comes_next_with_its_state_least_recently_drawn() -> None:
+    states = memory(priority="lru_forest")
+    store(states, "p1", "p2", "q1", "r1")
+    assert drawn(states, 1) == ["r1"]  # of those never drawn the newest first, and of its states likewise
+    assert drawn(states, 6) == ["q1", "p2", "r1", "q1", "p1", "r1"]
+    store(states, "s1", "q2")
+    states.forget_problem("r")
+    assert drawn(states, 4) == ["s1", "q2", "p2", "s1"]
+    states.forget_problem("p")
+    store(states, "p3")  # as if new
+    assert drawn(states, 2) == ["p3", "q1"]
+
+
+@pytest.mark.parametrize("priority", ["doubt", "lru_forest"])
+def test_nothing_takes_a_turn_in_an_empty_memory(priority: str) -> None:
+    states = memory(priority=priority)
+    store(states, "p1")
+    states.forget_problem("p")
+    assert drawn(states, 3) == []
+
+
+def test_a_position_is_the_prefixs_share_of_its_response_until_the_state_is_forgotten() -> None:
+    states = memory()
+    states.add(Candidate("p", (1, 2), "self", 0.0, whole=8, doubt=0.5), 3)
+    store(states, "q1")
+    states.forget_problem("q")
+    assert states.positions(["p@1"]).tolist() == [0.25] and math.isnan(states.positions(["q@2"])[0])
