@@ -39,7 +39,7 @@ PLACES = {
 
 LATE = "rrl.parts.engines.slots"
 """A module that is itself imported when it is used: it extends a class of transformers."""
-AFTER_TORCH = "parts/samplers/"
+AFTER_TORCH = ("parts/samplers/", "parts/selections/")
 """Files that may import numpy: they are imported after torch, which has imported it."""
 HEAVY = ("torch", "numpy", *PLACES)
 NO_COMMANDS = ("__init__", "shell", "streams", "completion", "worker")
