@@ -72,6 +72,15 @@ class DependsOnCritic(Protocol):
         return False
 
 
+class DependsOnEntropies(Protocol):
+    """A part that may read the entropies of rollouts, which only the actor's own pass gives."""
+
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether it does."""
+        return False
+
+
 class Task(Protocol):
     """Examples and a verifier. Works on text alone, without tokenizers and models.
 
@@ -122,17 +131,12 @@ class Reward(DependsOnTask, Stateful, Protocol):
         """One number per action token."""
 
 
-class StateSampler(DependsOnCritic, Stateful, Protocol):
+class StateSampler(DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
     """Decides where rollouts start, and learns from their results."""
 
     @property
     def needs_annotation(self) -> bool:
         """True when it reads the policy's log-probabilities or values of its rollouts."""
-        return False
-
-    @property
-    def needs_entropies(self) -> bool:
-        """True when it reads the entropies of its rollouts, which only the actor's own pass gives."""
         return False
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
@@ -154,16 +158,11 @@ class StateSampler(DependsOnCritic, Stateful, Protocol):
         return []
 
 
-class Selection(DependsOnCritic, Stateful, Protocol):
+class Selection(DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
     """Finds the promising states along a response."""
 
     min_explained_variance: float | None = None
     """States are collected only while the critic explains at least this much of the returns; None: always."""
-
-    @property
-    def needs_entropies(self) -> bool:
-        """Whether it reads the entropies of a response."""
-        return False
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """The ``legal`` lengths at which to cut, in rising order; may be none."""
