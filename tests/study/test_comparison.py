@@ -205,6 +205,18 @@ def test_arms_whose_overrides_do_not_differ_are_named_by_their_values(tmp_path):
     assert list(find_arms([tmp_path / "old", tmp_path / "new"])[0]) == ["trainer.n=1", "trainer.n=2"]
 
 
+def test_the_arm_without_an_override_is_named_by_its_algorithm(tmp_path):
+    trained(tmp_path / "a", 0, [])
+    trained(tmp_path / "b", 0, ["sampler=redraw"], sampler="redraw")
+    assert list(find_arms([tmp_path])[0]) == ["rrl", "sampler=redraw"]
+
+
+def test_arms_that_differ_in_many_values_are_named_by_their_folders(tmp_path):
+    for name in ("a", "b"):
+        trained(tmp_path / name, 0, [], trainer={f"key{n}": name for n in range(20)})
+    assert list(find_arms([tmp_path])[0]) == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
 def test_one_arm_alone_is_named_by_its_algorithm(tmp_path):
     assert list(find_arms([trained(tmp_path / "a" / "b", 0, ["seed=0"])])[0]) == ["rrl"]
 

@@ -132,7 +132,7 @@ def test_a_problem_that_was_right_before_is_no_first_solve(tmp_path):
 def test_the_final_tables_have_budgets_levels_and_paired_differences_as_markdown_and_latex(tmp_path):
     arms = {arm: [run(tmp_path / f"{arm}{seed}", seed, arm) for seed in (0, 1)] for arm in ("ppo", "rrl_x")}
     index, _ = collect(arms, MUCH, 500)
-    overall, by_level = index["tables"]
+    overall, by_level, beside = index["tables"]
     assert overall["rows"] == [["ppo", "2", "0.333 ± 0.000", "0.416 ± 0.000", "0.500 ± 0.000", ""],
                                ["rrl_x", "2", "0.333 ± 0.000", "0.416 ± 0.000", "0.500 ± 0.000",
                                 "0.000 ± 0.000"]]  # fmt: skip
@@ -140,16 +140,28 @@ def test_the_final_tables_have_budgets_levels_and_paired_differences_as_markdown
         ["arm", "seeds", "L1", "L2"],
         ["1.000 ± 0.000", "0.000 ± 0.000"],
     )
+    assert (beside["head"], beside["rows"][0]) == (["arm", "seeds", "accuracy"], ["ppo", "2", "0.500 ± 0.000"])
     assert "| ppo | 2 | 1.000 ± 0.000 |" in by_level["markdown"]
     assert r"rrl\_x & 2 & 1.000 $\pm$ 0.000 &" in by_level["latex"]
     assert index["differences"]["rows"] == [["algo", "ppo", "rrl_x"], ["seed", "0, 1", "0, 1"]]
     assert index["seconds"]["rows"] == [["ppo", "3.0", "1.0"], ["rrl_x", "3.0", "1.0"]]
 
 
+def test_length_truncation_and_pass_at_k_stand_beside_the_accuracy(tmp_path):
+    folder = run(tmp_path / "a")
+    row = evaluation(2, 0.5, 1.0)
+    row["greedy"] |= {"length": 12.5, "truncated": 0.25, "unparseable": 0.0, "pass@k": {"2": {"value": 0.75}},
+                      "maj@n": {"value": None, "reason": "none"}}  # fmt: skip
+    lines(folder / "evaluations.jsonl", [row])
+    table = page_of(folder)[0]["tables"][-1]
+    assert table["head"] == ["arm", "seeds", "accuracy", "length", "truncated", "unparseable", "pass@2"]
+    assert table["rows"] == [["a", "1", "0.500", "12.500", "0.250", "0.000", "0.750"]]
+
+
 def test_runs_of_other_questions_are_not_compared_and_each_group_has_its_table(tmp_path):
     index, _ = page_of(run(tmp_path / "a", data="x"), run(tmp_path / "b", data="y"))
     assert index["faults"] == ["runs of 2 kinds of questions are not compared with each other: a; b"]
-    assert [(each["group"], [row[0] for row in each["rows"]]) for each in index["tables"]][::2] == [
+    assert [(each["group"], [row[0] for row in each["rows"]]) for each in index["tables"]][::3] == [
         (0, ["a"]),
         (1, ["b"]),
     ]

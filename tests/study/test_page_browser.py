@@ -162,7 +162,7 @@ def test_what_was_searched_for_is_marked(tab):
 def test_the_exact_prompt_and_response_are_copied(tab):
     tab.go("rollouts?open=rrl0/2.1")
     tab.js("navigator.clipboard.writeText = async (text) => { window.copied = text; }; 1")
-    for label, expected in (("Prompt", "<bos>1 + 1 ="), ("Response", TURNED)):
+    for label, expected in (("Copy prompt", "<bos>1 + 1 ="), ("Copy response", TURNED)):
         tab.js(f"[...document.querySelectorAll('.detail button')].find((b) => b.innerText === '{label}').click()")
         assert tab.until("window.copied") == expected
         tab.js("delete window.copied")

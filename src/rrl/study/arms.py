@@ -15,6 +15,8 @@ ASIDE = ("seed", "run", "logger", "launcher", "search")
 """Keys of a configuration in which runs of one arm may differ."""
 NOT_NAMING = re.compile(r"(seed|resume|run\.\w+|logger[.\w]*|launcher[.\w]*)=")
 """Overrides that do not distinguish arms."""
+LONGEST = 120
+"""Characters of a name that is made of values."""
 
 
 def find_arms(places: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]:
@@ -69,14 +71,15 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _arm_names(groups: Sequence[Sequence[Path]]) -> list[str]:
-    """A name for each group of runs, from the overrides of its first run or, where these are equal, from its values."""
+    """A name for each group of runs: overrides of its first run, else values, else, where these are many, its folder."""
     overrides = [_overrides(group[0]) for group in groups]
-    names = [_distinct(own, overrides) for own in overrides]
-    if len(set(names)) == len(names) and ("" not in names or len(names) == 1):
-        alone = [str(_config(group[0]).get("algo", group[0].name)) for group in groups]
-        return [name or algo for name, algo in zip(names, alone, strict=True)]
+    algos = [str(_config(group[0]).get("algo", group[0].name)) for group in groups]
+    names = [_distinct(own, overrides) or algo for own, algo in zip(overrides, algos, strict=True)]
+    if len(set(names)) == len(names):
+        return names
     values = [_values_as_overrides(_config(group[0])) for group in groups]
-    return [_distinct(own, values) for own in values]
+    names = [_distinct(own, values) for own in values]
+    return names if max(map(len, names)) <= LONGEST else [str(group[0]) for group in groups]
 
 
 def _distinct(own: Sequence[str], all_of_them: Sequence[Sequence[str]]) -> str:

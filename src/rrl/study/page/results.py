@@ -9,7 +9,7 @@ from typing import Any
 from rrl.config.compose import walk
 from rrl.errors import DataError
 from rrl.study.arms import ASIDE
-from rrl.study.comparison import Measure, as_table, compare_arms, marks, plus_minus, token_count
+from rrl.study.comparison import Measure, as_table, compare_arms, marks, plus_minus, summary, token_count
 from rrl.study.page.curves import phases
 from rrl.study.page.records import RunRecords
 from rrl.study.tables import Table
@@ -22,8 +22,8 @@ def tables(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The tables of each group of comparable runs (``group``, title, head, rows, Markdown, LaTeX), and what is amiss.
 
-    A group has two tables for each way of sampling that all of its finished runs have: accuracy at thirds of the tokens
-    that all have generated, and accuracy by level at the last of them.
+    A group has three tables for each way of sampling that all of its finished runs have: accuracy at thirds of the
+    tokens that all have generated, accuracy by level at the last of them, and what the last evaluation has beside it.
     """
     made, faults = [], []
     if len(groups) > 1:
@@ -50,6 +50,7 @@ def _of_group(every: Arms, runs: Sequence[RunRecords]) -> Iterator[Table]:
         levels = _levels(runs, mode)
         if len(levels) > 1:
             yield _by_level(arms, mode, levels, budgets[-1])
+        yield _beside(arms, {run.folder: _figures(run.evaluations[-1][mode]) for run in runs}, mode)
 
 
 def _levels(runs: Sequence[RunRecords], mode: str) -> list[str]:
@@ -67,6 +68,24 @@ def _by_level(arms: Arms, mode: str, levels: Sequence[str], budget: int) -> Tabl
     ]
     title = f"Accuracy ({mode}) by level at {token_count(budget)} tokens: mean ± half of the 95 % interval over seeds"
     return Table(title, ["arm", "seeds", *levels], rows)
+
+
+def _figures(part: Mapping[str, Any]) -> dict[str, float]:
+    """What is known of a way of sampling: accuracy, then what explains it."""
+    found = {name: part.get(name) for name in ("accuracy", "length", "truncated", "unparseable", "error_frac")}
+    by_k = part.get("pass@k")
+    more = {f"pass@{k}": each for k, each in by_k.items()} if isinstance(by_k, dict) else {}
+    more["maj@n"] = part.get("maj@n")
+    found.update({name: each.get("value") for name, each in more.items() if isinstance(each, dict)})
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _beside(arms: Arms, last: Mapping[Path, Mapping[str, float]], mode: str) -> Table:
+    """What the last evaluations of all runs have beside their accuracy: mean and deviation over seeds."""
+    names = [name for name in next(iter(last.values())) if all(name in each for each in last.values())]
+    cells = {arm: [summary([last[run][name] for run in folders]) for name in names] for arm, folders in arms.items()}
+    rows = [[arm, str(len(arms[arm])), *(plus_minus(c["mean"], c["sd"]) for c in row)] for arm, row in cells.items()]
+    return Table(f"The last evaluation ({mode}): mean ± sd over seeds", ["arm", "seeds", *names], rows)
 
 
 def _at(by_level: Sequence[Mapping[str, Any]], arm: str) -> list[Any]:

@@ -13,7 +13,7 @@ function cssColour(name) {
 /** The figure of a metric, drawn once it is laid out. */
 function chart(figure, remove) {
   const place = h("div", { class: "plot", role: "img", "aria-label": described(figure) });
-  const readout = h("div", { class: "readout" }, "Point at the curves to read them; click for the steps there; drag to enlarge.");
+  const readout = h("div", { class: "readout" });
   const file = figure.metric.replace(/[^\w@.-]+/g, "-");
   const card = h("figure", { class: "card" },
     h("figcaption", null, h("div", null, h("h3", null, figure.title), h("code", null, figure.metric)),

@@ -83,7 +83,7 @@ function copier(label, text, attributes) {
       document.execCommand("copy");
       area.remove();
     }
-    say(`Copied: ${label}`);
+    say(`Copied (${exact.length.toLocaleString("en")} characters)`);
   }, { class: "quiet", ...attributes });
 }
 

@@ -90,7 +90,7 @@ function item(row, options, open) {
 function facts(row) {
   return [
     row.outcome && row.outcome !== row.verdict && row.outcome,
-    row.level && `level ${row.level}`, `score ${short(row.score, 2)}`, row.advantage !== null && `advantage ${short(row.advantage, 2)}`,
+    row.level && levelText(row.level), `score ${short(row.score, 2)}`, row.advantage !== null && `advantage ${short(row.advantage, 2)}`,
     count(row.tokens, "token"), !row.finished && "truncated", row.replayed && h("b", null, "replayed"), row.help && `help: ${row.help}`,
     row.source === "evaluation" && `evaluation ${row.mode || ""}`,
   ].filter(Boolean);

@@ -23,7 +23,7 @@ async function showOverview(main, options) {
       h("div", { class: "legend", role: "group", "aria-label": "Arms" }, arms.map((arm) =>
         toggle([h("i", { class: "swatch", style: { background: colourOf(arm, theme()) } }), `${INDEX.arms[arm].name} · ${count(INDEX.arms[arm].runs.filter((run) => runs.has(run)).length, "seed")}`],
           !off.has(arm), () => { if (!off.delete(arm)) off.add(arm); change({ off: [...off].join(",") }); }))),
-      h("p", { class: "note" }, "Thick: mean of the seeds. Band: lowest to highest seed; of a single run, its 95 % interval over questions. Curves are interpolated between measurements."),
+      h("p", { class: "note" }, "Thick: mean of the seeds. Band: lowest to highest seed; of a single run, its 95 % interval over questions. Curves are interpolated between measurements. Point at them to read them, click for the steps there, drag to enlarge, click twice to go back."),
       grid),
     h("div", { class: "tables" }, resultTables(group), runsTable(runs), INDEX.differences.rows.length ? tableCard(INDEX.differences) : null, INDEX.seconds.head.length > 1 ? secondsTable(arms) : null),
   );

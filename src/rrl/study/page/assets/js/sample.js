@@ -14,7 +14,7 @@ async function showSample(place, id, { pattern = null, token = null, close = nul
     h("div", { class: "heading" },
       close && button("← List", close, { class: "quiet back" }),
       h("h2", null, verdictSign(row.verdict), " ", id),
-      h("span", { class: "buttons" }, copier("Prompt", prompt.text), copier("Response", full.response), copier("Link", () => location.href))),
+      h("span", { class: "buttons" }, copier("Copy prompt", prompt.text), copier("Copy response", full.response), copier("Copy link", () => location.href))),
     h("p", { class: "facts" }, ...facts(row).flatMap((fact) => [fact, " · "]).slice(0, -1),
       " · policy ", short(full.version), " · ", link("step", stepRoute(row)), " · ", link("problem", problemRoute(asked.id))),
     part(prompt.exact ? "Prompt" : "Question", textBlock(prompt.text, pattern)),

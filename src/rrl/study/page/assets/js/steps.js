@@ -52,7 +52,7 @@ async function showStep(main, [name, source, number]) {
 
 function problemCard(asked, group) {
   return h("section", { class: "card" },
-    h("div", { class: "heading" }, h("h3", null, link(asked.id, problemRoute(asked.id))), asked.level && h("span", { class: "note" }, `level ${asked.level}`)),
+    h("div", { class: "heading" }, h("h3", null, link(asked.id, problemRoute(asked.id))), asked.level && h("span", { class: "note" }, levelText(asked.level))),
     textBlock((asked.question || "").slice(0, 400)), chips(group, null));
 }
 
@@ -78,10 +78,10 @@ async function showProblem(main, [id]) {
   const here = rows.filter((row) => row.p === number);
   const steps = [...new Set(here.map((row) => row.step))].sort((a, b) => a - b);
   const runs = [...new Set(here.map((row) => row.run))].sort((a, b) => a - b);
-  const cell = (run, step) => chips(here.filter((row) => row.run === run && row.step === step), null);
+  const cell = (run, step) => h("span", { class: "signs" }, here.filter((row) => row.run === run && row.step === step).map(signLink));
   const numbers = [...problemById.keys()];
   fill(main, 
-    h("h1", null, id), h("p", { class: "note" }, asked.level ? `level ${asked.level} · ` : "", link("previous problem (p)", problemRoute(numbers[number - 1] || numbers[numbers.length - 1])), " · ",
+    h("h1", null, id), h("p", { class: "note" }, asked.level ? `${levelText(asked.level)} · ` : "", link("previous problem (p)", problemRoute(numbers[number - 1] || numbers[numbers.length - 1])), " · ",
       link("next problem (n)", problemRoute(numbers[number + 1] || numbers[0])), " · ", link("as a list", routeOf("rollouts", { problem: id }))),
     textBlock(asked.question || ""),
     asked.answer && h("div", null, h("h4", null, "Expected"), textBlock(asked.answer)),

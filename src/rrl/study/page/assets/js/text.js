@@ -45,6 +45,16 @@ function verdictSign(verdict) {
   return h("span", { class: `verdict ${VERDICTS[verdict] ? verdict : "other"}`, role: "img", "aria-label": label, title: label }, sign);
 }
 
+/** The sign alone, as a link, where many stand together. */
+function signLink(row) {
+  return link([verdictSign(row.verdict), row.replayed && h("b", null, "↻")], sampleRoute(row.id), { class: "sign", title: `${row.id}${row.replayed ? ", replayed" : ""}` });
+}
+
+/** A level as people read it: `level L3`, but `Level 3` where the data says so already. */
+function levelText(level) {
+  return /^level/i.test(level) ? level : `level ${level}`;
+}
+
 /** A bar of shares by verdict. */
 function verdictBar(verdicts) {
   const total = Object.values(verdicts).reduce((a, b) => a + b, 0);
