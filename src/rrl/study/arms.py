@@ -71,7 +71,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _arm_names(groups: Sequence[Sequence[Path]]) -> list[str]:
-    """A name for each group of runs: the overrides of its first run, else its values, or its folder where these are many."""
+    """A name for each group of runs: the overrides of its first run, else its values or, of many, its folder."""
     overrides = [_overrides(group[0]) for group in groups]
     algos = [str(_config(group[0]).get("algo", group[0].name)) for group in groups]
     names = [_distinct(own, overrides) or algo for own, algo in zip(overrides, algos, strict=True)]
