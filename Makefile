@@ -17,7 +17,7 @@ APPS = $(or $(wildcard $(DATA)/apps/train_subset.jsonl.gz),$(DATA)/apps)
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm mutants check clean
+.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -117,6 +117,9 @@ test-vllm: build/vllm/installed ## run the tests with vLLM on the CPU, in an env
 
 test-slurm: install ## run the tests with a SLURM that they start themselves (4 minutes; as root, after `apt-get install slurm-wlm munge`)
 	$(RUN) pytest -m slurm -rs tests/whole/test_slurm.py
+
+test-hosts: install ## run the tests with two hosts, network namespaces here (3 minutes; as root, after `apt-get install iproute2 pdsh openssh-server`)
+	$(RUN) pytest -m hosts -rs tests/whole/test_hosts.py
 
 # Its build for CPUs requires libraries of sound and pictures that come with another torch, and are not needed.
 build/vllm/installed: setup.cfg constraints.txt

@@ -14,6 +14,7 @@ import pytest
 from fixtures.reward import match_for_ever, sleep_for_ever
 from rrl.processes import watchdog
 from rrl.processes.clock import Clock
+from rrl.processes.signs_of_life import SignsOfLife
 from rrl.processes.watchdog import Watchdog
 
 pytestmark = [pytest.mark.clock, pytest.mark.usefixtures("started_by_a_user")]
@@ -59,6 +60,20 @@ def test_a_phase_that_lasts_too_long_ends_the_run(tmp_path: Path) -> None:
     assert reported["state"] == "failed"
     assert reported["reason"].startswith("watchdog: rank 0 of 1: gen lasts ")
     assert reported["reason"].endswith(" s (run.phase_limit: 0.5)")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_rank_that_gives_no_sign_of_life_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a thirtieth of an hour."""
+    silences = iter([119.0, 120.0, 121.0])
+    monkeypatch.setattr(SignsOfLife, "longest_silence", lambda *_: (3, next(silences)))
+    code, log = end_of(lambda clock: sleep_for_ever(), tmp_path, limit=3600)
+    assert code == 1 and "in sleep_for_ever" in log
+    reason = json.loads((tmp_path / "status.json").read_text())["reason"]
+    assert reason == (
+        "watchdog: rank 0 of 1: no sign of life of rank 3 for 121 s (run.phase_limit: 3600); its host or the network "
+        "is gone, or its process is stopped"
+    )
 
 
 @pytest.mark.usefixtures("quick")

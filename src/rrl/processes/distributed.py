@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, distributed
 
 from rrl.errors import DataError, PartError, UsageError
+from rrl.processes.network import choose_interface
 from rrl.types import Batch
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def _meeting() -> tuple[Any, int, int]:
         return distributed.HashStore(), 0, 1  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
+    choose_interface()
     store, number, size = next(rendezvous("env://", timeout=MEETING))
     return distributed.PrefixStore("rrl", store), number, size  # type: ignore[attr-defined]
 

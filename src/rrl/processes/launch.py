@@ -27,6 +27,9 @@ from rrl.records.status import RunLock, read_state, write_state
 log = logging.getLogger(__name__)
 SHOWN = "CUDA_VISIBLE_DEVICES"
 FEW = 4
+SSH = "PDSH_SSH_ARGS_APPEND"
+"""The environment variable with options that pdsh gives to ssh."""
+KEEPALIVE = "-o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,12 @@ class Hostfile(Launcher):
                 f"launcher.hostfile: other machines are reached by pdsh and ssh; {' and '.join(missing)} cannot be "
                 "found here; install what is missing, or start a process for each device by torchrun or srun"
             )
+
+    def _environment(self) -> dict[str, str]:
+        """The same; ssh ends where a machine gives no answer any more, and pdsh with it."""
+        environment = super()._environment()
+        environment[SSH] = f"{environment.get(SSH, '')} {KEEPALIVE}"  # of two the first one holds
+        return environment
 
     def _slots(self) -> list[int]:
         """The slots of each machine of the hostfile."""

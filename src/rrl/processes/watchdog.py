@@ -1,4 +1,4 @@
-"""A thread that ends its process when a phase takes too long."""
+"""A thread that ends its process when a phase takes too long, or another rank gives no sign of life."""
 
 import faulthandler
 import json
@@ -12,16 +12,19 @@ from typing import IO, Any
 
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import rank, world_size
+from rrl.processes.signs_of_life import SignsOfLife
 from rrl.records.files import read_object, write_whole
 from rrl.records.status import write_state
 
 log = logging.getLogger(__name__)
 EVERY, GRACE = 0.5, 3.0
 """Seconds between checks, and those in which the other ranks write their stacks."""
+SILENCE, SHORTEST = 1 / 30, 30.0
+"""The part of a phase's limit for which a rank may give no sign of life, and the least that it may, in seconds."""
 
 
 class Watchdog:
-    """Ends the run when a phase lasts longer than ``limit`` seconds (None: no limit).
+    """Ends the run when a phase lasts longer than ``limit`` seconds (None: never), or a rank is silent for a part of it.
 
     The first rank that detects it writes an alarm into the run's directory; every rank then writes its stacks and its
     last finished phase to its log ``file``, and exits. This works while the main thread hangs; where that thread blocks
@@ -32,6 +35,7 @@ class Watchdog:
         self._folder, self._clock, self._limit, self._file = folder, clock, limit, file
         self._alarm = folder / "logs" / "alarm.json"
         self._over = threading.Event()
+        self._signs = SignsOfLife()
         if limit is not None:
             self._leave_in(limit + 2 * GRACE)  # until the thread's first check
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -39,6 +43,7 @@ class Watchdog:
 
     def dismiss(self) -> None:
         self._over.set()
+        self._signs.end()
         self._thread.join(GRACE)
         faulthandler.cancel_dump_traceback_later()
 
@@ -51,13 +56,25 @@ class Watchdog:
 
     def _check(self, limit: float) -> None:
         self._leave_in(limit + 2 * GRACE)  # until the next check
-        phase, seconds = self._clock.current()
-        if seconds > limit and not os.path.exists(self._alarm):
-            reason = f"rank {rank()} of {world_size()}: {phase} lasts {seconds:.0f} s (run.phase_limit: {limit:g})"
+        reason = self._fault(limit)
+        if reason is not None and not os.path.exists(self._alarm):
+            self._leave_in(2 * GRACE)  # even if the run's directory is on a host that has gone
             with suppress(OSError):  # a full disk must not delay the exit; two ranks may write at once
                 write_whole(self._alarm, json.dumps({"reason": reason}).encode(), durable=False)
                 write_state(self._folder, "failed", f"watchdog: {reason}", world_size())
             self._end(reason)
+
+    def _fault(self, limit: float) -> str | None:
+        phase, seconds = self._clock.current()
+        if seconds > limit:
+            return f"rank {rank()} of {world_size()}: {phase} lasts {seconds:.0f} s (run.phase_limit: {limit:g})"
+        peer, silence = self._signs.longest_silence(EVERY)
+        if silence <= min(limit, max(SHORTEST, SILENCE * limit)):
+            return None
+        return (
+            f"rank {rank()} of {world_size()}: no sign of life of rank {peer} for {silence:.0f} s (run.phase_limit: "
+            f"{limit:g}); its host or the network is gone, or its process is stopped"
+        )
 
     def _end(self, reason: str) -> None:
         """Report where this rank is, wait for the others to do so, and exit."""
