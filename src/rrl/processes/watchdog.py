@@ -24,7 +24,7 @@ SILENCE, SHORTEST = 1 / 30, 30.0
 
 
 class Watchdog:
-    """Ends the run when a phase lasts longer than ``limit`` seconds (None: never), or a rank is silent for a part of it.
+    """Ends the run when a phase lasts longer than ``limit`` seconds (None: never), or a rank is silent for part of it.
 
     The first rank that detects it writes an alarm into the run's directory; every rank then writes its stacks and its
     last finished phase to its log ``file``, and exits. This works while the main thread hangs; where that thread blocks

@@ -22,7 +22,7 @@ BY_CHOICE = {
     "tensorboard": ("logger=tensorboard", "rrl[tensorboard]"),
     "hydra-joblib-launcher": ("a sweep of several runs at a time", "rrl[sweep]"),
     "hydra-submitit-launcher": ("a sweep on a SLURM cluster", "rrl[sweep]"),
-    "hydra-optuna-sweeper": ("a sweep that searches", "rrl[sweep]"),
+    "optuna": ("search=optuna", "rrl[sweep]"),
 }
 """The feature that needs each library, and the extra that installs it."""
 
