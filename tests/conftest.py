@@ -25,8 +25,8 @@ __all__ = ["server"]
 CACHE = tempfile.TemporaryDirectory(prefix="rrl-cache-")  # of the whole session; the user's own is left alone
 os.environ["RRL_CACHE"] = CACHE.name
 STARTERS = {
-    "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "working", "start",
-    "swept", "service", "CONTEXT", "Launcher", "browser",
+    "subprocess", "multiprocessing", "Sandbox", "Server", "Workers", "on_ranks", "on_terminal", "Attended", "working",
+    "start", "swept", "service", "CONTEXT", "Launcher", "browser",
     "begin", "demo", "evaluate", "learn", "make_policy", "make_trainer", "reward_model", "sft", "train",
 }  # fmt: skip
 """What a test module that starts processes imports: these, whole commands, and DeepSpeed, which looks for compilers."""

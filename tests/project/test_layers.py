@@ -14,6 +14,7 @@ from house import SOURCE, arrows, imported, importers, room, trees, upward
 PLACES = {
     "deepspeed": {"training/zero.py"},
     "scipy": {"study/comparison.py", "study/rankings.py"},
+    "rich": {"cli/screen.py"},
     "peft": {"training/policy_settings.py", "training/adapters.py"},
     "wandb": {"records/wandb_process.py"},
     "matplotlib": {"records/plots.py"},

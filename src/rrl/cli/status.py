@@ -36,9 +36,9 @@ def main() -> None:
 
 def _status(arguments: Sequence[str]) -> None:
     folders = [Path(argument).expanduser() for argument in arguments if not argument.startswith("-")] or [Path("runs")]
-    _check(folders, [argument for argument in arguments if argument.startswith("-") and argument != "--json"])
-    found = list(_find_runs(folders))
-    states = sorted(map(read_state, found), key=_when, reverse=True)
+    check_folders(folders, [argument for argument in arguments if argument.startswith("-") and argument != "--json"])
+    found = list(find_runs(folders))
+    states = sorted(map(read_state, found), key=when, reverse=True)
     if "--json" in arguments:
         print(json.dumps([asdict(state) for state in states], indent=2, default=str))
     elif found == folders and len(folders) == 1:
@@ -49,7 +49,7 @@ def _status(arguments: Sequence[str]) -> None:
         print(f"no runs below {', '.join(map(str, folders))}; rrl-train makes one")
 
 
-def _check(folders: Sequence[Path], options: Sequence[str]) -> None:
+def check_folders(folders: Sequence[Path], options: Sequence[str]) -> None:
     faults = [f"{option}: no such option; expected folders, --json or --help" for option in options]
     faults += [
         f"{folder}: no such folder; expected a run's directory or a folder of runs, without a key before it; rrl-train "
@@ -61,7 +61,7 @@ def _check(folders: Sequence[Path], options: Sequence[str]) -> None:
         raise ConfigError(*faults)
 
 
-def _find_runs(folders: Sequence[Path]) -> Iterator[Path]:
+def find_runs(folders: Sequence[Path]) -> Iterator[Path]:
     """The directories of runs among and below the folders, each once; those of runs are not searched."""
     seen: set[Path] = set()
     for _ in range(DEEPEST + 1):
@@ -82,7 +82,7 @@ def _entries(folder: Path) -> list[str]:
         return []
 
 
-def _when(state: RunState) -> float:
+def when(state: RunState) -> float:
     """The start of the run, or the time of its configuration where that is unknown."""
     try:
         return datetime.fromisoformat(str(state.started)).timestamp()
@@ -99,19 +99,19 @@ def _cells(state: RunState) -> tuple[str, ...]:
 
 def _figures(state: RunState) -> tuple[str, ...]:
     return (
-        _done_of_total(state.step, state.total_steps),
+        done_of_total(state.step, state.total_steps),
         "-" if state.reward is None else f"{state.reward:.3f}",
-        _done_of_total(state.tokens, state.total_tokens),
+        done_of_total(state.tokens, state.total_tokens),
         "-" if state.share is None else f"{100 * state.share:.0f} %",
-        "-" if state.age is None else _span(state.age),
+        "-" if state.age is None else span(state.age),
     )
 
 
-def _done_of_total(done: int | None, total: int | None) -> str:
+def done_of_total(done: int | None, total: int | None) -> str:
     return ("-" if done is None else f"{done:,}") + ("" if total is None else f"/{total:,}")
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A time in its largest unit."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

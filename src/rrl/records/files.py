@@ -109,7 +109,7 @@ def read_yaml(path: Path) -> tuple[Any, list[str]]:
 def whole_rows(path: Path) -> list[dict[str, Any]]:
     """The whole rows of a file in order; none where there is no file."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []
-    return [row for line in lines if (row := _row(line)) is not None]
+    return [row for line in lines if (row := row_of(line)) is not None]
 
 
 def modes(evaluation: Mapping[str, Any]) -> list[str]:
@@ -146,7 +146,7 @@ def last_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             while True:
                 start = file.seek(max(0, end - size))
                 lines = file.read(end - start).split(b"\n")  # the first may be cut off
-                rows = [row for line in reversed(lines) if (row := _row(line)) is not None]
+                rows = [row for line in reversed(lines) if (row := row_of(line)) is not None]
                 if rows or start == 0:
                     return rows, [f"{path.name} has no whole row"] if end and not rows else []
                 size *= 4
@@ -165,11 +165,11 @@ def fault(path: Path, error: Exception) -> str:
 def _rows_until(path: Path, last: int) -> Rows:
     """The whole rows of steps 0 to ``last``."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []
-    rows = ((_row(line), line) for line in lines)
+    rows = ((row_of(line), line) for line in lines)
     return [(row["step"], line) for row, line in rows if row is not None and 0 <= row["step"] <= last]
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def row_of(line: bytes) -> dict[str, Any] | None:
     """The row; None where the line is incomplete: cut by a kill, being written, zeros after a loss of power."""
     try:
         row = json.loads(line)

@@ -116,8 +116,12 @@ def write_state(folder: Path, state: Reported, reason: str | None = None, proces
     write_whole(folder / "status.json", json.dumps(status, indent=2).encode() + b"\n")  # several ranks may do so
 
 
-def read_state(folder: Path) -> RunState:
-    """The state of the run in ``folder``; of long files only the end is read."""
+def read_state(folder: Path, *, locks: bool = True) -> RunState:
+    """The state of the run in ``folder``; of long files only the end is read.
+
+    Without ``locks`` the run's lock is left alone: whether its process lives is then known by the process id, and of
+    other hosts assumed.
+    """
     status, faults = _read_status(folder)
     rows, row_faults = last_rows(folder / "metrics.jsonl")
     steps, tokens, config_faults = _budget(folder / "config.yaml")
@@ -125,7 +129,7 @@ def read_state(folder: Path) -> RunState:
     spent = 0 if spent is None and step == 0 else spent
     shares = [used / total for used, total in ((step, steps), (spent, tokens)) if used is not None and total]
     state, reason = str(status.get("state", "unknown")), status.get("reason")
-    if state == "running" and not _alive(folder, status):
+    if state == "running" and not (_alive(folder, status) if locks else _seems_alive(status)):
         state, reason = "killed", f"its process {status['pid']} on {status['host']} ended without a report"
     elif state == "unknown" and (folder / "result.json").exists():
         state = "finished"
@@ -214,8 +218,12 @@ def _alive(folder: Path, status: Mapping[str, Any]) -> bool:
     except FileNotFoundError:
         return False
     except OSError:  # it cannot be opened, or the file system has no locks; a process of another host may live
-        return status["host"] != socket.gethostname() or lives(status["pid"])
+        return _seems_alive(status)
     return False
+
+
+def _seems_alive(status: Mapping[str, Any]) -> bool:
+    return status["host"] != socket.gethostname() or lives(status["pid"])
 
 
 def lives(process: int) -> bool:
