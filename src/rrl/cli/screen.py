@@ -113,11 +113,7 @@ def page(views: Sequence[RunView], first: int, width: int, height: int, levels: 
     full = [view for view in views if view.state.state == "running"] or list(views[:1])
     others = [view for view in views if view not in full]
     running = sum(view.state.state == "running" for view in views)
-    lines = [
-        _fitted(
-            Text(f"{running} running, {len(views) - running} others   {time.strftime('%H:%M:%S')}   q quits"), width
-        )
-    ]
+    lines = [Text(f"{running} running, {len(views) - running} others   {time.strftime('%H:%M:%S')}   q quits")]
     below, shown = [_other(view, width) for view in others], 0
     for view in full[first:]:
         added = [Text(""), *block(view, width, levels)]
