@@ -39,11 +39,11 @@ PLACES = {
 """Each heavy library, and exactly what imports it. The table in docs/architecture.md is this one."""
 
 LATE = ("rrl.parts.engines.slots", "rrl.cli.screen")
-"""A module that is itself imported when it is used: it extends a class of transformers."""
+"""Modules that are themselves imported when they are used, as one that extends a class of transformers."""
 AFTER_TORCH = ("parts/samplers/", "parts/selections/")
 """Files that may import numpy: they are imported after torch, which has imported it."""
 HEAVY = ("torch", "numpy", *PLACES)
-NO_COMMANDS = ("__init__", "shell", "streams", "completion", "worker")
+NO_COMMANDS = ("__init__", "shell", "streams", "completion", "screen", "worker")
 COMMANDS = sorted(path.stem for path in (SOURCE / "cli").glob("*.py") if path.stem not in NO_COMMANDS)
 
 
