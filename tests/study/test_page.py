@@ -160,7 +160,10 @@ def test_length_truncation_and_pass_at_k_stand_beside_the_accuracy(tmp_path):
 
 def test_runs_of_other_questions_are_not_compared_and_each_group_has_its_table(tmp_path):
     index, _ = page_of(run(tmp_path / "a", data="x"), run(tmp_path / "b", data="y"))
-    assert index["faults"] == ["runs of 2 kinds of questions are not compared with each other: a; b"]
+    assert index["faults"] == [
+        "runs of 2 kinds of questions are not compared: a; b; choose the questions above the curves, or make a page of "
+        "each"
+    ]
     assert [(each["group"], [row[0] for row in each["rows"]]) for each in index["tables"]][::3] == [
         (0, ["a"]),
         (1, ["b"]),

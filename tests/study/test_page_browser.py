@@ -198,6 +198,7 @@ def test_a_state_is_followed_from_its_first_solve_to_the_rollout_it_was_cut_from
     assert "First right rollout of the problem: 2.0, from this state, at step 2." in said.replace("✓ ", "")
     follow(tab, "1.0")
     assert "Cut from this rollout" in text(tab) and "add/1@0" in text(tab)
+    assert tab.js("document.querySelector('.cut').previousSibling.textContent") == " 1"
 
 
 def test_a_problem_is_shown_across_steps_and_runs(tab):
@@ -300,6 +301,15 @@ CONTRAST = """
   return poor;
 })()
 """
+
+
+def test_light_and_dark_are_switched_by_hand(tab):
+    tab.go("overview")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert tab.js(paper) == "rgb(246, 247, 249)"
+    tab.js("document.getElementById('theme').click()")
+    assert tab.js(paper) == "rgb(17, 22, 29)"
+    tab.js("document.getElementById('theme').click()")
 
 
 def test_nothing_is_wider_than_a_phone(tab):

@@ -28,7 +28,8 @@ def tables(
     made, faults = [], []
     if len(groups) > 1:
         others = "; ".join(", ".join(runs[i].name for i in members) for members in groups)
-        faults.append(f"runs of {len(groups)} kinds of questions are not compared with each other: {others}")
+        remedy = "choose the questions above the curves, or make a page of each"
+        faults.append(f"runs of {len(groups)} kinds of questions are not compared: {others}; {remedy}")
     for number, members in enumerate(groups):
         finished = [runs[i] for i in members if runs[i].is_comparable]
         try:

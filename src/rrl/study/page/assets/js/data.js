@@ -26,7 +26,11 @@ async function unpack(text) {
 }
 
 const armOf = [];
-INDEX.arms.forEach((arm, number) => arm.runs.forEach((run) => { armOf[run] = number; }));
+INDEX.arms.forEach((arm, number) =>
+  arm.runs.forEach((run) => {
+    armOf[run] = number;
+  }),
+);
 const runByName = new Map(INDEX.runs.map((run, number) => [run.name, number]));
 const problemById = new Map(INDEX.problems.map((problem, number) => [problem.id, number]));
 
@@ -68,8 +72,9 @@ async function problem(number) {
 
 /** Rows that start at the same problem in the same step of the same run. */
 async function siblings(row) {
-  return (await allRows()).filter((other) =>
-    other.p === row.p && other.run === row.run && other.step === row.step && other.source === row.source);
+  return (await allRows()).filter(
+    (other) => other.p === row.p && other.run === row.run && other.step === row.step && other.source === row.source,
+  );
 }
 
 /** The states of a run by key, with what was cut from which rollout. */

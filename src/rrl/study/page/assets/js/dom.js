@@ -7,7 +7,8 @@ function h(tag, attributes, ...children) {
   const { on, style, ...rest } = attributes || {};
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(rest)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? "" : value);
   }
   for (const [name, listener] of Object.entries(on || {})) element.addEventListener(name, listener);
   for (const [name, value] of Object.entries(style || {})) element.style.setProperty(name, value);
@@ -48,17 +49,43 @@ function link(label, route, attributes) {
 
 /** A list to choose from: `options` are [value, label] pairs. */
 function choice(label, options, chosen, action) {
-  const select = h("select", { "aria-label": label, on: { change: () => action(select.value) } },
-    options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
+  const select = h(
+    "select",
+    { "aria-label": label, on: { change: () => action(select.value) } },
+    options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)),
+  );
   return h("label", { class: "field" }, h("span", null, label), select);
 }
 
 function table(head, rows, attributes) {
-  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": (attributes || {}).label || "Table" },
-    h("table", null,
-      h("thead", null, h("tr", null, head.map((cell) => h("th", { scope: "col" }, cell)))),
-      h("tbody", null, rows.map((row) => h("tr", null,
-        row.map((cell, i) => h(i ? "td" : "th", i ? null : { scope: "row" }, cell)))))));
+  return h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": (attributes || {}).label || "Table" },
+    h(
+      "table",
+      null,
+      h(
+        "thead",
+        null,
+        h(
+          "tr",
+          null,
+          head.map((cell) => h("th", { scope: "col" }, cell)),
+        ),
+      ),
+      h(
+        "tbody",
+        null,
+        rows.map((row) =>
+          h(
+            "tr",
+            null,
+            row.map((cell, i) => h(i ? "td" : "th", i ? null : { scope: "row" }, cell)),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 /** Shows a message for those who see and those who listen. */
@@ -66,30 +93,38 @@ function say(message) {
   const status = document.getElementById("status");
   status.textContent = message;
   clearTimeout(say.timer);
-  say.timer = setTimeout(() => { status.textContent = ""; }, 4000);
+  say.timer = setTimeout(() => {
+    status.textContent = "";
+  }, 4000);
 }
 
 /** A button that puts a text on the clipboard, exactly as it is. */
 function copier(label, text, attributes) {
-  return button(label, async () => {
-    const exact = typeof text === "function" ? text() : text;
-    try {
-      await navigator.clipboard.writeText(exact);
-    } catch {
-      const area = h("textarea", { class: "skip" });
-      area.value = exact;
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-    }
-    say(`Copied (${exact.length.toLocaleString("en")} characters)`);
-  }, { class: "quiet", ...attributes });
+  return button(
+    label,
+    async () => {
+      const exact = typeof text === "function" ? text() : text;
+      try {
+        await navigator.clipboard.writeText(exact);
+      } catch {
+        const area = h("textarea", { class: "skip" });
+        area.value = exact;
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
+      say(`Copied (${exact.length.toLocaleString("en")} characters)`);
+    },
+    { class: "quiet", ...attributes },
+  );
 }
 
 function download(name, content, type) {
-  const address = typeof content === "string" && content.startsWith("data:") ? content
-    : URL.createObjectURL(new Blob([content], { type }));
+  const address =
+    typeof content === "string" && content.startsWith("data:")
+      ? content
+      : URL.createObjectURL(new Blob([content], { type }));
   const anchor = h("a", { href: address, download: name });
   anchor.click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);

@@ -2,10 +2,16 @@
 
 const AXES = { step: "steps", generated: "generated tokens", trained: "trained tokens", seconds: "seconds" };
 const NAMES = {
-  "critic/score/fresh/mean": "Score of fresh starts", "critic/score/mean": "Score", "response_length/mean": "Length of responses (tokens)",
-  "response_length/clip_ratio": "Share of truncated responses", "actor/entropy": "Entropy (nats a token)",
-  "actor/ref_kl": "KL to the reference (nats)", "replay/success_rate": "Success rate of replayed starts",
-  "replay/buffer_size": "Remembered states", "replay/first_solves": "First solves by replay", "timing_s/step": "Seconds of a step",
+  "critic/score/fresh/mean": "Score of fresh starts",
+  "critic/score/mean": "Score",
+  "response_length/mean": "Length of responses (tokens)",
+  "response_length/clip_ratio": "Share of truncated responses",
+  "actor/entropy": "Entropy (nats a token)",
+  "actor/ref_kl": "KL to the reference (nats)",
+  "replay/success_rate": "Success rate of replayed starts",
+  "replay/buffer_size": "Remembered states",
+  "replay/first_solves": "First solves by replay",
+  "timing_s/step": "Seconds of a step",
 };
 const PREFERRED = Object.keys(NAMES);
 const PALETTE = {
@@ -35,23 +41,31 @@ function dashOf(arm) {
  */
 async function figureOf(metric, axis, arms, runs) {
   const [axes, columns] = await Promise.all([block("axes"), block(`metric/${metric}`)]);
-  const drawn = arms.map((number) => ({
-    number,
-    name: INDEX.arms[number].name,
-    curves: INDEX.arms[number].runs.filter((run) => runs.has(run) && columns[run])
-      .map((run) => ({ run, x: columns[run].at.map((i) => axes[run][axis][i]), ...columns[run] })),
-  })).filter((arm) => arm.curves.length);
+  const drawn = arms
+    .map((number) => ({
+      number,
+      name: INDEX.arms[number].name,
+      curves: INDEX.arms[number].runs
+        .filter((run) => runs.has(run) && columns[run])
+        .map((run) => ({ run, x: columns[run].at.map((i) => axes[run][axis][i]), ...columns[run] })),
+    }))
+    .filter((arm) => arm.curves.length);
   const grid = gridOf(drawn.flatMap((arm) => arm.curves.map((curve) => curve.x)));
   for (const arm of drawn) {
     arm.seeds = arm.curves.map((curve) => grid.map((x) => heightAt(curve.x, curve.y, x)));
     const single = arm.curves.length === 1 ? arm.curves[0] : null;
-    const over = (combine) => grid.map((_, i) => {
-      const values = arm.seeds.map((seed) => seed[i]);
-      return values.includes(null) ? null : combine(values);
-    });
+    const over = (combine) =>
+      grid.map((_, i) => {
+        const values = arm.seeds.map((seed) => seed[i]);
+        return values.includes(null) ? null : combine(values);
+      });
     arm.mean = over((values) => values.reduce((a, b) => a + b, 0) / values.length);
-    arm.low = single ? single.low && grid.map((x) => heightAt(single.x, single.low, x)) : over((values) => Math.min(...values));
-    arm.high = single ? single.high && grid.map((x) => heightAt(single.x, single.high, x)) : over((values) => Math.max(...values));
+    arm.low = single
+      ? single.low && grid.map((x) => heightAt(single.x, single.low, x))
+      : over((values) => Math.min(...values));
+    arm.high = single
+      ? single.high && grid.map((x) => heightAt(single.x, single.high, x))
+      : over((values) => Math.max(...values));
   }
   return { metric, title: metricTitle(metric), axis, grid, arms: drawn };
 }
@@ -71,7 +85,8 @@ function heightAt(xs, ys, x) {
   let high = xs.length - 1;
   while (high - low > 1) {
     const middle = (low + high) >> 1;
-    if (xs[middle] <= x) low = middle; else high = middle;
+    if (xs[middle] <= x) low = middle;
+    else high = middle;
   }
   if (xs[high] <= x) return ys[high];
   return ys[low] + ((ys[high] - ys[low]) * (x - xs[low])) / (xs[high] - xs[low]);
@@ -83,12 +98,18 @@ function ticks(low, high, most = 6) {
   const power = 10 ** Math.floor(Math.log10(span / most));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => span / size <= most);
   const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) =>
+    Number(((first + i) * step).toPrecision(12)),
+  );
 }
 
 /** Numbers at an axis: 20k, 1.5M. */
 function tickText(value) {
-  for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
+  for (const [size, unit] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e4, "k"],
+  ]) {
     if (Math.abs(value) >= size) return `${Number((value / (unit === "k" ? 1e3 : size)).toPrecision(4))}${unit}`;
   }
   return String(Number(value.toPrecision(4)));
@@ -99,7 +120,9 @@ function asSvg(figure) {
   const [width, height, left, right, top, bottom] = [640, 420 + 18 * Math.ceil(figure.arms.length / 2), 62, 16, 40, 52];
   const legendRows = Math.ceil(figure.arms.length / 2);
   const floor = height - bottom - 18 * legendRows;
-  const values = figure.arms.flatMap((arm) => [arm.low, arm.high, ...arm.seeds].filter(Boolean).flat()).filter((v) => v !== null);
+  const values = figure.arms
+    .flatMap((arm) => [arm.low, arm.high, ...arm.seeds].filter(Boolean).flat())
+    .filter((v) => v !== null);
   let [low, high] = [Math.min(...values), Math.max(...values)];
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
   const [start, end] = [figure.grid[0], figure.grid[figure.grid.length - 1]];
@@ -110,28 +133,54 @@ function asSvg(figure) {
     node.textContent = label;
     return node;
   };
-  const root = svg("svg", { xmlns: SVG, viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "sans-serif" });
-  root.append(svg("rect", { width, height, fill: "#fff" }), text(left, 22, figure.title, { "font-size": 15, "font-weight": 600 }));
+  const root = svg("svg", {
+    xmlns: SVG,
+    viewBox: `0 0 ${width} ${height}`,
+    width,
+    height,
+    "font-family": "sans-serif",
+  });
+  root.append(
+    svg("rect", { width, height, fill: "#fff" }),
+    text(left, 22, figure.title, { "font-size": 15, "font-weight": 600 }),
+  );
   for (const y of ticks(low, high)) {
-    root.append(svg("line", { x1: left, x2: width - right, y1: py(y), y2: py(y), stroke: "#ddd" }),
-      text(left - 6, py(y) + 4, tickText(y), { "text-anchor": "end" }));
+    root.append(
+      svg("line", { x1: left, x2: width - right, y1: py(y), y2: py(y), stroke: "#ddd" }),
+      text(left - 6, py(y) + 4, tickText(y), { "text-anchor": "end" }),
+    );
   }
   for (const x of ticks(start, end)) root.append(text(px(x), floor + 18, tickText(x), { "text-anchor": "middle" }));
   root.append(text((left + width - right) / 2, floor + 38, AXES[figure.axis], { "text-anchor": "middle" }));
   figure.arms.forEach((arm, place) => {
     const colour = colourOf(arm.number, "light");
-    const path = (ys) => figure.grid.map((x, i) => (ys[i] === null ? null : `${px(x).toFixed(1)},${py(ys[i]).toFixed(1)}`)).filter(Boolean);
+    const path = (ys) =>
+      figure.grid
+        .map((x, i) => (ys[i] === null ? null : `${px(x).toFixed(1)},${py(ys[i]).toFixed(1)}`))
+        .filter(Boolean);
     if (arm.low && arm.high) {
-      root.append(svg("polygon", { points: [...path(arm.high), ...path(arm.low).reverse()].join(" "), fill: colour, "fill-opacity": 0.15 }));
+      root.append(
+        svg("polygon", {
+          points: [...path(arm.high), ...path(arm.low).reverse()].join(" "),
+          fill: colour,
+          "fill-opacity": 0.15,
+        }),
+      );
     }
     if (arm.seeds.length > 1) {
-      arm.seeds.forEach((seed) => root.append(svg("polyline", { points: path(seed).join(" "), fill: "none", stroke: colour, "stroke-opacity": 0.35 })));
+      arm.seeds.forEach((seed) =>
+        root.append(
+          svg("polyline", { points: path(seed).join(" "), fill: "none", stroke: colour, "stroke-opacity": 0.35 }),
+        ),
+      );
     }
     const line = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dashOf(arm.number).join(" ") };
     const [x, y] = [left + (place % 2) * 280, height - 14 - 18 * (legendRows - 1 - Math.floor(place / 2))];
-    root.append(svg("polyline", { points: path(arm.mean).join(" "), ...line }),
+    root.append(
+      svg("polyline", { points: path(arm.mean).join(" "), ...line }),
       svg("line", { x1: x, x2: x + 22, y1: y - 4, y2: y - 4, ...line }),
-      text(x + 28, y, `${arm.name} (${count(arm.seeds.length, "seed")})`));
+      text(x + 28, y, `${arm.name} (${count(arm.seeds.length, "seed")})`),
+    );
   });
   return { text: new XMLSerializer().serializeToString(root), width, height };
 }
