@@ -65,6 +65,7 @@ function described(figure) {
 
 function draw(figure, place, readout, width) {
   const [series, data, bands] = [[{}], [figure.grid], []];
+  const measured = figure.arms.reduce((sum, arm) => sum + arm.curves.length, 0);
   const add = (values, options) => {
     data.push(values);
     series.push({ spanGaps: false, points: { show: false }, ...options });
@@ -81,7 +82,7 @@ function draw(figure, place, readout, width) {
       stroke: colour,
       width: 2,
       dash: dashOf(arm.number),
-      points: { show: figure.grid.length < 40, size: 5, fill: colour },
+      points: { show: measured === 1 && figure.grid.length < 40, size: 5, fill: colour }, // else they are interpolated
     });
   }
   const axis = {
