@@ -77,7 +77,7 @@ def add(made: Retrospective, random: Random, times: int, problems: int) -> float
         for i in range(times):
             prefix = (random.randrange(150_000), random.randrange(150_000), *tokens)
             score, doubt = random.random(), random.random()
-            made.buffer.add(Candidate(names[i % problems], prefix, "self", score, 2 * TOKENS, doubt), 0)
+            made.buffer.add(Candidate(names[i % problems], prefix, "self", score, 2 * TOKENS, doubt, 0.0), 0)
 
     taken, _ = timed(work)
     made.buffer.journal.clear()  # as every step does

@@ -155,7 +155,7 @@ def test_an_algorithm_of_ones_own_combines_ones_own_parts(own: Path) -> None:
 @pytest.mark.usefixtures("parts")
 def test_faults_know_parts_of_ones_own() -> None:
     misspelt, key = faults("algo=ppo", "sampler=mime", "boldness=2")
-    assert misspelt.startswith("sampler: no such choice 'mime'; did you mean 'mine'? valid: canonical, mine, ")
+    assert misspelt.startswith("sampler: no such choice 'mime'; did you mean 'mine'? valid: allocation, canonical, mine, ")
     assert key == "boldness: no such key; did you mean 'sampler.boldness'?"
     assert faults("algo=ppo", "sampler.boldness=2") == ["sampler.boldness: no such key; it comes with sampler=mine"]
     assert faults("algo=ppo", "sampler=mine", "sampler.boldness=0") == [
@@ -177,7 +177,7 @@ def test_an_argument_that_the_file_of_a_part_lacks_can_be_added(own: Path) -> No
 def test_help_lists_parts_of_ones_own() -> None:
     words = [sys.executable, "-m", "rrl.cli.train", "--help"]
     reported = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "sampler=canonical|mine|pcl|problems|" in reported
+    assert "sampler=allocation|canonical|mine|pcl|problems|" in reported
 
 
 def test_a_folder_without_parts_is_reported_with_all_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def buffer(**changes: Any) -> StateBuffer:
 
 
 def add(memory: StateBuffer, problem_id: str, *prefix: int, score: float = 0.0, doubt: float = 0.5) -> bool:
-    return memory.add(Candidate(problem_id, prefix, "self", score, whole=8, doubt=doubt), 3)
+    return memory.add(Candidate(problem_id, prefix, "self", score, whole=8, doubt=doubt, value=0.0), 3)
 
 
 def fill(memory: StateBuffer, *names: str) -> None:

@@ -13,7 +13,7 @@ from rrl.parts.samplers.rows import Candidate
 def store(states: StateBuffer, *names: str, doubt: float = 0.5) -> None:
     """A state for each name, such as "p1": prefix (1,) of problem p, of a response of eight tokens."""
     for name in names:
-        states.add(Candidate(name[0], (int(name[1:]),), "self", 0.0, whole=8, doubt=doubt), 3)
+        states.add(Candidate(name[0], (int(name[1:]),), "self", 0.0, whole=8, doubt=doubt, value=0.0), 3)
 
 
 def drawn(states: StateBuffer, count: int) -> list[str]:
@@ -55,7 +55,7 @@ def test_nothing_takes_a_turn_in_an_empty_memory(priority: str) -> None:
 
 def test_a_position_is_the_prefixs_share_of_its_response_until_the_state_is_forgotten() -> None:
     states = memory()
-    states.add(Candidate("p", (1, 2), "self", 0.0, whole=8, doubt=0.5), 3)
+    states.add(Candidate("p", (1, 2), "self", 0.0, whole=8, doubt=0.5, value=0.0), 3)
     store(states, "q1")
     states.forget_problem("q")
     assert states.positions(["p@1"]).tolist() == [0.25] and math.isnan(states.positions(["q@2"])[0])

@@ -189,8 +189,8 @@ class Retrospective(StateSampler):
             score = border.cut_score(self.selection, scored, cut)
             step = scored.logprobs[cut : next((later for later in legal if later > cut), None)]
             doubt = 1 - fmean(map(math.exp, step))
-            found = Candidate(problem_id, response[:cut], source, score, len(response), doubt, rollout)
-            self.buffer.add(found, self._step)
+            seen = (score, len(response), doubt, scored.values[cut])
+            self.buffer.add(Candidate(problem_id, response[:cut], source, *seen, rollout), self._step)
         return bool(cuts)
 
     def _metrics(self) -> Metrics:

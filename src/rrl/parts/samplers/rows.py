@@ -16,7 +16,7 @@ SOURCES: tuple[Source, ...] = ("self", "canonical")
 COLUMNS = {
     "number": "int64", "problem_id": "object", "prefix": "object", "source": "int8", "born_step": "int32",
     "score_at_insert": "float64", "score_now": "float64", "visits": "int32", "successes": "int32", "length": "int32",
-    "whole": "int32", "doubt": "float32", "turn": "int32", "older": "int32", "held": "int8",
+    "whole": "int32", "doubt": "float32", "value": "float32", "turn": "int32", "older": "int32", "held": "int8",
 }  # fmt: skip
 """``prefix`` is packed, ``source`` an index of SOURCES, ``older`` the row of the problem's next older state or -1."""
 OBJECTS = ("problem_id", "prefix")
@@ -28,8 +28,8 @@ EXPONENT = 1074
 class Candidate(NamedTuple):
     """A state that may be remembered: the ``prefix`` of a response of ``whole`` tokens, how promising it is, and why.
 
-    ``doubt`` is 1 less the mean probability of the tokens of the step after it; ``rollout`` is the response, where the
-    policy wrote it.
+    ``doubt`` is 1 less the mean probability of the tokens of the step after it, ``value`` the critic's (0 without one);
+    ``rollout`` is the response, where the policy wrote it.
     """
 
     problem_id: str
@@ -38,6 +38,7 @@ class Candidate(NamedTuple):
     score: float
     whole: int
     doubt: float
+    value: float
     rollout: Rollout | None = None
 
 
@@ -55,6 +56,7 @@ class StoredState(NamedTuple):
     successes: int
     whole: int
     doubt: float
+    value: float
 
     @property
     def success_rate(self) -> float:
@@ -120,7 +122,7 @@ class Rows:
         self.set(
             row, number=self._born, problem_id=new.problem_id, prefix=packed(new.prefix),
             source=SOURCES.index(new.source), born_step=step, score_at_insert=new.score, score_now=new.score, visits=0,
-            successes=0, length=len(new.prefix), whole=new.whole, doubt=new.doubt, turn=0,
+            successes=0, length=len(new.prefix), whole=new.whole, doubt=new.doubt, value=new.value, turn=0,
             older=self.newest.get(new.problem_id, -1), held=1,
         )  # fmt: skip
         self.newest[new.problem_id] = row
