@@ -33,14 +33,18 @@ from fixtures.launch import (
     until,
 )  # fmt: skip
 
-MISSING = why_not()
-pytestmark = [
-    pytest.mark.slow, pytest.mark.hosts, pytest.mark.ranks, pytest.mark.skipif(bool(MISSING), reason=str(MISSING)),
-]  # fmt: skip
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.ranks]
 STEPS = "trainer.total_training_steps="
 LASTING = [*(text for text in QUICK if not text.startswith(STEPS)), f"{STEPS}60", "objective.entropy_coef=0.1"]
 SILENCE = "run.phase_limit=600"
 """A rank may be silent for the shortest time that is allowed, 30 seconds."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed() -> None:
+    missing = why_not()
+    if missing is not None:
+        pytest.skip(missing)
 
 
 @pytest.fixture(scope="module")

@@ -31,15 +31,19 @@ from fixtures.launch import (
 from fixtures.slurm import Slurm, slurm, why_not
 from rrl.study.sweep_files import read_jobs
 
-MISSING = why_not()
-pytestmark = [
-    pytest.mark.slow, pytest.mark.slurm, pytest.mark.ranks, pytest.mark.skipif(bool(MISSING), reason=str(MISSING)),
-]  # fmt: skip
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.ranks]
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = "trainer.total_training_steps="
 LASTING = [*(text for text in QUICK if not text.startswith(STEPS)), f"{STEPS}80", "objective.entropy_coef=0.1"]
 RATES = ("1e+30", "0.0001", "0.0002", "0.0003")
 """The first one diverges."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed() -> None:
+    missing = why_not()
+    if missing is not None:
+        pytest.skip(missing)
 
 
 @pytest.fixture(scope="module")
