@@ -38,7 +38,10 @@ def answers(folder: Path, facts: str, code: int = 0) -> None:
     (folder / "scontrol").chmod(0o755)
 
 
-def test_a_running_job_is_queued_again(asked: Path) -> None:
+def test_a_running_job_is_queued_again(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here for the third time."""
+    answers(asked.parent, "JobState=RUNNING Restarts=2")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     assert queue_again() is None
     assert asked.read_text() == "show job --oneliner 7\nrequeue 7\n"
 
