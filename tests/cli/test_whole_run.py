@@ -150,7 +150,7 @@ def test_every_response_of_an_evaluation_is_written_with_its_verdict(
         "step-000000.jsonl",
         "step-000002.jsonl",
     ]
-    assert [{**row, "step": 2} for row in written] == [{**row, "version": 0} for row in own]
+    assert [{**row, "step": 2} for row in written] == [{"task": "trace", **row, "version": 0} for row in own]
     for mode in ("greedy", "mean@2"):
         mine = [row for row in own if row["mode"] == mode]
         assert len(mine) == result["problems"] * (1 if mode == "greedy" else 2)

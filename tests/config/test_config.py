@@ -219,8 +219,8 @@ def test_a_run_is_measured_by_its_own_configuration_with_its_actor_as_the_model(
 
 
 def test_a_runs_choices_stay_and_its_keys_are_checked(tmp_path: Path) -> None:
-    assert faults("task=gsm8k", "evaluation.nn=3", "evaluation.n=x", run=finished(tmp_path / "run")) == [
-        "task: expected keys of its own, got 'gsm8k'; set them, as in task.train_per_level=...",
+    assert faults("sampler=redraw", "evaluation.nn=3", "evaluation.n=x", run=finished(tmp_path / "run")) == [
+        "sampler: expected keys of its own, got 'redraw'; set them, as in sampler.sources=...",
         "evaluation.nn: no such key; did you mean 'evaluation.n'?",
         "evaluation.n: expected int, got 'x'",
     ]

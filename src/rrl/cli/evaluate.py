@@ -1,7 +1,7 @@
 """rrl-evaluate: measure a run's actor, or any model, on a task's held-out problems; or have a judge compare two."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rrl.cli import shell
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rrl.config.check import Parts
+    from rrl.study.measuring import Exam
 
 HELP = """
 rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n, seed, interval, template, sampling).
@@ -19,6 +20,8 @@ rrl-evaluate measures accuracy on held-out problems and prints a JSON result (n,
   rrl-evaluate from_run=runs/trace-rrl-s0-...   the same
   rrl-evaluate from_run=DIR evaluation.n=8      with other settings
   rrl-evaluate task=gsm8k data.path=DIR model=hf model.path=FOLDER_OR_ID
+  rrl-evaluate task=gsm8k,math gsm8k.data.path=DIR math.data.path=DIR2 model=hf model.path=FOLDER_OR_ID
+                                                several tasks; TASK.key=value is for one of them
   ... output=result.json                        writes the result to a new file
   ... responses=responses.jsonl                 writes every response with its verdict to a new file
 
@@ -31,7 +34,8 @@ OpenAI-compatible endpoint; its replies are stored, so that the same command con
   against=OTHER_RUN | sft (the run's own warm start) | reference (the data set's answers) | a model's folder or id
   ... judgements=judgements.jsonl               writes every question, both answers and both verdicts to a new file
 """
-OPTIONS = ("from_run", "against", "output", "responses", "judgements")
+FILES = ("output", "responses", "judgements")
+OPTIONS = ("from_run", "against", *FILES)
 
 
 def main() -> None:
@@ -40,49 +44,61 @@ def main() -> None:
 
 def _evaluate(arguments: Sequence[str]) -> None:
     import json
-    from pathlib import Path
 
-    from rrl.config.check import load
     from rrl.records.run_directory import write_json
     from rrl.records.secrecy import hidden
-    from rrl.runs.manifest import moment
+    from rrl.study.measuring import exams
 
     given, rest = shell.options(shell.with_run(arguments, "measure"), OPTIONS)
-    output, responses, judgements = (
-        shell.new_file(name, given[name]) for name in ("output", "responses", "judgements")
-    )
-    config, parts = load("evaluate", rest, run=given["from_run"])
-    if given["from_run"] is not None:
-        parts.prompts.template.stand(moment(Path(given["from_run"]).expanduser()))
-    parts.run.limit_threads()
-    result = {"task": config["data"]["name"]}
-    if parts.judge is None:
-        result |= {"model": config["model"], **_measured(parts, given, responses)}
+    files = {name: shell.new_file(name, given[name]) for name in FILES}
+    chosen = exams(rest, given["from_run"])
+    first = chosen[0]
+    _refuse_unused(given, first.parts.judge is not None)
+    first.parts.run.limit_threads()
+    result: dict[str, Any] = {}
+
+    def show() -> None:
+        if files["output"] is not None:
+            write_json(files["output"], result)
+
+    if first.parts.judge is None:
+        for name, own in _measured(chosen, files["responses"]):
+            if len(chosen) == 1:
+                result |= {"task": name, "model": first.config["model"], **own}
+            else:
+                result |= {"model": first.config["model"], "tasks": {**result.get("tasks", {}), name: own}}
+            show()
     else:
-        if responses is not None:
-            raise ConfigError("responses: a judge compares answers; judgements=FILE has those of both sides; give that")
-        result |= _compared(parts, given, judgements)
+        result |= {"task": first.config["data"]["name"], **_compared(first.parts, given, files["judgements"])}
+        show()
     print(json.dumps(hidden(result), indent=2))
-    if output is not None:
-        write_json(output, result)
 
 
-def _measured(parts: "Parts", given: dict[str, str | None], responses: "Path | None") -> dict[str, Any]:
-    from rrl.records.run_directory import dump_rollouts, response_rows
-    from rrl.runs.assemble import measure, prepare_evaluation, start_frozen, start_task
-    from rrl.training.models import LoadedModel
-
-    unused = [name for name in ("against", "judgements") if given[name] is not None]
+def _refuse_unused(given: dict[str, str | None], judged: bool) -> None:
+    """Raise ConfigError for options that only the other use of this command has."""
+    if judged:
+        if given["responses"] is not None:
+            raise ConfigError(
+                "responses: a judge compares answers; give judgements=FILE, which has those of both sides"
+            )
+        return
+    need = "needs a judge, as in judge=openai, and there is none; give one"
+    unused = [f"{name}: {need}" for name in ("against", "judgements") if given[name] is not None]
     if unused:
-        need = "needs a judge, as in judge=openai, and there is none; give one"
-        raise ConfigError(*(f"{name}: {need}" for name in unused))
-    start_task(parts)
-    prepared = prepare_evaluation(parts, lambda progress, metrics: None)
-    start_frozen(parts, LoadedModel(prepared.model, prepared.tokenizer), prepared.test, parts.engine)
-    result, answers = measure(parts, prepared)
-    if responses is not None:
-        dump_rollouts(responses, response_rows(0, answers, prepared.tokenizer))
-    return result
+        raise ConfigError(*unused)
+
+
+def _measured(chosen: "Sequence[Exam]", responses: "Path | None") -> "Iterator[tuple[str, dict[str, Any]]]":
+    """The result of each task, by the name of its data; adds every response to a file."""
+    from rrl.records.run_directory import append, response_rows
+    from rrl.study.measuring import measured
+
+    for exam, result, answers, tokenizer in measured(chosen):
+        name = exam.config["data"]["name"]
+        if responses is not None:
+            responses.parent.mkdir(parents=True, exist_ok=True)
+            append(responses, [{"task": name, **row} for row in response_rows(0, answers, tokenizer)])
+        yield name, result
 
 
 def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | None") -> dict[str, Any]:

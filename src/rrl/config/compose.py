@@ -12,6 +12,7 @@ from rrl.config.arguments import read
 from rrl.config.choices import conf_dir, content, files, group_names, search_path, take_own_parts, written
 from rrl.config.effects import takes
 from rrl.config.resolvers import next_question, register
+from rrl.config.saved import on_another_task
 from rrl.config.spelling import GONE, likeliest_choice, likeliest_key, other_name
 from rrl.errors import ConfigError, closest, shown
 
@@ -79,7 +80,8 @@ def _groups_of(name: str, files: Written) -> frozenset[str]:
 def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
     """The configuration of a finished run, its model replaced by the run's actor, under ``overrides``.
 
-    Groups in ``ANEW`` can be chosen as for a new run. Texts that end a response follow the template, as in a new run.
+    Groups in ``ANEW`` can be chosen as for a new run, and so can another task than the run's own, whose settings stay.
+    Texts that end a response follow the template, as in a new run.
     """
     register()
     faults = take_own_parts()
@@ -89,11 +91,14 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
         config.model, config.warmstart = {"_target_": "rrl.training.models.HuggingFace", **actor}, None
         if config.engine.get("stop") == next_question(str(config.data.get("plain_template"))):
             config.engine.stop = "${next_question:}"
-        chosen, values = _divide(read(overrides, faults), ANEW, faults)
+        chosen, values = _divide(read(overrides, faults), (*ANEW, "task"), faults)
+        chosen = [choice for choice in chosen if choice != f"task={config.data.name}"]
         config.judge = None
+        fresh = pickle.loads(_merged("evaluate", tuple(chosen), written())) if chosen else config
         for group in [choice.partition("=")[0] for choice in chosen]:
-            fresh = pickle.loads(_merged("evaluate", tuple(chosen), written()))
             config[group] = fresh._get_node(group)  # references unresolved
+        if fresh.data.name != config.data.name:
+            config = on_another_task(config, fresh)
         return _settle(config, values, faults)
 
 

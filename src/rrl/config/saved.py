@@ -7,6 +7,18 @@ from typing import Any
 from rrl.records.files import write_whole
 from rrl.records.secrecy import referenced
 
+OF_RUN = ("model", "warmstart", "template", "prompts", "engine", "evaluation", "sandbox", "run", "seed", "algo")
+"""What of a run stays when its actor is measured on another task."""
+
+
+def on_another_task(config: Any, fresh: Any) -> Any:
+    """A run's configuration on another task, that of ``fresh``, which also says what ends a response."""
+    stop = fresh.engine._get_node("stop")
+    for key in [key for key in OF_RUN if key in config]:
+        fresh[key] = config._get_node(key)
+    fresh.engine.stop = stop
+    return fresh
+
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the resolved configuration as ``config.yaml``, whole or absent."""

@@ -200,10 +200,14 @@ def start_frozen(parts: Parts, loaded: LoadedModel, problems: Sequence[Problem],
     check_agreement(model, problems, engine, inspect, "float32")
 
 
-def measure(parts: Parts, prepared: Prepared) -> tuple[dict[str, Any], Answers]:
-    """An evaluation with the present engine: its figures with the template it used, and every response."""
-    answers = parts.evaluation.answers(prepared.test, parts.task, parts.engine)
-    figures = parts.evaluation.figures(answers, parts.engine)
+def measure(parts: Parts, prepared: Prepared, engine: RolloutEngine | None = None) -> tuple[dict[str, Any], Answers]:
+    """An evaluation: its figures with the template it used, and every response.
+
+    ``engine`` writes them (None: the parts' own), as the parts' engine would.
+    """
+    shape = parts.engine.sampling
+    answers = parts.evaluation.answers(prepared.test, parts.task, engine or parts.engine, shape)
+    figures = parts.evaluation.figures(answers, shape)
     return {**figures, "template": parts.prompts.template.describe(prepared.tokenizer)}, answers
 
 

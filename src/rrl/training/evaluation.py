@@ -65,12 +65,12 @@ class Evaluation:
 
     def measure(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> dict[str, Any]:
         """The figures of all responses, with 95 % intervals; always starts from prompts alone."""
-        return self.figures(self.answers(problems, task, engine), engine)
+        return self.figures(self.answers(problems, task, engine, engine.sampling), engine.sampling)
 
-    def answers(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine) -> Answers:
-        """One response to each problem, and ``n`` sampled ones, judged."""
+    def answers(self, problems: Sequence[Problem], task: Task, engine: RolloutEngine, shape: Sampling) -> Answers:
+        """One response to each problem, and ``n`` sampled ones, judged; ``shape`` says how, but for the temperature."""
         found: dict[str, list[list[Judged]]] = {}
-        for mode, (sampling, n) in self._modes(engine).items():
+        for mode, (sampling, n) in self._modes(shape).items():
             generator = torch.Generator().manual_seed(self.seed)
             states = [State(problem) for problem in problems for _ in range(n)]
             rollouts = border.rollouts(engine, states, sampling, generator, border.begin(task))
@@ -82,9 +82,9 @@ class Evaluation:
                 log.warning("evaluation: the verifier failed on %d of %d responses", failed, len(feedback))
         return found
 
-    def figures(self, answers: Answers, engine: RolloutEngine) -> dict[str, Any]:
+    def figures(self, answers: Answers, shape: Sampling) -> dict[str, Any]:
         """The figures of the responses that ``answers`` has collected; logs warnings of figures in doubt."""
-        modes = self._modes(engine)
+        modes = self._modes(shape)
         problems = len(answers["greedy"])
         result: dict[str, Any] = {"split": self.split, "seed": self.seed, "problems": problems, "warnings": []}
         for mode, rows in answers.items():
@@ -99,9 +99,8 @@ class Evaluation:
             log.warning("evaluation: %s", text)
         return result
 
-    def _modes(self, engine: RolloutEngine) -> dict[str, tuple[Sampling, int]]:
+    def _modes(self, shape: Sampling) -> dict[str, tuple[Sampling, int]]:
         """How responses are drawn, and how many to each problem."""
-        shape = engine.sampling
         if self.temperature is not None:
             shape = replace(shape, temperature=self.temperature)
         modes = {"greedy": (replace(shape, temperature=0.0), 1)}
