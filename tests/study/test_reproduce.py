@@ -158,7 +158,9 @@ def test_a_measurement_is_made_once_and_refused_when_its_run_or_its_arguments_ar
 def _evaluating(result: dict[str, Any]) -> Command:
     def evaluate(module: str, arguments: Sequence[str]) -> int:
         assert module == "evaluate"
-        write_json(Path(arguments[-1].removeprefix("output=")), result)
+        output, responses = (Path(text.partition("=")[2]) for text in arguments[-2:])
+        write_json(output, result)
+        responses.touch()
         return 0
 
     return evaluate
@@ -303,10 +305,11 @@ def test_arms_with_different_seeds_are_not_paired(tmp_path: Path) -> None:
 def test_a_dialogues_table_counts_wins_and_shows_ties_and_losses(tmp_path: Path) -> None:
     shares = {"win": 0.5, "tie": 0.3, "lose": 0.2}
     sides = {name: {"share": share, "interval95": [0.0, 1.0]} for name, share in shares.items()}
-    write_json(tmp_path / "evaluate-rrl-s0.json", {"n": 40, **sides})
+    levels = {"helpful": {"win": {"share": 0.75}}, "harmless": {"win": {"share": 0.25}}}
+    write_json(tmp_path / "evaluate-rrl-s0.json", {"n": 40, **sides, "levels": levels})
     write_json(tmp_path / "rrl-s0" / "result.json", {"tokens_generated": 7})
     lines = as_markdown(table(target(tmp_path, "dialogue"))).splitlines()
-    assert "| RRL | 74.2 [S] | 50.0 (1 seed) | 30.0 | 20.0 | - | - | 40 | 7 |" in lines
+    assert "| RRL | 74.2 [S] | 50.0 (1 seed) | 30.0 | 20.0 | 75.0 | 25.0 | - | - | 40 | 7 |" in lines
 
 
 def test_the_published_figures_are_those_of_the_page_about_replay() -> None:

@@ -42,9 +42,9 @@ def main() -> None:
 
 def _reproduce(arguments: Sequence[str]) -> None:
     from rrl.records.status import RunLock
-    from rrl.study.reproduce import steps, undone
+    from rrl.study.reproduce import ARMS, steps, undone
     from rrl.study.reproduce_slurm import submit
-    from rrl.study.reproduce_table import write_table
+    from rrl.study.reproduce_table import write_page, write_table
     from rrl.study.reproduce_work import outlook, work_here
 
     given, overrides = shell.options(arguments, OPTIONS)
@@ -57,16 +57,17 @@ def _reproduce(arguments: Sequence[str]) -> None:
     if shell.is_true("dry_run", given["dry_run"]):
         return
     if given["launcher"] == "slurm":
-        again = [text for text in arguments if not text.startswith(("launcher=", "slurm=", "jobs="))]
+        again = [text for text in arguments if not text.startswith(("launcher=", "slurm=", "jobs=", "out="))]
         submit(left, [*again, f"out={target.folder}"], target.folder, shlex.split(given["slurm"] or ""), print)
         return
-    if only not in (None, TABLE):
-        sys.exit(work_here(left, target.folder / "logs", 1, print))
-    with RunLock(target.folder):
-        code = work_here(left, target.folder / "logs", jobs, print)
-        print(write_table(target))
-    print(target.folder / "table.md")
-    sys.exit(code)
+    if only in (None, TABLE):
+        with RunLock(target.folder):
+            code = work_here(left, target.folder / "logs", jobs, print)
+            print(write_table(target))
+        write_page(target.folder, ("sft", *ARMS[target.task]), print)
+        sys.exit(code)
+    ready = [step for step in left if step.name == only]
+    sys.exit(work_here(ready, target.folder / "logs", 1, print) if len(ready) == len(left) else 1)
 
 
 def _target(given: Mapping[str, str | None], overrides: Sequence[str]) -> "Target":

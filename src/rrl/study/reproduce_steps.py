@@ -51,6 +51,12 @@ class Step(ABC):
         """How many accelerators the command uses."""
         return 1
 
+    def asides(self, *endings: str) -> list[Path]:
+        """Where to write what is not whole yet; what an interrupted attempt left there is removed."""
+        for left in self.folder.glob(f".{self.name}.*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return [self.folder / f".{self.name}.{os.getpid()}{ending}" for ending in endings]
+
     def source(self) -> str:
         """A hash of the results that the step needs."""
         return fingerprint(read_object(self.folder / name / "result.json")[0] for name in sorted(self.needs))
@@ -103,8 +109,7 @@ class RewardModelFit(Step):
         return True
 
     def work(self, command: Command) -> int:
-        aside = self.made.with_name(f".{self.name}.{os.getpid()}")
-        shutil.rmtree(aside, ignore_errors=True)
+        (aside,) = self.asides("")
         code = command("reward_model", [*self.arguments, f"run.dir={quoted(aside)}"])
         if code == 0:
             aside.rename(self.made)
@@ -112,7 +117,7 @@ class RewardModelFit(Step):
 
 
 class Measurement(Step):
-    """A call of ``rrl-evaluate``, whose output is kept with its arguments and the hash of what was measured."""
+    """A call of ``rrl-evaluate``: its output, with arguments and the hash of what was measured, and every response."""
 
     @property
     def made(self) -> Path:
@@ -131,11 +136,12 @@ class Measurement(Step):
     def work(self, command: Command) -> int:
         if self.done():
             return 0
-        aside = self.made.with_name(f".{self.made.name}.{os.getpid()}")
-        aside.unlink(missing_ok=True)
-        code = command("evaluate", [*self.arguments, f"output={aside}"])
+        rows = "judgements" if any(text.startswith("judge=") for text in self.arguments) else "responses"
+        result, responses = self.asides(".json", ".jsonl")
+        code = command("evaluate", [*self.arguments, f"output={result}", f"{rows}={responses}"])
         if code == 0:
             made_from = {"source": self.source(), "arguments": list(self.arguments)}
-            write_json(self.made, {**made_from, **read_object(aside)[0]})
-            aside.unlink()
+            responses.replace(self.made.with_suffix(".jsonl"))
+            write_json(self.made, {**made_from, **read_object(result)[0]})
+            result.unlink()
         return code

@@ -1,7 +1,11 @@
 """The table of a reproduction: ours beside the published figure, with intervals over seeds and paired differences."""
 
+import glob
 import json
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -11,6 +15,7 @@ from rrl.records.files import read_object, write_whole
 from rrl.records.run_directory import write_json
 from rrl.study.comparison import summary
 from rrl.study.reproduce import ARMS, Target
+from rrl.study.sweep_files import last_line
 
 NAMES = {
     "sft": "SFT", "ppo": "PPO", "gsi": "GSI", "ppocoder": "PPOCoder", "rltf": "RLTF", "rrl": "RRL",
@@ -21,9 +26,11 @@ OURS = (
     "all seeds begin; its interval is over problems (Wilson). Differences are paired by seed, with the same interval."
 )
 JUDGED = (
-    "Ours is the share of wins: an answer that the judge prefers in both orders to SFT's. SFT itself is compared with "
-    "the answers of the data set."
+    "Ours is the share of wins: an answer that the judge prefers in both orders to SFT's; helpful and harmless are "
+    "wins of these prompts. SFT itself is compared with the answers of the data set."
 )
+SIDES = ("tie", "lose", "helpful", "harmless")
+"""Columns of a dialogue's table: of all questions, and wins of each level."""
 OFFICIAL = {"gsm8k": "gsm8k", "math": "math", "code": "apps_plus", "dialogue": "hh"}
 """The data that the published figures are of, by ``data.name``."""
 
@@ -35,6 +42,17 @@ def write_table(target: Target) -> str:
     text = as_markdown(content)
     write_whole(target.folder / "table.md", text.encode())
     return text
+
+
+def write_page(folder: Path, arms: Sequence[str], show: Callable[[str], None]) -> None:
+    """Have rrl-report write report.html about all runs; the table stands without it."""
+    patterns = {arm: glob.escape(str(folder)) + (f"/{arm}" if arm == "sft" else f"/{arm}-s*") for arm in arms}
+    given = [f"{arm}={pattern}" for arm, pattern in patterns.items() if glob.glob(pattern)]
+    page, log = folder / "report.html", folder / "logs" / "report.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "rrl.cli.report", *given, f"out={page}"]
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+    show(f"{page}" if code == 0 else f"the page is not made: {last_line(log)} ({log})")
 
 
 def table(target: Target) -> dict[str, Any]:
@@ -79,7 +97,8 @@ def _judged(found: Mapping[str, Any]) -> dict[str, Any]:
     """Of the questions that the judge could judge."""
     shares = {name: 100 * (found[name]["share"] or 0.0) for name in ("win", "tie", "lose")}
     interval = [100 * end for end in found["win"]["interval95"] or (0.0, 1.0)]
-    return {"points": shares["win"], "interval95": interval, "problems": found["n"], **shares}
+    levels = {level: 100 * (part["win"]["share"] or 0.0) for level, part in found["levels"].items()}
+    return {"points": shares["win"], "interval95": interval, "problems": found["n"], **shares, **levels}
 
 
 def _difference(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -109,7 +128,7 @@ def _notes(target: Target) -> list[str]:
 def as_markdown(content: Mapping[str, Any]) -> str:
     """The table as text, with what its columns mean."""
     judged = content["task"] == "dialogue"
-    heads = ["arm", "published", "ours", *(["tie", "lose"] if judged else []), "minus PPO", "minus re-draw",
+    heads = ["arm", "published", "ours", *(SIDES if judged else []), "minus PPO", "minus re-draw",
              "test problems", "tokens generated"]  # fmt: skip
     rows = [_row(NAMES[arm], row, judged) for arm, row in content["arms"].items()]
     tags = "; ".join(f"[{tag}] {meaning}" for tag, meaning in content["tags"].items())
@@ -133,7 +152,7 @@ def as_markdown(content: Mapping[str, Any]) -> str:
 
 def _row(name: str, row: Mapping[str, Any], judged: bool) -> list[str]:
     published = "-" if row["tag"] is None else f"{row['published'] or ''} [{row['tag']}]".strip()
-    sides = [_mean([part[side] for part in row["by_seed"].values()]) for side in ("tie", "lose")] if judged else []
+    sides = [_mean([part.get(side, 0.0) for part in row["by_seed"].values()]) for side in SIDES] if judged else []
     differences = [_plus_minus(row["minus"][other], "+") for other in ("ppo", "redraw")]
     counts = ["-" if row[key] is None else f"{row[key]:,.0f}" for key in ("problems", "tokens")]
     return [name, published, _ours(name, row), *sides, *differences, *counts]
