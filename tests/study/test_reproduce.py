@@ -18,7 +18,7 @@ from rrl.records.status import write_state
 from rrl.study.reproduce import ARMS, Target, scales, steps, undone
 from rrl.study.reproduce_slurm import submit
 from rrl.study.reproduce_steps import Command, Measurement, RewardModelFit, Step, Training
-from rrl.study.reproduce_table import as_markdown, table
+from rrl.study.reproduce_table import table, write_table
 from rrl.study.reproduce_work import work_here
 
 pytestmark = [pytest.mark.process, pytest.mark.composing]
@@ -281,18 +281,18 @@ def test_the_table_has_means_intervals_and_paired_differences_beside_the_publish
     for seed, (ppo, rrl) in enumerate([(0.1, 0.4), (0.2, 0.4), (0.3, 0.7)]):
         _measure(tmp_path, f"ppo-s{seed}", ppo, 1000 + seed)
         _measure(tmp_path, f"rrl-s{seed}", rrl, 2000)
-    content = table(target(tmp_path, scale="small", seeds=[0, 1, 2]))
+    text = write_table(target(tmp_path, scale="small", seeds=[0, 1, 2]))
     # Student's t of 2 degrees of freedom is 4.3027. Of 10, 20, 30: 4.3027 * 10 / sqrt(3) = 24.84, as of the differences
     # 30, 20, 40; of 40, 40, 70: 4.3027 * 17.32 / sqrt(3) = 43.03.
-    lines = as_markdown(content).splitlines()
-    assert lines[4:8] == [
+    assert text.splitlines()[4:8] == [
         "| SFT | [?] | 20.0 [10.0, 30.0] | - | - | 1,319 | 0 |",
         "| PPO | 68.8 [S] | 20.0 ± 24.8 (3 seeds) | - | - | 1,319 | 1,001 |",
         "| GSI | 70.1 [D] | - | - | - | - | - |",
         "| RRL | 70.7 [S] | 50.0 ± 43.0 (3 seeds) | +30.0 ± 24.8 (3 seeds) | - | 1,319 | 2,000 |",
     ]
-    assert content["arms"]["rrl"]["ours"]["values"] == [40.0, 40.0, 70.0]
-    assert "one run as far as known" in "\n".join(lines)
+    assert "one run as far as known" in text
+    assert (tmp_path / "table.md").read_text() == text
+    assert json.loads((tmp_path / "table.json").read_text())["arms"]["rrl"]["ours"]["values"] == [40.0, 40.0, 70.0]
 
 
 def test_arms_with_different_seeds_are_not_paired(tmp_path: Path) -> None:
@@ -308,8 +308,8 @@ def test_a_dialogues_table_counts_wins_and_shows_ties_and_losses(tmp_path: Path)
     levels = {"helpful": {"win": {"share": 0.75}}, "harmless": {"win": {"share": 0.25}}}
     write_json(tmp_path / "evaluate-rrl-s0.json", {"n": 40, **sides, "levels": levels})
     write_json(tmp_path / "rrl-s0" / "result.json", {"tokens_generated": 7})
-    lines = as_markdown(table(target(tmp_path, "dialogue"))).splitlines()
-    assert "| RRL | 74.2 [S] | 50.0 (1 seed) | 30.0 | 20.0 | 75.0 | 25.0 | - | - | 40 | 7 |" in lines
+    text = write_table(target(tmp_path, "dialogue"))
+    assert "| RRL | 74.2 [S] | 50.0 (1 seed) | 30.0 | 20.0 | 75.0 | 25.0 | - | - | 40 | 7 |" in text
 
 
 def test_the_published_figures_are_those_of_the_page_about_replay() -> None:

@@ -16,6 +16,7 @@ from rrl.records.run_directory import write_json
 from rrl.study.comparison import summary
 from rrl.study.reproduce import ARMS, Target
 from rrl.study.sweep_files import last_line
+from rrl.study.tables import Table
 
 NAMES = {
     "sft": "SFT", "ppo": "PPO", "gsi": "GSI", "ppocoder": "PPOCoder", "rltf": "RLTF", "rrl": "RRL",
@@ -36,11 +37,13 @@ OFFICIAL = {"gsm8k": "gsm8k", "math": "math", "code": "apps_plus", "dialogue": "
 
 
 def write_table(target: Target) -> str:
-    """Write table.json and table.md from the measurements that are there; returns the text."""
+    """Write table.json, table.md and table.tex from the measurements that are there; returns the text."""
     content = table(target)
+    made = as_table(content)
+    text = "\n".join([made.markdown(), *remarks(content)])
     write_json(target.folder / "table.json", content)
-    text = as_markdown(content)
     write_whole(target.folder / "table.md", text.encode())
+    write_whole(target.folder / "table.tex", made.latex().encode())
     return text
 
 
@@ -60,8 +63,9 @@ def table(target: Target) -> dict[str, Any]:
     published = json.loads((conf_dir() / "experiment" / "reproduce" / "published.json").read_text(encoding="utf-8"))
     about = published[target.task]
     arms = {arm: _arm(target, arm) for arm in ("sft", *ARMS[target.task])}
-    for row in arms.values():
-        row["minus"] = {other: _difference(row, arms[other]) for other in ("ppo", "redraw")}
+    for arm, row in arms.items():  # all seeds begin with one model after supervised fine-tuning: it has no pairs
+        others = ("ppo", "redraw")
+        row["minus"] = {other: None if arm == "sft" else _difference(row, arms[other]) for other in others}
     for arm, row in arms.items():
         row["published"], row["tag"] = about["cells"].get(arm, [None, None])
     common = {name: published[name] for name in ("source", "tags", "runs")}
@@ -125,29 +129,21 @@ def _notes(target: Target) -> list[str]:
     return notes
 
 
-def as_markdown(content: Mapping[str, Any]) -> str:
-    """The table as text, with what its columns mean."""
+def as_table(content: Mapping[str, Any]) -> Table:
+    """The numbers as cells."""
     judged = content["task"] == "dialogue"
-    heads = ["arm", "published", "ours", *(SIDES if judged else []), "minus PPO", "minus re-draw",
-             "test problems", "tokens generated"]  # fmt: skip
+    counts = ["minus PPO", "minus re-draw", "test problems", "tokens generated"]
+    head = ["arm", "published", "ours", *(SIDES if judged else []), *counts]
     rows = [_row(NAMES[arm], row, judged) for arm, row in content["arms"].items()]
+    return Table(f"# {content['title']}, in points ({content['scale']})", head, rows)
+
+
+def remarks(content: Mapping[str, Any]) -> list[str]:
+    """What the numbers mean, a paragraph each."""
     tags = "; ".join(f"[{tag}] {meaning}" for tag, meaning in content["tags"].items())
-    return "\n".join(
-        [
-            f"# {content['title']}, in points ({content['scale']})",
-            "",
-            f"| {' | '.join(heads)} |",
-            f"|{' --- |' * len(heads)}",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            *(f"**{note}**\n" for note in content["notes"]),
-            f"Published: {content['source']}; {content['runs']}. {tags}.",
-            "",
-            OURS,
-            *(["", JUDGED] if judged else []),
-            "",
-        ]
-    )  # fmt: skip
+    published = f"Published: {content['source']}; {content['runs']}. {tags}."
+    warnings = [f"**{note}**" for note in content["notes"]]
+    return [f"{text}\n" for text in (*warnings, published, OURS, *([JUDGED] if content["task"] == "dialogue" else []))]
 
 
 def _row(name: str, row: Mapping[str, Any], judged: bool) -> list[str]:
