@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -84,13 +85,17 @@ class Training(Step):
         return read_state(self.made).state == "finished" and all(old.get(key) == new.get(key) for key in LENGTHS)
 
     def work(self, command: Command) -> int:
-        while read_state(self.made).state == "running":  # a process that outlived a killed rrl-reproduce
+        while self._runs_here():  # a process that outlived a killed rrl-reproduce
             time.sleep(PAUSE)
         write_json(self._record, {"source": self.source()})
         return command("train", [*self.arguments, f"run.dir={quoted(self.made)}", "resume=auto"])
 
     def devices(self) -> int:
         return int(load("train", self.arguments, starting=())[0]["launcher"]["num_processes"])
+
+    def _runs_here(self) -> bool:
+        state = read_state(self.made)
+        return state.state == "running" and state.host == socket.gethostname()
 
     @property
     def _record(self) -> Path:
