@@ -12,15 +12,13 @@ from rrl.records.run_directory import write_json
 from rrl.study.reproduce_steps import Step
 
 SCRIPT = """#!/bin/bash
-# The step {name}: written by rrl-reproduce, which begins it again with the same command.
-{command} & child=$!
-trap 'kill -TERM $child' USR1 TERM    # ten minutes before the time limit, or at a pre-emption: it saves
-wait $child; code=$?
-while kill -0 $child 2> /dev/null; do wait $child; code=$?; done
+# The step {name} of rrl-reproduce. Before its time limit and at a pre-emption it saves, and is queued again.
+srun --ntasks=1 --cpus-per-task=${{SLURM_CPUS_PER_TASK:-1}} {command}
+code=$?
 [ $code = 130 ] && scontrol requeue $SLURM_JOB_ID
 exit $code
 """
-OPTIONS = ("--requeue", "--open-mode=append", "--signal=B:USR1@600", "--kill-on-invalid-dep=yes")
+OPTIONS = ("--requeue", "--open-mode=append", "--signal=USR1@600", "--kill-on-invalid-dep=yes")
 
 
 def submit(
