@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,18 @@ def test_jobs_wait_for_those_that_they_need_and_the_table_for_the_end_of_all(clu
     assert said == ["sft: job 101", "ppo-s0: job 102, waits for sft", "table: job 103, waits for sft, ppo-s0"]
     script = (cluster / "logs" / "ppo-s0.sh").read_text()
     assert "-m rrl.cli.reproduce task=gsm8k only=ppo-s0\n" in script
+
+
+def test_a_job_does_its_step_alone_or_says_what_it_waits_for(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["task=gsm8k", "scale=rehearsal", "seeds=0", f"out={cluster / 'out'}"]
+    reproduce._reproduce([*given, "launcher=slurm", "slurm=-p gpu", "jobs=2"])
+    script = (cluster / "out" / "logs" / "evaluate-gsi-s0.sh").read_text()
+    (words,) = [shlex.split(line) for line in script.splitlines() if line.startswith("srun")]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        reproduce._reproduce(words[words.index("rrl.cli.reproduce") + 1 :])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out == "gsi-s0: to do\nevaluate-gsi-s0: waits for gsi-s0\n"
 
 
 def test_a_job_that_still_waits_or_runs_is_not_submitted_again(cluster: Path) -> None:

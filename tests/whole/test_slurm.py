@@ -1,4 +1,4 @@
-"""A real SLURM: a sweep whose jobs it interrupts and queues again, ranks by srun, seeds as a job array."""
+"""A real SLURM: sweeps and reproductions whose jobs are interrupted and go on, ranks by srun, seeds as a job array."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,3 +151,22 @@ def test_the_job_array_of_the_documentation_trains_a_seed_in_each_job(cluster: S
     ends = [json.loads((run / "status.json").read_text())["state"] for run in runs]
     assert ends == ["finished"] * 3, [path.read_text() for path in tmp_path.glob("slurm-*.out")]
     assert [*map(went_on, runs)] == [False, True, False]
+
+
+# --- a reproduction ---------------------------------------------------------------------------------------------------
+
+
+def test_a_reproduction_is_a_job_a_step_and_an_interrupted_one_goes_on(cluster: Slurm, tmp_path: Path) -> None:
+    data = Path(os.environ.get("RRL_DATA", ROOT.parent / "shared" / "data")) / "gsm8k"
+    if not data.is_dir():
+        pytest.skip(f"no {data}: set RRL_DATA to the folder that holds gsm8k/")
+    out = tmp_path / "out"
+    given = ["task=gsm8k", "scale=rehearsal", "seeds=0", "limit=2", f"out={out}", f"data={data}", "launcher=slurm"]
+    command = [sys.executable, "-m", "rrl.cli.reproduce", *given, "slurm=-n1 -p patient"]
+    subprocess.run(command, env=environment(tmp_path, **cluster.environment), check=True)
+    until(lambda: at_work(out / "ppo-s0"), "an arm at work", 4 * PATIENCE)
+    cluster.ask("scancel", "--signal=TERM", "--name=out-ppo-s0")
+    until(lambda: not cluster.jobs("PENDING,RUNNING,COMPLETING"), "the jobs to end", 4 * PATIENCE)
+    arms = json.loads((out / "table.json").read_text())["arms"]
+    assert [arm for arm, row in arms.items() if row["ours"] is None] == [], [*(out / "logs").iterdir()]
+    assert [went_on(out / run) for run in ("ppo-s0", "rrl-s0")] == [True, False]
