@@ -111,6 +111,7 @@ def test_from_a_point_of_a_curve_to_its_step_problem_sample_and_token(tab):
     tab.js("document.querySelector('[data-token=\"1\"]').click()")
     facts = text(tab, ".detail .readout")
     assert '" 2"' in facts and "value 0.5000" in facts and "engine − trainer 0" in facts
+    assert tab.js("location.hash") == "#rollouts?open=rrl0%2F2.0&token=1"
 
 
 def follow(tab: Browser, label: str) -> None:
@@ -157,6 +158,7 @@ def test_what_was_searched_for_is_marked(tab):
     tab.go("rollouts?q=1&open=rrl0/1.0")
     tab.until("document.querySelector('.detail .token.hit')")
     assert tab.js("[...document.querySelectorAll('.detail mark')].map((m) => m.innerText)") == ["1", "1"]
+    assert text(tab, "li.row .around") == "so 1 no" and text(tab, "li.row .around mark") == "1"
 
 
 def test_the_exact_prompt_and_response_are_copied(tab):
@@ -205,6 +207,15 @@ def test_a_problem_is_shown_across_steps_and_runs(tab):
     tab.go("problem/add%2F1")
     assert tab.js("[...document.querySelectorAll('thead th')].map((t) => t.innerText)") == ["run", "step 1", "step 2"]
     assert "First and last of each run" in text(tab)
+
+
+def test_problems_are_ordered_by_what_they_gained(tab):
+    tab.go("problem?sort=gained")
+    cells = (
+        "[...document.querySelectorAll('tbody tr')].map((row) => [...row.cells].slice(0, 5).map((c) => c.innerText))"
+    )
+    assert tab.js(cells) == [["add/1", "L1", "4", "0.25", "0.33"], ["add/2", "L2", "3", "0", "0"],
+                             ["test/1", "L1", "1", "1", "–"]]  # fmt: skip
 
 
 def test_keys_go_through_rollouts_problems_views_and_to_the_search(tab):
@@ -348,3 +359,5 @@ def test_fifty_runs_with_200_megabytes_of_rollouts_open_in_five_seconds(tab, tmp
     began = time.monotonic()
     tab.go("rollouts?q=word17+word4")
     assert time.monotonic() - began < 5 and "searching" not in text(tab)
+    tab.go("rollouts?open=25/3.100")
+    assert len(shown(tab)) <= 150 and "Show earlier" in text(tab)

@@ -133,6 +133,8 @@ function item(row, options, open) {
             .flatMap((fact) => [fact, " · "])
             .slice(0, -1),
         ),
+        row.around &&
+          h("span", { class: "around", dir: "auto" }, ...textNodes(row.around, patternOf(options.get("q") || ""))),
       ],
       route,
       { "aria-current": row.id === open ? "true" : null },
@@ -155,6 +157,13 @@ function facts(row) {
   ].filter(Boolean);
 }
 
+/** A match with some characters before and after it, on one line. */
+function around(text, pattern) {
+  const at = text.search(pattern);
+  const [start, end] = [Math.max(0, at - 40), at + 80];
+  return `${start ? "…" : ""}${text.slice(start, end)}${end < text.length ? "…" : ""}`.replace(/\s+/g, " ");
+}
+
 /** The rows whose prompt, prefix or response has a match, a block at a time. */
 async function* search(rows, pattern) {
   const places = new Map();
@@ -167,7 +176,8 @@ async function* search(rows, pattern) {
     const hits = [];
     for (const row of here) {
       const texts = [full.get(row.row).response, (await problem(row.p)).question || ""];
-      if (texts.some((text) => text.search(pattern) >= 0)) hits.push(row);
+      const text = texts.find((each) => each.search(pattern) >= 0);
+      if (text !== undefined) hits.push({ ...row, around: around(text, pattern) });
     }
     yield hits;
   }

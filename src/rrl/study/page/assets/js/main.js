@@ -56,6 +56,13 @@ function place() {
   return { view: known, path: rest.map(decoded), options: new URLSearchParams(query || "") };
 }
 
+/** Makes the address that of a token of the open rollout, without another look at it. */
+function addressToken(i) {
+  const { view, options } = place();
+  if (view === "rollouts")
+    history.replaceState(null, "", routeOf("rollouts", { ...Object.fromEntries(options), token: i }));
+}
+
 function decoded(text) {
   try {
     return decodeURIComponent(text);
@@ -80,7 +87,7 @@ async function show() {
   lastView = view;
   try {
     await allRows();
-    await VIEWS[view](main, PLACED.has(view) ? path : options);
+    await (PLACED.has(view) ? VIEWS[view](main, path, options) : VIEWS[view](main, options));
   } catch (error) {
     fill(main, h("h1", null, "This view cannot be shown"), h("pre", { class: "text" }, String(error && error.stack)));
     throw error;

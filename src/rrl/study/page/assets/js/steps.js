@@ -123,10 +123,10 @@ async function numbersOf(run, step) {
 }
 
 /** The same problem in all runs and steps; without a name, a list of those that changed most. */
-async function showProblem(main, [id]) {
+async function showProblem(main, [id], options) {
   const rows = await allRows();
   if (!id) {
-    await showProblems(main, rows);
+    await showProblems(main, rows, options);
     return;
   }
   const number = problemById.get(id);
@@ -206,19 +206,33 @@ async function beforeAfter(here, runs) {
   return h("div", null, h("h2", null, "First and last of each run"), h("div", { class: "pairs" }, cards));
 }
 
-async function showProblems(main, rows) {
+const PROBLEM_SORTS = { rollouts: "most rollouts", gained: "gained most", lost: "lost most", right: "share right" };
+
+/** A list of problems; `options`: sort (a key of PROBLEM_SORTS). */
+async function showProblems(main, rows, options) {
   const found = new Map();
   for (const row of rows) found.set(row.p, [...(found.get(row.p) || []), row]);
-  const share = (group) => group.filter((row) => row.verdict === "right").length / group.length;
-  const order = [...found.entries()].sort(([, a], [, b]) => b.length - a.length);
-  const lines = order.slice(0, 300).map(([p, group]) => {
+  const all = [...found].map(([p, group]) => ({
+    p,
+    rollouts: group.length,
+    right: shareRight(group),
+    gained: gain(group),
+    group,
+  }));
+  const sort = PROBLEM_SORTS[options.get("sort")] ? options.get("sort") : "rollouts";
+  const height = ({ gained, ...each }) =>
+    sort === "lost" ? -(gained ?? Infinity) : sort === "gained" ? (gained ?? -Infinity) : each[sort];
+  all.sort((a, b) => height(b) - height(a) || b.rollouts - a.rollouts);
+  const lines = all.slice(0, 300).map(({ p, rollouts, right, gained, group }) => {
     const verdicts = {};
     for (const row of group) verdicts[row.verdict] = (verdicts[row.verdict] || 0) + 1;
+    const { id, level } = INDEX.problems[p];
     return [
-      link(INDEX.problems[p].id, problemRoute(INDEX.problems[p].id)),
-      INDEX.problems[p].level,
-      short(group.length),
-      short(share(group), 2),
+      link(id, problemRoute(id)),
+      level,
+      short(rollouts),
+      short(right, 2),
+      short(gained, 2),
       verdictBar(verdicts),
     ];
   });
@@ -226,15 +240,32 @@ async function showProblems(main, rows) {
     main,
     h("h1", null, "Problems"),
     h(
+      "div",
+      { class: "controls" },
+      choice("Order", Object.entries(PROBLEM_SORTS), sort, (value) => go("problem", { sort: value })),
+    ),
+    h(
       "p",
       { class: "note" },
-      `${count(order.length, "problem")}, those with most rollouts first${order.length > 300 ? "; the first 300" : ""}. `,
+      `${count(all.length, "problem")}${all.length > 300 ? ", the first 300" : ""}. Gained: share right in the later half of its steps minus the earlier half. `,
       `Kept: ${keptText()}.`,
     ),
     h(
       "section",
       { class: "card" },
-      table(["problem", "level", "rollouts", "share right", "verdicts"], lines, { label: "Problems" }),
+      table(["problem", "level", "rollouts", "share right", "gained", "verdicts"], lines, { label: "Problems" }),
     ),
   );
+}
+
+function shareRight(group) {
+  return group.filter((row) => row.verdict === "right").length / group.length;
+}
+
+/** The share right in the later half of a problem's steps minus that in the earlier half; null with a single step. */
+function gain(group) {
+  const steps = group.map((row) => row.step);
+  const middle = (Math.min(...steps) + Math.max(...steps)) / 2;
+  const [early, late] = [group.filter((row) => row.step <= middle), group.filter((row) => row.step > middle)];
+  return early.length && late.length ? shareRight(late) - shareRight(early) : null;
 }

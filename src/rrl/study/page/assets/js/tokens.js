@@ -103,6 +103,7 @@ function tokenView(full, { pattern, at, cuts }) {
     spans[i].scrollIntoView({ block: "nearest" });
     facts.replaceChildren(...tokenFacts(texts, series, usable, i));
     box.dataset.at = i;
+    addressToken(i);
   };
   const box = h(
     "pre",
