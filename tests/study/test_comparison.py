@@ -190,7 +190,9 @@ def trained(folder: Path, seed: int, command: Sequence[str], finished: bool = Tr
 def test_runs_that_differ_in_seed_and_place_are_one_arm(tmp_path):
     for number, (sampler, seed) in enumerate([("problems", 2), ("problems", 10), ("redraw", 2), ("redraw", 10)]):
         command = [f"sampler={sampler}", "trainer.n=1", f"seed={seed}", f"run.dir='{tmp_path}'", "resume=auto"]
-        trained(tmp_path / f"{9 + number}_x", seed, command, sampler=sampler)
+        records = {"records": {"_target_": "rrl.records.full.FullRecords"}} if seed == 10 else {}
+        command += ["records=full"] if records else []
+        trained(tmp_path / f"{9 + number}_x", seed, command, sampler=sampler, **records)
     arms, left_out = find_arms([tmp_path])
     assert {arm: [folder.name for folder in folders] for arm, folders in arms.items()} == {
         "sampler=problems": ["9_x", "10_x"], "sampler=redraw": ["11_x", "12_x"],

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -241,6 +242,12 @@ def _latest(rows: list[dict[str, Any]], name: str) -> float | None:
 
 def _budget(path: Path) -> tuple[int | None, int | None, list[str]]:
     """The total steps and tokens of the run's configuration."""
+    return _budget_as_of(path, path.stat().st_mtime_ns if path.exists() else None)
+
+
+@lru_cache(maxsize=1000)
+def _budget_as_of(path: Path, changed: int | None) -> tuple[int | None, int | None, list[str]]:
+    """The same, read once as long as the file does not change; who follows runs asks every few seconds."""
     config, faults = read_yaml(path)
     if faults:
         return None, None, faults

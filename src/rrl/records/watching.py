@@ -4,16 +4,20 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rrl.records.files import accuracy_of, by_step, modes, row_of, step_of, whole_rows
+from rrl.records.files import accuracy_of, by_step, modes, row_of, step_of
 from rrl.records.status import RunState, read_state
 
 REWARD = "critic/score/fresh/mean"
 VERDICTS = "verdict/"
 REPLAY = ("replay/buffer_size", "replay/ratio", "replay/success_rate", "replay/gain_vs_fresh", "replay/first_solves")
+MOST = 200
+"""Rollouts of a dump that are read."""
 Row = Mapping[str, Any]
 
 
@@ -110,11 +114,18 @@ class FollowedRun:
         dumps = by_step(self.folder / "rollouts")
         step = step_of(dumps[-1]) if dumps else None
         if step is not None and step != self._dump[0]:
-            found: dict[str, str] = {}
-            for row in whole_rows(dumps[-1]):
-                found.setdefault(str(row.get("verdict")), str(row.get("response")))
-            self._dump = step, found
+            self._dump = step, _first_of_each(dumps[-1])
         return self._dump if step is not None else (None, {})
+
+
+def _first_of_each(dump: Path) -> dict[str, str]:
+    """The first response of each verdict among the first rollouts of a dump."""
+    found: dict[str, str] = {}
+    with suppress(OSError), dump.open("rb") as file:
+        for line in islice(file, MOST):
+            if (row := row_of(line)) is not None:
+                found.setdefault(str(row.get("verdict")), str(row.get("response")))
+    return found
 
 
 def _accuracy(row: Row) -> float | None:

@@ -11,9 +11,9 @@ from rrl.errors import DataError
 from rrl.records.files import read_object, read_yaml
 from rrl.records.status import read_state
 
-ASIDE = ("seed", "run", "logger", "launcher", "search")
+ASIDE = ("seed", "run", "records", "logger", "launcher", "search")
 """Keys of a configuration in which runs of one arm may differ."""
-NOT_NAMING = re.compile(r"(seed|resume|run\.\w+|logger[.\w]*|launcher[.\w]*)=")
+NOT_NAMING = re.compile(r"(seed|resume|run\.\w+|records|logger[.\w]*|launcher[.\w]*)=")
 """Overrides that do not distinguish arms."""
 LONGEST = 120
 """Characters of a name that is made of values."""
