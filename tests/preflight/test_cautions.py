@@ -12,6 +12,7 @@ from rrl.preflight.plan import in_short, plan, plan_text
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
 REPLAYING = "sampler=allocation, sampler=redraw, sampler=retrospective, sampler=success_prefix"
+CUTTING = "sampler=allocation, sampler=pass_rate, sampler=pass_rate_redraw, sampler=redraw"
 OFFLOADED = ["offload=reference", "policy.zero_stage=3"]
 UNMOVED = "offload.reference: true, and the run has no frozen reference of its own; use offload=optimizer or none"
 HF = ("task=gsm8k", "model=hf", "model.path=x")
@@ -43,7 +44,7 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
             "sandbox.workers: nothing in use reads it; task=apps, task=apps_plus, task=minicode would"
         ]),
         (["algo=ppo", "data.cut_points=line"], [
-            f"data.cut_points: nothing in use reads it; {REPLAYING} would"
+            f"data.cut_points: nothing in use reads it; {CUTTING} would"
         ]),
         ([*HF, "template=chat", "data.plain_template='{question}'"], ["data.plain_template: nothing in use reads it"]),
         (["objective=grpo", "critic=none", "trainer.n=8", "policy.critic_lr=0.1"], [
