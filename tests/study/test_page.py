@@ -13,7 +13,6 @@ import pytest
 from fixtures.page import evaluation, lines, problem, rollout, run
 from rrl.errors import ConfigError
 from rrl.study.page.collect import collect
-from rrl.study.page.curves import curves, phases
 from rrl.study.page.html import write_page
 from rrl.study.page.lineage import lineage
 from rrl.study.page.records import read_runs
@@ -30,16 +29,16 @@ def page_of(*folders: Path, megabytes: float = MUCH) -> tuple[dict[str, Any], di
 
 
 def test_the_four_axes_are_steps_generated_and_trained_tokens_and_seconds(tmp_path):
-    (records,) = read_runs([run(tmp_path / "a")])
-    assert curves(records, 500)["axes"] == {
+    (records,) = read_runs([run(tmp_path / "a")], 500)
+    assert records.curves["axes"] == {
         "step": [0, 1, 2], "generated": [0, 100, 200], "trained": [0, 80, 160], "seconds": [1.0, 3.0, 5.0],
     }  # fmt: skip
-    assert phases(records) == {"gen": 3.0, "testing": 1.0}
+    assert records.phases == {"gen": 3.0, "testing": 1.0}
 
 
 def test_accuracy_is_a_curve_overall_and_by_level_and_so_is_every_number_of_metrics(tmp_path):
-    (records,) = read_runs([run(tmp_path / "a")])
-    metrics = curves(records, 500)["metrics"]
+    (records,) = read_runs([run(tmp_path / "a")], 500)
+    metrics = records.curves["metrics"]
     assert metrics["accuracy/greedy"] == {"at": [0, 2], "y": [0.25, 0.5], "low": [0.15, 0.4], "high": [0.35, 0.6]}
     assert metrics["accuracy/greedy/L1"]["y"] == [0.5, 1.0]
     assert metrics["actor/entropy"] == {"at": [1, 2], "y": [1.25, 1.25]}
@@ -49,8 +48,8 @@ def test_long_curves_are_thinned_evenly_and_keep_both_ends_and_every_evaluation(
     folder = run(tmp_path / "a")
     lines(folder / "metrics.jsonl", [{"step": n, "actor/entropy": float(n)} for n in range(1001)])
     lines(folder / "evaluations.jsonl", [evaluation(7, 0.5, 1.0)])
-    (records,) = read_runs([folder])
-    assert curves(records, 5)["axes"]["step"] == [0, 7, 250, 500, 750, 1000]
+    (records,) = read_runs([folder], 5)
+    assert records.curves["axes"]["step"] == [0, 7, 250, 500, 750, 1000]
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from typing import Any
 
 from rrl import __version__
 from rrl.study.comparable import questions
-from rrl.study.page.curves import curves
 from rrl.study.page.lineage import lineage
 from rrl.study.page.records import RunRecords, read_runs
 from rrl.study.page.results import differences, seconds, tables
@@ -28,7 +27,7 @@ def collect(arms: Mapping[str, Sequence[Path]], megabytes: float, points: int) -
     ``arms`` maps names to directories of runs. Keeps rollouts of ``megabytes`` of records, and ``points`` rows of each
     run's metrics. ``index["faults"]`` has a line for everything that could not be read or compared.
     """
-    runs = read_runs(list(dict.fromkeys(folder for folders in arms.values() for folder in folders)))
+    runs = read_runs(list(dict.fromkeys(folder for folders in arms.values() for folder in folders)), points)
     dumps = [dump for number, run in enumerate(runs) for dump in dumps_of(number, run.folder)]
     counted = census(dumps, [run.name for run in runs])
     problems = {problem: number for number, problem in enumerate(chosen(counted.sizes, int(megabytes * 1e6)))}
@@ -49,7 +48,7 @@ def collect(arms: Mapping[str, Sequence[Path]], megabytes: float, points: int) -
         "rule": RULE.format(megabytes=megabytes),
         "steps": _steps(counted),
     }
-    blocks = {**_metrics(runs, points), **_rollouts(runs, dumps, problems, index)}
+    blocks = {**_metrics(runs), **_rollouts(runs, dumps, problems, index)}
     return index, blocks
 
 
@@ -80,6 +79,7 @@ def _arms(arms: Mapping[str, Sequence[Path]], runs: Sequence[RunRecords]) -> lis
 
 
 def _run(run: RunRecords, number: int, groups: Sequence[Sequence[int]]) -> dict[str, Any]:
+    template = run.evaluations[-1].get("template") if run.evaluations else None
     state = {key: value for key, value in asdict(run.state).items() if key in ("state", "reason", "started", "step")}
     return {
         "name": run.name,
@@ -91,7 +91,7 @@ def _run(run: RunRecords, number: int, groups: Sequence[Sequence[int]]) -> dict[
         "versions": run.manifest.get("packages", {}),
         "commit": run.manifest.get("git_commit"),
         "hardware": run.manifest.get("hardware", {}),
-        "template": run.evaluations[-1].get("template") if run.evaluations else None,
+        "template": template if isinstance(template, str) else None,
         "kept": 0,
         "of": 0,
     }
@@ -101,9 +101,9 @@ def _steps(counted: Census) -> list[dict[str, Any]]:
     return [{**step, "kept": 0} for step in counted.steps]
 
 
-def _metrics(runs: Sequence[RunRecords], points: int) -> Blocks:
+def _metrics(runs: Sequence[RunRecords]) -> Blocks:
     """``axes`` has those of every run, ``metric/<name>`` that metric of every run (null where it has none)."""
-    each = [curves(run, points) for run in runs]
+    each = [run.curves for run in runs]
     names = sorted({name for found in each for name in found["metrics"]})
     blocks = {f"metric/{name}": [found["metrics"].get(name) for found in each] for name in names}
     return {"axes": [found["axes"] for found in each], **blocks}

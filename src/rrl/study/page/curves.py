@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from rrl.study.page.records import RunRecords
-
 AXES = {
     "step": "step",
     "generated": "budget/tokens_generated",
@@ -15,27 +13,28 @@ AXES = {
 SECONDS = ("timing_s/step", "timing_s/testing", "timing_s/save_checkpoint")
 ACCURACY = "accuracy"
 Row = Mapping[str, Any]
+Rows = Sequence[Row]
 
 
-def curves(run: RunRecords, most: int) -> dict[str, Any]:
+def curves(metrics: Rows, evaluations: Rows, most: int) -> dict[str, Any]:
     """A run's ``axes`` (name to numbers, one for each row that is shown), and ``metrics`` over them.
 
     A metric is ``{"at": rows, "y": numbers}``, an accuracy (``accuracy/<mode>``, with ``/<level>``) has the ends of its
     95 % interval too. Of more than ``most`` rows those are shown that are evenly apart, and those with an evaluation.
     """
-    rows = _with_axes(run)
+    rows = _with_axes(metrics, evaluations)
     shown = _evenly(len(rows), most) | {i for i, row in enumerate(rows) if row["evaluation"] is not None}
     rows = [row for i, row in enumerate(rows) if i in shown]
     names = sorted({name for row in rows for name in row["numbers"]})
-    metrics = {name: _column(name, rows) for name in names}
+    columns = {name: _column(name, rows) for name in names}
     axes = {axis: [row["axes"][axis] for row in rows] for axis in (*AXES, "seconds")}
-    return {"axes": axes, "metrics": {**_accuracies(rows), **{name: c for name, c in metrics.items() if c["y"]}}}
+    return {"axes": axes, "metrics": {**_accuracies(rows), **{name: c for name, c in columns.items() if c["y"]}}}
 
 
-def phases(run: RunRecords) -> dict[str, float]:
+def phases(metrics: Rows) -> dict[str, float]:
     """The seconds of all steps by phase, the longest first."""
     sums: dict[str, float] = {}
-    for row in run.metrics:
+    for row in metrics:
         for name, value in row.items():
             phase = name.removeprefix("timing_s/")
             if phase not in (name, "step") and _is_number(value):
@@ -43,20 +42,20 @@ def phases(run: RunRecords) -> dict[str, float]:
     return {name: round(sums[name], 3) for name in sorted(sums, key=lambda name: -sums[name])}
 
 
-def _with_axes(run: RunRecords) -> list[dict[str, Any]]:
+def _with_axes(metrics: Rows, evaluations: Rows) -> list[dict[str, Any]]:
     """A row for each step with a metric or an evaluation."""
-    metrics, evaluations = ({row["step"]: row for row in rows} for rows in (run.metrics, run.evaluations))
-    steps = sorted(metrics.keys() | evaluations.keys())
-    clock = accumulate(sum(_number(metrics.get(step, {}).get(name)) for name in SECONDS) for step in steps)
+    numbers, measured = ({row["step"]: row for row in rows} for rows in (metrics, evaluations))
+    steps = sorted(numbers.keys() | measured.keys())
+    clock = accumulate(sum(_number(numbers.get(step, {}).get(name)) for name in SECONDS) for step in steps)
     rows, last = [], dict.fromkeys(AXES, 0.0)
     for step, seconds in zip(steps, clock, strict=True):
-        row, evaluation = metrics.get(step, {}), evaluations.get(step)
+        row, evaluation = numbers.get(step, {}), measured.get(step)
         generated = {} if evaluation is None else {AXES["generated"]: evaluation["tokens_generated"]}
         known = {**generated, **row, "step": step}
         last = {axis: _number(known.get(name)) or last[axis] for axis, name in AXES.items()}
-        numbers = {name: value for name, value in row.items() if _is_number(value) and _is_shown(name)}
+        own = {name: value for name, value in row.items() if _is_number(value) and _is_shown(name)}
         axes = {**last, "seconds": round(seconds, 3)}
-        rows.append({"axes": axes, "numbers": numbers, "evaluation": evaluation})
+        rows.append({"axes": axes, "numbers": own, "evaluation": evaluation})
     return rows
 
 

@@ -1,7 +1,8 @@
 """Where replayed states came from and what became of them: from states.jsonl, or inferred from dumped rollouts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,32 @@ def lineage(folder: Path, rows: Sequence[Step], problems: Mapping[str, int]) -> 
     first of them whose response begins with its prefix. ``torn`` counts lines of states.jsonl that are no event of this
     version. ``rows`` are the run's kept rollouts in order.
     """
-    events, torn = _events(folder / "states.jsonl")
-    states = _recorded(events, problems) if events else _inferred(rows)
+    counts: Counter[str] = Counter()
+    states = _recorded(_events(folder / "states.jsonl", counts), problems)
+    if not counts["events"]:
+        states = _inferred(rows)
     for _, row in rows:
         state = states.get(str(row.get("replayed_from")))
         if state is not None:
             state["prefix"] = row.get("prefix", "")
     known = list(states.values())
-    return {"recorded": bool(events), "torn": torn, "states": known, "first_solves": _first_solves(rows, known)}
+    return {
+        "recorded": bool(counts["events"]),
+        "torn": counts["torn"],
+        "states": known,
+        "first_solves": _first_solves(rows, known),
+    }
 
 
-def _events(path: Path) -> tuple[list[Row], int]:
-    """The events of a file, and the number of lines that are none."""
-    if not path.is_file():
-        return [], 0
-    with path.open("rb") as file:
-        lines = [_event(line) for line in file]
-    events = [event for event in lines if event is not None]
-    return events, len(lines) - len(events)
+def _events(path: Path, counts: Counter[str]) -> Iterator[Row]:
+    """The events of a file; counts them, and the torn lines that are none."""
+    if path.is_file():
+        with path.open("rb") as file:
+            for line in file:
+                event = _event(line)
+                counts["torn" if event is None else "events"] += 1
+                if event is not None:
+                    yield event
 
 
 def _event(line: bytes) -> Row | None:
@@ -63,7 +72,7 @@ def _event(line: bytes) -> Row | None:
     return event if sound else None
 
 
-def _recorded(events: Sequence[Row], problems: Mapping[str, int]) -> dict[str, State]:
+def _recorded(events: Iterable[Row], problems: Mapping[str, int]) -> dict[str, State]:
     """The states by key, as their events tell."""
     states: dict[str, State] = {}
     for event in events:

@@ -9,18 +9,23 @@ from rrl.records.files import modes, read_object, read_yaml, whole_rows
 from rrl.records.secrecy import hidden
 from rrl.records.status import RunState, read_state
 from rrl.study.comparison import is_evaluation
+from rrl.study.page.curves import curves, phases
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecords:
-    """A run's records but its rollouts. ``name`` is unique on the page; ``faults`` names each thing that is missing."""
+    """A run's records but its rollouts. ``name`` is unique on the page; ``faults`` names each thing that is missing.
+
+    ``curves`` and ``phases`` are all that is kept of metrics.jsonl, which may be long.
+    """
 
     folder: Path
     name: str
     config: Mapping[str, Any]
     manifest: Mapping[str, Any]
     state: RunState
-    metrics: Sequence[Mapping[str, Any]]
+    curves: Mapping[str, Any]
+    phases: Mapping[str, float]
     evaluations: Sequence[Mapping[str, Any]]
     faults: Sequence[str]
 
@@ -41,9 +46,9 @@ class RunRecords:
         return modes(self.evaluations[-1]) if self.evaluations else []
 
 
-def read_runs(folders: Sequence[Path]) -> list[RunRecords]:
-    """All runs, each by a name of its own: its folder's, with as many parents as tell it from the others."""
-    return [_read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+def read_runs(folders: Sequence[Path], points: int) -> list[RunRecords]:
+    """All runs, with ``points`` rows of each one's metrics, named with as many parents as tell each from the others."""
+    return [_read_run(folder, name, points) for folder, name in zip(folders, _names(folders), strict=True)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -55,7 +60,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def _read_run(folder: Path, name: str) -> RunRecords:
+def _read_run(folder: Path, name: str, points: int) -> RunRecords:
     config, _ = read_yaml(folder / "config.yaml")  # the state names its faults
     manifest, manifest_faults = read_object(folder / "manifest.json")
     state = read_state(folder)
@@ -68,7 +73,8 @@ def _read_run(folder: Path, name: str) -> RunRecords:
         config=hidden(config) if isinstance(config, dict) else {},
         manifest=hidden(manifest),
         state=state,
-        metrics=metrics,
+        curves=curves(metrics, evaluations, points),
+        phases=phases(metrics),
         evaluations=evaluations,
         faults=[f"{name}: {fault}" for fault in [*faults, *_gaps(state, manifest.get("seed"), metrics, evaluations)]],
     )

@@ -10,7 +10,6 @@ from rrl.config.compose import walk
 from rrl.errors import DataError
 from rrl.study.arms import ASIDE
 from rrl.study.comparison import Measure, as_table, compare_arms, marks, plus_minus, summary, token_count
-from rrl.study.page.curves import phases
 from rrl.study.page.records import RunRecords
 from rrl.study.tables import Table
 
@@ -125,7 +124,7 @@ def _told(value: Any) -> str:
 
 def seconds(arms: Arms, runs: Sequence[RunRecords]) -> dict[str, Any]:
     """Seconds by phase, the mean of each arm's runs, as a plain table."""
-    spent = {run.folder: phases(run) for run in runs}
+    spent = {run.folder: run.phases for run in runs}
     names = list(dict.fromkeys(phase for each in spent.values() for phase in each))
     rows = [
         [arm, *(f"{fmean(spent[run].get(phase, 0.0) for run in folders):.1f}" for phase in names)]
