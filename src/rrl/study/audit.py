@@ -11,14 +11,23 @@ from rrl.config.check import Parts
 from rrl.errors import DataError
 from rrl.processes.distributed import start_process_group
 from rrl.ranges import at_least_one, check_ranges, not_negative
-from rrl.records.files import by_step, step_of
+from rrl.records.files import by_step, read_object, step_of
 from rrl.runs.resume import resume
 from rrl.study.audited_run import AuditedRun, assembled, remembers
 from rrl.study.rankings import calibration, interval, rank_correlation
-from rrl.types import Problem, State
+from rrl.types import State
 
 Row = dict[str, Any]
 Statistic = Callable[[Sequence[Row]], float | None]
+STATISTICS: dict[str, Statistic] = {
+    "solvable": lambda rows: fmean(row["success"] > 0 for row in rows),
+    "solvable_from_prompt": lambda rows: fmean(row["from_prompt"] > 0 for row in rows),
+    "success": lambda rows: fmean(row["success"] for row in rows),
+    "success_from_prompt": lambda rows: fmean(row["from_prompt"] for row in rows),
+    "gain": lambda rows: fmean(row["success"] - row["from_prompt"] for row in rows),
+    "rank_correlation": lambda rows: rank_correlation(*_columns(rows)),
+}
+"""Numbers of the states of a checkpoint; the last needs a critic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,7 @@ def audit(
     extra = [states_of] if states_of else []
     runs = {folder: resume(folder, overrides) for folder in dict.fromkeys([*folders, *extra])}
     source = _source({folder: runs[folder][1] for folder in extra or folders})
+    _refuse_others(folders, source)
     steps = {folder: _steps(folder, settings.steps if folder in folders else None) for folder in runs}
     start_process_group()  # for ``say``, which knows the first process
     say(_forecast([(runs[folder][1], len(steps[folder])) for folder in folders], settings))
@@ -87,6 +97,22 @@ def _source(candidates: Mapping[Path, Parts]) -> Path:
             "remedy: give the prefixes of a run with replay on the same data, states_of=RUN",
         )
     return able[0]
+
+
+def _refuse_others(folders: Sequence[Path], source: Path) -> None:
+    """Raise DataError for runs that have other prompts than the run of the prefixes."""
+    prompts = {folder: _prompts(folder) for folder in (*folders, source)}
+    others = [folder for folder in folders if prompts[folder] != prompts[source]]
+    if others:
+        raise DataError(
+            *(f"{folder}: other training prompts than {source} (manifest.json: prompts_sha256)" for folder in others),
+            "remedy: audit runs together only where they have the same data and prompts",
+        )
+
+
+def _prompts(folder: Path) -> Any:
+    about, _ = read_object(folder / "manifest.json")
+    return about.get("data", {}).get("train", {}).get("prompts_sha256")
 
 
 def _steps(folder: Path, asked: tuple[int, ...] | None) -> list[int]:
@@ -129,7 +155,6 @@ def _at(run: AuditedRun, step: int, prefixes: Sequence[State], settings: AuditSe
     run.go_to(step)
     held = run.remembered()
     drawn = Random(f"audit/{settings.seed}").sample(range(len(held)), min(settings.states, len(held)))
-    _refuse_others(run, prefixes)
     return {
         "step": step,
         "done": run.trainer.progress,
@@ -138,20 +163,6 @@ def _at(run: AuditedRun, step: int, prefixes: Sequence[State], settings: AuditSe
         **(of_states(run, [held[number] for number in sorted(drawn)], settings) if drawn else {"states": []}),
         "logprobs": run.scores(prefixes)[0],
     }
-
-
-def _refuse_others(run: AuditedRun, prefixes: Sequence[State]) -> None:
-    """Raise DataError where the run has other problems or prompts than the prefixes."""
-
-    def same(own: Problem | None, other: Problem) -> bool:
-        return own is not None and own.prompt == other.prompt
-
-    wrong = [s.problem.id for s in prefixes if not same(run.trainer.limits.problems.get(s.problem.id), s.problem)]
-    if wrong:
-        raise DataError(
-            f"{run.folder}: problem {wrong[0]!r}, and so {len(wrong)} of {len(prefixes)}, is missing or has another "
-            "prompt than in the run of the prefixes; expected runs on the same data; audit these runs one by one"
-        )
 
 
 def of_states(run: AuditedRun, states: Sequence[State], settings: AuditSettings) -> Row:
@@ -172,17 +183,6 @@ def of_states(run: AuditedRun, states: Sequence[State], settings: AuditSettings)
         if own and from_prompt[state.problem.id]
     ]
     return {"states": rows, **_summarised(rows, settings, critic=run.parts.policy.critic is not None)}
-
-
-STATISTICS: dict[str, Statistic] = {
-    "solvable": lambda rows: fmean(row["success"] > 0 for row in rows),
-    "solvable_from_prompt": lambda rows: fmean(row["from_prompt"] > 0 for row in rows),
-    "success": lambda rows: fmean(row["success"] for row in rows),
-    "success_from_prompt": lambda rows: fmean(row["from_prompt"] for row in rows),
-    "gain": lambda rows: fmean(row["success"] - row["from_prompt"] for row in rows),
-    "rank_correlation": lambda rows: rank_correlation(*_columns(rows)),
-}
-"""Numbers of the states of a checkpoint; the last needs a critic."""
 
 
 def _summarised(rows: Sequence[Row], settings: AuditSettings, *, critic: bool) -> Row:
