@@ -1,5 +1,6 @@
 """One model measured on one task or on several: all faults come before it is loaded, and it is loaded once."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from rrl.runs.manifest import moment
 from rrl.training.evaluation import Answers
 from rrl.training.models import HuggingFace, LoadedModel
 from rrl.training.prepared import Prepared
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def measured(chosen: Sequence[Exam]) -> Iterator[tuple[Exam, dict[str, Any], Ans
     loaded = LoadedModel(prepared[0].model, prepared[0].tokenizer)
     start_frozen(first, loaded, prepared[0].test, first.engine)
     for exam, own in zip(chosen, prepared, strict=True):
+        if len(chosen) > 1:
+            log.info("measuring on %s: %d problems", exam.name, len(own.test))
         yield exam, *measure(exam.parts, own, first.engine), own.tokenizer
 
 

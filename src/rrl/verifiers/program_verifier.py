@@ -19,13 +19,14 @@ from rrl.verifiers.program_output import same_output, same_value, wraps_each
 from rrl.verifiers.programs import Outcome, ProgramEvidence, TestResult, find_program, parsed
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_OUTCOMES = {
+OUTCOMES = {
     "ended": Outcome.RUNTIME_ERROR,  # with an error in a thread, and not with the right output
     "runtime_error": Outcome.RUNTIME_ERROR,
     "compile_error": Outcome.COMPILE_ERROR,
     "time_out": Outcome.TIME_OUT,
     "sandbox_failure": Outcome.SANDBOX_FAILURE,
 }
+"""Of runs that have not passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +127,11 @@ class ProgramVerifier:
         answer = rollout.state.problem.example.answer
         if program is None:
             total = len(Suite.of(answer).inputs)
-            return _feedback(ProgramEvidence(Outcome.NO_PROGRAM, None, 0, 0, total, None, None, "", ()))
+            return feedback_of(ProgramEvidence(Outcome.NO_PROGRAM, None, 0, 0, total, None, None, "", ()))
         suite, futures = self._pending[answer, program.source]
         runs = [future.result() for future in futures]
         tests = tuple(self._result(suite, program.source, i, run) for i, run in enumerate(runs))
-        return _feedback(_evidence(program.source, program.start, tests))
+        return feedback_of(evidence_of(program.source, program.start, tests))
 
     def _result(self, suite: Suite, source: str, number: int, run: ProgramRun) -> TestResult:
         if run.status == "ended":
@@ -139,10 +140,10 @@ class ProgramVerifier:
             if run.error is None:
                 return TestResult(Outcome.WRONG_ANSWER)
         inside = run.line is not None and run.line <= source.count("\n") + 1
-        return TestResult(_OUTCOMES[run.status], run.error, run.line if inside else None, run.message)
+        return TestResult(OUTCOMES[run.status], run.error, run.line if inside else None, run.message)
 
 
-def _evidence(source: str, start: int, tests: tuple[TestResult, ...]) -> ProgramEvidence:
+def evidence_of(source: str, start: int, tests: tuple[TestResult, ...]) -> ProgramEvidence:
     """The outcome is that of the first test that is not passed, or of a failure of the sandbox, if there is one."""
     passed = sum(test.outcome is Outcome.PASSED for test in tests)
     failed = [test for test in tests if test.outcome is Outcome.SANDBOX_FAILURE] + [
@@ -154,7 +155,7 @@ def _evidence(source: str, start: int, tests: tuple[TestResult, ...]) -> Program
     )  # fmt: skip
 
 
-def _feedback(evidence: ProgramEvidence) -> Feedback:
+def feedback_of(evidence: ProgramEvidence) -> Feedback:
     verdicts = {
         Outcome.PASSED: Verdict.RIGHT,
         Outcome.NO_PROGRAM: Verdict.UNPARSEABLE,

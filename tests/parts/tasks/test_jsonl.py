@@ -118,8 +118,34 @@ def test_what_is_not_given_or_not_there_is_reported(tmp_path: Path) -> None:
         task(**{"data.path": tmp_path / "mine.jsonl"}).examples("train")
     with pytest.raises(ConfigError, match=r"evaluation.split: JSONLines has no split 'dev'"):
         task(**{"data.path": tmp_path}).examples("dev")
-    with pytest.raises(ConfigError, match=r"holdout: expected a share between 0 and 1, got 1"):
-        task(**{"task.holdout": 1.0})
+    with pytest.raises(ConfigError, match=r"holdout: expected a share above 0 and up to 1, got 0"):
+        task(**{"task.holdout": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "right"),
+    [
+        # The fields of HuggingFaceH4/aime_2024 and of AI-MO/aimo-validation-amc, whose answers are floats.
+        (
+            "aime",
+            {"id": 60, "problem": "1+1?", "solution": "...", "answer": "033", "url": "", "year": "2024"},
+            r"\boxed{33}",
+        ),
+        ("amc", {"id": 0, "problem": "1+1?", "answer": 142.0, "url": ""}, "So it is $142$."),
+    ],
+)
+def test_all_rows_of_a_competition_are_test_problems(
+    name: str, row: dict[str, Any], right: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / f"{name}.jsonl", [row])
+    _, parts = load("evaluate", [f"task={name}", f"data.path={path}"])
+    (example,) = parts.task.examples("test")
+    assert (example.question, example.answer) == ("1+1?", str(row["answer"]))
+    state = State(Problem(example, (), ()))
+    found = parts.task.verify([Rollout(state, (), (), (), True, text, 0) for text in (right, "7", "none")])
+    assert [feedback.verdict.value for feedback in found] == ["right", "wrong", "unparseable"]
+    with pytest.raises(DataError, match=r"1.0 of the 1 rows of .* leaves none for train"):
+        parts.task.examples("train")
 
 
 # --- what is right ----------------------------------------------------------------------------------------------------

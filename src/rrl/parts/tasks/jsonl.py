@@ -47,8 +47,8 @@ class JSONLines(Task):
     gives = frozenset({"references", "answers"})
 
     def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"holdout: expected a share between 0 and 1, got {self.holdout}")
+        if not 0 < self.holdout <= 1:
+            raise ValueError(f"holdout: expected a share above 0 and up to 1, got {self.holdout}")
 
     def examples(self, split: str) -> list[Example]:
         """The problems of ``train`` or ``test``, in the file's order. Raises ConfigError and DataError."""
