@@ -18,7 +18,6 @@ from rrl.training.evaluation import Answers
 from rrl.training.models import HuggingFace, LoadedModel
 from rrl.training.prepared import Prepared
 
-
 log = logging.getLogger(__name__)
 
 
