@@ -260,6 +260,13 @@ def test_a_job_does_its_step_alone_or_says_what_it_waits_for(cluster: Path, caps
     assert capsys.readouterr().out == "gsi-s0: to do\nevaluate-gsi-s0: waits for gsi-s0\n"
 
 
+def test_a_job_is_given_each_option_once(cluster: Path) -> None:
+    out = cluster / "all"
+    reproduce._reproduce(["task=gsm8k", "scale=rehearsal", f"out={out}", "only=sft", "launcher=slurm", "slurm=-n1"])
+    (command,) = [line for line in (out / "logs" / "sft.sh").read_text().splitlines() if "rrl.cli.reproduce" in line]
+    assert command.endswith(f" -m rrl.cli.reproduce task=gsm8k scale=rehearsal out={out} only=sft & child=$!")
+
+
 def test_a_job_that_still_waits_or_runs_is_not_submitted_again(cluster: Path) -> None:
     every = [Noted("sft", cluster, (), ()), Noted("ppo-s0", cluster, ["sft"], ())]
     submit(every, [], cluster, [], print)

@@ -57,7 +57,8 @@ def _reproduce(arguments: Sequence[str]) -> None:
     if shell.is_true("dry_run", given["dry_run"]):
         return
     if given["launcher"] == "slurm":
-        again = [text for text in arguments if not text.startswith(("launcher=", "slurm=", "jobs=", "out="))]
+        own = ("launcher=", "slurm=", "jobs=", "out=", "only=")
+        again = [text for text in arguments if not text.startswith(own)]
         submit(left, [*again, f"out={target.folder}"], target.folder, shlex.split(given["slurm"] or ""), print)
         return
     if only in (None, TABLE):
