@@ -1,7 +1,5 @@
 // A figure on the screen: curves by uPlot, what they are under the pointer, and the way from a point to its step.
 
-const charts = new Set();
-
 function theme() {
   return (
     document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
@@ -10,6 +8,15 @@ function theme() {
 
 function cssColour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** The colour of an arm; hollow where its line is dashed. */
+function swatch(arm) {
+  const colour = colourOf(arm, theme());
+  return h("i", {
+    class: "swatch",
+    style: { background: dashOf(arm).length ? "transparent" : colour, border: `2px solid ${colour}` },
+  });
 }
 
 /** The figure of a metric, drawn once it is laid out. */
@@ -133,14 +140,7 @@ function read(figure, at, readout) {
     h("span", null, `${tickText(figure.grid[at])} ${AXES[figure.axis]}`),
     ...figure.arms
       .filter((arm) => arm.mean[at] !== null)
-      .map((arm) =>
-        h(
-          "span",
-          null,
-          h("i", { class: "swatch", style: { background: colourOf(arm.number, theme()) } }),
-          `${arm.name} ${short(arm.mean[at])}`,
-        ),
-      ),
+      .map((arm) => h("span", null, swatch(arm.number), `${arm.name} ${short(arm.mean[at])}`)),
   );
 }
 

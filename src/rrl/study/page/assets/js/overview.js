@@ -50,7 +50,7 @@ async function showOverview(main, options) {
         arms.map((arm) =>
           toggle(
             [
-              h("i", { class: "swatch", style: { background: colourOf(arm, theme()) } }),
+              swatch(arm),
               `${INDEX.arms[arm].name} · ${count(INDEX.arms[arm].runs.filter((run) => runs.has(run)).length, "seed")}`,
             ],
             !off.has(arm),
@@ -94,18 +94,16 @@ function metricNames() {
   return [...BLOCKS.keys()].filter((name) => name.startsWith("metric/")).map((name) => name.slice(7));
 }
 
-/** Accuracy by each way of sampling, and the usual numbers of training that any run has. */
+const UNUSUAL = ["critic/score/mean", "replay/buffer_size"];
+
+/** Accuracy by each way of sampling, and the usual numbers of training or, where there is none, the first ones. */
 function startingMetrics() {
   const names = metricNames();
   const accuracies = names
     .filter((name) => /^accuracy\/[^/]+$/.test(name))
     .sort((a, b) => a.includes("greedy") - b.includes("greedy"));
-  return [
-    ...accuracies,
-    ...PREFERRED.filter(
-      (name) => names.includes(name) && name !== "critic/score/mean" && name !== "replay/buffer_size",
-    ),
-  ];
+  const usual = PREFERRED.filter((name) => names.includes(name) && !UNUSUAL.includes(name));
+  return [...accuracies, ...(usual.length ? usual : names.filter((name) => !name.startsWith("accuracy/")).slice(0, 6))];
 }
 
 function notices() {
@@ -173,7 +171,6 @@ function secondsTable(arms) {
   const { head, rows, ...rest } = INDEX.seconds;
   const here = rows.filter((_, arm) => arms.includes(arm));
   const longest = Math.max(...here.map((row) => row.slice(1).reduce((sum, cell) => sum + Number(cell), 0)));
-  const swatch = (i) => h("i", { class: "swatch", style: { background: colourOf(i, theme()) } });
   const bar = (row) =>
     h(
       "span",
