@@ -42,6 +42,8 @@ def write_runs(folder: Path) -> dict[str, list[Path]]:
         rollout("?", "error", problem=other),
     ])  # fmt: skip
     lines(here / "evaluations" / "step-000002.jsonl", [rollout("4", "right", problem=problem("test/1"), mode="greedy")])
+    with (here / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"step": n, "replay/success_rate": float(n == 23)}) + "\n" for n in range(3, 24))
     visit = {"step": 2, "event": "visited", "key": "add/1@0", "row": 0, "verdict": "right"}
     forgotten = {"step": 2, "event": "forgotten", "key": "add/1@0", "reason": "mastered"}
     lines(here / "states.jsonl", [{"step": 1, "event": "stored", "key": "add/1@0", **STORED}, visit, forgotten])
@@ -96,6 +98,17 @@ def test_curves_are_drawn_over_each_axis(tab, axis):
     tab.go("overview")
     tab.js(f"[...document.querySelectorAll('.segments button')].find((b) => b.innerText === {axis!r}).click()")
     tab.until(f"(document.querySelector('.plot') || {{ariaLabel: ''}}).ariaLabel.includes('against {axis}')")
+
+
+def test_numbers_of_training_are_averaged_along_the_axis_and_say_so_and_accuracies_never(tab):
+    """The success rate is 0 at steps 3 to 22 and 1 at 23: within a twentieth of the axis of its end are a 0 and a 1."""
+    tab.go("overview?x=step&smooth=0.1")
+    tab.until("document.querySelectorAll('.plot canvas').length >= 3")
+    titles = tab.js("[...document.querySelectorAll('figcaption h3')].map((title) => title.innerText)")
+    assert titles[:2] == ["Held-out accuracy, greedy", "Score of fresh starts, averaged over 10 % of the axis"]
+    tab.until("document.querySelectorAll('.plot canvas').length >= 5")
+    labels = tab.js("[...document.querySelectorAll('.plot')].map((plot) => plot.ariaLabel)")
+    assert any(label.startswith("Success rate") and label.endswith("rrl from 0 to 0.500") for label in labels)
 
 
 def test_from_a_point_of_a_curve_to_its_step_problem_sample_and_token(tab):

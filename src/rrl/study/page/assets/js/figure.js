@@ -37,9 +37,10 @@ function dashOf(arm) {
 
 /**
  * A metric over an axis: a common grid, and for each arm its seeds on it, their mean where all have a value, and a band:
- * between the lowest and the highest seed or, of a single one, its 95 % interval.
+ * between the lowest and the highest seed or, of a single one, its 95 % interval. Numbers of training are averaged over
+ * `smooth` (a share of the axis) around each point; accuracies never are.
  */
-async function figureOf(metric, axis, arms, runs) {
+async function figureOf(metric, axis, arms, runs, smooth) {
   const [axes, columns] = await Promise.all([block("axes"), block(`metric/${metric}`)]);
   const drawn = arms
     .map((number) => ({
@@ -50,6 +51,8 @@ async function figureOf(metric, axis, arms, runs) {
         .map((run) => ({ run, x: columns[run].at.map((i) => axes[run][axis][i]), ...columns[run] })),
     }))
     .filter((arm) => arm.curves.length);
+  const smoothed = smooth > 0 && !metric.startsWith("accuracy/");
+  if (smoothed) for (const arm of drawn) for (const curve of arm.curves) curve.y = averaged(curve.x, curve.y, smooth);
   const grid = gridOf(drawn.flatMap((arm) => arm.curves.map((curve) => curve.x)));
   for (const arm of drawn) {
     arm.seeds = arm.curves.map((curve) => grid.map((x) => heightAt(curve.x, curve.y, x)));
@@ -67,7 +70,19 @@ async function figureOf(metric, axis, arms, runs) {
       ? single.high && grid.map((x) => heightAt(single.x, single.high, x))
       : over((values) => Math.max(...values));
   }
-  return { metric, title: metricTitle(metric), axis, grid, arms: drawn };
+  const title = metricTitle(metric) + (smoothed ? `, averaged over ${100 * smooth} % of the axis` : "");
+  return { metric, title, axis, grid, arms: drawn };
+}
+
+/** The mean of all points at most half of `share` of the axis away from each. */
+function averaged(xs, ys, share) {
+  const reach = (share * (xs[xs.length - 1] - xs[0])) / 2;
+  let [first, last, sum] = [0, 0, 0];
+  return xs.map((x) => {
+    while (last < xs.length && xs[last] <= x + reach) sum += ys[last++];
+    while (xs[first] < x - reach) sum -= ys[first++];
+    return sum / (last - first);
+  });
 }
 
 /** All abscissas in order or, where these are many, evenly spaced ones. */

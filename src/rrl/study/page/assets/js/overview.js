@@ -1,9 +1,16 @@
 // The first view: what was run, curves over four axes, final tables, what differs, where the time went.
 
-/** Clears and fills `main`; `options`: x (axis), group, more (names of further metrics, comma-separated), off (arms). */
+const SMOOTH = [
+  ["0", "nothing"],
+  ["0.02", "2 %"],
+  ["0.1", "10 %"],
+];
+
+/** `options`: x (axis), smooth, group, more (names of further metrics, with commas), off (numbers of arms). */
 async function showOverview(main, options) {
   const group = Number(options.get("group") || 0);
   const axis = AXES[options.get("x")] ? options.get("x") : "generated";
+  const smooth = SMOOTH.some(([value]) => value === options.get("smooth")) ? options.get("smooth") : "0";
   const off = new Set((options.get("off") || "").split(",").filter(Boolean).map(Number));
   const more = (options.get("more") || "").split(",").filter((name) => BLOCKS.has(`metric/${name}`));
   const change = (values) => {
@@ -34,6 +41,7 @@ async function showOverview(main, options) {
           { class: "segments", role: "group", "aria-label": "Horizontal axis" },
           Object.entries(AXES).map(([name, label]) => toggle(label, name === axis, () => change({ x: name }))),
         ),
+        choice("Average over", SMOOTH, smooth, (value) => change({ smooth: value })),
         choice(
           "Another figure",
           [
@@ -81,7 +89,7 @@ async function showOverview(main, options) {
   );
   const shown = arms.filter((arm) => !off.has(arm));
   for (const name of new Set([...startingMetrics(runs), ...more])) {
-    const figure = await figureOf(name, axis, shown, runs);
+    const figure = await figureOf(name, axis, shown, runs, Number(smooth));
     if (figure.arms.length && grid.isConnected) {
       grid.append(
         chart(figure, more.includes(name) && (() => change({ more: more.filter((each) => each !== name).join(",") }))),
