@@ -123,6 +123,10 @@ TASKS = [path.stem for path in Path(__file__).parents[2].glob("conf/task/*.yaml"
                 "model: made of the words of a task, and these tasks have different words; give one task",
             ],
         ),
+        (
+            ["task=gsm8k,math", "judge=openai", "judge.model=x", "warmstart=none"],
+            ["judge: compares two models on one task; expected one task, or judge=none"],
+        ),
         (["task=trace", "against=sft"], ["against: needs a judge, as in judge=openai, and there is none; give one"]),
     ],
 )  # fmt: skip

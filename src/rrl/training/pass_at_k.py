@@ -7,7 +7,7 @@ from statistics import fmean
 
 from rrl.training.intervals import wilson
 
-RESAMPLES = 10_000
+RESAMPLES = 2000
 """Resamples of the problems behind an interval."""
 
 
