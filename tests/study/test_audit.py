@@ -1,53 +1,24 @@
 """rrl-audit: on a task whose truth is known; on the checkpoints of real runs, which it leaves as they are."""
 
 import json
-import random
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fixtures.knowing import known_run, off
 from fixtures.runs import arguments
-from fixtures.training import EOS, TASK, problems, tokenizer
+from fixtures.training import problems
 from rrl.cli import audit as command
 from rrl.cli import train
 from rrl.errors import ConfigError, DataError
-from rrl.interfaces import RolloutEngine
 from rrl.study.audit import AuditSettings, of_states
-from rrl.study.audited_run import AuditedRun
-from rrl.types import Problem, Rollout, Sampling, State, TokenScores
+from rrl.types import Problem, State
 
 SETTINGS = AuditSettings(continuations=40, states=99, prefixes=9, bins=2, seed=0, steps=None)
 
 # --- where the truth is known -----------------------------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class Knowing(RolloutEngine):
-    """Writes the rest of the reference, each value right with probability 0.8, however wrong the prefix is."""
-
-    sampling = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=16, stop=())
-
-    def generate(self, states, sampling=None, generator=None, written=None):
-        rng = random.Random(generator.initial_seed())
-        return [self._rollout(state, rng) for state in states]
-
-    def _rollout(self, state: State, rng: random.Random) -> Rollout:
-        rest = state.problem.reference[len(state.prefix) : -1]
-        actions = (*(token if rng.random() < 0.8 else off(token) for token in rest), EOS)
-        zeros = (0.0,) * len(actions)
-        text = tokenizer().decode([*state.prefix, *actions[:-1]])
-        return Rollout(state, actions, zeros, zeros, finished=True, response=text, version=0)
-
-
-def off(token: int) -> int:
-    """Another digit."""
-    zero = tokenizer().convert_tokens_to_ids("0")
-    return zero + (token - zero + 1) % 10
 
 
 def right(problem: Problem, cut: int) -> State:
@@ -58,18 +29,6 @@ def wrong(problem: Problem, cut: int) -> State:
     """The same with its last value off."""
     prefix = problem.reference[:cut]
     return State(problem, (*prefix[:-1], off(prefix[-1])), replayed_from=f"{problem.id}@-{cut}")
-
-
-def known_run(sign: float, critic: Any = "own") -> AuditedRun:
-    """A run with this engine, whose critic gives 0.5 plus or minus 0.1 for each value of a prefix without an error."""
-
-    def inspect(states: Sequence[State]) -> list[TokenScores]:
-        of = [(s, s.prefix == s.problem.reference[: len(s.prefix)]) for s in states]
-        return [TokenScores((0.0,) * len(s.prefix), (0.5 + sign * 0.1 * len(s.prefix) * good,)) for s, good in of]
-
-    trainer: Any = SimpleNamespace(engine=Knowing(), task=TASK, policy=SimpleNamespace(inspect=inspect))
-    parts: Any = SimpleNamespace(policy=SimpleNamespace(critic=critic))
-    return AuditedRun(Path("run"), parts, trainer)
 
 
 @pytest.fixture(scope="module")

@@ -38,14 +38,14 @@ def _audit(arguments: Sequence[str]) -> None:
     from rrl.study.audit_table import as_markdown
 
     given, rest = shell.options(arguments, OPTIONS)
-    numbers = {name: _whole(name, given[name] or str(default)) for name, default in NUMBERS.items()}
-    steps = given["steps"] and tuple(_whole("steps", text) for text in given["steps"].split(","))
+    numbers = {name: whole(name, given[name] or str(default)) for name, default in NUMBERS.items()}
+    steps = given["steps"] and tuple(whole("steps", text) for text in given["steps"].split(","))
     try:
         settings = AuditSettings(**numbers, steps=steps or None)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     places = [text for text in rest if "=" not in text or Path(text).is_dir()]
-    runs, out = [_run(text) for text in places], shell.new_file("out", given["out"])
+    runs, out = [run_folder(text) for text in places], shell.new_file("out", given["out"])
     if not runs:
         raise ConfigError("RUN: missing; expected one run or more, as in rrl-audit runs/trace-rrl-s0-...")
 
@@ -53,7 +53,7 @@ def _audit(arguments: Sequence[str]) -> None:
         if rank() == 0:
             print(text, file=sys.stderr, flush=True)
 
-    states_of = given["states_of"] and _run(given["states_of"], "states_of")
+    states_of = given["states_of"] and run_folder(given["states_of"], "states_of")
     overrides = [text for text in rest if text not in places]
     result = audit(list(dict.fromkeys(runs)), states_of or None, settings, overrides, say)
     if rank() == 0:
@@ -62,13 +62,14 @@ def _audit(arguments: Sequence[str]) -> None:
             write_json(out, result)
 
 
-def _whole(name: str, text: str) -> int:
+def whole(name: str, text: str) -> int:
+    """The number that an option gives; raises ConfigError where it is none."""
     if not text.isdecimal():
         raise ConfigError(f"{name}: expected a whole number, got {text!r}")
     return int(text)
 
 
-def _run(text: str, name: str = "RUN") -> Path:
+def run_folder(text: str, name: str = "RUN") -> Path:
     """The folder of a run; raises ConfigError where it is none."""
     folder = Path(text).expanduser()
     if not (folder / "config.yaml").is_file():

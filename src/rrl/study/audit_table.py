@@ -30,35 +30,37 @@ Rows = Sequence[tuple[str, Mapping[str, Any]]]
 def _states(rows: Rows) -> Iterator[str]:
     heads = ("states", "solvable", "from prompts", "success", "success from prompts", "gain", "rank correlation")
     names = ("solvable", "solvable_from_prompt", "success", "success_from_prompt", "gain", "rank_correlation")
-    yield from _head("run", "step", "done", *heads)
+    yield from head("run", "step", "done", *heads)
     for run, row in rows:
-        cells = [_number(row.get(name)) for name in names]
-        yield _line(run, row["step"], f"{row['done']:.0%}", f"{len(row['states'])} of {row['held']}", *cells)
+        cells = [number(row.get(name)) for name in names]
+        yield line(run, row["step"], f"{row['done']:.0%}", f"{len(row['states'])} of {row['held']}", *cells)
 
 
 def _calibration(rows: Rows) -> Iterator[str]:
-    yield from _head("run", "step", "states", "mean value", "mean success")
+    yield from head("run", "step", "states", "mean value", "mean success")
     for run, row in rows:
         for group in row["calibration"]:
-            yield _line(run, row["step"], group["count"], f"{group['foretold']:.3f}", f"{group['found']:.3f}")
+            yield line(run, row["step"], group["count"], f"{group['foretold']:.3f}", f"{group['found']:.3f}")
 
 
 def _likely(rows: Rows) -> Iterator[str]:
-    yield from _head("run", "step", "log-probability", "change since its first checkpoint")
+    yield from head("run", "step", "log-probability", "change since its first checkpoint")
     for run, row in rows:
-        yield _line(run, row["step"], f"{row['logprob']:.3f}", _number(row["change"], signed=True))
+        yield line(run, row["step"], f"{row['logprob']:.3f}", number(row["change"], signed=True))
 
 
-def _head(*names: str) -> Iterator[str]:
-    yield _line(*names)
+def head(*names: str) -> Iterator[str]:
+    """The first lines of a table."""
+    yield line(*names)
     yield "| --- " * len(names) + "|"
 
 
-def _line(*cells: object) -> str:
+def line(*cells: object) -> str:
+    """A row of a table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _number(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+def number(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
     """As in 0.500 [0.400, 0.600]; a dash where there is none."""
     if found is None or found["value"] is None:
         return "-"

@@ -19,7 +19,7 @@ from rrl.runs.assemble import make_trainer, prepare
 from rrl.runs.checkpoint import Checkpoints
 from rrl.runs.manifest import moment
 from rrl.training.loop import Loop
-from rrl.types import State, Verdict
+from rrl.types import Judged, State, Verdict
 
 
 @dataclass
@@ -29,6 +29,7 @@ class AuditedRun:
     folder: Path
     parts: Parts
     trainer: Loop
+    tokenizer: Any
     generated: int = field(default=0, init=False)
     scored: int = field(default=0, init=False)
 
@@ -49,14 +50,19 @@ class AuditedRun:
 
     def successes(self, states: Sequence[State], count: int, seed: int) -> list[list[bool]]:
         """Whether each of ``count`` continuations of each state is right, those left out that cannot be judged."""
+        return [[each.feedback.solved for each in row] for row in self.continued(states, count, seed)]
+
+    def continued(self, states: Sequence[State], count: int, seed: int) -> list[list[Judged]]:
+        """``count`` continuations of each state, judged, those left out that cannot be judged."""
         engine, task = self.trainer.engine, self.trainer.task
         repeated = [state for state in states for _ in range(count)]
         generator = torch.Generator().manual_seed(seed)
         rollouts = border.rollouts(engine, repeated, None, generator, border.begin(task))
         feedback = spread(rollouts, partial(border.feedback, task))
         self.generated += sum(len(rollout.actions) for rollout in rollouts)
-        rows = [feedback[i : i + count] for i in range(0, len(feedback), count)]
-        return [[each.solved for each in row if each.verdict is not Verdict.ERROR] for row in rows]
+        judged = list(map(Judged, rollouts, feedback))
+        rows = [judged[i : i + count] for i in range(0, len(judged), count)]
+        return [[each for each in row if each.feedback.verdict is not Verdict.ERROR] for row in rows]
 
     def scores(self, states: Sequence[State]) -> tuple[list[float], list[float]]:
         """The mean log-probability (nats) of a token of each state's prefix, and the critic's value of each state."""
@@ -72,7 +78,7 @@ def assembled(folder: Path, config: Mapping[str, Any], parts: Parts) -> AuditedR
     seed_everything(parts.run.seed)
     parts.prompts.template.stand(moment(folder))
     prepared = prepare(config, parts, lambda progress, metrics: None)
-    return AuditedRun(folder, parts, make_trainer(parts, prepared, Clock()))
+    return AuditedRun(folder, parts, make_trainer(parts, prepared, Clock()), prepared.tokenizer)
 
 
 def remembers(parts: Parts) -> bool:

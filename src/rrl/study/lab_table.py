@@ -1,0 +1,68 @@
+"""The results of a trial of rules as Markdown and as a picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rrl.records.plots import COLOURS
+from rrl.study.audit_table import head, line, number
+
+COLUMNS = {
+    "error_free": "error-free", "position": "position", "success": "success", "gain": "minus prompt",
+    "per_kilotoken": "successes per 1,000 tokens", "redraw_per_kilotoken": "of re-draws", "lead_per_kilotoken": "lead",
+    "rank_correlation": "rank correlation of score",
+}  # fmt: skip
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """A table of the rules, one of their agreement, and the tokens spent."""
+    told = [name for name in COLUMNS if any(name in row for row in result["rules"].values())]
+    settings, tokens = result["settings"], result["tokens"]
+    rows = [
+        line(rule, f"{row['found']:.0%}", row["states"], *(number(row.get(name)) for name in told))
+        for rule, row in result["rules"].items()
+    ]
+    agreement = [
+        line(rule, *("-" if share is None else f"{share:.2f}" for share in row.values()))
+        for rule, row in result["agreement"].items()
+    ]
+    return "\n".join(
+        [
+            f"## {result['failures']} failures of {result['run']} at step {result['step']}: "
+            f"{settings['continuations']} continuations of each cut and of each prompt",
+            "",
+            *head("rule", "finds a cut", "states", *(COLUMNS[name] for name in told)),
+            *rows,
+            "",
+            "## Of the failures in which both find a cut, the share in which they have one in common",
+            "",
+            *head("rule", *result["agreement"]),
+            *agreement,
+            "",
+            *(f"{rule} is left out: it {why}." for rule, why in result["left_out"].items()),
+            f"{tokens['generated']:,} tokens generated, {tokens['scored']:,} scored; 95 % intervals over problems.",
+        ]
+    )
+
+
+def draw(result: Mapping[str, Any], target: Path) -> None:
+    """Successes per 1,000 new tokens of each rule and of re-drawing the same problems, with their intervals."""
+    from matplotlib.figure import Figure
+
+    rules = [rule for rule, row in result["rules"].items() if "per_kilotoken" in row]
+    figure = Figure(figsize=(7, 0.5 * len(rules) + 1.5), layout="tight")
+    axis = figure.subplots()
+    for offset, name, label, colour in ((-0.12, "per_kilotoken", "from the rule's states", COLOURS[1]),
+                                        (0.12, "redraw_per_kilotoken", "from their prompts", COLOURS[0])):  # fmt: skip
+        parts = [result["rules"][rule][name] for rule in rules]
+        values = [part["value"] for part in parts]
+        ends = [part["interval95"] or [part["value"]] * 2 for part in parts]
+        errors = [[max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
+                  [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)]]  # fmt: skip
+        places = [place + offset for place in range(len(rules))]
+        axis.errorbar(values, places, xerr=errors, fmt="o", color=colour, label=label, capsize=2)
+    axis.set(yticks=range(len(rules)), yticklabels=rules, xlabel="successes per 1,000 new tokens")
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    figure.savefig(target, dpi=110)
