@@ -14,6 +14,7 @@ from rrl.cli import audit as command
 from rrl.cli import train
 from rrl.errors import ConfigError, DataError
 from rrl.study.audit import AuditSettings, of_states
+from rrl.study.audited_run import AuditedRun
 from rrl.types import Problem, State
 
 SETTINGS = AuditSettings(continuations=40, states=99, prefixes=9, bins=2, seed=0, steps=None)

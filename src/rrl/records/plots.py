@@ -60,6 +60,26 @@ def reliability_diagram(table: Sequence[Mapping[str, Any]], title: str, target: 
     figure.savefig(target, dpi=110)
 
 
+def with_intervals(sides: Mapping[str, Mapping[str, tuple[float, float, float]]], measured: str, target: Path) -> None:
+    """A line a name with a dot for each side: a value and the ends of its interval. Writes a PNG to ``target``."""
+    from matplotlib.figure import Figure
+
+    names = list(next(iter(sides.values())))
+    figure = Figure(figsize=(7, 0.5 * len(names) + 1.5), layout="tight")
+    axis = figure.subplots()
+    for number, (side, points) in enumerate(sides.items()):
+        values, lows, highs = zip(*(points[name] for name in names), strict=True)
+        errors = [[max(0.0, v - low) for v, low in zip(values, lows, strict=True)],
+                  [max(0.0, high - v) for v, high in zip(values, highs, strict=True)]]  # fmt: skip
+        places = [place + 0.24 * number for place in range(len(names))]
+        axis.errorbar(values, places, xerr=errors, fmt="o", color=COLOURS[number], label=side, capsize=2)
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=measured)
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    figure.savefig(target, dpi=110)
+
+
 def _draw_arm(axis: Any, arm: str, curves: Sequence[Sequence[Point]], colour: str) -> None:
     import numpy
 

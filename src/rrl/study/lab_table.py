@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rrl.records.plots import COLOURS
+from rrl.records.plots import with_intervals
 from rrl.study.audit_table import head, line, number
 
 COLUMNS = {
@@ -46,23 +46,15 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def draw(result: Mapping[str, Any], target: Path) -> None:
-    """Successes per 1,000 new tokens of each rule and of re-drawing the same problems, with their intervals."""
-    from matplotlib.figure import Figure
-
-    rules = [rule for rule, row in result["rules"].items() if "per_kilotoken" in row]
-    figure = Figure(figsize=(7, 0.5 * len(rules) + 1.5), layout="tight")
-    axis = figure.subplots()
-    for offset, name, label, colour in ((-0.12, "per_kilotoken", "from the rule's states", COLOURS[1]),
-                                        (0.12, "redraw_per_kilotoken", "from their prompts", COLOURS[0])):  # fmt: skip
-        parts = [result["rules"][rule][name] for rule in rules]
-        values = [part["value"] for part in parts]
-        ends = [part["interval95"] or [part["value"]] * 2 for part in parts]
-        errors = [[max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
-                  [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)]]  # fmt: skip
-        places = [place + offset for place in range(len(rules))]
-        axis.errorbar(values, places, xerr=errors, fmt="o", color=colour, label=label, capsize=2)
-    axis.set(yticks=range(len(rules)), yticklabels=rules, xlabel="successes per 1,000 new tokens")
-    axis.invert_yaxis()
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
-    figure.savefig(target, dpi=110)
+    """Successes per 1,000 new tokens of each rule and of re-drawing the same problems; nothing without states."""
+    rules = {rule: row for rule, row in result["rules"].items() if "per_kilotoken" in row}
+    sides = {"from the rule's states": "per_kilotoken", "from their prompts": "redraw_per_kilotoken"}
+    points = {
+        side: {
+            rule: (row[name]["value"], *(row[name]["interval95"] or [row[name]["value"]] * 2))
+            for rule, row in rules.items()
+        }
+        for side, name in sides.items()
+    }
+    if rules:
+        with_intervals(points, "successes per 1,000 new tokens", target)
