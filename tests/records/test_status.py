@@ -187,6 +187,12 @@ def test_the_budget_used_is_that_of_the_limit_which_comes_first(
     assert read_state(make_run(tmp_path, steps=steps, tokens=tokens)).share == pytest.approx(share)
 
 
+def test_a_run_of_guided_self_improvement_has_a_budget_of_tokens_alone(run: Path) -> None:
+    (run / "config.yaml").write_text("trainer: {iterations: 4, total_tokens: 8000}")
+    state = read_state(run)
+    assert (state.total_steps, state.total_tokens, state.share, state.faults) == (None, 8000, 0.25, ())
+
+
 def test_before_the_first_step_nothing_is_used(tmp_path: Path) -> None:
     state = read_state(make_run(tmp_path, done=0))
     assert (state.step, state.tokens, state.share, state.reward) == (0, 0, 0.0, None)

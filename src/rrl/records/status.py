@@ -251,12 +251,11 @@ def _budget_as_of(path: Path, changed: int | None) -> tuple[int | None, int | No
     config, faults = read_yaml(path)
     if faults:
         return None, None, faults
-    try:
-        steps, tokens = config["trainer"]["total_training_steps"], config["trainer"]["total_tokens"]
+    trainer = config.get("trainer") if isinstance(config, dict) else None
+    if isinstance(trainer, dict) and "total_tokens" in trainer:  # guided self-improvement counts no steps
+        steps, tokens = trainer.get("total_training_steps"), trainer["total_tokens"]
         if isinstance(steps, int | None) and isinstance(tokens, int | None):
             return steps, tokens, []
-    except (KeyError, TypeError):
-        pass
     return None, None, [f"{path.name} names no budget"]
 
 
