@@ -31,7 +31,7 @@ def write_runs(folder: Path) -> dict[str, list[Path]]:
     """Two arms of two seeds; rrl0 has rollouts of two steps, an evaluation, and a state that led to a first solve."""
     arms = {algo: [run(folder / f"{algo}{seed}", seed, algo) for seed in (0, 1)] for algo in ("ppo", "rrl")}
     here = arms["rrl"][0]
-    other = problem("add/2", level="L2", question="2 + 2 =", answer="4")
+    other = problem("add/2", level="L2", question="2 + 2 =", answer="4", strata={"subject": "sums"})
     lines(here / "rollouts" / "step-000001.jsonl", [
         rollout(ORIGIN), rollout("four", "unparseable", finished=False, problem=other), rollout(HOSTILE, problem=other),
     ])  # fmt: skip
@@ -144,6 +144,7 @@ def follow(tab: Browser, label: str) -> None:
         ("start=replayed", ["rrl0/2.0"]),
         ("ended=truncated", ["rrl0/1.1"]),
         ("level=L2&tokens_max=2", ["rrl0/1.1", "rrl0/2.3"]),
+        ("strata.subject=sums", ["rrl0/1.1", "rrl0/1.2", "rrl0/2.3"]),
         ("reward_min=1", ["rrl0/2.0"]),
         ("advantage_max=0.2", []),
         ("score_min=1&sort=-step", ["rrl0/2.0", "rrl0/eval-2.0"]),

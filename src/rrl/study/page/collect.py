@@ -139,11 +139,14 @@ def _rollouts(
             what = f"{states['torn']} lines that are no event of this version of rrl; left out"
             index["faults"].append(f"{run.name}: states.jsonl: {what}; copy the file again")
     blocks["rows"] = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
-    index["problems"] = [{"id": about[p]["id"], "level": about[p].get("level", "")} for p in sorted(about)]
+    index["problems"] = [
+        {"id": about[p]["id"], "level": about[p].get("level", ""), "strata": about[p].get("strata", {})}
+        for p in sorted(about)
+    ]
     index["of_rollouts"] = sum(step["of"] for step in index["steps"])
     for start in range(0, len(about), 100):
         chunk = [about[p] for p in range(start, min(start + 100, len(about)))]
-        blocks[f"problems/{start // 100}"] = [{key: each.get(key) for key in (*ABOUT, "strata")} for each in chunk]
+        blocks[f"problems/{start // 100}"] = [{key: each.get(key) for key in ABOUT} for each in chunk]
     return blocks
 
 

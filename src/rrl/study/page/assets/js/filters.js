@@ -11,6 +11,11 @@ const SORTS = {
 };
 const RANGES = { score: "score", reward: "reward", advantage: "advantage", tokens: "length" };
 
+/** What else its problem is reported by, as in {subject: "algebra"}. */
+function strataOf(row) {
+  return INDEX.problems[row.p].strata;
+}
+
 function passes(row, options) {
   const equal = {
     run: INDEX.runs[row.run].name,
@@ -22,6 +27,8 @@ function passes(row, options) {
   };
   for (const [name, value] of Object.entries(equal))
     if (options.get(name) && options.get(name) !== String(value)) return false;
+  for (const [name, value] of options)
+    if (name.startsWith("strata.") && value && String(strataOf(row)[name.slice(7)]) !== value) return false;
   if (options.get("start") && (options.get("start") === "replayed") !== row.replayed) return false;
   if (options.get("ended") && (options.get("ended") === "truncated") === row.finished) return false;
   return Object.keys(RANGES).every((name) => {
@@ -93,6 +100,13 @@ function filters(rows, options) {
         "Level",
         "level",
         of((row) => row.level),
+      ),
+      [...new Set(INDEX.problems.flatMap(({ strata }) => Object.keys(strata)))].map((kind) =>
+        select(
+          kind,
+          `strata.${kind}`,
+          of((row) => strataOf(row)[kind] ?? null),
+        ),
       ),
       Object.entries(RANGES)
         .filter(([name]) => rows.some((row) => row[name] !== null))
