@@ -55,22 +55,15 @@ def _evaluate(arguments: Sequence[str]) -> None:
     first = chosen[0]
     _refuse_unused(given, first.parts.judge is not None)
     first.parts.run.limit_threads()
+    if first.parts.judge is None:
+        results = _measured(chosen, files["responses"])
+    else:
+        about = {"task": first.config["data"]["name"]}
+        results = iter([about | _compared(first.parts, given, files["judgements"])])
     result: dict[str, Any] = {}
-
-    def show() -> None:
+    for result in results:
         if files["output"] is not None:
             write_json(files["output"], result)
-
-    if first.parts.judge is None:
-        for name, own in _measured(chosen, files["responses"]):
-            if len(chosen) == 1:
-                result |= {"task": name, "model": first.config["model"], **own}
-            else:
-                result |= {"model": first.config["model"], "tasks": {**result.get("tasks", {}), name: own}}
-            show()
-    else:
-        result |= {"task": first.config["data"]["name"], **_compared(first.parts, given, files["judgements"])}
-        show()
     print(json.dumps(hidden(result), indent=2))
 
 
@@ -88,17 +81,19 @@ def _refuse_unused(given: dict[str, str | None], judged: bool) -> None:
         raise ConfigError(*unused)
 
 
-def _measured(chosen: "Sequence[Exam]", responses: "Path | None") -> "Iterator[tuple[str, dict[str, Any]]]":
-    """The result of each task, by the name of its data; adds every response to a file."""
+def _measured(chosen: "Sequence[Exam]", responses: "Path | None") -> "Iterator[dict[str, Any]]":
+    """The result so far, whenever a task is done; adds its responses to a file."""
     from rrl.records.run_directory import append, response_rows
     from rrl.study.measuring import measured
 
+    model, tasks = chosen[0].config["model"], dict[str, Any]()
     for exam, result, answers, tokenizer in measured(chosen):
-        name = exam.config["data"]["name"]
+        name = exam.name or exam.config["data"]["name"]
+        tasks[name] = result
         if responses is not None:
             responses.parent.mkdir(parents=True, exist_ok=True)
             append(responses, [{"task": name, **row} for row in response_rows(0, answers, tokenizer)])
-        yield name, result
+        yield {"task": name, "model": model, **result} if len(chosen) == 1 else {"model": model, "tasks": tasks}
 
 
 def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | None") -> dict[str, Any]:

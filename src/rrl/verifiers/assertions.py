@@ -23,8 +23,8 @@ from rrl.verifiers.programs import Outcome, Program, ProgramEvidence, TestResult
 
 log = logging.getLogger(__name__)
 UNCOMPILED = ("SyntaxError", "IndentationError", "TabError")
-Rehearsed = list[dict[str, Any]] | str
-"""For each test its calls and the reference's values; or why they cannot be had."""
+Rehearsed = Sequence[ProgramRun] | str
+"""For each test the run that recorded its calls and the reference's values; or why they cannot be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,10 @@ class Trial:
         parts = json.loads(text)
         return Trial(**{**parts, "functions": tuple(parts["functions"]), "tests": tuple(parts["tests"])})
 
+    def known(self, test: str) -> list[Any]:
+        """What a test is run with."""
+        return [self.reference, list(self.functions), test]
+
     def split(self, program: Program) -> tuple[str, str, int]:
         """What runs before the program, the program, and the number of lines before its own."""
         if self.opening and not set(self.functions) & _defined(program.source):
@@ -69,43 +73,46 @@ class AssertVerifier:
         self.sandbox.start()
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Feedback]:
-        """One feedback per rollout, in order.
+        """One feedback per rollout, in order; each different program is run once.
 
         RIGHT (score 1) when every test came to its end on the program's own values; UNPARSEABLE when there is no
         program; ERROR when the sandbox failed, or where the reference itself does not pass; else WRONG. The evidence is
         a ``ProgramEvidence``.
         """
-        programs = [find_program(rollout.response) for rollout in rollouts]
-        answers = [rollout.state.problem.example.answer for rollout in rollouts]
-        self._rehearse(dict.fromkeys(answers))
-        pairs = dict.fromkeys((a, p) for a, p in zip(answers, programs, strict=True) if p is not None)
-        judged = self._tried(list(pairs))
-        none = {answer: len(Trial.of(answer).tests) for answer in answers}
+        asked = [(each.state.problem.example.answer, find_program(each.response)) for each in rollouts]
+        self._rehearse(list(dict.fromkeys(answer for answer, _ in asked if answer not in self._rehearsed)))
+        attempts = {pair: Attempt(Trial.of(pair[0]), pair[1], self._rehearsed[pair[0]]) for pair in asked}
+        self._try([attempt for attempt in attempts.values() if attempt.fit])
         self._forget()
-        return [
-            feedback_of(judged[answer, program] if program is not None else _without_program(none[answer]))
-            for answer, program in zip(answers, programs, strict=True)
-        ]
+        return [feedback_of(attempts[pair].evidence()) for pair in asked]
 
-    def _rehearse(self, answers: "dict[str, None]") -> None:
-        """Record the calls of new problems from their references, and see that the references pass."""
-        new = {answer: Trial.of(answer) for answer in answers if answer not in self._rehearsed}
-        started = {
-            answer: self.sandbox.submit(_job("record", [_known(trial, test) for test in trial.tests]))
-            for answer, trial in new.items()
-        }
-        recorded = {answer: [each.result() for each in runs] for answer, runs in started.items()}
-        replays = {
-            answer: self._replay(new[answer], [run.value for run in runs], [run.value["values"] for run in runs])
-            for answer, runs in recorded.items()
-            if all(run.status == "ended" for run in runs)
-        }
-        for answer, runs in recorded.items():
-            all_runs = [*runs, *(each.result() for each in replays.get(answer, []))]
-            failed = next((run for run in all_runs if run.status != "ended"), None)
-            self._rehearsed[answer] = [run.value for run in runs] if failed is None else _reason(failed)
+    def _rehearse(self, answers: Sequence[str]) -> None:
+        """Record the calls of problems from their references, and see that the references pass."""
+        trials = [Trial.of(answer) for answer in answers]
+        recorded = self._runs([_job("record", [trial.known(test) for test in trial.tests]) for trial in trials])
+        replayed = self._runs(
+            [
+                _replay(trial, runs, [_value(run, "values") for run in runs])
+                for trial, runs in zip(trials, recorded, strict=True)
+            ]
+        )
+        for answer, trial, *runs in zip(answers, trials, recorded, replayed, strict=True):
+            failed = next((run for run in (*runs[0], *runs[1]) if run.status != "ended"), None)
+            self._rehearsed[answer] = runs[0] if failed is None else f"{failed.error}: {failed.message}"
             if failed is not None:
-                log.warning("tests of %s: the reference does not pass: %s", new[answer].functions[0], _reason(failed))
+                log.warning("tests of %s: the reference does not pass: %s", trial.functions[0], self._rehearsed[answer])
+
+    def _try(self, attempts: Sequence["Attempt"]) -> None:
+        """Have the programs make their calls, and the tests of those that did run."""
+        for attempt, runs in zip(attempts, self._runs([each.performance() for each in attempts]), strict=True):
+            attempt.performed = runs
+        for attempt, runs in zip(attempts, self._runs([each.replay() for each in attempts]), strict=True):
+            attempt.replayed = runs
+
+    def _runs(self, jobs: Sequence[Job]) -> list[list[ProgramRun]]:
+        """The runs of these jobs, which run at the same time."""
+        started = [self.sandbox.submit(job) for job in jobs]
+        return [[each.result() for each in runs] for runs in started]
 
     def _forget(self) -> None:
         """What the sandbox failed on is rehearsed again."""
@@ -113,43 +120,57 @@ class AssertVerifier:
             if isinstance(calls, str) and calls.startswith("SandboxFailure"):
                 del self._rehearsed[answer]
 
-    def _tried(self, pairs: Sequence[tuple[str, Program]]) -> dict[tuple[str, Program], ProgramEvidence]:
-        """The evidence about each program: the calls of all first, then the tests of those that made them."""
-        trials = {answer: Trial.of(answer) for answer, _ in pairs}
-        fit = [(a, p, calls) for a, p in pairs if not isinstance(calls := self._rehearsed[a], str)]
-        started = [self.sandbox.submit(_performance(trials[a], p, calls)) for a, p, calls in fit]
-        performed = [[each.result() for each in runs] for runs in started]
-        replays = [
-            self._replay(trials[a], calls, [run.value if run.status == "ended" else None for run in runs])
-            for (a, _, calls), runs in zip(fit, performed, strict=True)
-        ]
-        found = {
-            (a, p): evidence_of(
-                p.source,
-                p.start,
-                tuple(_result(trials[a].split(p)[2], p, *each) for each in zip(runs, tests, strict=True)),
-            )
-            for (a, p, _), runs, tests in zip(fit, performed, replays, strict=True)
-        }
-        return {pair: found.get(pair) or self._unfit(*pair) for pair in pairs}
 
-    def _replay(self, trial: Trial, recorded: Sequence[dict[str, Any]], values: Sequence[Any]) -> list[Any]:
-        """A future run of each test on these values; None where there are none."""
-        inputs = [
-            [*_known(trial, test), known["calls"], own]
-            for test, known, own in zip(trial.tests, recorded, values, strict=True)
-            if own is not None
-        ]
-        runs = iter(self.sandbox.submit(_job("replay", inputs)))
-        return [None if own is None else next(runs) for own in values]
+@dataclass(eq=False)
+class Attempt:
+    """A response's program (None: it has none) at a problem whose calls are recorded (or the reason why not).
 
-    def _unfit(self, answer: str, program: Program) -> ProgramEvidence:
-        """The evidence where the tests could not be rehearsed."""
-        total, why = len(Trial.of(answer).tests), str(self._rehearsed[answer])
-        message = f"the reference does not pass: {why}"
-        return ProgramEvidence(
-            Outcome.SANDBOX_FAILURE, program.source, program.start, 0, total, None, None, message, ()
-        )  # fmt: skip
+    ``performed`` is the run of the calls of each test, ``replayed`` that of each test whose calls came to their end.
+    """
+
+    trial: Trial
+    program: Program | None
+    recorded: Rehearsed
+    performed: Sequence[ProgramRun] = ()
+    replayed: Sequence[ProgramRun] = ()
+
+    @property
+    def fit(self) -> bool:
+        """Whether there is something to run."""
+        return self.program is not None and not isinstance(self.recorded, str)
+
+    def performance(self) -> Job:
+        """The program and the calls of each test; the job's own lines lie behind those of the program."""
+        assert self.program is not None and not isinstance(self.recorded, str), "the caller checks"
+        before, source, _ = self.trial.split(self.program)
+        inputs = tuple([before, source, run.value["calls"]] for run in self.recorded)
+        return Job("\n" * (source.count("\n") + 1) + _source(), "perform", inputs)
+
+    def replay(self) -> Job:
+        """The tests, on the values of the program."""
+        assert not isinstance(self.recorded, str), "the caller checks"
+        return _replay(self.trial, self.recorded, [_value(run) for run in self.performed])
+
+    def evidence(self) -> ProgramEvidence:
+        """What came of it."""
+        total = len(self.trial.tests)
+        if self.program is None:
+            return ProgramEvidence(Outcome.NO_PROGRAM, None, 0, 0, total, None, None, "", ())
+        source, start = self.program.source, self.program.start
+        if isinstance(self.recorded, str):
+            message = f"the reference does not pass: {self.recorded}"
+            return ProgramEvidence(Outcome.SANDBOX_FAILURE, source, start, 0, total, None, None, message, ())
+        ends = iter(self.replayed)
+        tests = [_verdict(next(ends)) if run.status == "ended" else self._failure(run) for run in self.performed]
+        return evidence_of(source, start, tuple(tests))
+
+    def _failure(self, run: ProgramRun) -> TestResult:
+        """The result of a test whose calls have failed, with the line of the program."""
+        assert self.program is not None, "the caller checks"
+        outcome = Outcome.COMPILE_ERROR if run.error in UNCOMPILED else OUTCOMES[run.status]
+        line = (run.line or 0) - self.trial.split(self.program)[2]
+        inside = 1 <= line <= self.program.source.count("\n") + 1
+        return TestResult(outcome, run.error, line if inside else None, run.message)
 
 
 @cache
@@ -161,37 +182,23 @@ def _job(function: str, inputs: Sequence[Any]) -> Job:
     return Job(_source(), function, tuple(inputs))
 
 
-def _known(trial: Trial, test: str) -> list[Any]:
-    return [trial.reference, list(trial.functions), test]
+def _value(run: ProgramRun, part: str | None = None) -> Any:
+    """The value of a run, or a part of it; None where it did not end."""
+    return None if run.status != "ended" else run.value if part is None else run.value[part]
 
 
-def _performance(trial: Trial, program: Program, recorded: Sequence[dict[str, Any]]) -> Job:
-    """The job that makes the calls of each test; its own lines lie behind those of the program."""
-    before, source, _ = trial.split(program)
-    inputs = tuple([before, source, known["calls"]] for known in recorded)
-    return Job("\n" * (source.count("\n") + 1) + _source(), "perform", inputs)
+def _replay(trial: Trial, recorded: Sequence[ProgramRun], values: Sequence[Any]) -> Job:
+    """Each test on these values of its recorded calls; tests without values are left out."""
+    rows = zip(trial.tests, recorded, values, strict=True)
+    return _job("replay", [[*trial.known(test), run.value["calls"], own] for test, run, own in rows if own is not None])
 
 
-def _result(shift: int, program: Program, run: ProgramRun, test: Any) -> TestResult:
-    """The result of a test: of the program's calls where they failed, else of the test on their values."""
-    if run.status != "ended":
-        outcome = Outcome.COMPILE_ERROR if run.error in UNCOMPILED else OUTCOMES[run.status]
-        line = (run.line or 0) - shift
-        inside = 1 <= line <= program.source.count("\n") + 1
-        return TestResult(outcome, run.error, line if inside else None, run.message)
-    end: ProgramRun = test.result()
-    if end.status == "sandbox_failure":
-        return TestResult(Outcome.SANDBOX_FAILURE, end.error, None, end.message)
-    passed = end.status == "ended" and end.value == "passed"
-    return TestResult(Outcome.PASSED) if passed else TestResult(Outcome.WRONG_ANSWER, None, None, end.message)
-
-
-def _reason(run: ProgramRun) -> str:
-    return f"{run.error}: {run.message}"
-
-
-def _without_program(total: int) -> ProgramEvidence:
-    return ProgramEvidence(Outcome.NO_PROGRAM, None, 0, 0, total, None, None, "", ())
+def _verdict(end: ProgramRun) -> TestResult:
+    """The result of a test that was run on the program's values."""
+    if end.status == "ended" and end.value == "passed":
+        return TestResult(Outcome.PASSED)
+    outcome = Outcome.SANDBOX_FAILURE if end.status == "sandbox_failure" else Outcome.WRONG_ANSWER
+    return TestResult(outcome, None, None, end.message)
 
 
 def _defined(source: str) -> set[str]:
