@@ -26,7 +26,7 @@ HEAVY = {"torch", "numpy", "transformers", "tokenizers", "deepspeed", "hydra", "
 @pytest.mark.parametrize(
     ("command", "texts"),
     [
-        (train, ["rrl-train trains", "algo=gsi|ppo|", "task=apps|apps_plus|gsm8k|"]),
+        (train, ["rrl-train trains", "algo=gsi|ppo|", "task=aime|amc|apps|apps_plus|gsm8k|"]),
         (sft, ["rrl-sft trains"]),
         (evaluate, ["rrl-evaluate measures"]),
     ],

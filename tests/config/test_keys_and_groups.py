@@ -41,11 +41,11 @@ UNKNOWN_KEYS = {
     "algorithm.kl_ctrl.kl_coef=0.1": "did you mean 'kl.coef'?",
     "actor_rollout_ref.model.path=x": "did you mean 'model.path' (with model=hf)?",
     "model.path=x": "it comes with model=hf",
-    "data.path=x": "it comes with task=apps|apps_plus|gsm8k|hh|jsonl|math",
+    "data.path=x": "it comes with task=apps|apps_plus|gsm8k|hh|humaneval|jsonl|math|mbpp",
     "selection.delta=0.1": "it comes with selection=critic_rise",
     "logger.project=x": "it comes with logger=wandb",
     "hydra.run.dir=x": "did you mean 'run.dir'?",
-    "data.pth=x": "did you mean 'data.path' (with task=apps|apps_plus|gsm8k|hh|jsonl|math)?",
+    "data.pth=x": "did you mean 'data.path' (with task=apps|apps_plus|gsm8k|hh|humaneval|jsonl|math|mbpp)?",
     "sampler.schedule.zzz=1": "valid: share, collect",
     "zzz.zzz=1": "--cfg prints all keys",
     "Kl=none": "did you mean 'kl'?",
@@ -87,7 +87,7 @@ OTHER_NAMES = {
     "evaluation.split": "evaluation.splt",
     "data.plain_template": "template.text plain_templat",
     "model.path' (with model=hf)": "model_name_or_path model.pth pretrain",
-    "data.path' (with task=apps|apps_plus|gsm8k|hh|jsonl|math)": "task.path data.pth train_files data.train_files",
+    "data.path' (with task=apps|apps_plus|gsm8k|hh|humaneval|jsonl|math|mbpp)": "task.path data.pth train_files data.train_files",
     "logger.project' (with logger=wandb)": "trainer.project_name wandb_project",
 }
 CHOSEN = {

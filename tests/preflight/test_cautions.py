@@ -41,7 +41,7 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
         ]),
         (["guidance=rationale"], ["guidance: nothing in use reads it; trainer=gsi would"]),
         (["sandbox.workers=2"], [
-            "sandbox.workers: nothing in use reads it; task=apps, task=apps_plus, task=minicode would"
+            "sandbox.workers: nothing in use reads it; task=apps, task=apps_plus, task=humaneval, task=mbpp would"
         ]),
         (["algo=ppo", "data.cut_points=line"], [
             f"data.cut_points: nothing in use reads it; {CUTTING} would"
