@@ -87,7 +87,9 @@ OTHER_NAMES = {
     "evaluation.split": "evaluation.splt",
     "data.plain_template": "template.text plain_templat",
     "model.path' (with model=hf)": "model_name_or_path model.pth pretrain",
-    "data.path' (with task=apps|apps_plus|gsm8k|hh|humaneval|jsonl|math|mbpp)": "task.path data.pth train_files data.train_files",
+    "data.path' (with task=apps|apps_plus|gsm8k|hh|humaneval|jsonl|math|mbpp)": (
+        "task.path data.pth train_files data.train_files"
+    ),
     "logger.project' (with logger=wandb)": "trainer.project_name wandb_project",
 }
 CHOSEN = {

@@ -94,7 +94,8 @@ def test_setting_what_no_part_takes_says_so(caplog: pytest.LogCaptureFixture) ->
     load("train", ["sandbox.workers=4"])
     (reported,) = [record.getMessage() for record in caplog.records]
     assert reported == (
-        "sandbox.workers: without effect; nothing in use reads it; task=apps, task=apps_plus, task=humaneval, task=mbpp would"
+        "sandbox.workers: without effect; nothing in use reads it; "
+        "task=apps, task=apps_plus, task=humaneval, task=mbpp would"
     )
 
 
