@@ -169,6 +169,13 @@ def test_runs_of_other_questions_are_not_compared_and_each_group_has_its_table(t
     ]
 
 
+def test_a_folder_without_a_run_is_named_and_keeps_no_group_of_its_own(tmp_path):
+    (tmp_path / "none").mkdir()
+    index, _ = page_of(tmp_path / "none", run(tmp_path / "a"))
+    assert index["faults"] == ["none: no config.yaml, so no run is there; in no table; expected the directory of a run"]
+    assert index["groups"] == ["add, 4 questions"]
+
+
 def test_every_gap_in_the_records_is_named_with_its_remedy_and_the_rest_is_shown(tmp_path):
     whole, failed, bare = run(tmp_path / "whole"), run(tmp_path / "failed", state="failed"), run(tmp_path / "bare")
     (bare / "evaluations.jsonl").unlink()

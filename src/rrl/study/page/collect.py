@@ -53,11 +53,12 @@ def collect(arms: Mapping[str, Sequence[Path]], megabytes: float, points: int) -
 
 
 def _groups(runs: Sequence[RunRecords]) -> list[list[int]]:
-    """The runs by the questions that they were measured on; those whose records do not say, by their task."""
+    """The runs by the questions that they were measured on; those whose records do not say are with the first ones."""
+    asked = [questions(run.folder) for run in runs]
+    first = next((found for found in asked if found is not None), "unknown")
     groups: dict[str, list[int]] = {}
-    for number, run in enumerate(runs):
-        asked = questions(run.folder) or f"task {_task(run)}"
-        groups.setdefault(asked, []).append(number)
+    for number, found in enumerate(asked):
+        groups.setdefault(found or first, []).append(number)
     return list(groups.values())
 
 
@@ -67,7 +68,7 @@ def _task(run: RunRecords) -> str:
 
 
 def _label(runs: Sequence[RunRecords], members: Sequence[int]) -> str:
-    first = runs[members[0]]
+    first = next((runs[i] for i in members if runs[i].evaluations), runs[members[0]])
     asked = first.evaluations[-1].get("problems") if first.evaluations else None
     return _task(first) + (f", {asked:,} questions" if isinstance(asked, int) else "")
 

@@ -66,7 +66,9 @@ def _read_run(folder: Path, name: str, points: int) -> RunRecords:
     state = read_state(folder)
     metrics = _rows(folder / "metrics.jsonl")
     evaluations = [row for row in _rows(folder / "evaluations.jsonl") if is_evaluation(row)]
-    faults = [*state.faults, *manifest_faults]
+    faults = [*state.faults, *manifest_faults, *_gaps(state, manifest.get("seed"), metrics, evaluations)]
+    if not (folder / "config.yaml").exists():
+        faults = ["no config.yaml, so no run is there; in no table; expected the directory of a run"]
     return RunRecords(
         folder=folder,
         name=name,
@@ -76,7 +78,7 @@ def _read_run(folder: Path, name: str, points: int) -> RunRecords:
         curves=curves(metrics, evaluations, points),
         phases=phases(metrics),
         evaluations=evaluations,
-        faults=[f"{name}: {fault}" for fault in [*faults, *_gaps(state, manifest.get("seed"), metrics, evaluations)]],
+        faults=[f"{name}: {fault}" for fault in faults],
     )
 
 
