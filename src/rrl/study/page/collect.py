@@ -8,13 +8,13 @@ from typing import Any
 
 from rrl import __version__
 from rrl.study.comparable import questions
-from rrl.study.page.lineage import lineage
+from rrl.study.page.lineage import Step, lineage
 from rrl.study.page.records import RunRecords, read_runs
 from rrl.study.page.results import differences, seconds, tables
-from rrl.study.page.rollouts import RULE, Census, Dump, census, chosen, dumps_of, kept_rows
+from rrl.study.page.rollouts import RULE, Dump, census, chosen, dumps_of, kept_rows
 
 FORMAT = 1
-"""The version of this data; a reader of another one refuses it."""
+"""The version of this data."""
 MADE_BY = "rrl-report"
 ABOUT = ("reference", "answer", "question", "turns")
 """Texts of a problem that are kept once, whatever the number of its rollouts."""
@@ -46,7 +46,7 @@ def collect(arms: Mapping[str, Sequence[Path]], megabytes: float, points: int) -
         "seconds": seconds(arms, runs),
         "tables": results,
         "rule": RULE.format(megabytes=megabytes),
-        "steps": _steps(counted),
+        "steps": [{**step, "kept": 0} for step in counted.steps],
     }
     blocks = {**_metrics(runs), **_rollouts(runs, dumps, problems, index)}
     return index, blocks
@@ -98,10 +98,6 @@ def _run(run: RunRecords, number: int, groups: Sequence[Sequence[int]]) -> dict[
     }
 
 
-def _steps(counted: Census) -> list[dict[str, Any]]:
-    return [{**step, "kept": 0} for step in counted.steps]
-
-
 def _metrics(runs: Sequence[RunRecords]) -> Blocks:
     """``axes`` has those of every run, ``metric/<name>`` that metric of every run (null where it has none)."""
     each = [run.curves for run in runs]
@@ -113,42 +109,50 @@ def _metrics(runs: Sequence[RunRecords]) -> Blocks:
 def _rollouts(
     runs: Sequence[RunRecords], dumps: Sequence[Dump], problems: Mapping[str, int], index: dict[str, Any]
 ) -> Blocks:
-    """``rollouts/<run>/<source>/<step>``, ``states/<run>``, ``problems/<hundred>``, and ``rows``: what is sorted by.
+    """``rollouts/<run>/<source>/<step>``, ``rows`` (what is sorted by), ``states/<run>`` and ``problems/<hundred>``.
 
-    Counts what is kept in the index.
+    Counts in the index what is kept.
     """
     blocks: Blocks = {}
     about: dict[int, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
-    for number, run in enumerate(runs):
-        trained = []
-        for place, dump in enumerate(dumps):
-            if dump.run != number:
-                continue
-            kept = kept_rows(dump, problems)
-            for row in kept:
-                about.setdefault(row["p"], row["problem"])
-            rows += [_sortable(dump, row) for row in kept]
-            trained += [(dump.step, row) for row in kept if dump.source == "training"]
-            index["steps"][place]["kept"] = len(kept)
-            index["runs"][number]["kept"] += len(kept)
-            index["runs"][number]["of"] += index["steps"][place]["of"]
-            if kept:
-                blocks[f"rollouts/{number}/{dump.source}/{dump.step}"] = [_without_problem(row) for row in kept]
-        states = blocks[f"states/{number}"] = lineage(run.folder, trained, problems)
-        if states["torn"]:
-            what = f"{states['torn']} lines that are no event of this version of rrl; left out"
-            index["faults"].append(f"{run.name}: states.jsonl: {what}; copy the file again")
+    trained: list[list[Step]] = [[] for _ in runs]
+    for dump, step in zip(dumps, index["steps"], strict=True):
+        kept = kept_rows(dump, problems)
+        for row in kept:
+            about.setdefault(row["p"], row["problem"])
+        rows += [_sortable(dump, row) for row in kept]
+        trained[dump.run] += [(dump.step, row) for row in kept if dump.source == "training"]
+        step["kept"] = len(kept)
+        for count in ("kept", "of"):
+            index["runs"][dump.run][count] += step[count]
+        if kept:
+            blocks[f"rollouts/{dump.run}/{dump.source}/{dump.step}"] = [_without_problem(row) for row in kept]
     blocks["rows"] = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
+    return {**blocks, **_states(runs, trained, problems, index["faults"]), **_problems(about, index)}
+
+
+def _states(
+    runs: Sequence[RunRecords], trained: Sequence[Sequence[Step]], problems: Mapping[str, int], faults: list[str]
+) -> Blocks:
+    """The lineage of each run's states, from its kept rollouts of training."""
+    blocks = {f"states/{number}": lineage(run.folder, trained[number], problems) for number, run in enumerate(runs)}
+    for run, found in zip(runs, blocks.values(), strict=True):
+        if found["torn"]:
+            what = f"{found['torn']} lines that are no event of this version of rrl"
+            faults.append(f"{run.name}: states.jsonl: {what}; left out; copy the file again")
+    return blocks
+
+
+def _problems(about: Mapping[int, Mapping[str, Any]], index: dict[str, Any]) -> Blocks:
+    """The texts of problems, a hundred to a block; the index gets their names and what they are reported by."""
     index["problems"] = [
         {"id": about[p]["id"], "level": about[p].get("level", ""), "strata": about[p].get("strata", {})}
         for p in sorted(about)
     ]
     index["of_rollouts"] = sum(step["of"] for step in index["steps"])
-    for start in range(0, len(about), 100):
-        chunk = [about[p] for p in range(start, min(start + 100, len(about)))]
-        blocks[f"problems/{start // 100}"] = [{key: each.get(key) for key in ABOUT} for each in chunk]
-    return blocks
+    texts = [{key: about[p].get(key) for key in ABOUT} for p in sorted(about)]
+    return {f"problems/{start // 100}": texts[start : start + 100] for start in range(0, len(texts), 100)}
 
 
 def _without_problem(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ async function showSample(place, id, { pattern = null, token = null, close = nul
       h(
         "span",
         { class: "buttons" },
-        copier("Copy prompt", prompt.text),
+        copier(prompt.exact ? "Copy prompt" : "Copy question", prompt.text),
         copier("Copy response", full.response),
         copier("Copy link", () => location.href),
       ),
