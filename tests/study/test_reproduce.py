@@ -322,6 +322,13 @@ def test_arms_with_different_seeds_are_not_paired(tmp_path: Path) -> None:
     assert content["arms"]["rrl"]["minus"]["ppo"] is None
 
 
+def test_supervised_fine_tuning_is_paired_with_no_arm(tmp_path: Path) -> None:
+    """Also where there is one seed, as it has one model."""
+    for run in ("sft", "ppo-s0"):
+        _measure(tmp_path, run, 0.5, 1)
+    assert table(target(tmp_path))["arms"]["sft"]["minus"] == {"ppo": None, "redraw": None}
+
+
 def test_a_dialogues_table_counts_wins_and_shows_ties_and_losses(tmp_path: Path) -> None:
     shares = {"win": 0.5, "tie": 0.3, "lose": 0.2}
     sides = {name: {"share": share, "interval95": [0.0, 1.0]} for name, share in shares.items()}

@@ -3,7 +3,8 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def take(devices: Sequence[str], count: int) -> Lease | None:
         return _lease(folder, devices, count)
     finally:
         os.close(gate)
+
+
+def wait_for(devices: Sequence[str], count: int, stopped: Callable[[], bool], pause: float) -> Lease | None:
+    """A lease as soon as so many of the devices are free (empty without devices); None once ``stopped``.
+
+    They are tried every ``pause`` seconds.
+    """
+    while not stopped():
+        lease = take(devices, count) if devices else Lease((), ())
+        if lease is not None:
+            return lease
+        time.sleep(pause)
+    return None
 
 
 def _lease(folder: Path, devices: Sequence[str], count: int) -> Lease | None:

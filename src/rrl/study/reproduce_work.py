@@ -11,7 +11,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from rrl.errors import UsageError
-from rrl.processes.devices import Lease, take, visible_devices
+from rrl.processes.devices import Lease, visible_devices, wait_for
 from rrl.processes.stopping import Signals
 from rrl.records.texts import ended_with
 from rrl.study.reproduce_steps import PAUSE, Step
@@ -65,7 +65,7 @@ class _Children:
 
     def work(self, step: Step) -> int:
         """Do a step on leased devices; returns its exit code."""
-        lease = self._lease(min(step.devices(), len(self._devices)))
+        lease = wait_for(self._devices, min(step.devices(), len(self._devices)), lambda: self.stopping, PAUSE)
         if lease is None:
             return STOPPED
         log, begun = self._logs / f"{step.name}.log", time.monotonic()
@@ -91,15 +91,6 @@ class _Children:
     def kill(self) -> None:
         for child in [*self._running]:
             os.killpg(child.pid, signal.SIGKILL)
-
-    def _lease(self, count: int) -> Lease | None:
-        """As many devices as soon as they are free; None when the work is stopped."""
-        while not self.stopping:
-            lease = take(self._devices, count) if count else Lease((), ())
-            if lease is not None:
-                return lease
-            time.sleep(PAUSE)
-        return None
 
     def _call(self, module: str, arguments: Sequence[str], log: Path, lease: Lease) -> int:
         environment = {**os.environ}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.config.multirun import hand_out, handed
-from rrl.processes.devices import Lease, take
+from rrl.processes.devices import Lease, wait_for
 from rrl.processes.slurm import Notice, queue_again
 from rrl.records.files import write_whole
 from rrl.records.secrecy import hidden, redacted
@@ -90,7 +90,7 @@ def _run(sweep: Sweep, job: SweepJob, overrides: Sequence[str], count: int, tria
     run = Path(sweep.folder) / job.name
     before = read_state(run).checkpoint
     with Notice() as notice:
-        lease = _wait_for_devices(sweep, count)
+        lease = wait_for(sweep.devices or (), count, lambda: bool(sweep.stops()), PAUSE)
         if lease is None:
             return write_job(sweep, replace(job, state="not started", reason="the sweep was stopped before"))
         try:
@@ -120,16 +120,6 @@ def _queue_again(sweep: Sweep, job: SweepJob, *, stuck: bool) -> SweepJob:
     if why is None:
         sys.exit("in the queue again")  # without a result, so that the sweep waits for it
     return replace(job, reason=f"not queued again: {why}; {job.reason}")
-
-
-def _wait_for_devices(sweep: Sweep, count: int) -> Lease | None:
-    """A lease of devices as soon as enough are free (empty without devices); None when the sweep is stopped."""
-    while not sweep.stops():
-        lease = take(sweep.devices, count) if sweep.devices else Lease((), ())
-        if lease is not None:
-            return lease
-        time.sleep(PAUSE)
-    return None
 
 
 def _start_child(sweep: Sweep, job: SweepJob, overrides: Sequence[str], lease: Lease) -> "subprocess.Popen[bytes]":
