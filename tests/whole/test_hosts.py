@@ -82,6 +82,10 @@ def by_hostfile(here: Hosts, folder: Path, *arguments: str) -> list[Any]:
     return [start(here, folder, 0, *TRAIN, *arguments)]
 
 
+def of_hostfile(folder: Path) -> list[str]:
+    return [f"launcher.hostfile={folder / 'hosts'}", "launcher=hostfile", "launcher.num_processes=1"]
+
+
 def by_torchrun(here: Hosts, folder: Path, *arguments: str) -> list[Any]:
     """torchrun on both hosts, which meet at the first one."""
 
@@ -97,8 +101,7 @@ def by_torchrun(here: Hosts, folder: Path, *arguments: str) -> list[Any]:
 def test_a_host_that_loses_its_link_ends_the_run_on_both_and_the_run_goes_on(
     two: Hosts, tmp_path: Path, uninterrupted: list[dict[str, Any]], by: Any
 ) -> None:
-    here = [f"launcher.hostfile={tmp_path / 'hosts'}", "launcher=hostfile", "launcher.num_processes=1"]
-    keys = [*LASTING, SILENCE, f"run.dir={tmp_path / 'run'}", *(here if by is by_hostfile else [])]
+    keys = [*LASTING, SILENCE, f"run.dir={tmp_path / 'run'}", *(of_hostfile(tmp_path) if by is by_hostfile else [])]
     with ExitStack() as stack:
         first, *_ = [stack.enter_context(running(process)) for process in by(two, tmp_path, *keys)]
         until(lambda: steps(tmp_path) >= 3 or first.poll() is not None, "a step")
@@ -123,4 +126,19 @@ def test_a_host_that_loses_its_link_ends_the_run_on_both_and_the_run_goes_on(
         for process in [stack.enter_context(running(each)) for each in by(two, tmp_path, f"resume={tmp_path / 'run'}")]:
             assert process.wait(PATIENCE) == 0, said(tmp_path)
     assert "continues from step " in log(tmp_path, 0)
+    assert [compared(row) for row in rows(tmp_path)] == uninterrupted
+
+
+def test_a_link_that_comes_back_within_seconds_costs_nothing_but_time(
+    two: Hosts, tmp_path: Path, uninterrupted: list[dict[str, Any]]
+) -> None:
+    keys = [*LASTING, SILENCE, f"run.dir={tmp_path / 'run'}", *of_hostfile(tmp_path)]
+    with running(by_hostfile(two, tmp_path, *keys)[0]) as first:
+        until(lambda: steps(tmp_path) >= 3 or first.poll() is not None, "a step")
+        two.cut()
+        before = steps(tmp_path)
+        time.sleep(5)
+        assert steps(tmp_path) <= before + 1  # nothing got through
+        two.mend()
+        assert first.wait(PATIENCE) == 0, said(tmp_path)
     assert [compared(row) for row in rows(tmp_path)] == uninterrupted
