@@ -204,6 +204,17 @@ def test_each_overlay_is_switched_by_itself_and_the_prefix_is_apart(tab):
     tab.js(button.format("logprobs") + ".click()")
 
 
+def test_overlays_are_curves_along_the_response_too_and_a_click_on_one_chooses_its_token(tab):
+    tab.go("rollouts?open=rrl0/2.0")
+    tab.js("document.querySelector('.strips').open = true")
+    tab.until("document.querySelector('.strip .u-over')?.clientWidth")
+    assert tab.js("document.querySelector('.strip').ariaLabel") == "log-prob along the response: from -0.750 to -0.250"
+    tab.js("document.querySelector('.strip').scrollIntoView({block: 'center', behavior: 'instant'})")
+    box = tab.js("document.querySelector('.strip .u-over').getBoundingClientRect().toJSON()")
+    tab.click(box["left"] + box["width"] / 2, box["top"] + 20)
+    assert tab.js("document.querySelector('.token.chosen').dataset.token") == "1"
+
+
 def test_a_state_is_followed_from_its_first_solve_to_the_rollout_it_was_cut_from(tab):
     tab.go("replay?run=rrl0")
     said = text(tab, "#state")

@@ -15,8 +15,8 @@ from rrl.records.texts import as_json
 from rrl.study.page.collect import MADE_BY, collect
 
 SCRIPTS = (
-    "dom", "data", "text", "figure", "chart", "overview", "filters", "list", "tokens", "sample", "steps", "lanes",
-    "replay", "main",
+    "dom", "data", "text", "figure", "chart", "overview", "filters", "list", "strips", "tokens", "sample",
+    "steps", "lanes", "replay", "main",
 )  # fmt: skip
 """The page's own scripts in their order; one scope holds them all."""
 MARK = "<!doctype html>\n<!-- made by rrl-report -->"

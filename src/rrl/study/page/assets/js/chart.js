@@ -48,17 +48,28 @@ function chart(figure, remove) {
     place,
     readout,
   );
+  sized(place, 240, (width) => draw(figure, place, readout, width));
+  return card;
+}
+
+/** Makes a plot of a height once its place has a width, and keeps it as wide as its place. */
+function sized(place, height, make) {
+  let plot = null;
   new ResizeObserver((entries, observer) => {
-    if (!card.isConnected) {
+    if (!place.isConnected) {
       observer.disconnect();
       return;
     }
     const width = Math.floor(entries[0].contentRect.width);
     if (!width) return;
-    if (card.plot) card.plot.setSize({ width, height: 240 });
-    else card.plot = draw(figure, place, readout, width);
+    if (plot) plot.setSize({ width, height });
+    else plot = make(width);
   }).observe(place);
-  return card;
+}
+
+/** Bounds around values, also where all are equal. */
+function flatRange(_, low, high) {
+  return low === high ? [Math.min(0, low), Math.max(1, high)] : uPlot.rangeNum(low, high, 0.1, true);
 }
 
 /** A figure in words: where each arm ends. */
@@ -107,10 +118,7 @@ function draw(figure, place, readout, width) {
       bands,
       scales: {
         x: { time: false },
-        y: {
-          range: (_, low, high) =>
-            low === high ? [Math.min(0, low), Math.max(1, high)] : uPlot.rangeNum(low, high, 0.1, true),
-        },
+        y: { range: flatRange },
       },
       legend: { show: false },
       cursor: { points: { show: false }, y: false },

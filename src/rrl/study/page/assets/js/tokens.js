@@ -139,7 +139,12 @@ function tokenView(full, { pattern, at, cuts }) {
     texts.length > spans.length &&
       h("em", null, ` … ${count(texts.length - spans.length, "further token")} (copy the response to read them)`),
   );
-  const paint = () => spans.forEach((span, i) => paintToken(span, i, series, [...overlaysOn].filter(usable)));
+  const curves = strips(series, (i) => spans[i] && select(i));
+  const paint = () => {
+    const on = [...overlaysOn].filter(usable);
+    spans.forEach((span, i) => paintToken(span, i, series, on));
+    curves.show(on);
+  };
   const switches = Object.entries(OVERLAYS).map(([name, each]) => {
     const there = usable(name);
     const control = toggle(
@@ -174,6 +179,7 @@ function tokenView(full, { pattern, at, cuts }) {
     box,
     legend,
     facts,
+    curves,
     how && h("p", { class: "note" }, how),
   );
 }
