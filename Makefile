@@ -3,6 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 SEEDS ?= 0,1,2
 JOBS ?= 2
+TASK ?= trace
 # Tests also wait: one process more than there are cores.
 TESTS = $(RUN) pytest -n $(shell expr $(JOBS) + 1)
 # A study that was interrupted goes on: the same command again.
@@ -17,7 +18,7 @@ APPS = $(or $(wildcard $(DATA)/apps/train_subset.jsonl.gz),$(DATA)/apps)
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
+.PHONY: help install shape map docs keys pictures demo study study-quick study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -45,6 +46,20 @@ study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics 
 	  $(SWEEP) experiment=trace/$${critic}_critic $(REPLAY) hydra.sweep.dir=runs/study-trace/$$critic || exit; \
 	  for level in L10 L6 L3; do $(REPORT) runs/study-trace/$$critic level=$$level || exit; done; \
 	done
+
+STUDY = $(SWEEP) experiment=study/$(TASK)
+study: install ## every rule for choosing states with its control, PPO and two controls of problems: TASK=trace SEEDS=0,1,... (hours)
+	$(RUN) rrl.cli.sft task=$(TASK) > /dev/null
+	$(STUDY) sampler=problems,pcl,prompt_replay,allocation,pass_rate,pass_rate_redraw hydra.sweep.dir=runs/study/$(TASK)/samplers
+	$(STUDY) sampler=allocation sampler.schedule.share=0 hydra.sweep.dir=runs/study/$(TASK)/prompts
+	$(STUDY) sampler=retrospective,redraw selection=confidence,critic_middle,critic_rise,entropy,largest_fall,pivot,random_cut,oracle hydra.sweep.dir=runs/study/$(TASK)/rules
+	$(STUDY) sampler=retrospective,redraw sampler.buffer.priority=doubt,lru_forest hydra.sweep.dir=runs/study/$(TASK)/draws
+	$(VENV)/bin/python experiments/study/table.py runs/study/$(TASK) runs/study/$(TASK) $(LEVEL)
+
+study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
+	$(RUN) rrl.cli.sft > /dev/null
+	$(SWEEP) experiment=study/trace trainer.total_tokens=40000 sampler=problems,retrospective,redraw,allocation hydra.sweep.dir=runs/study-quick
+	$(VENV)/bin/python experiments/study/table.py runs/study-quick runs/study-quick L10
 
 study-mini: install ## learning curves of minichat and minicode: 3 and 6 arms x 3 seeds
 	for task in minichat minicode; do $(RUN) rrl.cli.sft task=$$task > /dev/null || exit; done

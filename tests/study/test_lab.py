@@ -18,8 +18,9 @@ from rrl.cli import train
 from rrl.cuts import Cutter
 from rrl.errors import ConfigError, DataError
 from rrl.interfaces import Selection
+from rrl.parts.selections.oracle import Oracle
 from rrl.study.lab import LabSettings, trial
-from rrl.types import TokenScores
+from rrl.types import Feedback, TokenScores, Verdict
 
 SETTINGS = LabSettings(problems=40, n=4, continuations=20, seed=0, step=None, level=None, rules=None)
 
@@ -74,6 +75,18 @@ def test_rules_are_judged_by_error_free_cuts_and_by_success_against_the_prompts_
     assert value(one, "gain") == pytest.approx(value(one, "success") - 0.512, abs=0.04)
     assert (value(one, "position"), value(two, "position")) == (0.25, 0.5)
     assert (one["found"], never["found"], never["states"]) == (1.0, 0.0, 0) and "success" not in never
+
+
+def test_the_oracle_cuts_without_errors_and_is_left_out_where_the_task_tells_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = tried(oracle=Oracle(), one=At(1))
+    assert value(found["rules"]["oracle"], "error_free") == 1.0 and found["left_out"] == {}
+    assert value(found["rules"]["oracle"], "success") > 0.5
+    monkeypatch.setattr("rrl.parts.tasks.trace._judge", lambda rollout: Feedback(0.0, Verdict.WRONG))
+    silent = tried(oracle=Oracle(), one=At(1))
+    assert list(silent["rules"]) == ["one"] and "does not tell" in silent["left_out"]["oracle"]
+    assert "error_free" not in silent["rules"]["one"]
 
 
 def test_a_state_that_two_rules_find_is_continued_once() -> None:

@@ -1,7 +1,7 @@
 """Tries every rule for choosing states on the failures of one checkpoint, without training."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ from rrl.contracts import border
 from rrl.cuts import Cutter
 from rrl.errors import DataError
 from rrl.interfaces import Selection
+from rrl.parts.selections.oracle import Oracle
 from rrl.processes.distributed import start_process_group
 from rrl.ranges import at_least_one, check_ranges, not_negative
 from rrl.records.files import by_step, step_of
@@ -55,11 +56,6 @@ class Failure:
     legal: tuple[int, ...]
 
     @property
-    def right(self) -> int | None:
-        """The steps before its first error, of one token each, where the task can tell."""
-        return self.judged.feedback.evidence.get("right_steps")
-
-    @property
     def problem(self) -> Problem:
         return self.judged.rollout.state.problem
 
@@ -80,18 +76,23 @@ def try_rules(
     most = settings.problems * (settings.n * (1 + len(rules) * settings.continuations) + settings.continuations)
     say(f"{folder}, step {step}: at most {most * parts.engine.sampling.max_new_tokens:,} tokens are generated")
     found = trial(run, rules, Cutter(run.tokenizer, config["data"]["cut_points"]), settings)
-    return {"run": str(folder), "step": step, "settings": asdict(settings), "left_out": left_out, **found}
+    about = {"run": str(folder), "step": step, "settings": asdict(settings)}
+    return {**about, **found, "left_out": left_out | found["left_out"]}
 
 
 def trial(run: AuditedRun, rules: Mapping[str, Selection], cutter: Cutter, settings: LabSettings) -> dict[str, Any]:
     """The failures of the run as it is, what each rule finds along them, and what comes of going on from there."""
     failures = _failures(run, cutter, settings)
+    told = all(each.scored.right is not None for each in failures)
+    blind = [name for name, rule in rules.items() if isinstance(rule, Oracle) and not told]
+    rules = {name: rule for name, rule in rules.items() if name not in blind}
     cuts = {name: _cuts(rule, failures, settings.seed) for name, rule in rules.items()}
     return {
         "failures": len(failures),
         "rules": _judged_rules(run, rules, cuts, failures, settings),
         "agreement": _agreement(cuts),
         "tokens": {"generated": run.generated, "scored": run.scored},
+        "left_out": dict.fromkeys(blind, "needs the place of the first error, which the task does not tell"),
     }
 
 
@@ -130,6 +131,9 @@ def _failures(run: AuditedRun, cutter: Cutter, settings: LabSettings) -> list[Fa
     states = [State(each.rollout.state.problem, each.rollout.tokens) for each in failed]
     scored = run.trainer.policy.inspect(states)
     run.scored += sum(len(state.problem.prompt) + len(state.prefix) for state in states)
+    scored = [
+        replace(each, right=one.feedback.evidence.get("right_steps")) for each, one in zip(scored, failed, strict=True)
+    ]
     longest = run.trainer.engine.sampling.max_new_tokens
     legal = [tuple(cut for cut in cutter.legal(state.prefix) if cut < longest) for state in states]
     return list(map(Failure, failed, scored, legal))
@@ -182,7 +186,7 @@ def _row(
     return {
         "problem": failure.problem.id,
         "position": cut / len(failure.judged.rollout.tokens),
-        "error_free": None if failure.right is None else cut <= failure.right,
+        "error_free": None if failure.scored.right is None else cut <= failure.scored.right,
         "score": border.cut_score(rule, failure.scored, cut),
         "success": _success(went_on),
         "solved": sum(each.feedback.solved for each in went_on),

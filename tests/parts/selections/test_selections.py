@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -10,10 +11,12 @@ import pytest
 
 from fixtures.replay import ids, tiny
 from rrl.cuts import Cutter
+from rrl.errors import DataError
 from rrl.parts.selections.confidence import Confidence
 from rrl.parts.selections.critic import CriticMiddle, CriticPeak, CriticRise, CriticThreshold, CriticTopK
 from rrl.parts.selections.entropy import HighestEntropy
 from rrl.parts.selections.falls import LargestFall
+from rrl.parts.selections.oracle import Oracle
 from rrl.parts.selections.random_cut import RandomCut
 from rrl.types import TokenScores
 
@@ -153,6 +156,18 @@ def test_where_no_value_falls_there_is_no_cut():
 
 def test_where_the_first_step_was_the_least_likely_there_is_no_cut():
     assert cuts(fall("logprob"), [1, 2], TokenScores(logprobs=(-2.0, -0.1, -0.1), values=())) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "legal", "expected"), [(4, ALL, [4]), (4, [2, 3, 5], [3]), (9, ALL, [6]), (0, ALL, [])]
+)
+def test_the_oracle_takes_the_last_legal_point_before_the_first_error(right, legal, expected):
+    assert cuts(Oracle(), legal, replace(RESPONSE, right=right)) == expected
+
+
+def test_the_oracle_is_refused_where_the_task_does_not_tell_errors():
+    with pytest.raises(DataError, match=r"oracle needs the place of the first error, .* task=trace"):
+        cuts(Oracle())
 
 
 @pytest.mark.parametrize("rule", [fall("value"), entropy(0, 1, top_value=0.5)])

@@ -164,7 +164,8 @@ class Retrospective(StateSampler):
             rollout, problem_id = each.rollout, each.rollout.state.problem.id
             if self._collects(each.feedback) and not rollout.state.replayed and not self._mastered(problem_id):
                 drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
-                scored = TokenScores(tuple(drawn), tuple(values[mask].tolist()), tuple(entropies[mask].tolist()))
+                seen, unsure = (tuple(column[mask].tolist()) for column in (values, entropies))
+                scored = TokenScores(tuple(drawn), seen, unsure, each.feedback.evidence.get("right_steps"))
                 self._remember(problem_id, rollout.tokens, scored, "self", rollout)
 
     def _collect_canonical(self, judged: Sequence[Judged]) -> None:
