@@ -85,7 +85,7 @@ def test_the_oracle_cuts_without_errors_and_is_left_out_where_the_task_tells_non
     assert value(found["rules"]["oracle"], "success") > 0.5
     monkeypatch.setattr("rrl.parts.tasks.trace._judge", lambda rollout: Feedback(0.0, Verdict.WRONG))
     silent = tried(oracle=Oracle(), one=At(1))
-    assert list(silent["rules"]) == ["one"] and "does not tell" in silent["left_out"]["oracle"]
+    assert list(silent["rules"]) == ["one"] and "this task does not tell" in silent["left_out"]["oracle"]
     assert "error_free" not in silent["rules"]["one"]
 
 

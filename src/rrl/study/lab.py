@@ -14,7 +14,6 @@ from rrl.contracts import border
 from rrl.cuts import Cutter
 from rrl.errors import DataError
 from rrl.interfaces import Selection
-from rrl.parts.selections.oracle import Oracle
 from rrl.processes.distributed import start_process_group
 from rrl.ranges import at_least_one, check_ranges, not_negative
 from rrl.records.files import by_step, step_of
@@ -83,16 +82,18 @@ def try_rules(
 def trial(run: AuditedRun, rules: Mapping[str, Selection], cutter: Cutter, settings: LabSettings) -> dict[str, Any]:
     """The failures of the run as it is, what each rule finds along them, and what comes of going on from there."""
     failures = _failures(run, cutter, settings)
-    told = all(each.scored.right is not None for each in failures)
-    blind = [name for name, rule in rules.items() if isinstance(rule, Oracle) and not told]
-    rules = {name: rule for name, rule in rules.items() if name not in blind}
-    cuts = {name: _cuts(rule, failures, settings.seed) for name, rule in rules.items()}
+    cuts, left_out = dict[str, list[list[int]]](), dict[str, str]()
+    for name, rule in rules.items():
+        try:
+            cuts[name] = _cuts(rule, failures, settings.seed)
+        except DataError as error:
+            left_out[name] = error.faults[0]
     return {
         "failures": len(failures),
         "rules": _judged_rules(run, rules, cuts, failures, settings),
         "agreement": _agreement(cuts),
         "tokens": {"generated": run.generated, "scored": run.scored},
-        "left_out": dict.fromkeys(blind, "needs the place of the first error, which the task does not tell"),
+        "left_out": left_out,
     }
 
 
@@ -112,7 +113,7 @@ def _rules(asked: tuple[str, ...] | None, *, critic: bool) -> tuple[dict[str, Se
     for name in asked or groups()["selection"]:
         rule = load("train", [f"selection={name}"])[1].sampler.selection
         if rule.needs_critic and not critic:
-            left_out[name] = "reads a critic, and the run has none"
+            left_out[name] = "it reads a critic, and the run has none"
         else:
             made[name] = rule
     return made, left_out

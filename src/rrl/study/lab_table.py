@@ -39,7 +39,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
             *head("rule", *result["agreement"]),
             *agreement,
             "",
-            *(f"{rule} is left out: it {why}." for rule, why in result["left_out"].items()),
+            *(f"{rule} is left out: {why}." for rule, why in result["left_out"].items()),
             f"{tokens['generated']:,} tokens generated, {tokens['scored']:,} scored; 95 % intervals over problems.",
         ]
     )
