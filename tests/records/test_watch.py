@@ -79,9 +79,12 @@ def test_runs_that_do_not_fit_are_counted_and_moved_to(run: Path) -> None:
     others = [make_run(run.with_name(name)) for name in ("b", "c")]
     for folder in others:
         write_state(folder, "running")
-    assert [line for line in lines(run, *others, height=16) if "/runs/" in line] == [str(run), str(others[0])]
-    assert lines(run, *others, height=16)[0].endswith("   1 to 2 of 3: j, k")
-    assert [line for line in lines(run, *others, height=16, first=2) if "/runs/" in line] == [str(others[1])]
+    assert [line for line in lines(run, *others, height=16, width=200) if "/runs/" in line] == [
+        str(run),
+        str(others[0]),
+    ]
+    assert lines(run, *others, height=16, width=200)[0].endswith("   1 to 2 of 3: j, k")
+    assert [line for line in lines(run, *others, height=16, width=200, first=2) if "/runs/" in line] == [str(others[1])]
 
 
 def test_runs_that_do_not_run_have_a_line_each_with_the_reason_of_a_failure(run: Path) -> None:
