@@ -15,7 +15,7 @@ from rrl.config.check import load
 from rrl.config.saved import write_config
 from rrl.errors import ConfigError
 from rrl.records.run_directory import write_json
-from rrl.records.status import write_state
+from rrl.records.status import RunLock, write_state
 from rrl.study.reproduce import ARMS, Target, scales, steps, undone
 from rrl.study.reproduce_slurm import submit
 from rrl.study.reproduce_steps import Command, Measurement, RewardModelFit, Step, Training
@@ -133,6 +133,14 @@ def test_a_run_that_began_with_another_result_is_refused(trained: Training) -> N
     with pytest.raises(ConfigError, match=r"ppo-s0: made from another sft than the present one; .* move it away"):
         trained.done()
     (trained.folder / "sft" / "result.json").write_bytes(before)
+
+
+def test_a_run_that_another_process_still_trains_is_busy(tmp_path: Path) -> None:
+    step = Training("ppo-s0", tmp_path, (), ())
+    with RunLock(step.made):
+        write_state(step.made, "running")
+        assert step.busy()
+    assert not step.busy()
 
 
 def test_faults_of_all_steps_are_reported_together(trained: Training) -> None:

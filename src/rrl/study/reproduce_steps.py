@@ -3,7 +3,6 @@
 import os
 import shutil
 import socket
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from rrl.study.sweep_jobs import quoted
 
 Command = Callable[[str, Sequence[str]], int]
 """Runs a module of ``rrl.cli`` with arguments; returns the exit code."""
-PAUSE = 1.0
-"""Seconds between looks at a run that another process trains."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,10 @@ class Step(ABC):
     def devices(self) -> int:
         """How many accelerators the command uses."""
         return 1
+
+    def busy(self) -> bool:
+        """Whether another process is at this work, as one that outlived a killed rrl-reproduce."""
+        return False
 
     def asides(self, *endings: str) -> list[Path]:
         """Where to write what is not whole yet; what an interrupted attempt left there is removed."""
@@ -85,15 +86,13 @@ class Training(Step):
         return read_state(self.made).state == "finished" and all(old.get(key) == new.get(key) for key in LENGTHS)
 
     def work(self, command: Command) -> int:
-        while self._runs_here():  # a process that outlived a killed rrl-reproduce
-            time.sleep(PAUSE)
         write_json(self._record, {"source": self.source()})
         return command("train", [*self.arguments, f"run.dir={quoted(self.made)}", "resume=auto"])
 
     def devices(self) -> int:
         return int(load("train", self.arguments, starting=())[0]["launcher"]["num_processes"])
 
-    def _runs_here(self) -> bool:
+    def busy(self) -> bool:
         state = read_state(self.made)
         return state.state == "running" and state.host == socket.gethostname()
 

@@ -14,11 +14,13 @@ from rrl.errors import UsageError
 from rrl.processes.devices import Lease, visible_devices, wait_for
 from rrl.processes.stopping import Signals
 from rrl.records.texts import ended_with
-from rrl.study.reproduce_steps import PAUSE, Step
+from rrl.study.reproduce_steps import Step
 from rrl.study.sweep_files import last_line
 
 Show = Callable[[str], None]
 STOPPED = 130
+PAUSE = 1.0
+"""Seconds between looks at what a step waits for."""
 
 
 def work_here(steps: Sequence[Step], logs: Path, jobs: int, show: Show) -> int:
@@ -35,7 +37,8 @@ def work_here(steps: Sequence[Step], logs: Path, jobs: int, show: Show) -> int:
     with Signals(children.finish, children.kill), ThreadPoolExecutor(jobs) as pool:
         pending: dict[Future[int], str] = {}
         while True:
-            pending |= {pool.submit(children.work, left[name]): name for name in order.get_ready()}
+            ready = [left[name] for name in order.get_ready()]
+            pending |= {pool.submit(children.work, step, step.devices()): step.name for step in ready}
             if not pending:
                 break
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -63,9 +66,11 @@ class _Children:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._devices = visible_devices()
 
-    def work(self, step: Step) -> int:
+    def work(self, step: Step, devices: int) -> int:
         """Do a step on leased devices; returns its exit code."""
-        lease = wait_for(self._devices, min(step.devices(), len(self._devices)), lambda: self.stopping, PAUSE)
+        while step.busy() and not self.stopping:
+            time.sleep(PAUSE)
+        lease = wait_for(self._devices, min(devices, len(self._devices)), lambda: self.stopping, PAUSE)
         if lease is None:
             return STOPPED
         log, begun = self._logs / f"{step.name}.log", time.monotonic()
