@@ -13,8 +13,9 @@ from fixtures.training import problems
 from rrl.cli import audit as command
 from rrl.cli import train
 from rrl.errors import ConfigError, DataError
+from rrl.runs.resume import resume
 from rrl.study.audit import AuditSettings, of_states
-from rrl.study.audited_run import AuditedRun
+from rrl.study.audited_run import AuditedRun, assembled
 from rrl.types import Problem, State
 
 SETTINGS = AuditSettings(continuations=40, states=99, prefixes=9, bins=2, seed=0, steps=None)
@@ -189,3 +190,20 @@ def test_the_number_of_processes_of_the_run_is_named_with_the_command_that_start
     monkeypatch.setattr("rrl.runs.checkpoint.world_size", lambda: 2)
     with pytest.raises(ConfigError, match=r"trained by 1 processes, now there are 2(.|\n)*torchrun --nproc-per-node"):
         command._audit([str(runs / "rrl"), "steps=3", "states=1", "continuations=1"])
+
+
+@pytest.mark.slow
+def test_a_trained_model_solves_states_without_an_error_and_no_others(tmp_path: Path) -> None:
+    """The whole trace is judged, so that nothing makes up for an error in the prefix."""
+    short = {"trainer.total_tokens": "null", "trainer.total_training_steps": 2, "run.test_freq": "null"}
+    given = {**short, "run.threads": 1, "selection": "random_cut", "evaluation.limit": 2, "evaluation.n": 0}
+    train._train([f"{key}={value}" for key, value in {**given, "run.dir": tmp_path / "run"}.items()])
+    run = assembled(tmp_path / "run", *resume(tmp_path / "run", []))
+    run.go_to(2)
+    states = run.remembered()[:150]
+    faultless = {state.replayed_from: state.prefix == state.problem.reference[: len(state.prefix)] for state in states}
+    rows = of_states(run, states, SETTINGS)["states"]
+    success = {good: [row["success"] for row in rows if faultless[row["key"]] is good] for good in (True, False)}
+    assert min(map(len, success.values())) > 20
+    assert max(success[False]) == 0.0
+    assert sum(success[True]) / len(success[True]) > 0.01, "of long programs, after a short warm start"
