@@ -65,7 +65,7 @@ def _reproduce(arguments: Sequence[str]) -> None:
         with RunLock(target.folder):
             code = work_here(left, target.folder / "logs", jobs, print)
             print(write_table(target))
-        write_page(target.folder, ("sft", *ARMS[target.task]), print)
+        write_page(target.folder, ARMS[target.task], print)
         sys.exit(code)
     ready = [step for step in left if step.name == only]
     sys.exit(work_here(ready, target.folder / "logs", 1, print) if len(ready) == len(left) else 1)

@@ -4,9 +4,10 @@ import os
 import shutil
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rrl.config.check import load
 from rrl.config.compose import walk
@@ -80,7 +81,7 @@ class Training(Step):
         if not (self.made / "config.yaml").is_file():
             return False
         before, after = saved(self.made), absolute(config)
-        refuse_changes(before, after, self.made)
+        _refuse_changes(before, after, self.made)
         self.refuse_other_source(read_object(self._record)[0].get("source"))
         old, new = dict(walk(before)), dict(walk(after))
         return read_state(self.made).state == "finished" and all(old.get(key) == new.get(key) for key in LENGTHS)
@@ -102,6 +103,15 @@ class Training(Step):
         return self.folder / "sources" / f"{self.name}.json"
 
 
+def _refuse_changes(before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> None:
+    """As ``refuse_changes``, with the remedy that rrl-reproduce has."""
+    try:
+        refuse_changes(before, after, folder)
+    except ConfigError as error:
+        faults = (fault.replace("begin a new run in another run.dir", "give another out=") for fault in error.faults)
+        raise ConfigError(*faults) from error
+
+
 class RewardModelFit(Step):
     """A training of ``rrl-reward-model``; it begins anew where it was interrupted."""
 
@@ -109,7 +119,7 @@ class RewardModelFit(Step):
         config, _ = load("train_reward_model", self.arguments, starting=())
         if not (self.made / "result.json").is_file():
             return False
-        refuse_changes(saved(self.made), absolute(config), self.made)
+        _refuse_changes(saved(self.made), absolute(config), self.made)
         return True
 
     def work(self, command: Command) -> int:

@@ -48,8 +48,8 @@ def write_table(target: Target) -> str:
 
 
 def write_page(folder: Path, arms: Sequence[str], show: Callable[[str], None]) -> None:
-    """Have rrl-report write report.html about all runs; the table stands without it."""
-    patterns = {arm: glob.escape(str(folder)) + (f"/{arm}" if arm == "sft" else f"/{arm}-s*") for arm in arms}
+    """Have rrl-report write report.html about these arms; the table stands without it."""
+    patterns = {arm: f"{glob.escape(str(folder))}/{arm}-s*" for arm in arms}
     given = [f"{arm}={pattern}" for arm, pattern in patterns.items() if glob.glob(pattern)]
     page, log = folder / "report.html", folder / "logs" / "report.log"
     with log.open("wb") as file:
