@@ -205,11 +205,18 @@ def test_the_cache_can_be_given_by_the_environment(monkeypatch: pytest.MonkeyPat
 # --- a run's own configuration ----------------------------------------------------------------------------------------
 
 
-def finished(folder: Path) -> Path:
+def finished(folder: Path, *overrides: str) -> Path:
     """A folder that looks like a finished run of the default."""
     (folder / "actor").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config("evaluation.n=2", "seed=4"), sort_keys=False))
+    own = config("evaluation.n=2", "seed=4", *overrides)
+    (folder / "config.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
     return folder
+
+
+def test_a_judge_chosen_for_a_run_leaves_its_task_as_it_is(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", "task=minichat")
+    composed, _ = load("evaluate", ["judge=openai", "judge.model=some-model"], run=str(run))
+    assert composed["data"]["name"] == "minichat"
 
 
 def test_a_run_is_measured_by_its_own_configuration_with_its_actor_as_the_model(tmp_path: Path) -> None:

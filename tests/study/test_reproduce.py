@@ -122,9 +122,7 @@ def test_a_run_of_another_length_goes_on(trained: Training) -> None:
 
 def test_a_run_of_another_configuration_is_refused_and_stays(trained: Training) -> None:
     other = Training(trained.name, trained.folder, trained.needs, ["algo=ppo", "seed=1"])
-    with pytest.raises(
-        ConfigError, match=r"seed: 0 in the run .*, now 1; .* or give another out="
-    ):
+    with pytest.raises(ConfigError, match=r"seed: 0 in the run .*, now 1; .* or give another out="):
         other.done()
     assert trained.done()
 

@@ -97,7 +97,7 @@ def compose_run(folder: Path, overrides: Sequence[str]) -> Composed:
         fresh = pickle.loads(_merged("evaluate", tuple(chosen), written())) if chosen else config
         for group in [choice.partition("=")[0] for choice in chosen]:
             config[group] = fresh._get_node(group)  # references unresolved
-        if fresh.data.name != config.data.name:
+        if any(choice.startswith("task=") for choice in chosen):
             config = on_another_task(config, fresh)
         return _settle(config, values, faults)
 
