@@ -5,7 +5,7 @@ study.json and study.md into OUT. LEVEL is a level of held-out problems (all).
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -96,18 +96,33 @@ def difference(own: Curves, other: Curves | None, tokens: float) -> dict[str, An
 
 
 def last_of(runs: Sequence[Path]) -> dict[str, Any]:
-    """Means over runs of what their last records say: first solves in all, unsolved problems, entropy, pass@k."""
+    """Means over runs of what their last records say: first solves in all, unsolved problems, entropy, pass@k.
+
+    None is what an arm does not count.
+    """
     rows = [whole_rows(run / "metrics.jsonl") for run in runs]
     ends = [evaluations(run)[-1] for run in runs]
     passes = [end[modes(end)[0]].get("pass@k") or {} for end in ends]
     most = max((int(k) for each in passes for k in each), default=0)
     return {
-        "first_solves": fmean(sum(row.get("replay/first_solves") or 0.0 for row in each) for each in rows),
-        "unsolved": fmean(each[-1].get("explore/unsolved_frac") or 0.0 for each in rows),
-        "entropy": fmean(each[-1].get("actor/entropy") or 0.0 for each in rows),
+        "first_solves": _mean(_total(each, "replay/first_solves") for each in rows),
+        "unsolved": _mean(each[-1].get("explore/unsolved_frac") for each in rows),
+        "entropy": _mean(each[-1].get("actor/entropy") for each in rows),
         "k": most,
         "pass@k": fmean(each[str(most)]["value"] for each in passes) if most else None,
     }
+
+
+def _total(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    found = [row[name] for row in rows if row.get(name) is not None]
+    return sum(found) if found else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None where any is: of an arm that does not count this."""
+    numbers = list(values)
+    known = [number for number in numbers if number is not None]
+    return fmean(known) if known and len(known) == len(numbers) else None
 
 
 def as_table(result: Mapping[str, Any]) -> Table:
@@ -130,9 +145,9 @@ def as_table(result: Mapping[str, Any]) -> Table:
                 *means,
                 *tests,
                 budget,
-                f"{row['first_solves']:.0f}",
+                "-" if row["first_solves"] is None else f"{row['first_solves']:.0f}",
                 most,
-                f"{row['entropy']:.3f}",
+                "-" if row["entropy"] is None else f"{row['entropy']:.3f}",
             ]
         )
     level = "all problems" if result["level"] is None else result["level"]

@@ -52,7 +52,8 @@ def run(folder: Path, sampler: str, seed: int, accuracies: tuple[float, ...], to
         for i, (end, a) in enumerate(zip(ends, accuracies, strict=True))
     ]
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    metrics = [{"step": i, "replay/first_solves": 2.0, "actor/entropy": 0.5} for i in range(3)]
+    solves = {} if sampler == "problems" else {"replay/first_solves": 2.0}
+    metrics = [{"step": i, **solves, "actor/entropy": 0.5} for i in range(3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
 
 
@@ -73,7 +74,9 @@ def test_differences_are_paired_by_seed_and_tested_together(table: Any, tmp_path
     assert "minus_ppo" not in ppo and "minus_control" not in control
     assert own["tokens_to_ppo"] == [375, 250, 188, 150]  # to .15, PPO's mean at the end; .5 * .15 / (.2 + .1 seed)
     assert (own["first_solves"], own["entropy"], own["k"], own["pass@k"]) == (6.0, 0.5, 4, pytest.approx(0.45))
+    assert ppo["first_solves"] is None  # which it does not count: not 0
     text = table.as_table(result).markdown()
+    assert "| 0.450 (k = 4) | 0.500 |" in text and "| - | 0.250 (k = 4) | 0.500 |" in text
     assert "| sampler=redraw | 4 |" in text and "0.200 ± 0.000 | 0.125 (0.250)" in text
 
 

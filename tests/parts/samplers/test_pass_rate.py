@@ -73,6 +73,15 @@ def test_a_prefix_becomes_longer_or_shorter_so_that_one_visit_in_two_succeeds(
     assert len(start_of(sampler).prefix) == length  # a share of 0.5 of eight tokens, moved by one token each time
 
 
+def test_a_prefix_that_became_too_short_to_be_cut_grows_again() -> None:
+    sampler = learnt("nyyy")
+    visits(sampler, "handicap of hard0", "nnnnn")
+    for length in (0, 1, 2):
+        start = start_of(sampler)
+        assert len(start.prefix) == length
+        teach(sampler, (wrote(start, *OTHER[length:]), 1.0))
+
+
 def test_visits_do_not_count_as_success_from_the_prompt() -> None:
     sampler = learnt("ynnn")
     visits(sampler, "head start of hard0", "yyyy")
@@ -81,6 +90,8 @@ def test_visits_do_not_count_as_success_from_the_prompt() -> None:
 
 def test_the_control_has_the_same_problems_with_the_prefix_emptied() -> None:
     assert start_of(learnt("ynnn", PassRateRedraw)) == State(P, (), "head start of hard0")
+    drawn = [[state.problem for state in sampler.sample(8, 0.5)] for sampler in (learnt("ynnn"), problems(3))]
+    assert drawn[0] == drawn[1] == [state.problem for state in learnt("ynnn", PassRateRedraw).sample(8, 0.5)]
 
 
 def test_some_starts_are_from_the_prompt_all_the_same() -> None:

@@ -97,18 +97,22 @@ def test_problems_of_a_middle_pass_rate_come_again_nearest_one_half_first(
 
 def test_a_problem_rests_for_so_many_steps() -> None:
     sampler = taught(cool_down=2)
+    sampler._fresh.sample = lambda count, progress: [State(EASY[2])] * count
     seen = []
-    for _ in range(4):
+    for _ in range(6):
         seen.append(repeated(sampler))
-        teach(sampler, (wrote(EASY[2], 5), 0.0))
-    assert seen == [[], [], ["hard0", "hard1"], ["hard0", "hard1"]]  # they come until they are written again
-    teach(sampler, (wrote(P, 5), 1.0), (wrote(P, 5), 0.0))
-    assert repeated(sampler) == ["hard1"]
+        teach(sampler, (wrote(EASY[2], 5), 0.0))  # the others' rollouts are left out, as those that were cut off
+    assert seen == [[], [], ["hard0", "hard1"], [], [], ["hard0", "hard1"]]
 
 
 def test_a_problem_comes_again_so_many_times() -> None:
     sampler = taught(reuses=2)
-    assert [repeated(sampler) for _ in range(3)] == [["hard0", "hard1"], ["hard0", "hard1"], []]
+    sampler._fresh.sample = lambda count, progress: [State(EASY[2])] * count
+    seen = []
+    for _ in range(3):
+        seen.append(repeated(sampler))
+        teach(sampler, (wrote(EASY[2], 5), 0.0))
+    assert seen == [["hard0", "hard1"], ["hard0", "hard1"], []]
 
 
 def test_the_momentum_is_the_weight_of_the_past() -> None:
@@ -153,3 +157,11 @@ def test_they_are_chosen_by_one_key() -> None:
     assert parts.sampler.needs_critic and parts.sampler.candidates == 4
     _, parts = load("train", ["sampler=prompt_replay", "trainer.n=4"])
     assert (parts.sampler.share, parts.sampler.window) == (0.75, (0.25, 0.75))
+
+
+def test_with_one_rollout_of_a_problem_in_a_step_those_solved_now_and_then_come_again_by_default() -> None:
+    overrides = ["sampler=prompt_replay", "sampler.cool_down=0", "data.level_weights=null"]
+    sampler = begun(load("train", overrides)[1].sampler)
+    for p, q in ((1.0, 0.0), (0.0, 1.0)):
+        teach(sampler, (wrote(P, 5), p), (wrote(Q, 5), q), (wrote(EASY[0], 5), 0.0), (wrote(EASY[1], 5), 1.0))
+    assert sorted(repeated(sampler)) == ["hard0", "hard1"]  # 0.7 * 1 and 1 - 0.7, between 1/4 and 3/4

@@ -24,12 +24,22 @@ def test_by_doubt_the_states_after_which_the_policy_was_least_sure_come_first_an
     states = memory(priority="doubt")
     for name, doubt in (("p1", 0.25), ("q1", 0.75), ("p2", 0.5)):
         store(states, name, doubt=doubt)
-    assert drawn(states, 2) == ["q1", "p2"] and drawn(states, 7) == ["q1", "p2", "p1"] * 2 + ["q1"]
+    assert drawn(states, 2) == ["q1", "p2"] and drawn(states, 1) == ["p1"] and drawn(states, 3) == ["q1", "p2", "p1"]
+    assert drawn(states, 7) == ["q1", "p2", "p1"] * 2 + ["q1"]
     states.record([("q@2", False)])
-    assert drawn(states, 1) == ["q1"]
-    states.forget_problem("q")
-    store(states, "r1", doubt=0.6)
-    assert drawn(states, 2) == ["r1", "p2"]
+    assert drawn(states, 1) == ["p2"]
+
+
+def test_by_doubt_a_new_state_joins_the_round_and_a_forgotten_one_leaves_it() -> None:
+    states = memory(priority="doubt")
+    for name, doubt in (("p1", 0.25), ("q1", 0.75), ("p2", 0.5)):
+        store(states, name, doubt=doubt)
+    assert drawn(states, 7) == ["q1", "p2", "p1"] * 2 + ["q1"]  # the third round has begun
+    store(states, "r1", doubt=0.3)
+    assert drawn(states, 2) == ["p2", "r1"]
+    states.forget_problem("p")
+    store(states, "s1", doubt=0.6)
+    assert drawn(states, 5) == ["s1", "q1", "r1", "s1", "q1"]
 
 
 def test_in_the_forest_the_problem_least_recently_drawn_comes_next_with_its_state_least_recently_drawn() -> None:
@@ -51,6 +61,13 @@ def test_nothing_takes_a_turn_in_an_empty_memory(priority: str) -> None:
     store(states, "p1")
     states.forget_problem("p")
     assert drawn(states, 3) == []
+
+
+@pytest.mark.parametrize("priority", ["uniform", "success_variance", "score", "doubt", "lru_forest"])
+def test_nothing_is_drawn_while_the_schedule_wants_nothing(priority: str) -> None:
+    states = memory(priority=priority)
+    store(states, "p1")
+    assert drawn(states, 0) == []
 
 
 def test_a_position_is_the_prefixs_share_of_its_response_until_the_state_is_forgotten() -> None:

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from random import Random
 from typing import Any, Literal
 
@@ -66,7 +67,7 @@ class StateBuffer:
         elif self.priority == "doubt":
             self._sureness = self._rows.watch(Tree(self._sure, numpy.minimum, numpy.inf))
         self._turns = OrderedDict[str, None]()  # problems, the least recently drawn first
-        self._turn = 0
+        self._turn = 0  # draws so far or, by doubt, the round
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -94,6 +95,8 @@ class StateBuffer:
         self.journal.append(
             Stored(self._rows.key(row), new.problem_id, new.source, new.rollout, len(new.prefix), new.score)
         )
+        if self.priority == "doubt":
+            self._rows["turn"][row] = self._turn
         if not siblings and self.priority == "lru_forest":
             self._turns[new.problem_id] = None
             self._turns.move_to_end(new.problem_id, last=False)
@@ -109,9 +112,9 @@ class StateBuffer:
         if not len(self):
             return []
         if self.priority == "doubt":
-            return self._rows.states(numpy.resize(self._sureness.smallest(count), count))
+            return self._rows.states(self._doubtful(count))
         if self.priority == "lru_forest":
-            return self._rows.states(numpy.array([self._next() for _ in range(count)]))
+            return self._rows.states(numpy.array([self._next() for _ in range(count)], dtype=numpy.int64))
         return self._rows.states(self._weighted(count, rng))
 
     def _weighted(self, count: int, rng: Random) -> Array:
@@ -128,6 +131,14 @@ class StateBuffer:
             return chosen
 
         return self._weights.descend(count, choose)
+
+    def _doubtful(self, count: int) -> Array:
+        """The rows whose turn it is, the most doubtful first; ``turn`` is the round in which a row comes next."""
+        rows = numpy.resize(self._sureness.smallest(count), count)
+        numpy.add.at(self._rows["turn"], rows, 1)
+        self._rows.touch(rows.tolist())
+        self._turn = ceil(self._sureness.root())
+        return rows
 
     def _next(self) -> int:
         """The row whose turn it is."""
@@ -166,7 +177,7 @@ class StateBuffer:
 
     def state_dict(self) -> StateDict:
         """Every state with its statistics, in order, as plain data."""
-        turns = {"turns": list(self._turns), "turn": self._turn} if self.priority == "lru_forest" else {}
+        turns = {"turns": list(self._turns), "turn": self._turn} if self.priority not in WEIGHTS else {}
         return {"rows": self._rows.state_dict(), "evictions": self.evictions, **turns}
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -195,7 +206,8 @@ class StateBuffer:
         return numpy.where(self._rows.blocks("held", blocks), weights, 0.0)
 
     def _sure(self, blocks: Array) -> Array:
-        return numpy.where(self._rows.blocks("held", blocks), -self._rows.blocks("doubt", blocks), numpy.inf)
+        turns, doubt = self._rows.blocks("turn", blocks), self._rows.blocks("doubt", blocks)
+        return numpy.where(self._rows.blocks("held", blocks), turns - doubt, numpy.inf)
 
     def _score(self, blocks: Array) -> Array:
         return numpy.where(self._rows.blocks("held", blocks), self._rows.blocks("score_now", blocks), numpy.inf)

@@ -33,7 +33,8 @@ class PassRate(StateSampler):
     latest own success (a head start), one above the second from that of its latest failure (a handicap), as far as
     there is one. The prefix begins as the share ``share`` of that response and, by ``move`` after each visit, becomes
     longer or shorter so that one visit in two succeeds: a head start grows with failures, a handicap with successes.
-    One start in ``prompts`` is from the prompt all the same, so that the running success stays known. Prefix Sampling
+    A share ``prompts`` of its starts is from the prompt all the same, so that the running success stays known; visits
+    with a prefix that became empty count as such, too. Prefix Sampling
     (arXiv 2605.05112; failure prefixes also arXiv 2601.20829).
     """
 
@@ -67,11 +68,11 @@ class PassRate(StateSampler):
         for each in judged:
             state, solved = each.rollout.state, each.feedback.solved
             known = self._known.setdefault(state.problem.id, Known(rate=float(solved)))
-            if state.replayed_from is None:
+            if not state.prefix:
                 momentum = self.success_momentum
                 known.rate = momentum * known.rate + (1 - momentum) * solved
                 known.responses["head start" if solved else "handicap"] = each.rollout.tokens
-            else:
+            if state.replayed_from is not None:
                 kind: Kind = "head start" if state.replayed_from.startswith("head start") else "handicap"
                 longer = solved == (kind == "handicap")
                 moved = known.shares.get(kind, self.share) + (self.move if longer else -self.move)
@@ -100,9 +101,12 @@ class PassRate(StateSampler):
             return State(problem)
         kind: Kind = "head start" if known.rate < low else "handicap"
         response = known.responses.get(kind, ())
+        legal = [cut for cut in self._cutter.legal(response) if cut < self.max_response_length]
+        if not legal:
+            return State(problem)
         longest = known.shares.get(kind, self.share) * len(response)
-        cuts = [cut for cut in self._cutter.legal(response) if cut <= longest and cut < self.max_response_length]
-        return State(problem, self._prefix(response[: cuts[-1]]), f"{kind} of {problem.id}") if cuts else State(problem)
+        end = max((cut for cut in legal if cut <= longest), default=0)  # an empty prefix may become longer, too
+        return State(problem, self._prefix(response[:end]), f"{kind} of {problem.id}")
 
     def _prefix(self, found: tuple[int, ...]) -> tuple[int, ...]:
         return found

@@ -56,7 +56,10 @@ class PromptReplay(StateSampler):
         for name in again:
             self._uses[name] = self._uses.get(name, 0) + 1
         fresh = self._fresh.sample(count - len(again), progress)
-        return fresh + [State(self._problems[name], replayed_from=name) for name in again]
+        states = fresh + [State(self._problems[name], replayed_from=name) for name in again]
+        for state in states:  # also of those whose rollouts will be left out
+            self._last[state.problem.id] = self._step + 1
+        return states
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Bring the pass rates up to date."""

@@ -145,14 +145,14 @@ class Rows:
         for name, value in values.items():
             self[name][row] = value
         self._count(row, 1)
-        self._touch([row])
+        self.touch([row])
 
     def visit(self, rows: Array, successes: Array) -> None:
         """Count one visit to each of these rows, none of them twice."""
         for name, counts in (("visits", numpy.ones_like(successes)), ("successes", successes)):
             self[name][rows] += counts
             self._totals[name] += _units(int(counts.sum()))
-        self._touch(rows.tolist())
+        self.touch(rows.tolist())
 
     def find(self, keys: list[str]) -> Array:
         """The row of each key, -1 where its state was dropped."""
@@ -217,7 +217,8 @@ class Rows:
             for name in SUMMED:
                 self._totals[name] += sign * _units(self[name].item(row))
 
-    def _touch(self, rows: list[int]) -> None:
+    def touch(self, rows: list[int]) -> None:
+        """Something that trees read of these rows has changed."""
         blocks = [row // WIDTH for row in rows]
         for tree in self.trees:
             tree.touch(blocks)
