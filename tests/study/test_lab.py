@@ -89,6 +89,18 @@ def test_the_oracle_cuts_without_errors_and_is_left_out_where_the_task_tells_non
     assert "error_free" not in silent["rules"]["one"]
 
 
+def test_failures_continuations_and_control_are_drawn_by_random_numbers_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds, run = list[int](), known_run(1)
+    whole = run.continued
+    monkeypatch.setattr(
+        run, "continued", lambda states, count, seed: (seeds.append(seed), whole(states, count, seed))[1]
+    )
+    trial(run, {"one": At(1)}, Cutter(tokenizer(), "token"), SETTINGS)
+    assert len(seeds) == len(set(seeds)) == 3
+
+
 def test_a_state_that_two_rules_find_is_continued_once() -> None:
     alone, twice = tried(one=At(1)), tried(one=At(1), again=At(1))
     assert alone["tokens"] == twice["tokens"] and twice["rules"]["one"] == twice["rules"]["again"]

@@ -156,13 +156,14 @@ def _judged_rules(
     """Each rule's numbers; a state that several rules found is continued once.
 
     The control is as many fresh responses to the problems of these states: those that failed would flatter the rules.
+    Failures, continuations and control are drawn by random numbers of their own.
     """
     found = [(number, cut) for rows in cuts.values() for number, row in enumerate(rows) for cut in row]
     places = list(dict.fromkeys(found))
     states = [failures[number].state(cut) for number, cut in places]
-    went_on = dict(zip(places, run.continued(states, settings.continuations, settings.seed), strict=True))
+    went_on = dict(zip(places, run.continued(states, settings.continuations, settings.seed + 1), strict=True))
     problems = list(dict.fromkeys(state.problem for state in states))
-    again = run.continued(list(map(State, problems)), settings.continuations, settings.seed + 1)
+    again = run.continued(list(map(State, problems)), settings.continuations, settings.seed + 2)
     redrawn = {problem.id: row for problem, row in zip(problems, again, strict=True)}
     return {
         name: _summarised(

@@ -60,6 +60,12 @@ def test_the_prompts_of_middle_value_are_chosen_among_the_candidates(value: floa
     }
 
 
+def test_no_problem_is_taken_twice_while_there_are_others() -> None:
+    starts = names(middle(candidates=3).sample(8, 0.5))  # of 24 draws of eight problems, each three times
+    assert starts[:5] == ["hard1", "hard3", "hard4", "easy2", "easy1"] and set(starts) == set(VALUES)
+    assert names(middle(candidates=3).sample(12, 0.5))[8:] == ["hard1", "hard3", "hard4", "easy2"]
+
+
 def test_with_one_candidate_the_draws_are_the_ordinary_ones() -> None:
     ordinary, sampler = problems(3), middle(candidates=1)
     for _ in range(4):

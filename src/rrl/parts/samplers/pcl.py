@@ -1,5 +1,6 @@
 """A control at the level of problems: prompts of which the critic cannot tell whether they will be solved."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -36,10 +37,14 @@ class MiddlePrompts(StateSampler):
         self._inspect = inspect
 
     def sample(self, count: int, progress: float) -> list[State]:
-        """``count`` fresh starts, the one of the middlest value first."""
+        """``count`` fresh starts, the one of the middlest value first; a problem again when all others were taken."""
         drawn = self._fresh.sample(count * self.candidates, progress)
         values = [scored.values[0] for scored in self._inspect(drawn)]
-        chosen = sorted(range(len(drawn)), key=lambda i: abs(values[i] - self.middle))[:count]
+        times, earlier = Counter[str](), list[int]()
+        for state in drawn:
+            earlier.append(times[state.problem.id])
+            times[state.problem.id] += 1
+        chosen = sorted(range(len(drawn)), key=lambda i: (earlier[i], abs(values[i] - self.middle)))[:count]
         self._values = [values[i] for i in chosen]
         return [drawn[i] for i in chosen]
 
