@@ -20,6 +20,7 @@ from fixtures.gsi import make_gsi
 from fixtures.programs import rltf_trainer
 from fixtures.training import LORA, adaptive_kl, grpo, make_engine, make_trainer, ppo, replay
 from rrl.errors import ConfigError, DataError, StorageError
+from rrl.parts.samplers.retrospective import Retrospective
 from rrl.runs import checkpoint
 from rrl.runs.checkpoint import Checkpoints, state_of
 from rrl.runs.full_disk import guard_disk
@@ -142,6 +143,15 @@ def test_nothing_that_changes_is_left_out(policy: dict[str, Any], tmp_path: Path
     assert checkpoints.restore(fresh) == 2
     assert facts(fresh, "trainer", set()) == facts(trained, "trainer", set())
     assert networks(fresh) == networks(trained)
+
+
+def test_a_state_of_another_version_is_refused_by_what_it_lacks(
+    saved: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Retrospective.load_state_dict
+    monkeypatch.setattr(Retrospective, "load_state_dict", lambda part, state: whole(part, {**state, "buffer": {}}))
+    with pytest.raises(DataError, match=r"step-000003: state.pt has no 'evictions' of the sampler; .* or begin a new"):
+        saved.restore(trainer())
 
 
 def test_what_a_reward_remembers_is_restored(tmp_path: Path) -> None:

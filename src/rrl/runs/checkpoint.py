@@ -136,8 +136,14 @@ class Checkpoints:
         trainer.policy.load_state(folder / "networks")
         state = torch.load(folder / "state.pt", weights_only=False)
         for name, part in _stateful_parts(trainer).items():
-            with calling(name, part, "load_state_dict"):
-                part.load_state_dict(state[name])
+            try:
+                with calling(name, part, "load_state_dict"):
+                    part.load_state_dict(state[name])
+            except KeyError as error:
+                raise DataError(
+                    f"{folder}: state.pt has no {error} of the {name}; expected what this version of rrl saves; go on with "
+                    f"the version that wrote it ({self.run / 'manifest.json'}), or begin a new run"
+                ) from error
         restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
 
     def size(self) -> int | None:
