@@ -141,8 +141,8 @@ class Checkpoints:
                     part.load_state_dict(state[name])
             except KeyError as error:
                 raise DataError(
-                    f"{folder}: state.pt has no {error} of the {name}; expected what this version of rrl saves; go on with "
-                    f"the version that wrote it ({self.run / 'manifest.json'}), or begin a new run"
+                    f"{folder}: state.pt has no {error} of the {name}; expected what this version of rrl saves; go on "
+                    f"with the version that wrote it ({self.run / 'manifest.json'}), or begin a new run"
                 ) from error
         restore_random_state(torch.load(folder / f"rank-{rank():05d}.pt", weights_only=False))
 
