@@ -85,7 +85,8 @@ class Task(Protocol):
     """Examples and a verifier. Works on text alone, without tokenizers and models.
 
     ``gives`` lists what it provides beyond a score: ``references`` (canonical responses), ``answers`` (readable final
-    answers), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``: a model's number).
+    answers), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``: a model's number),
+    ``first_errors`` (evidence ``right_steps``: tokens of a response before its first error).
     """
 
     gives: ClassVar[frozenset[str]] = frozenset()
@@ -131,7 +132,7 @@ class Reward(DependsOnTask, Stateful, Protocol):
         """One number per action token."""
 
 
-class StateSampler(DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
+class StateSampler(DependsOnTask, DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
     """Decides where rollouts start, and learns from their results."""
 
     @property
@@ -158,7 +159,7 @@ class StateSampler(DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
         return []
 
 
-class Selection(DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
+class Selection(DependsOnTask, DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
     """Finds the promising states along a response."""
 
     min_explained_variance: float | None = None

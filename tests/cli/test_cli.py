@@ -1,5 +1,6 @@
 """Commands: help, exit codes, faults that are found before a model loads, and the demonstration."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -62,6 +63,18 @@ def test_a_fault_ends_the_process_with_code_2_a_message_and_no_traceback(tmp_pat
         (UsageError("a: b"), 2, "UsageError: cannot go on:\n  a: b\n"),
         (DivergenceError("step 3: x"), 1, "DivergenceError: training stopped:\n  step 3: x\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a"),
+            1,
+            "cannot read or write:\n  [Errno 28] No space left on device: 'a'; make room, or write to another disk; "
+            "what was written before stays\n",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "aa"),
+            2,
+            "cannot read or write:\n  [Errno 36] File name too long: 'aa'; expected a name of at most 255 bytes; give a "
+            "shorter one\n",
+        ),
     ],
 )
 def test_every_end_has_its_code(
@@ -75,6 +88,8 @@ def test_a_bug_is_not_hidden() -> None:
     assert shell.guarded(lambda: None) == 0
     with pytest.raises(ZeroDivisionError):
         shell.guarded(failing(ZeroDivisionError()))
+    with pytest.raises(FileNotFoundError):
+        shell.guarded(failing(FileNotFoundError(errno.ENOENT, "No such file", "a")))
 
 
 def test_a_users_own_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,3 +67,9 @@ def test_what_a_page_keeps_is_a_number_of_megabytes(tmp_path, keep):
     run(tmp_path / "a")
     with pytest.raises(ConfigError, match=re.escape(f"as in keep=40, got '{keep}'")):
         _report([str(tmp_path), "out=page.html", f"keep={keep}"])
+
+
+def test_a_folder_with_the_name_of_a_page_is_refused_before_a_run_is_read(tmp_path):
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(ConfigError, match=r"out: '.*page.html' is a folder; expected a file for the page"):
+        _report([str(tmp_path), f"out={tmp_path / 'page.html'}"])

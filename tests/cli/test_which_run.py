@@ -111,3 +111,8 @@ def test_a_run_that_is_resumed_is_named_rightly_and_stays_where_it_is(runs: Path
     (runs / "done" / "config.yaml").write_text("kind: {}\nrun: {dir: null}\n")
     (reported,) = faults(train._train, f"resume={runs}/done")
     assert reported == f"resume: '{runs}/done' holds no run of rrl-train; expected one; rrl-status lists them"
+
+
+def test_a_long_value_is_not_taken_for_a_folder() -> None:
+    given = f"data.plain_template={'x' * 300}"
+    assert with_run([given], "measure") == [given]

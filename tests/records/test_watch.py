@@ -204,7 +204,7 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
     for words, reported in (
         ([str(tmp_path), "every=0"], "every: expected a number of seconds from 0.1 to 3600, got '0'"),
         ([str(tmp_path / "nowhere")], "nowhere: no such folder"),
-        ([str(tmp_path), "--live"], "--live: no such option"),
+        ([str(tmp_path), "--live"], "--live: no such option; expected folders, every= or --help"),
     ):
         with pytest.raises(ConfigError, match=reported):
             watch._watch(words)

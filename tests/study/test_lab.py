@@ -154,12 +154,14 @@ def test_all_rules_are_tried_on_the_last_checkpoint_and_the_run_stays_as_it_is(
     [
         (["{run}", "rules=confidnce"], "rules: no rule 'confidnce'; did you mean 'confidence'"),
         (["{run}", "step=7"], "no checkpoint of step 7; expected one; there are those of"),
-        (["{run}", "level=L99"], "no problem of level 'L99'"),
+        (["{run}", "level=L99"], "no problem of level 'L99' to train on; valid: L10, L3"),
         (["{run}", "n=0"], "n: expected at least 1, got 0"),
         (["{run}", "problems=x"], "problems: expected a whole number, got 'x'"),
         ([], "RUN: expected one run"),
         (["{run}/checkpoints"], "holds no run"),
         (["{run}", "out={run}"], "out: .* exists; expected a new folder"),
+        (["{run}", "n=0", "out={run}/config.yaml/lab"], "n: expected at least 1, got 0"),
+        (["{run}", "step=7", "out={run}/config.yaml/lab"], "out: nothing can be written in"),
     ],
 )
 def test_bad_input_is_named_with_the_remedy(words: list[str], reported: str, run: Path) -> None:

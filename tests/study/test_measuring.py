@@ -1,5 +1,6 @@
 """rrl-evaluate on several tasks: what each is given, all faults before a model loads, and the model loaded once."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,7 @@ TASKS = [path.stem for path in Path(__file__).parents[2].glob("conf/task/*.yaml"
             ["task=gsm8k,math", "judge=openai", "judge.model=x", "warmstart=none"],
             ["judge: compares two models on one task; expected one task, or judge=none"],
         ),
+        (["task=trace", "responses=x.json", "output=./x.json"], ["output and responses: both 'x.json'; expected a file for each"]),
         (["task=trace", "against=sft"], ["against: needs a judge, as in judge=openai, and there is none; give one"]),
     ],
 )  # fmt: skip
@@ -146,3 +148,17 @@ def test_a_runs_actor_on_another_task_keeps_model_engine_and_evaluation_of_the_r
     assert parts.engine.sampling.stop == ("\nProblem:",)
     own, parts = load("evaluate", ["task=trace"], run=str(folder))
     assert (own["data"]["name"], parts.task.train_per_level) == ("trace", 7)
+
+
+def test_a_full_disk_takes_nothing_of_what_was_measured(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, rows: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("rrl.records.run_directory.append", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate._evaluate([*both(data), f"responses={data / 'r.jsonl'}", f"output={data / 'o.json'}"])
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed["tasks"]) == ["gsm8k"]
+    assert json.loads((data / "o.json").read_text()) == printed

@@ -375,3 +375,16 @@ def test_a_dry_run_lists_the_steps_and_makes_nothing(tmp_path: Path, capsys: pyt
     reproduce._reproduce(["task=gsm8k", "seeds=0", f"out={tmp_path / 'new'}", "only=evaluate-gsi-s0", "dry_run=true"])
     assert capsys.readouterr().out == "gsi-s0: to do\nevaluate-gsi-s0: waits for gsi-s0\n"
     assert not (tmp_path / "new").exists()
+
+
+def test_a_place_or_options_that_cannot_be_are_refused_before_anything_is_listed(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for given, said in {
+        f"out={tmp_path}/file": "out: nothing can be written in",
+        f"out={tmp_path}/file/x": "out: nothing can be written in",
+        "dry_run=ja": "dry_run: expected true or false, got 'ja'",
+        "slurm=-p '": r"slurm: \"-p '\" cannot be divided",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            reproduce._reproduce(["task=gsm8k", *([] if "out=" in given else [f"out={tmp_path / 'new'}"]), given])
+    assert capsys.readouterr().out == ""

@@ -1,5 +1,6 @@
 """rrl-audit: are a run's remembered states solvable, does its critic rank them, do early ones stay likely."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def _audit(arguments: Sequence[str]) -> None:
         settings = AuditSettings(**numbers, steps=steps or None)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    places = [text for text in rest if "=" not in text or Path(text).is_dir()]
+    places = [text for text in rest if "=" not in text or os.path.isdir(text)]
     runs, out = [run_folder(text) for text in places], shell.new_file("out", given["out"])
     if not runs:
         raise ConfigError("RUN: missing; expected one run or more, as in rrl-audit runs/trace-rrl-s0-...")

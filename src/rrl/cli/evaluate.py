@@ -1,7 +1,7 @@
 """rrl-evaluate: measure a run's actor, or any model, on a task's held-out problems; or have a judge compare two."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rrl.cli import shell
@@ -51,6 +51,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
     given, rest = shell.options(shell.with_run(arguments, "measure"), OPTIONS)
     files = {name: shell.new_file(name, given[name]) for name in FILES}
+    _refuse_shared(files)
     chosen = exams(rest, given["from_run"])
     first = chosen[0]
     _refuse_unused(given, first.parts.judge is not None)
@@ -61,10 +62,21 @@ def _evaluate(arguments: Sequence[str]) -> None:
         about = {"task": first.config["data"]["name"]}
         results = iter([about | _compared(first.parts, given, files["judgements"])])
     result: dict[str, Any] = {}
-    for result in results:
-        if files["output"] is not None:
-            write_json(files["output"], result)
-    print(json.dumps(hidden(result), indent=2))
+    try:
+        for result in results:
+            if files["output"] is not None:
+                write_json(files["output"], result)
+    finally:  # a full disk, or a fault of a later task, takes nothing of what was measured
+        if result:
+            print(json.dumps(hidden(result), indent=2))
+
+
+def _refuse_shared(files: "Mapping[str, Path | None]") -> None:
+    """Raise ConfigError where two options name one file."""
+    paths = {name: path.resolve() for name, path in files.items() if path is not None}
+    shared = [name for name, path in paths.items() if list(paths.values()).count(path) > 1]
+    if shared:
+        raise ConfigError(f"{' and '.join(shared)}: both {str(files[shared[0]])!r}; expected a file for each")
 
 
 def _refuse_unused(given: dict[str, str | None], judged: bool) -> None:
@@ -82,7 +94,7 @@ def _refuse_unused(given: dict[str, str | None], judged: bool) -> None:
 
 
 def _measured(chosen: "Sequence[Exam]", responses: "Path | None") -> "Iterator[dict[str, Any]]":
-    """The result so far, whenever a task is done; adds its responses to a file."""
+    """The result so far, whenever a task is done; adds its responses to a file when asked for the next."""
     from rrl.records.run_directory import append, response_rows
     from rrl.study.measuring import measured
 
@@ -90,10 +102,10 @@ def _measured(chosen: "Sequence[Exam]", responses: "Path | None") -> "Iterator[d
     for exam, result, answers, tokenizer in measured(chosen):
         name = exam.name or exam.config["data"]["name"]
         tasks[name] = result
+        yield {"task": name, "model": model, **result} if len(chosen) == 1 else {"model": model, "tasks": tasks}
         if responses is not None:
             responses.parent.mkdir(parents=True, exist_ok=True)
             append(responses, [{"task": name, **row} for row in response_rows(0, answers, tokenizer)])
-        yield {"task": name, "model": model, **result} if len(chosen) == 1 else {"model": model, "tasks": tasks}
 
 
 def _compared(parts: "Parts", given: dict[str, str | None], judgements: "Path | None") -> dict[str, Any]:

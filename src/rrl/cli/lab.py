@@ -1,5 +1,6 @@
 """rrl-lab: every rule for choosing states, tried on the failures of a run's checkpoint without training."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,10 +44,11 @@ def _lab(arguments: Sequence[str]) -> None:
         settings = LabSettings(**numbers, step=step, level=given["level"], rules=_rules(given["rules"]))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    places = [text for text in rest if "=" not in text or Path(text).is_dir()]
+    places = [text for text in rest if "=" not in text or os.path.isdir(text)]
     if len(places) != 1:
         raise ConfigError(f"RUN: expected one run, as in rrl-lab runs/trace-rrl-s0-..., got {len(places)}")
-    if given["out"] is not None and Path(given["out"]).expanduser().exists():
+    out = given["out"] and writable(Path(given["out"]).expanduser(), "out")
+    if out and out.exists():
         raise ConfigError(f"out: {given['out']!r} exists; expected a new folder; give another name or move it away")
 
     def say(text: str) -> None:
@@ -56,8 +58,7 @@ def _lab(arguments: Sequence[str]) -> None:
     result = try_rules(run_folder(places[0]), settings, [text for text in rest if text not in places], say)
     if rank() == 0:
         print(as_markdown(result))
-        if given["out"] is not None:
-            out = writable(Path(given["out"]).expanduser(), "out")
+        if out:
             write_json(out / "lab.json", result)
             (out / "lab.md").write_text(as_markdown(result), encoding="utf-8")
             draw(result, out / "lab.png")

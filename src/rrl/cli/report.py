@@ -2,6 +2,7 @@
 
 import glob
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,8 +111,8 @@ def _compare(places: Sequence[Path], named: Mapping[str, list[Path]], settings: 
 
 def _parse_arguments(arguments: Sequence[str]) -> tuple[list[Path], dict[str, list[Path]], dict[str, str]]:
     """Folders with runs, the arms by name, and the settings, all checked; raises ConfigError."""
-    places = [Path(text).expanduser() for text in arguments if "=" not in text or Path(text).is_dir()]
-    named = [text.partition("=")[::2] for text in arguments if "=" in text and not Path(text).is_dir()]
+    places = [Path(text).expanduser() for text in arguments if "=" not in text or os.path.isdir(text)]
+    named = [text.partition("=")[::2] for text in arguments if "=" in text and not os.path.isdir(text)]
     given = dict(named)
     settings = {key: given[key] for key in SETTINGS if key in given}
     arms = {arm: sorted(map(Path, glob.glob(pattern))) for arm, pattern in given.items() if arm not in SETTINGS}
@@ -127,6 +128,8 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[Path], dict[str, li
     if not arms and not places:
         faults.append("no run given; expected a folder with runs, or NAME=PATTERN, as in ppo='runs/ppo-s*'")
     out = settings.get("out", "")
+    if _is_page(out) and Path(out).expanduser().is_dir():
+        faults.append(f"out: {out!r} is a folder; expected a file for the page; give another name")
     if "out" in settings and not _is_page(out) and Path(out).expanduser().exists():
         faults.append(f"out: {settings['out']!r} exists; expected a new folder; give another name or move it away")
     if faults:

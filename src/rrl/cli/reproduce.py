@@ -50,16 +50,17 @@ def _reproduce(arguments: Sequence[str]) -> None:
     given, overrides = shell.options(arguments, OPTIONS)
     target = _target(given, overrides)
     only, jobs = given["only"], _whole_number("jobs", given["jobs"] or "1")
+    dry, options = shell.is_true("dry_run", given["dry_run"]), _split(given["slurm"] or "")
     every = [] if only == TABLE else _chosen(steps(target), only)
     left = undone(every)
     for step in every:
         print(f"{step.name}: {outlook(step, left) if step in left else 'is there'}")
-    if shell.is_true("dry_run", given["dry_run"]):
+    if dry:
         return
     if given["launcher"] == "slurm":
         own = ("launcher=", "slurm=", "jobs=", "out=", "only=")
         again = [text for text in arguments if not text.startswith(own)]
-        submit(left, [*again, f"out={target.folder}"], target.folder, shlex.split(given["slurm"] or ""), print)
+        submit(left, [*again, f"out={target.folder}"], target.folder, options, print)
         return
     if only in (None, TABLE):
         with RunLock(target.folder):
@@ -73,19 +74,22 @@ def _reproduce(arguments: Sequence[str]) -> None:
 
 def _target(given: Mapping[str, str | None], overrides: Sequence[str]) -> "Target":
     """The table to make; raises ConfigError with all faults of the options."""
+    from rrl.records.run_directory import writable
     from rrl.study.reproduce import Target
 
     faults = [*_faults(given), *_misplaced(overrides)]
     if faults:
         raise ConfigError(*faults)
     task, scale = str(given["task"]), given["scale"] or "small"
+    folder = Path(given["out"] or f"runs/reproduce/{task}-{scale}").expanduser().absolute()
+    writable(folder, "out")
     return Target(
         task=task,
         scale=scale,
         seeds=[int(seed) for seed in (given["seeds"] or "0,1,2").split(",")],
         data=given["data"],
         limit=None if given["limit"] in (None, "null") else _whole_number("limit", str(given["limit"])),
-        folder=Path(given["out"] or f"runs/reproduce/{task}-{scale}").expanduser().absolute(),
+        folder=folder,
         overrides=overrides,
     )
 
@@ -117,6 +121,14 @@ def _whole_number(name: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"{name}: expected a whole number above 0, got {text!r}")
     return int(text)
+
+
+def _split(text: str) -> list[str]:
+    """The options for sbatch, as a shell divides them."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"slurm: {text!r} cannot be divided ({error}); expected options for sbatch") from error
 
 
 def _chosen(every: "Sequence[Step]", only: str | None) -> "Sequence[Step]":

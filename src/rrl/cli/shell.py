@@ -1,5 +1,6 @@
 """The common parts of all commands: help, faults without a traceback, exit codes."""
 
+import errno
 import gc
 import logging
 import os
@@ -28,6 +29,20 @@ QUIET = {
 COLLECT = 100_000
 """New objects between collections of garbage. Imports make a million that stay: with Python's 700, searching them again
 and again takes a fifth of a command's start."""
+
+
+FULL = "make room, or write to another disk; what was written before stays"
+DENIED = "expected a path that this user may read and write; give another one, or change its permissions"
+REFUSED = {
+    errno.ENOSPC: (1, FULL),
+    errno.EDQUOT: (1, FULL),
+    errno.ENAMETOOLONG: (2, "expected a name of at most 255 bytes; give a shorter one"),
+    errno.EACCES: (2, DENIED),
+    errno.EROFS: (2, DENIED),
+    errno.ENOTDIR: (2, "expected a folder; give another path"),
+    errno.EISDIR: (2, "expected a file; give another path"),
+}
+"""Exit code and remedy of what the system refuses wherever a file is touched, by the number of the error."""
 
 
 def run_command(command: Callable[[Sequence[str]], None], help_text: str) -> int:
@@ -61,6 +76,12 @@ def guarded(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        code, remedy = REFUSED[error.errno]
+        print(visible(redacted(f"cannot read or write:\n  {error}; {remedy}")), file=sys.stderr)
+        return code
     return 0
 
 
@@ -91,7 +112,7 @@ def with_run(arguments: Sequence[str], purpose: str) -> list[str]:
     ]
     if faults:
         raise ConfigError(*faults)
-    alone = [text for text in arguments if not text.startswith("-") and ("=" not in text or Path(text).is_dir())]
+    alone = [text for text in arguments if not text.startswith("-") and ("=" not in text or os.path.isdir(text))]
     return [f"from_run={text}" if text in alone else text for text in arguments]
 
 

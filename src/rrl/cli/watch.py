@@ -32,8 +32,11 @@ def _watch(arguments: Sequence[str]) -> None:
     from rrl.cli.screen import Screen, page
 
     given, rest = shell.options(arguments, ("every",))
-    folders = [Path(text).expanduser() for text in rest if not text.startswith("-")] or [Path("runs")]
-    check_folders(folders, [text for text in rest if text.startswith("-")])
+    unknown = [text for text in rest if text.startswith("-")]
+    if unknown:
+        raise ConfigError(*(f"{text}: no such option; expected folders, every= or --help" for text in unknown))
+    folders = [Path(text).expanduser() for text in rest] or [Path("runs")]
+    check_folders(folders, [])
     every, watcher = _seconds(given["every"] or "2"), Watcher(lambda: find_runs(folders))
     if os.environ.get("TERM", "dumb") == "dumb" or not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("\n".join(line.plain for line in page(watcher.look(), 0, ONCE, sys.maxsize)))

@@ -5,9 +5,9 @@ JSON and YAML; any other backslash is literal, as in ``"\d+"``. Outside double q
 for a line's end, a tab or a character is refused as ambiguous.
 """
 
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 EXAMPLE = "\"data.plain_template='Q: {question}'\""
@@ -43,7 +43,7 @@ def _parse(text: str) -> Any:
 
     if text.startswith("-"):
         return f"{text}: no such option; expected key=value, or --help"
-    if text and "=" not in text and Path(text).is_dir():
+    if text and "=" not in text and os.path.isdir(text):
         return (
             f"{text}: a folder, expected key=value; rrl-train resume={text} goes on with a run, rrl-evaluate {text} "
             "measures it"

@@ -236,8 +236,8 @@ def _misfits(parts: Parts) -> list[str]:
             faults.append("critic: there is one, but this objective trains no critic; use critic=none")
         if parts.sampler is not None and parts.sampler.needs_critic and not parts.objective.needs_critic:
             faults.append(
-                "sampler: its selection rule reads the critic, which this objective does not train; "
-                "use selection=confidence or objective=ppo"
+                "sampler: it or its selection rule reads the critic, which this objective does not train; "
+                "use objective=ppo, selection=confidence, or another sampler"
             )
     if (taken := getattr(parts.trainer, "old_log_prob", None)) is not None:  # not every trainer has one
         faults += taken.misfits(parts.engine, parts.policy, parts.objective, parts.sampler)
@@ -271,7 +271,7 @@ def _unannotated(parts: Parts) -> list[str]:
 def _needs(parts: Parts) -> list[str]:
     """Faults of parts that need more than the task gives, with the tasks that give it."""
     faults = []
-    for slot in ("reward", "objective", "trainer"):
+    for slot in ("reward", "sampler", "objective", "trainer"):
         part = getattr(parts, slot)
         if part is not None and parts.task is not None and not part.needs <= parts.task.gives:
             lacking = " and ".join(sorted(part.needs - parts.task.gives))

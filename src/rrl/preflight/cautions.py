@@ -16,7 +16,7 @@ SHORT = 20
 def cautions(parts: Parts, course: Course) -> list[str]:
     """The warnings for a run of this course."""
     own = [f"{path}.{text}" for path, texts in collected(parts, "cautions") for text in texts]
-    return [*own, *_not_offloaded(parts), *_too_late(parts, course)]
+    return [*own, *_not_offloaded(parts), *_all_or_nothing(parts), *_too_late(parts, course)]
 
 
 def _not_offloaded(parts: Parts) -> Iterator[str]:
@@ -24,6 +24,16 @@ def _not_offloaded(parts: Parts) -> Iterator[str]:
     own = parts.policy.lora is None and parts.objective.needs_reference
     if parts.policy.offloads("reference") and not own:
         yield "offload.reference: true, and the run has no frozen reference of its own; use offload=optimizer or none"
+
+
+def _all_or_nothing(parts: Parts) -> Iterator[str]:
+    """A warning where the pass rate of one rollout, 0 or 1, lies outside the window of rates that come again."""
+    low, high = getattr(parts.sampler, "window", (0.0, 1.0))  # of prompt_replay alone
+    if getattr(parts.sampler, "momentum", None) == 0 and getattr(parts.trainer, "n", 0) == 1 and 0 < low <= high < 1:
+        yield (
+            "sampler.momentum: 0, and with trainer.n=1 every pass rate is 0 or 1, outside sampler.window: no problem "
+            "comes again; expected momentum above 0, as in 0.7, or a greater trainer.n"
+        )
 
 
 def _too_late(parts: Parts, course: Course) -> Iterator[str]:

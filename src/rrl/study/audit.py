@@ -121,8 +121,9 @@ def _steps(folder: Path, asked: tuple[int, ...] | None) -> list[int]:
     missing = sorted(set(asked or ()) - set(there))
     if missing or not there:
         raise DataError(
-            f"{folder}: no checkpoint{f' of step {missing[0]}' if missing else ''}; expected one; there are those of "
-            f"{', '.join(map(str, there)) or 'no step'}; a run keeps more of them with run.keep_last=N"
+            f"{folder}: no checkpoint{f' of step {missing[0]}' if missing else ''}; expected one; there "
+            f"{'are those of ' + ', '.join(map(str, there)) if there else 'is none'}; "
+            "a run keeps more of them with run.keep_last=N"
         )
     return there if asked is None else sorted(set(asked))
 

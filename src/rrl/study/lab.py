@@ -12,7 +12,7 @@ from rrl.config.check import load
 from rrl.config.choices import groups
 from rrl.contracts import border
 from rrl.cuts import Cutter
-from rrl.errors import DataError
+from rrl.errors import DataError, nearest
 from rrl.interfaces import Selection
 from rrl.processes.distributed import start_process_group
 from rrl.ranges import at_least_one, check_ranges, not_negative
@@ -101,8 +101,9 @@ def _step(folder: Path, asked: int | None) -> int:
     there = [step_of(path) for path in by_step(folder / "checkpoints")]
     if not there or (asked is not None and asked not in there):
         raise DataError(
-            f"{folder}: no checkpoint{'' if asked is None else f' of step {asked}'}; expected one; there are those of "
-            f"{', '.join(map(str, there)) or 'no step'}"
+            f"{folder}: no checkpoint{'' if asked is None else f' of step {asked}'}; expected one; there "
+            f"{'are those of ' + ', '.join(map(str, there)) if there else 'is none'}; "
+            "rrl-train run.keep_last=N keeps them"
         )
     return there[-1] if asked is None else asked
 
@@ -123,7 +124,10 @@ def _failures(run: AuditedRun, cutter: Cutter, settings: LabSettings) -> list[Fa
     """The failed ones of the responses to some problems, scored. Raises DataError where there is none."""
     problems = [p for p in run.trainer.limits.problems.values() if settings.level in (None, p.level)]
     if not problems:
-        raise DataError(f"level: no problem of level {settings.level!r} to train on; expected a level of the data")
+        there = sorted({str(p.level) for p in run.trainer.limits.problems.values()})
+        raise DataError(
+            f"level: no problem of level {settings.level!r} to train on{nearest(str(settings.level), there)}"
+        )
     drawn = Random(f"lab/{settings.seed}").sample(problems, min(settings.problems, len(problems)))
     rows = run.continued([State(problem) for problem in drawn], settings.n, settings.seed)
     failed = [each for row in rows for each in row if not each.feedback.solved]

@@ -54,6 +54,10 @@ class Retrospective(StateSampler):
         self._fresh = Problems(level_weights=self.level_weights)
 
     @property
+    def needs(self) -> frozenset[str]:
+        return self.selection.needs
+
+    @property
     def needs_critic(self) -> bool:
         return self.selection.needs_critic
 

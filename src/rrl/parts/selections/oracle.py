@@ -13,6 +13,8 @@ from rrl.types import TokenScores
 class Oracle(Selection):
     """Cuts at the last legal point before the first error. The score is the length of the prefix."""
 
+    needs = frozenset({"first_errors"})
+
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """One cut, or none when the error is before the first legal point. Raises DataError if the task tells none."""
         if response.right is None:

@@ -42,7 +42,7 @@ class Trace(Embedded):
     demonstration_lengths: tuple[int, ...]
     demonstration_weak: float
 
-    gives = frozenset({"references", "answers"})
+    gives = frozenset({"references", "answers", "first_errors"})
     name, levels, trained, most = "trace", tuple(LEVELS), ("L3", "L10"), 20_000
 
     def __post_init__(self) -> None:
