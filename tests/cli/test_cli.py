@@ -72,8 +72,8 @@ def test_a_fault_ends_the_process_with_code_2_a_message_and_no_traceback(tmp_pat
         (
             OSError(errno.ENAMETOOLONG, "File name too long", "aa"),
             2,
-            "cannot read or write:\n  [Errno 36] File name too long: 'aa'; expected a name of at most 255 bytes; give a "
-            "shorter one\n",
+            "cannot read or write:\n  [Errno 36] File name too long: 'aa'; expected a name of at most 255 bytes; "
+            "give a shorter one\n",
         ),
     ],
 )

@@ -128,7 +128,10 @@ TASKS = [path.stem for path in Path(__file__).parents[2].glob("conf/task/*.yaml"
             ["task=gsm8k,math", "judge=openai", "judge.model=x", "warmstart=none"],
             ["judge: compares two models on one task; expected one task, or judge=none"],
         ),
-        (["task=trace", "responses=x.json", "output=./x.json"], ["output and responses: both 'x.json'; expected a file for each"]),
+        (
+            ["task=trace", "responses=x.json", "output=./x.json"],
+            ["output and responses: both 'x.json'; expected a file for each"],
+        ),
         (["task=trace", "against=sft"], ["against: needs a judge, as in judge=openai, and there is none; give one"]),
     ],
 )  # fmt: skip
