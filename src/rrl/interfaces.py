@@ -84,9 +84,8 @@ class DependsOnEntropies(Protocol):
 class Task(Protocol):
     """Examples and a verifier. Works on text alone, without tokenizers and models.
 
-    ``gives`` lists what it provides beyond a score: ``references`` (canonical responses), ``answers`` (readable final
-    answers), ``programs`` (evidence as in ``programs.py``), ``preferences`` (evidence ``reward``: a model's number),
-    ``first_errors`` (evidence ``right_steps``: tokens of a response before its first error).
+    ``gives`` lists what it provides beyond a score: ``references``, readable final ``answers``, and as evidence
+    ``programs`` (``programs.py``), ``preferences`` (``reward``) and ``first_errors`` (``right_steps`` before it).
     """
 
     gives: ClassVar[frozenset[str]] = frozenset()

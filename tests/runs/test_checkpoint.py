@@ -372,6 +372,15 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_last_good_one(
     assert saved.restore(any_trainer) == 3
 
 
+def test_a_run_that_is_moved_meanwhile_is_named_with_the_way_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with (
+        pytest.raises(StorageError, match=r"run.dir: '.*run' is gone, moved or deleted .* rrl-train resume="),
+        guard_disk(run),
+    ):
+        (run / "states.jsonl").open("ab")
+
+
 def test_other_faults_of_writing_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="something else"), guard_disk(tmp_path):
         raise RuntimeError("something else")
