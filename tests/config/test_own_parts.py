@@ -387,7 +387,7 @@ class Types(Reward):
         ),
         (
             "rrl.parts.samplers.problems.Problems, level_weights: null",
-            "reward: Problems has no __call__, needs; expected a",
+            "reward: Problems has no __call__; expected a",
         ),
         ("own_bad.Raises", "line 9: KeyError: 'none'); fix this class"),
         ("own_bad.Types", "line 13: TypeError: object of type 'int' has no len()); fix this class"),
