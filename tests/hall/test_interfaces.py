@@ -22,8 +22,11 @@ FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "exa
     ("kind", "flags"),
     [
         (Reward, {"needs": frozenset()}),
-        (StateSampler, {"needs_critic": False, "needs_annotation": False, "needs_entropies": False}),
-        (Selection, {"needs_critic": False, "needs_entropies": False}),
+        (
+            StateSampler,
+            {"needs": frozenset(), "needs_critic": False, "needs_annotation": False, "needs_entropies": False},
+        ),
+        (Selection, {"needs": frozenset(), "needs_critic": False, "needs_entropies": False}),
         (Guidance, {"needs": frozenset()}),
         (
             Objective,

@@ -146,12 +146,12 @@ UNREPLAYED = (
         ]),
         (["engine=truncated", "engine.top_p=1"], []),
         (["objective=grpo", "trainer.n=2", "trainer.critic_warmup=30"], []),
-        (["sampler=prompt_replay"], [
+        (["sampler=prompt_replay", "sampler.momentum=0"], [
             "sampler.momentum: 0, and with trainer.n=1 every pass rate is 0 or 1, outside sampler.window: no problem "
             "comes again; expected momentum above 0, as in 0.7, or a greater trainer.n"
         ]),
-        (["sampler=prompt_replay", "sampler.momentum=0.5"], []),
-        (["sampler=prompt_replay", "trainer.n=4"], []),
+        (["sampler=prompt_replay"], []),
+        (["sampler=prompt_replay", "sampler.momentum=0", "trainer.n=4"], []),
         (["sampler.schedule.share=0"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.share=[[0, 0], [1, 0]]"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0.5], [0.5, 0]]"], [

@@ -188,7 +188,7 @@ def test_it_ends_at_once_and_leaves_the_terminal_as_it_was(
 def test_a_new_row_is_shown_and_other_keys_do_nothing(attended: Attended, run: Path) -> None:
     attended.type("x\x1a")
     append(run / "metrics.jsonl", {"step": 42, "critic/score/fresh/mean": 0.625, "budget/tokens_generated": 2100})
-    assert "0.625" in attended.until("step 42/100")
+    assert "step 42/100" in attended.until("0.625")
     attended.type("q")
     assert attended.end()[0] == 0
 
