@@ -85,7 +85,7 @@ class Task(Protocol):
     """Examples and a verifier. Works on text alone, without tokenizers and models.
 
     ``gives`` lists what it provides beyond a score: ``references``, readable final ``answers``, and as evidence
-    ``programs`` (``programs.py``), ``preferences`` (``reward``) and ``first_errors`` (``right_steps`` before it).
+    ``programs`` (``programs.py``), ``preferences`` (``reward``) and ``first_errors`` (``error_free`` characters).
     """
 
     gives: ClassVar[frozenset[str]] = frozenset()

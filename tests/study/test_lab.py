@@ -3,14 +3,15 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fixtures.knowing import known_run
+from fixtures.knowing import Knowing, known_run
 from fixtures.runs import arguments
 from fixtures.training import tokenizer
 from rrl.cli import lab as command
@@ -87,6 +88,20 @@ def test_the_oracle_cuts_without_errors_and_is_left_out_where_the_task_tells_non
     silent = tried(oracle=Oracle(), one=At(1))
     assert list(silent["rules"]) == ["one"] and "this task does not tell" in silent["left_out"]["oracle"]
     assert "error_free" not in silent["rules"]["one"]
+
+
+# Under tokens of two characters a cut after one token of "0 8 6" ("0 ") has no error, one after two ("0 8 ") neither.
+def test_errors_are_counted_in_tokens_of_the_runs_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = known_run(1)
+    monkeypatch.setattr(run, "tokenizer", SimpleNamespace(decode=lambda tokens: "0 8 6"[: 2 * len(tokens)]))
+    judged = "rrl.parts.tasks.trace._judge"
+    monkeypatch.setattr(judged, lambda rollout: Feedback(0.0, Verdict.WRONG, {"error_free": 4}))
+    written = Knowing.generate
+    monkeypatch.setattr(
+        Knowing, "generate", lambda *given: [replace(each, response="0 8 6") for each in written(*given)]
+    )
+    found = trial(run, {str(n): At(n) for n in (1, 2, 3)}, Cutter(tokenizer(), "token"), SETTINGS)
+    assert [value(found["rules"][name], "error_free") for name in "123"] == [1.0, 1.0, 0.0]
 
 
 def test_failures_continuations_and_control_are_drawn_by_random_numbers_of_their_own(

@@ -18,6 +18,7 @@ from rrl.processes.distributed import start_process_group
 from rrl.ranges import at_least_one, check_ranges, not_negative
 from rrl.records.files import by_step, step_of
 from rrl.runs.resume import resume
+from rrl.spans import tokens_before_error
 from rrl.study.audited_run import AuditedRun, assembled
 from rrl.study.rankings import interval, rank_correlation
 from rrl.types import Judged, Problem, State, TokenScores
@@ -136,9 +137,8 @@ def _failures(run: AuditedRun, cutter: Cutter, settings: LabSettings) -> list[Fa
     states = [State(each.rollout.state.problem, each.rollout.tokens) for each in failed]
     scored = run.trainer.policy.inspect(states)
     run.scored += sum(len(state.problem.prompt) + len(state.prefix) for state in states)
-    scored = [
-        replace(each, right=one.feedback.evidence.get("right_steps")) for each, one in zip(scored, failed, strict=True)
-    ]
+    right = [tokens_before_error(each, lambda tokens: str(run.tokenizer.decode(list(tokens)))) for each in failed]
+    scored = [replace(each, right=known) for each, known in zip(scored, right, strict=True)]
     longest = run.trainer.engine.sampling.max_new_tokens
     legal = [tuple(cut for cut in cutter.legal(state.prefix) if cut < longest) for state in states]
     return list(map(Failure, failed, scored, legal))

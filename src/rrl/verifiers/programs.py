@@ -87,9 +87,10 @@ class ProgramEvidence:
 
     @staticmethod
     def of(evidence: Mapping[str, Any]) -> "ProgramEvidence":
-        """Back from plain data."""
+        """Back from plain data, in which a task may have more."""
         tests = tuple(TestResult(**{**test, "outcome": Outcome(test["outcome"])}) for test in evidence["tests"])
-        return ProgramEvidence(**{**evidence, "outcome": Outcome(evidence["outcome"]), "tests": tests})
+        own = {name: evidence[name] for name in ProgramEvidence.__dataclass_fields__}
+        return ProgramEvidence(**{**own, "outcome": Outcome(evidence["outcome"]), "tests": tests})
 
 
 @lru_cache(maxsize=1024)  # the judge, rewards and each of their regions need it for one response

@@ -1,5 +1,6 @@
 """The embedded programming task: its words by hand, its problems, and its programs judged by the real sandbox."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +8,19 @@ import pytest
 
 from fixtures.replay import ids, tiny
 from rrl.cuts import Cutter
-from rrl.parts.tasks.minicode import LEVELS, STRONG, WEAK, WORDS, MiniCode, ask, every_line_counts, run, write
+from rrl.parts.tasks.minicode import (
+    LEVELS,
+    STRONG,
+    WEAK,
+    WORDS,
+    MiniCode,
+    ask,
+    error_free,
+    every_line_counts,
+    planned,
+    run,
+    write,
+)
 from rrl.sandbox.limits import Limits
 from rrl.sandbox.sandbox import Sandbox
 from rrl.types import Example, Feedback, Problem, Rollout, State
@@ -158,3 +171,79 @@ def test_a_program_is_judged_with_its_kind_of_failure_and_line(
     evidence = ProgramEvidence.of(judged(judge, (PROBLEM, program))[0].evidence)
     assert (evidence.outcome.value, evidence.error, evidence.line) == (outcome, error, line)
     assert (evidence.passed, evidence.total) == (passed, 3)
+
+
+# --- the first error --------------------------------------------------------------------------------------------------
+
+
+# PROBLEM takes 5, keeps the rest by 9 and caps at 4; for x = 4, 6, 9 that is -1, 1, 4, then 8, 1, 4, then 4, 1, 4.
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def f(x): \n x -= 5 \n x %= 9 \n x = min(x, 4 ) \n |y",
+        "def f(x): \n x -= 5 \n x |+= 9 \n x = min(x, 4 ) \n return x",
+        "def f(x): \n x -= 5 \n x %= |8 \n x = min(x, 4 ) \n return x",  # 7, 1, 4 is never reached
+        "def f(x): \n x -= 5 \n x %= 9 \n x = m|ax(x, 4 ) \n return x",
+        "def f(x): \n x -= 5 \n x %= 9 \n |return x",  # too early
+        "def f(x): \n x -= 2 \n x -= 3 \n return x",  # a detour
+        "def f(x): \n x -= 5 \n x += 0 \n x %= 9 \n x |+= 1",
+        "def f(x): \n x -= 5 \n x *= 1 \n \n x %= 9|1 \n",  # a line without effect, and a blank one
+        "def f(x): \n x -= 5 \n x |= x % 9 \n x = min(x, 4 ) \n return x",  # right, but of no word's form
+        "def f(x): \n x -= 5 \n x %= |0 \n return x",
+        "def f(x): \n x -= 5 \n x %= |09 \n",
+        "def f(x): \n x -= 5 \n x %= 9 \n x = min(x, 4 ) \n return x \n|x \n",
+        "def f(x): \n x -= 5 \n | x %= 9 \n",  # another indentation
+        "def f(x): \n|x -= 5",
+        "def f(|y): \n x -= 5",
+        "|x -= 5 \n return x",
+        "def f(x): \n x -= 5 \n x %= 9|",  # cut off
+        "def f(x):|",
+        "|",
+        "So:\n```python\ndef f(x):\n    x-=5\n    x %= 9\n    x = |(x)\n```\nDone.",
+        "def f(x):\r\n\tx -= 5\r\n\tx  %=  9\r\n\tx |+= x\r\n",
+    ],
+)
+def test_the_first_error_is_where_the_reference_leads_no_further(program: str) -> None:
+    expected = program.index("|") if "|" in program else program.index("2")
+    assert error_free(program.replace("|", ""), PROBLEM) == expected
+
+
+def passes(source: str, suite: Suite) -> bool:
+    space: dict[str, Any] = {}
+    try:
+        exec(source, space)
+        return [space["f"](*given) for given in suite.inputs] == list(suite.outputs)
+    except Exception:
+        return False
+
+
+def spoilt(reference: str, rng: random.Random) -> str:
+    """The reference with one or two of its words exchanged for others, left out, or doubled."""
+    words = reference.split(" ")
+    for _ in range(rng.choice([1, 2])):
+        place = rng.randrange(len(words))
+        words[place : place + 1] = rng.choice([[rng.choice(words)], [], [words[place]] * 2, [str(rng.randrange(10))]])
+    return " ".join(words)
+
+
+def test_what_is_before_the_error_can_always_be_completed_by_the_reference() -> None:
+    rng = random.Random(0)
+    begun = 0
+    for example in task().examples("test"):
+        suite, whole = Suite.of(example.answer), example.reference
+        assert error_free(whole, example) == len(whole) and write(planned(example.question)) == whole
+        written = spoilt(whole, rng)
+        if passes(written, suite):
+            continue
+        free = written[: error_free(written, example)]
+        begun += "\n" in free
+        ends = [end + whole[place:] for place in range(len(whole) + 1) for end in ("", "\n")]
+        assert any(passes(free + end, suite) for end in ends), (written, free)
+    assert begun > 20
+
+
+def test_the_evidence_says_where_the_first_error_is_and_a_right_program_has_none(judge: ProgramVerifier) -> None:
+    wrong, right = "def f(x): \n x += 5", "def f(x): \n x = x - 5 \n x %= 9 \n x = min(x, 4 ) \n return x"
+    found = judged(judge, (PROBLEM, wrong), (PROBLEM, right), (PROBLEM, ""))
+    assert [each.evidence["error_free"] for each in found] == [14, len(right), 0]
+    assert MiniCode.gives == {"references", "programs", "first_errors"}

@@ -46,16 +46,19 @@ def test_each_instruction_does_what_its_name_says(operation, x, c, expected):
 
 
 @pytest.mark.parametrize(
-    ("response", "verdict", "right_steps"),
-    [("0 8 5", "right", 3), (" 0  8 5 ", "right", 3), ("0 8 6", "wrong", 2), ("0 8", "wrong", 2), ("", "wrong", 0),
-     ("0 8 5 5", "wrong", 3), ("1 8 5", "wrong", 0), ("5", "wrong", 0), ("0 8 add3", "unparseable", 2),
-     ("0 8 5 =", "unparseable", 3), ("085", "unparseable", 0)],
+    ("response", "verdict", "right_steps", "error_free"),
+    [("0 8 5", "right", 3, 5), (" 0  8 5 ", "right", 3, 8), ("0 8 6", "wrong", 2, 4), ("0 8", "wrong", 2, 3),
+     ("", "wrong", 0, 0), ("0 8 5 5", "wrong", 3, 6), ("1 8 5", "wrong", 0, 0), ("5", "wrong", 0, 0),
+     ("0 8 add3", "unparseable", 2, 4), ("0 8 5 =", "unparseable", 3, 6), ("085", "unparseable", 0, 1),
+     ("\n0\t8 56", "unparseable", 2, 6)],
 )  # fmt: skip
-def test_only_the_whole_trace_is_right(response, verdict, right_steps):
+def test_only_the_whole_trace_is_right(response, verdict, right_steps, error_free):
     feedback = judged(response)
     assert (feedback.verdict.value, feedback.score) == (verdict, float(verdict == "right"))
     parsed = None if verdict == "unparseable" else " ".join(response.split())
-    assert feedback.evidence == {"right_steps": right_steps, "steps": 3, "parsed": parsed}
+    assert feedback.evidence == {
+        "error_free": error_free, "right_steps": right_steps, "steps": 3, "parsed": parsed,
+    }  # fmt: skip
 
 
 def test_a_trace_that_did_not_end_by_itself_is_wrong():

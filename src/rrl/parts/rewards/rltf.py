@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from rrl.interfaces import Decode, Reward, StateDict
 from rrl.parts.rewards.outcomes import Pay, gravest
-from rrl.parts.rewards.regions import Region, responsible, token_spans, tokens_over
+from rrl.parts.rewards.regions import Region, responsible
 from rrl.ranges import check_ranges, not_negative
+from rrl.spans import token_spans, tokens_over
 from rrl.types import Feedback, Judged, Metrics, Rollout, State, Verdict
 from rrl.verifiers.programs import Outcome, ProgramEvidence
 

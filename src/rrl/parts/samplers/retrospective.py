@@ -17,6 +17,7 @@ from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.rows import Candidate, Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
 from rrl.ranges import below_one, check_ranges, positive
+from rrl.spans import tokens_before_error
 from rrl.types import Batch, Feedback, Judged, Metrics, Problem, Rollout, State, StateEvent, TokenScores
 
 
@@ -71,6 +72,7 @@ class Retrospective(StateSampler):
         self._rng = random.Random(f"retrospective/{seed}")
         self._problems = {problem.id: problem for problem in problems}
         self._inspect, self._cutter = inspect, Cutter(tokenizer, self.cut_points)
+        self._decode = lambda tokens: str(tokenizer.decode(list(tokens)))
 
     def sample(self, count: int, progress: float) -> list[State]:
         """Remembered states for the share that the schedule gives, as far as there are any; prompts for the rest."""
@@ -169,7 +171,8 @@ class Retrospective(StateSampler):
             if self._collects(each.feedback) and not rollout.state.replayed and not self._mastered(problem_id):
                 drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
                 seen, unsure = (tuple(column[mask].tolist()) for column in (values, entropies))
-                scored = TokenScores(tuple(drawn), seen, unsure, each.feedback.evidence.get("right_steps"))
+                right = tokens_before_error(each, self._decode) if "first_errors" in self.selection.needs else None
+                scored = TokenScores(tuple(drawn), seen, unsure, right)
                 self._remember(problem_id, rollout.tokens, scored, "self", rollout)
 
     def _collect_canonical(self, judged: Sequence[Judged]) -> None:

@@ -20,7 +20,7 @@ class Oracle(Selection):
         if response.right is None:
             raise DataError(
                 "selection: oracle needs the place of the first error, which this task does not tell; expected "
-                "task=trace and sampler.sources=self; use another rule"
+                "task=trace or task=minicode, and own responses (sampler.sources=self); use another rule"
             )
         return [cut for cut in legal if cut <= response.right][-1:]
 

@@ -8,11 +8,13 @@ level a sparse-reward problem. A level is a program length and a kind of instruc
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rrl.parts.tasks.embedded import Embedded, check_lengths
 from rrl.ranges import between, check_ranges
+from rrl.spans import agreement
 from rrl.types import Example, Feedback, Rollout, Verdict
 
 STRONG: dict[str, Callable[[int, int], int]] = {
@@ -88,11 +90,21 @@ def run(start: int, program: Sequence[tuple[str, int]]) -> list[int]:
     return values[1:]
 
 
+def error_free(response: str, expected: Sequence[str]) -> int:
+    """The characters before the first error: the length of the longest beginning that can become a right response."""
+    written = list(re.finditer(r"\S+", response))
+    for found, word in zip(written, [*expected, *[""] * len(written)], strict=False):
+        if found[0] != word:
+            return found.start() + agreement(found[0], word)
+    return len(response)
+
+
 def _judge(rollout: Rollout) -> Feedback:
     written, expected = rollout.response.split(), rollout.state.problem.example.answer.split()
     agreeing = [a == b for a, b in zip(written, expected, strict=False)]
     readable = all(word in DIGITS for word in written)
     evidence = {
+        "error_free": error_free(rollout.response, expected),
         "right_steps": (*agreeing, False).index(False),
         "steps": len(expected),
         "parsed": " ".join(written) if readable and rollout.finished else None,

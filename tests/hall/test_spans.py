@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from fixtures.programs import Characters
-from rrl.parts.rewards.regions import token_spans, tokens_over
+from rrl.spans import token_spans, tokens_over
 
 TEXTS = [
     "def f(x):\n    return x ** 2\n\nprint(f(3))\n", "a = 'naïve café'  # 漢字 and 😀😀\nb = \"\t\"\r\nprint(a, b)",
