@@ -158,8 +158,8 @@ NO_CRITIC_FOR_RULE = (
 
 
 NO_FIRST_ERRORS = (
-    "sampler: Retrospective needs first_errors, which the task GSM8K does not give; expected task=minicode|trace, or another "
-    "sampler"
+    "sampler: Retrospective needs first_errors, which the task GSM8K does not give; expected task=minicode|trace, or "
+    "another sampler"
 )
 
 

@@ -77,7 +77,8 @@ def test_a_changed_row_shows_where_it_stands_and_what_was_written(dumped: Path) 
     row = rescore(TASK, [dumped]).as_mapping()["changed"][0]
     assert row == {
         "place": f"{dumped}, line 2", "id": "b", "old": "wrong", "new": "right", "old_score": 0.0, "new_score": 1.0,
-        "expected": "1 2", "response_tail": "1 2", "evidence": {"right_steps": 2, "steps": 2, "parsed": "1 2"},
+        "expected": "1 2", "response_tail": "1 2",
+        "evidence": {"error_free": 3, "right_steps": 2, "steps": 2, "parsed": "1 2"},
     }  # fmt: skip
 
 
