@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -165,11 +166,11 @@ def _refuse_short_runs(
         raise DataError(*short, "remedy: finish these runs, or compare at smaller budgets with tokens=...")
 
 
-def at(curve: Sequence[tuple[int, float]], tokens: int) -> float:
-    """The curve's height at a budget, interpolated; its last height beyond the end."""
+def at(curve: Sequence[tuple[float, float]], place: float) -> float:
+    """The curve's height at a budget (of tokens, steps or seconds), interpolated; its last height beyond the end."""
     for (x0, y0), (x1, y1) in pairwise(curve):
-        if x0 <= tokens <= x1:
-            return y0 + (y1 - y0) * (tokens - x0) / max(1, x1 - x0)
+        if x0 <= place <= x1:
+            return y0 + (y1 - y0) * (place - x0) / (x1 - x0 or 1)
     return curve[-1][1]
 
 
@@ -185,12 +186,18 @@ def tokens_to(curve: Sequence[tuple[int, float]], height: float) -> int | None:
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation (n-1) and half the 95 % interval (Student's t); None for a single value."""
-    from scipy.stats import t
-
     n = len(values)
     deviation = stdev(values) if n > 1 else None
-    half = None if deviation is None else float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    half = None if deviation is None else students_quantile(n - 1) * deviation / math.sqrt(n)
     return {"mean": fmean(values), "sd": deviation, "half95": half, "values": list(values)}
+
+
+@cache
+def students_quantile(freedom: int) -> float:
+    """Student's t below which 97.5 % of the values lie, for so many degrees of freedom."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:

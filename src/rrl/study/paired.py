@@ -1,6 +1,11 @@
-"""Paired comparisons over few seeds: an exact test of differences, and its correction for several rules."""
+"""Paired comparisons over few seeds: an exact test, its correction for several rules, the share of another lead."""
 
+import math
 from collections.abc import Sequence
+from statistics import covariance, fmean, variance
+from typing import Any
+
+from rrl.study.comparison import students_quantile
 
 ROUNDING = 1e-12
 """Sums of differences that are equal but for the order of their terms."""
@@ -26,3 +31,25 @@ def holm(values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
         adjusted[place] = highest
     return adjusted
+
+
+def share_of_lead(own: Sequence[float], bound: Sequence[float]) -> dict[str, Any] | None:
+    """The mean of ``own`` differences as a share of the mean of ``bound``, those of the same seeds; None if that is <= 0.
+
+    The 95 % interval has every share r for which a paired t test cannot tell ``own`` from r times ``bound`` (Fieller,
+    Some problems in interval estimation, 1954). ``low`` and ``high`` are None with a single seed, and where ``bound``
+    itself cannot be told from 0, for then no share can be excluded.
+    """
+    a, b, n = fmean(own), fmean(bound), len(own)
+    if b <= 0:
+        return None
+    result: dict[str, Any] = {"share": a / b, "low": None, "high": None}
+    if n < 2:
+        return result
+    scale = students_quantile(n - 1) ** 2 / n
+    square = b * b - scale * variance(bound)
+    if square <= 0:
+        return result
+    middle, rest = a * b - scale * covariance(own, bound), a * a - scale * variance(own)
+    root = math.sqrt(max(0.0, middle * middle - square * rest))
+    return result | {"low": (middle - root) / square, "high": (middle + root) / square}
