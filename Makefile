@@ -54,12 +54,12 @@ study: install ## every rule for choosing states with its control, PPO and two c
 	$(STUDY) sampler=allocation sampler.schedule.share=0 hydra.sweep.dir=runs/study/$(TASK)/prompts
 	$(STUDY) sampler=retrospective,redraw selection=confidence,critic_middle,critic_rise,entropy,largest_fall,pivot,random_cut,oracle hydra.sweep.dir=runs/study/$(TASK)/rules
 	$(STUDY) sampler=retrospective,redraw sampler.buffer.priority=doubt,lru_forest hydra.sweep.dir=runs/study/$(TASK)/draws
-	$(VENV)/bin/python experiments/study/table.py runs/study/$(TASK) runs/study/$(TASK) $(LEVEL)
+	$(VENV)/bin/python experiments/study/collect.py $(TASK) && $(VENV)/bin/python experiments/study/table.py $(TASK)
 
 study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
 	$(RUN) rrl.cli.sft > /dev/null
 	$(SWEEP) experiment=study/trace trainer.total_tokens=40000 sampler=problems,retrospective,redraw,allocation hydra.sweep.dir=runs/study-quick
-	$(VENV)/bin/python experiments/study/table.py runs/study-quick runs/study-quick L10
+	$(REPORT) runs/study-quick level=L10
 
 study-mini: install ## learning curves of minichat and minicode: 3 and 6 arms x 3 seeds
 	for task in minichat minicode; do $(RUN) rrl.cli.sft task=$$task > /dev/null || exit; done

@@ -45,8 +45,7 @@ def collect(about: protocol.Protocol, runs: Path, results: Path) -> list[str]:
     for stage in protocol.STAGES:
         path = results / about.task / f"{stage}.jsonl"
         new, left_out, wrong = found_in(about, runs / about.task / stage, stage)
-        old = lines_in(path)
-        lines, counts, again = merged(old, new, stage, path)
+        lines, counts, again = merged(lines_in(path), [] if wrong else new, stage, path)
         faults += [*wrong, *again]
         texts += left_out
         if new:

@@ -1,174 +1,233 @@
-"""The table of the study: each rule against PPO and against its own re-draw, paired by seed.
+"""The tables of the study: each rule against PPO and against its own control, paired by seed; and a picture.
 
-``python experiments/study/table.py FOLDER OUT [LEVEL]`` reads the sweeps of ``make study`` in FOLDER, and writes
-study.json and study.md into OUT. LEVEL is a level of held-out problems (all).
+``python experiments/study/table.py TASK [STAGE] [RESULTS]`` reads arms.yaml and RESULTS/TASK/<stage>.jsonl, which
+collect.py wrote (reported; experiments/results/study). Beside it it writes study.json, study.md and study.png, of the
+stage ``choosing`` study-choosing.json and so on.
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rrl.records.files import modes, whole_rows
+import protocol
+from collect import RESULTS, Line, lines_in
+from results import by_arm, compare, curve_of, percent
+
+from rrl.errors import DataError
+from rrl.records.plots import Point, learning_curves
 from rrl.records.run_directory import write_json
-from rrl.study.arms import find_arms
-from rrl.study.comparison import Measure, at, evaluations, plus_minus, seed_of, summary, token_count, tokens_to
-from rrl.study.paired import holm, sign_flip_test
+from rrl.study.comparison import at, plus_minus, summary, token_count
 from rrl.study.tables import Table
 
-MARKS = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""Shares of the budget at which accuracies are compared; tests are made at JUDGED."""
-JUDGED = 0.6
-BASELINE = "sampler=problems"
-CONTROLS = {
-    "sampler=retrospective": "sampler=redraw",
-    "sampler=allocation": "sampler=allocation sampler.schedule.share=0",
-    "sampler=pass_rate": "sampler=pass_rate_redraw",
-}
-"""The control of an arm is named as the arm, with these words in the place of those."""
-Curves = dict[int, list[tuple[float, float]]]
+PICTURED = 2
+"""Rules in the picture: those that were best when the rule was chosen."""
+POINTS = 50
+RECORDED = {"first_solves": ".0f", "unsolved": ".3f", "pass": ".3f", "entropy": ".3f", "replay": ".2f"}
+FITTED = {"asymptote": ".3f", "midpoint": ",.0f", "exponent": ".2f"}
+"""How numbers are written."""
+NONE = "-"
+Result = Mapping[str, Any]
 
 
-def control_of(arm: str, arms: Sequence[str]) -> str | None:
-    """The arm with the same problems from their prompts; None for one that has none, as a control itself."""
-    words = arm.split()
-    for word, other in CONTROLS.items():
-        if word in words and len(set(other.split()) & set(words)) < len(other.split()):
-            wanted = {*(each for each in words if each != word), *other.split()}
-            return next((name for name in arms if set(name.split()) == wanted), None)
-    return None
+def tables(result: Result) -> list[Table]:
+    """All tables, the judged level first."""
+    marks = (percent(result["judged_at"]), percent(1.0))
+    first = next(iter(result["arms"].values()))["accuracy"]
+    levels = sorted(first, key=lambda level: level != result["level"])
+    return [
+        *(accuracies(result, level) for level in levels),
+        *(differences(result, mark) for mark in marks),
+        exploration(result, marks),
+        elsewhere(result, marks[0]),
+        sigmoids(result),
+    ]
 
 
-def compare(folder: Path, level: str | None) -> dict[str, Any]:
-    """All numbers of the study as plain data."""
-    found, left_out = find_arms([folder])
-    measure = Measure("accuracy", None, level)
-    curves: dict[str, Curves] = {
-        arm: {seed_of(run): [point[:2] for point in measure.points(run)] for run in runs} for arm, runs in found.items()
-    }
-    baseline = next((arm for arm in curves if BASELINE in arm.split()), None)
-    if baseline is None:
-        raise SystemExit(f"{folder}: no arm with {BASELINE}; expected PPO among {', '.join(curves)}")
-    budget = min(curve[-1][0] for rows in curves.values() for curve in rows.values())
-    goal = fmean(at(curve, int(budget)) for curve in curves[baseline].values())
-    rows = {
-        arm: {
-            "seeds": sorted(own),
-            "values": {
-                f"{mark:.0%}": summary([at(own[seed], int(mark * budget)) for seed in sorted(own)]) for mark in MARKS
-            },
-            "tokens_to_ppo": [tokens_to(own[seed], goal) for seed in sorted(own)],
-            "control": control_of(arm, list(curves)),
-            **last_of(found[arm]),
-        }
-        for arm, own in curves.items()
-    }
-    for name, others in (
-        ("minus_ppo", dict.fromkeys(rows, baseline)),
-        ("minus_control", {a: r["control"] for a, r in rows.items()}),
-    ):
-        differences = {
-            arm: difference(curves[arm], curves.get(other or ""), JUDGED * budget)
-            for arm, other in others.items()
-            if arm != other
-        }
-        tested = [arm for arm, each in differences.items() if each is not None]
-        for arm, p in zip(tested, holm([differences[arm]["p"] for arm in tested]), strict=True):
-            rows[arm][name] = {**differences[arm], "holm": p}
-    return {
-        "level": level,
-        "budget": budget,
-        "judged_at": JUDGED,
-        "baseline": baseline,
-        "arms": rows,
-        "left_out": left_out,
-    }
+def accuracies(result: Result, level: str) -> Table:
+    what = "all problems" if level == "all" else level
+    title = (
+        f"Held-out accuracy ({result['mode']}) of {what} by share of {token_count(result['budget'])} generated tokens, "
+        "mean ± standard deviation over seeds"
+    )
+    rows = [
+        [arm, row["kind"], str(len(row["seeds"])),
+         *(plus_minus(row["accuracy"][level][mark]["mean"], row["accuracy"][level][mark]["sd"])
+           for mark in result["marks"])]
+        for arm, row in result["arms"].items()
+        if level in row["accuracy"]
+    ]  # fmt: skip
+    return Table(title, ["arm", "kind", "seeds", *result["marks"]], rows)
 
 
-def difference(own: Curves, other: Curves | None, tokens: float) -> dict[str, Any] | None:
-    """Paired by seed at a budget; None where there is no other arm, or without a seed in common."""
-    seeds = sorted(set(own) & set(other or {}))
-    if other is None or not seeds:
-        return None
-    values = [at(own[seed], int(tokens)) - at(other[seed], int(tokens)) for seed in seeds]
-    return {**summary(values), "seeds": seeds, "p": sign_flip_test(values)}
-
-
-def last_of(runs: Sequence[Path]) -> dict[str, Any]:
-    """Means over runs of what their last records say: first solves in all, unsolved problems, entropy, pass@k.
-
-    None is what an arm does not count.
-    """
-    rows = [whole_rows(run / "metrics.jsonl") for run in runs]
-    ends = [evaluations(run)[-1] for run in runs]
-    passes = [end[modes(end)[0]].get("pass@k") or {} for end in ends]
-    most = max((int(k) for each in passes for k in each), default=0)
-    return {
-        "first_solves": _mean(_total(each, "replay/first_solves") for each in rows),
-        "unsolved": _mean(each[-1].get("explore/unsolved_frac") for each in rows),
-        "entropy": _mean(each[-1].get("actor/entropy") for each in rows),
-        "k": most,
-        "pass@k": fmean(each[str(most)]["value"] for each in passes) if most else None,
-    }
-
-
-def _total(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    found = [row[name] for row in rows if row.get(name) is not None]
-    return sum(found) if found else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """None where any is: of an arm that does not count this."""
-    numbers = list(values)
-    known = [number for number in numbers if number is not None]
-    return fmean(known) if known and len(known) == len(numbers) else None
-
-
-def as_table(result: Mapping[str, Any]) -> Table:
-    """One line an arm."""
-    judged = f"{result['judged_at']:.0%}"
-    head = ["arm", "seeds", *next(iter(result["arms"].values()))["values"], f"minus PPO at {judged}", "p (Holm)",
-            f"minus its control at {judged}", "p (Holm)", "tokens to PPO's end", "first solves", "pass@k",
-            "entropy"]  # fmt: skip
+def differences(result: Result, mark: str) -> Table:
+    """Paired differences at a mark, with the share of the bound's lead at the judged one."""
+    base, judged = result["baseline"], mark == percent(result["judged_at"])
+    title = (
+        f"Differences at {mark} of the budget ({result['level']}), paired by seed: mean ± half of the 95 % t interval; "
+        "p of the exact sign-flip test, of rules with Holm's correction over the rules"
+    )
+    head = ["arm", "kind", f"minus {base}", "p", "own control", "minus own control", "p"]
     rows = []
     for arm, row in result["arms"].items():
-        tests = [cell for name in ("minus_ppo", "minus_control") for cell in tested(row.get(name))]
-        reached = [tokens for tokens in row["tokens_to_ppo"] if tokens is not None]
-        budget = f"{token_count(round(fmean(reached)))} ({len(reached)} of {len(row['seeds'])})" if reached else "-"
-        most = "-" if row["pass@k"] is None else f"{row['pass@k']:.3f} (k = {row['k']})"
-        means = [f"{cell['mean']:.3f}" for cell in row["values"].values()]
-        rows.append(
-            [
-                arm,
-                str(len(row["seeds"])),
-                *means,
-                *tests,
-                budget,
-                "-" if row["first_solves"] is None else f"{row['first_solves']:.0f}",
-                most,
-                "-" if row["entropy"] is None else f"{row['entropy']:.3f}",
-            ]
-        )
-    level = "all problems" if result["level"] is None else result["level"]
-    budget = token_count(int(result["budget"]))
-    return Table(f"Held-out accuracy of {level} by share of {budget} generated tokens, means over seeds", head, rows)
+        if arm != base:
+            cells = [_tested(row[name], mark) for name in ("minus_baseline", "minus_control")]
+            share = [_share(row["share_of_bound"])] if judged else []
+            rows.append([arm, row["kind"], *cells[0], row["control"] or NONE, *cells[1], *share])
+    return Table(title, [*head, "share of the bound's lead"] if judged else head, rows)
 
 
-def tested(found: Mapping[str, Any] | None) -> list[str]:
+def _tested(found: Result | None, mark: str) -> list[str]:
     if found is None:
-        return ["", ""]
-    return [plus_minus(found["mean"], found["half95"]), f"{found['p']:.3f} ({found['holm']:.3f})"]
+        return [NONE, NONE]
+    at_mark = found[mark]
+    how = f"Holm {at_mark['holm']:.4f}" if "holm" in at_mark else "uncorrected"
+    text = f"{at_mark['p']:.4f} ({how}; n = {len(at_mark['seeds'])})"
+    return [plus_minus(at_mark["mean"], at_mark["half95"]), text]
 
 
-def main(folder: str, out: str, level: str | None = None) -> None:
-    """Write both files and print the table."""
-    target = Path(out)
-    target.mkdir(parents=True, exist_ok=True)
-    result = compare(Path(folder), level)
-    text = "\n".join([as_table(result).markdown(), *result["left_out"]])
-    write_json(target / f"study{'' if level is None else '-' + level}.json", result)
-    (target / f"study{'' if level is None else '-' + level}.md").write_text(text, encoding="utf-8")
+def _share(found: Result | None) -> str:
+    if found is None:
+        return NONE
+    interval = "no interval" if found["low"] is None else f"{found['low']:.2f} to {found['high']:.2f}"
+    return f"{found['share']:.2f} ({interval})"
+
+
+def exploration(result: Result, marks: Sequence[str]) -> Table:
+    title = (
+        f"Effort and exploration, means over seeds: tokens to the mean accuracy of {result['baseline']} at the end, "
+        f"interpolated, and how many runs reached it; the others at {' and '.join(marks)} of the budget"
+    )
+    head = ["arm", f"tokens to the end of {result['baseline']}", "first solves from a state",
+            "never solved, of those tried", f"pass@k of {result['level']}", "entropy", "replayed starts"]  # fmt: skip
+    rows = []
+    for arm, row in result["arms"].items():
+        reached = [tokens for tokens in row["tokens_to_baseline"] if tokens is not None]
+        mean = token_count(round(fmean(reached))) if reached else NONE
+        cells = [_both(row[name], marks, form) for name, form in RECORDED.items()]
+        cells[2] += "" if row["k"] is None else f" (k = {row['k']})"
+        rows.append([arm, f"{mean} ({len(reached)} of {len(row['seeds'])})", *cells])
+    return Table(title, head, rows)
+
+
+def _both(found: Result | None, marks: Sequence[str], form: str) -> str:
+    return NONE if found is None else ", ".join(f"{found[mark]:{form}}" for mark in marks)
+
+
+def elsewhere(result: Result, mark: str) -> Table:
+    base = result["baseline"]
+    title = (
+        f"The same by steps and by seconds of training: accuracy ({result['level']}) at the step, and at the second, "
+        f"at which the run of {base} with the same seed stood at {mark} of the budget, and minus its accuracy there"
+    )
+    rows = []
+    for arm, row in result["arms"].items():
+        cells = [_elsewhere(row[f"by_{axis}"], arm == base) for axis in ("step", "seconds")]
+        rows.append([arm, *cells[0], *cells[1]])
+    heads = [text for axis in ("step", "second") for text in (f"at this {axis}", f"minus {base}")]
+    return Table(title, ["arm", *heads], rows)
+
+
+def _elsewhere(found: Result | None, itself: bool) -> list[str]:
+    if found is None:
+        return [NONE, NONE]
+    ended = f" ({found['ended']} had ended)" if found["ended"] else ""
+    lead = found["minus_baseline"]
+    text = NONE if itself else plus_minus(lead["mean"], lead["half95"])
+    return [f"{found['accuracy']['mean']:.3f}{ended}", text]
+
+
+def sigmoids(result: Result) -> Table:
+    title = (
+        f"Asymptote against speed ({result['level']}): R(C) = R0 + (A - R0) / (1 + (Cmid / C)^B) of the mean curve, "
+        "95 % interval by bootstrap over seeds; not identified where the interval of A or Cmid touches a bound: the "
+        "curve does not bend enough to tell a high asymptote from a slow rise"
+    )
+    rows = []
+    for arm, row in result["arms"].items():
+        found = row["sigmoid"]
+        sure = found["identified"]
+        cells = [_fitted(found[name], form) if sure else NONE for name, form in FITTED.items()]
+        rows.append([arm, *cells, f"{found['error']:.4f}", "yes" if sure else "no"])
+    return Table(title, ["arm", "A", "Cmid (tokens)", "B", "error (root mean square)", "identified"], rows)
+
+
+def _fitted(found: Result, form: str) -> str:
+    return f"{found['value']:{form}} ({found['low']:{form}} to {found['high']:{form}})"
+
+
+def notes(result: Result) -> list[str]:
+    """What a reader must know beside the tables."""
+    lines = [
+        f"Stage {result['stage']} of {result['task']}. Accuracies between evaluations are interpolated linearly. "
+        "Holm's correction is over the rules alone, in each column by itself; p-values of controls and of the bound "
+        "are not corrected. The interval of a share of the bound's lead is Fieller's; there is none where the bound's "
+        "own lead cannot be told from 0, and a dash where it is not above 0.",
+        "Code: " + ", ".join(f"{name} ({count} runs)" for name, count in result["code"].items()) + ".",
+        "Seconds were measured on: "
+        + ", ".join(f"{name} ({count} runs)" for name, count in result["processors"].items())
+        + ". They compare only on one machine with the same load.",
+    ]
+    if result["missing"]:
+        runs = "; ".join(f"{arm}: {', '.join(map(str, seeds))}" for arm, seeds in result["missing"].items())
+        lines.append(f"**Incomplete**: these arms have no run with these seeds yet: {runs}.")
+    return lines
+
+
+def pictured(about: protocol.Protocol, arms: Sequence[str], choosing: Sequence[Line]) -> list[str]:
+    """The baseline, the rules that were best where one was chosen (else all of them), their controls, the bound."""
+    rules = [arm for arm in about.named("rule") if arm in arms]
+    chosen = by_arm(about, [line for line in choosing if line["arm"] in rules])
+    if chosen:
+        place = about.judged * about.budget
+        means = {arm: fmean(at(curve_of(line, about.level), place) for line in own.values())
+                 for arm, own in chosen.items()}  # fmt: skip
+        rules = sorted(means, key=lambda arm: -means[arm])[:PICTURED]
+    controls = [control for arm in rules if (control := about.arms[arm].control) in arms]
+    bounds = [arm for arm in about.named("bound") if arm in arms]
+    return list(dict.fromkeys([about.baseline, *rules, *controls, *bounds]))
+
+
+def picture(about: protocol.Protocol, lines: Sequence[Line], names: Sequence[str], target: Path) -> None:
+    """Mean accuracy by tokens and by seconds, with 95 % t intervals over seeds."""
+    arms = by_arm(about, lines)
+    timed = all(line["seconds"] is not None for arm in names for line in arms[arm].values())
+    panels = {
+        f"by {axis}": {arm: [_mean_curve([curve_of(line, about.level, axis) for line in arms[arm].values()])]
+                       for arm in names}
+        for axis in ("tokens", "seconds")[: 1 + timed]
+    }  # fmt: skip
+    along = ["generated tokens", "seconds of training, without evaluations"][: len(panels)]
+    title = f"{about.task}: mean over seeds with 95 % interval"
+    learning_curves(panels, f"held-out accuracy of {about.level}", title, target, along=along)
+
+
+def _mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[Point]:
+    """As far as all runs reach."""
+    end = min(curve[-1][0] for curve in curves)
+    points = []
+    for place in (end * number / POINTS for number in range(POINTS + 1)):
+        found = summary([at(curve, place) for curve in curves])
+        half = found["half95"] or 0.0
+        points.append((place, found["mean"], found["mean"] - half, found["mean"] + half))
+    return points
+
+
+def main(task: str, stage: str = "reported", results: str = str(RESULTS)) -> None:
+    """Write the files, print the tables."""
+    folder = Path(results, task)
+    name = "study" if stage == "reported" else f"study-{stage}"
+    try:
+        about, lines = protocol.read(task), lines_in(folder / f"{stage}.jsonl")
+        result = compare(about, lines, stage)
+        names = pictured(about, list(result["arms"]), lines_in(folder / "choosing.jsonl"))
+    except DataError as error:
+        raise SystemExit(str(error)) from None
+    text = "\n".join([*(table.markdown() for table in tables(result)), *(f"{note}\n" for note in notes(result))])
+    write_json(folder / f"{name}.json", result)
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    picture(about, lines, names, folder / f"{name}.png")
     print(text)
 
 

@@ -1,86 +1,226 @@
-"""The table of the study: which arm is whose control, differences paired by seed, and what was tested."""
+"""The tables of the study: what is compared with what, paired by seed; what was tested together; what is refused."""
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rrl.records.status import write_state
+from fixtures.study import PROTOCOL, protocol_file, run
+from rrl.errors import DataError
+from rrl.study import sigmoid
 
-ARMS = [
-    "sampler=problems", "sampler=allocation", "sampler=allocation sampler.schedule.share=0", "sampler=pass_rate",
-    "sampler=pass_rate_redraw", "sampler=retrospective selection=pivot", "sampler=redraw selection=pivot",
-    "sampler=redraw selection=peak", "selection=peak sampler=retrospective",
-]  # fmt: skip
+STUDY = Path(__file__).parents[2] / "experiments" / "study"
 
 
-@pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "experiments" / "study")
-    return importlib.import_module("table")
+@pytest.fixture(scope="module")
+def table() -> Iterator[Any]:
+    """The module, with few samples in each bootstrap."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(STUDY)
+        patch.setattr(sigmoid, "RESAMPLES", 20)
+        yield importlib.import_module("table")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def about(table: Any, folder: Path) -> Any:
+    return table.protocol.read("toy", protocol_file(folder))
+
+
+@pytest.fixture(scope="module")
+def lines(about: Any, table: Any, folder: Path) -> list[dict[str, Any]]:
+    """PPO ends at .1 times its seed; the rules, the control and the bound lead by what stands here."""
+    leads = {
+        "ppo": ([0.0] * 4, [0.0] * 4), "peak": ([0.2] * 4, [0.2] * 4), "pivot": ([0.1, 0.1, 0.1, -0.05],) * 2,
+        "peak_redraw": ([0.1] * 4, [0.3, 0.1, 0.1, 0.1]), "oracle": ([0.4] * 3, [0.4] * 3),
+    }  # fmt: skip
+    paces = {"peak": 1.0, "peak_redraw": 4.0}
+    for arm, (halves, ends) in leads.items():
+        for seed, half, end in zip(range(4), halves, ends, strict=False):
+            base, place = 0.1 * seed, folder / "runs" / "toy" / "reported" / arm / str(seed)
+            run(place, seed, (0.0, base + half, base + end), pace=paces.get(arm, 2.0), replays=arm == "peak")
+    collect = importlib.import_module("collect")
+    collect.collect(about, folder / "runs", folder / "results")
+    found: list[dict[str, Any]] = collect.lines_in(folder / "results" / "toy" / "reported.jsonl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def result(about: Any, lines: list[dict[str, Any]], table: Any) -> Any:
+    return table.compare(about, lines, "reported")
+
+
+def test_accuracies_are_interpolated_at_shares_of_the_budget(result: Any) -> None:
+    own = result["arms"]["peak_redraw"]["accuracy"]["L"]
+    assert result["marks"] == ["20%", "40%", "60%", "80%", "100%"] and (result["mode"], result["level"]) == (
+        "mean@4",
+        "L",
+    )
+    # At 40 %: .8 of .1, .2, .3 and .4; at 60 %: .14, where the first rises from .1 to .3, and the others as at 50 %.
+    assert own["40%"]["mean"] == pytest.approx(0.2) and own["60%"]["mean"] == pytest.approx(
+        (0.14 + 0.2 + 0.3 + 0.4) / 4
+    )
+    assert own["100%"]["sd"] == pytest.approx(0.0816497)  # of .3, .2, .3, .4
+    assert result["arms"]["peak_redraw"]["greedy"]["100%"]["mean"] == pytest.approx(0.15)
+
+
+def test_differences_are_paired_by_seed(result: Any) -> None:
+    peak, pivot, redraw = (result["arms"][arm] for arm in ("peak", "pivot", "peak_redraw"))
+    assert peak["minus_baseline"]["60%"]["values"] == pytest.approx([0.2] * 4)
+    assert peak["minus_control"]["60%"]["values"] == pytest.approx([0.2 - 0.14, 0.1, 0.1, 0.1])
+    assert peak["minus_control"]["100%"]["values"] == pytest.approx([-0.1, 0.1, 0.1, 0.1])
+    # .06, .1, .1, .1: mean .09, deviation .02; Student's t for 3 degrees of freedom is 3.182446.
+    assert peak["minus_control"]["60%"]["half95"] == pytest.approx(3.182446 * 0.02 / 2)
+    assert (pivot["minus_control"], redraw["minus_control"]) == (None, None)
+    assert result["arms"]["oracle"]["minus_baseline"]["60%"]["seeds"] == [0, 1, 2]
+    assert result["arms"]["ppo"]["minus_baseline"] is None
+
+
+def test_only_rules_are_a_family(result: Any) -> None:
+    tests = {arm: row["minus_baseline"]["60%"] for arm, row in result["arms"].items() if row["minus_baseline"]}
+    # Of 16 choices of signs of .1, .1, .1, -.05 four are as far from 0 as .25.
+    assert {arm: each["p"] for arm, each in tests.items()} == {
+        "peak": 2 / 16, "pivot": 4 / 16, "peak_redraw": 2 / 16, "oracle": 2 / 8,
+    }  # fmt: skip
+    assert {arm: each["holm"] for arm, each in tests.items() if "holm" in each} == {"peak": 4 / 16, "pivot": 4 / 16}
+    assert result["arms"]["peak"]["minus_control"]["60%"]["holm"] == 2 / 16  # the one rule that has a control
+
+
+def test_the_share_of_the_bounds_lead_is_that_of_rules_on_its_seeds(result: Any) -> None:
+    own = result["arms"]["peak"]["share_of_bound"]
+    assert own == {
+        "share": pytest.approx(0.5),
+        "low": pytest.approx(0.5),
+        "high": pytest.approx(0.5),
+        "seeds": [0, 1, 2],
+    }
+    assert result["arms"]["peak_redraw"]["share_of_bound"] is None
+
+
+def test_effort_and_exploration(result: Any) -> None:
+    peak, ppo = result["arms"]["peak"], result["arms"]["ppo"]
+    assert peak["tokens_to_baseline"] == [
+        375,
+        250,
+        188,
+        150,
+    ]  # to .15, PPO's mean at the end; .5 * .15 / (.2 + .1 seed)
+    assert ppo["tokens_to_baseline"] == [None, None, 375, 250]
+    assert peak["first_solves"] == pytest.approx({"60%": 4.4, "100%": 10.0}) and ppo["first_solves"] is None
+    assert peak["unsolved"] == pytest.approx({"60%": 0.76, "100%": 0.6})
+    assert peak["entropy"]["60%"] == pytest.approx(0.75 - 0.2 * (0.75 - 0.291667))
+    assert peak["pass"]["100%"] == pytest.approx(0.35 + 0.2) and peak["k"] == 4
+
+
+def test_the_same_is_counted_by_steps_and_by_seconds(result: Any) -> None:
+    peak, redraw = result["arms"]["peak"], result["arms"]["peak_redraw"]
+    # All take two steps to 50 %, so that PPO stood at 60 % at step 2.4, after 4.8 s.
+    assert peak["by_step"]["at"] == pytest.approx(2.4) and peak["by_seconds"]["at"] == pytest.approx(4.8)
+    assert peak["by_step"]["minus_baseline"]["values"] == pytest.approx([0.2] * 4)
+    assert (peak["by_step"]["ended"], peak["by_seconds"]["ended"]) == (0, 4)  # which takes 4 s in all
+    # The control takes 4 s a step: after 4.8 s it is at 30 % of its tokens, .6 of the way to .1, .2, .3, .4.
+    assert redraw["by_seconds"]["minus_baseline"]["values"] == pytest.approx([0.06, 0.02, -0.02, -0.06])
+
+
+def test_what_is_missing_is_named(result: Any, table: Any) -> None:
+    assert result["missing"] == {"oracle": [3]}
+    assert any("no run with these seeds yet: oracle: 3." in note for note in table.notes(result))
+
+
+def test_the_tables_name_what_was_corrected(result: Any, table: Any) -> None:
+    judged, levels, tests, ends, effort, axes, fits = (each.markdown() for each in table.tables(result))
+    assert "(mean@4) of L by share of 1 k generated tokens" in judged and "of all problems" in levels
+    assert "| peak | rule | 0.200 ± 0.000 | 0.1250 (Holm 0.2500; n = 4) | peak_redraw | 0.090 ± 0.032 |" in tests
+    assert "| peak_redraw | control | 0.110 ± 0.032 | 0.1250 (uncorrected; n = 4) | - | - | - | - |" in tests
+    assert "| 0.50 (0.50 to 0.50) |" in tests and "share" not in ends
+    assert "| peak | 241 (4 of 4) | 4, 10 | 0.760, 0.600 | 0.550, 0.550 (k = 4) |" in effort
+    assert "| ppo | 312 (2 of 4) | - |" in effort
+    assert "| peak | 0.350 | 0.200 ± 0.000 | 0.350 (4 had ended) | 0.200 ± 0.000 |" in axes
+    assert "| ppo | 0.150 | - | 0.150 | - |" in axes
+    assert "| oracle | - | - | - |" in fits and "| no |" in fits
 
 
 @pytest.mark.parametrize(
-    ("arm", "control"),
-    [("sampler=retrospective selection=pivot", "sampler=redraw selection=pivot"),
-     ("selection=peak sampler=retrospective", "sampler=redraw selection=peak"),
-     ("sampler=allocation", "sampler=allocation sampler.schedule.share=0"),
-     ("sampler=pass_rate", "sampler=pass_rate_redraw"), ("sampler=problems", None),
-     ("sampler=allocation sampler.schedule.share=0", None), ("sampler=redraw selection=pivot", None),
-     ("sampler=retrospective selection=entropy", None)],
+    ("change", "fault"),
+    [
+        ({"arm": "peek"}, "peak/0 (peek, seed 0) is no arm of arms.yaml; expected one of ppo, peak, pivot, "),
+        ({"seed": 11}, "peak/0 (peak, seed 11) has no seed of reported; expected one of 0, 1, 2, 3"),
+        ({"tokens": [0, 500, 999]}, "ended at 999 tokens; expected the budget of 1,000 or more"),
+        ({"tokens": [1, 500, 1000]}, "has no evaluation before training; expected one at 0 tokens"),
+        ({"accuracy": {"mean@4": {"all": [0, 0, 0]}}}, "has no mean@4 of level L; expected one, of all"),
+        ({"accuracy": {"greedy": {"L": [0, 0, 0]}}}, "has no mean@4 of level L"),
+        ({"questions": "8 of 5b"}, "was measured on other questions than the baseline; expected the same"),
+        ({"seed": 1}, "peak/0, peak/1 are all peak with seed 1; expected one"),
+        ({"config": "f00"}, "peak has runs of several configurations (f00: seeds 0; "),
+    ],
 )  # fmt: skip
-def test_an_arm_is_compared_with_its_own_control(arm: str, control: str | None, table: Any) -> None:
-    assert table.control_of(arm, ARMS) == control
+def test_runs_that_cannot_be_compared_are_refused_by_name(
+    change: dict[str, Any], fault: str, about: Any, lines: list[dict[str, Any]], table: Any
+) -> None:
+    changed = [line | change if line["run"] == "peak/0" else line for line in lines]
+    with pytest.raises(DataError) as caught:
+        table.compare(about, changed, "reported")
+    assert any(fault in each for each in caught.value.faults)
 
 
-def run(folder: Path, sampler: str, seed: int, accuracies: tuple[float, ...], tokens: int = 1000) -> None:
-    """A finished run's records: accuracies at even distances of generated tokens."""
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(f"seed: {seed}\nalgo: rrl\nsampler: {{name: {sampler}}}\n")
-    command = ["rrl-train", f"sampler={sampler}", f"seed={seed}"]
-    (folder / "manifest.json").write_text(json.dumps({"seed": seed, "command": command}))
-    write_state(folder, "finished")
-    ends = [tokens * i // (len(accuracies) - 1) for i in range(len(accuracies))]
-    rows = [
-        {
-            "step": i,
-            "tokens_generated": end,
-            "mean@4": {"accuracy": a, "pass@k": {"1": {"value": a}, "4": {"value": a + 0.1}}},
-        }
-        for i, (end, a) in enumerate(zip(ends, accuracies, strict=True))
-    ]
-    (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    solves = {} if sampler == "problems" else {"replay/first_solves": 2.0}
-    metrics = [{"step": i, **solves, "actor/entropy": 0.5} for i in range(3)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+def test_a_study_without_ppo_is_refused(about: Any, lines: list[dict[str, Any]], table: Any) -> None:
+    with pytest.raises(DataError, match="no run of ppo, the baseline of toy; expected one or more, got oracle, peak"):
+        table.compare(about, [line for line in lines if line["arm"] != "ppo"], "reported")
 
 
-def test_differences_are_paired_by_seed_and_tested_together(table: Any, tmp_path: Path) -> None:
-    for seed in range(4):
-        base = 0.1 * seed
-        run(tmp_path / f"p{seed}", "problems", seed, (0.0, base, base))
-        run(tmp_path / f"r{seed}", "retrospective", seed, (0.0, base + 0.2, base + 0.2))
-        run(tmp_path / f"c{seed}", "redraw", seed, (0.0, base + 0.1, base + (0.1 if seed else 0.3)))
-    result = table.compare(tmp_path, None)
-    ppo, own, control = (result["arms"][f"sampler={name}"] for name in ("problems", "retrospective", "redraw"))
-    assert (result["budget"], result["baseline"]) == (1000, "sampler=problems")
-    assert ppo["values"]["40%"]["values"] == pytest.approx([0.0, 0.08, 0.16, 0.24])
-    assert own["minus_ppo"]["values"] == pytest.approx([0.2] * 4) and own["minus_ppo"]["p"] == 2 / 16
-    assert own["minus_ppo"]["holm"] == control["minus_ppo"]["holm"] == 4 / 16  # two arms were tested
-    assert own["control"] == "sampler=redraw" and own["minus_control"]["holm"] == own["minus_control"]["p"]
-    assert own["minus_control"]["values"] == pytest.approx([0.2 - 0.14, 0.1, 0.1, 0.1])
-    assert "minus_ppo" not in ppo and "minus_control" not in control
-    assert own["tokens_to_ppo"] == [375, 250, 188, 150]  # to .15, PPO's mean at the end; .5 * .15 / (.2 + .1 seed)
-    assert (own["first_solves"], own["entropy"], own["k"], own["pass@k"]) == (6.0, 0.5, 4, pytest.approx(0.45))
-    assert ppo["first_solves"] is None  # which it does not count: not 0
-    text = table.as_table(result).markdown()
-    assert "| 0.450 (k = 4) | 0.500 |" in text and "| - | 0.250 (k = 4) | 0.500 |" in text
-    assert "| sampler=redraw | 4 |" in text and "0.200 ± 0.000 | 0.125 (0.250)" in text
+def test_the_picture_has_the_rules_that_were_best_when_one_was_chosen(
+    about: Any, lines: list[dict[str, Any]], table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "PICTURED", 1)
+    arms = list(about.arms)
+    assert table.pictured(about, arms, []) == ["ppo", "peak", "pivot", "peak_redraw", "oracle"]
+    assert table.pictured(about, arms, lines) == ["ppo", "peak", "peak_redraw", "oracle"]
 
 
-def test_a_study_without_ppo_is_refused(table: Any, tmp_path: Path) -> None:
-    run(tmp_path / "r", "retrospective", 0, (0.0, 0.5))
-    with pytest.raises(SystemExit, match="no arm with sampler=problems; expected PPO among"):
-        table.compare(tmp_path, None)
+def test_files_are_written_beside_the_lines(
+    lines: list[dict[str, Any]], table: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table.protocol.read, "__defaults__", (folder / "arms.yaml",))
+    table.main("toy", "reported", str(folder / "results"))
+    written = folder / "results" / "toy"
+    assert json.loads((written / "study.json").read_text())["arms"]["peak"]["kind"] == "rule"
+    assert "Held-out accuracy" in (written / "study.md").read_text()
+    assert (written / "study.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="choosing: no run of ppo"):
+        table.main("toy", "choosing", str(folder / "results"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"budget": 0}, "toy.budget: expected generated tokens, a whole number above 0, got 0"),
+        ({"judged": 1}, "toy.judged: expected a share of the budget between 0 and 1, got 1"),
+        ({"level": 10}, "toy.level: expected a level of held-out problems, as in L10, got 10"),
+        ({"seeds": {"tuning": [1], "choosing": [2]}}, "toy.seeds.reported: expected a list of whole numbers, got null"),
+        ({"seeds": {"tuning": [1], "choosing": [2], "reported": [2, 3]}}, "toy.seeds: [2] stand in choosing and "),
+        ({"arms": {}}, "toy.arms: expected one or more"),
+        ({"arms": {"ppo": "baseline"}}, "toy.arms.ppo: expected a mapping, got 'baseline'"),
+        ({"arms": {"ppo": {"kind": "base"}}}, "toy.arms.ppo.kind: expected one of baseline, rule, control, bound, got"),
+        ({"arms": {"peak": {"kind": "rule"}}}, "toy.arms: expected one of kind baseline, got []"),
+        ({"arms": PROTOCOL["arms"] | {"truth": {"kind": "bound"}}}, "toy.arms: expected at most one of kind bound"),
+        ({"arms": PROTOCOL["arms"] | {"a": {"kind": "rule", "control": "a"}}}, "toy.arms.a.control: no other arm 'a'"),
+    ],
+)  # fmt: skip
+def test_a_protocol_that_does_not_hold_together_is_refused(
+    changes: dict[str, Any], fault: str, table: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        table.protocol.read("toy", protocol_file(tmp_path, **changes))
+    assert any(fault in each for each in caught.value.faults)
+
+
+def test_a_task_without_protocol_is_refused(table: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no task 'toys'; did you mean 'toy'"):
+        table.protocol.read("toys", protocol_file(tmp_path))

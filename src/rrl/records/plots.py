@@ -5,8 +5,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-Point = tuple[int, float, float, float]
-"""Of a curve: generated tokens, a value, and the ends of its 95 % interval."""
+Point = tuple[float, float, float, float]
+"""Of a curve: generated tokens (or seconds), a value, and the ends of its 95 % interval."""
 COLOURS = (
     "tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray", "tab:olive",
     "tab:cyan",
@@ -14,21 +14,24 @@ COLOURS = (
 
 
 def learning_curves(
-    panels: Mapping[str, Mapping[str, Sequence[Sequence[Point]]]], measured: str, title: str, *targets: Path
-) -> None:
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[Point]]]], measured: str, title: str, *targets: Path,
+    along: Sequence[str] = (),
+) -> None:  # fmt: skip
     """One panel a name: what was ``measured`` against generated tokens, one line per arm.
 
     ``panels`` maps a name to arms, and an arm to its curves, one a seed: the line is their mean, thin lines are the
-    seeds; a single seed gets its 95 % interval as a band. Writes it to each of ``targets``, by its suffix.
+    seeds; a single curve gets its 95 % interval as a band. ``along`` names the horizontal axes where they are others.
+    Writes it to each of ``targets``, by its suffix.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="tight")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (name, arms) in zip(axes, panels.items(), strict=True):
+    labels = along or ["generated tokens"] * len(panels)
+    for axis, label, (name, arms) in zip(axes, labels, panels.items(), strict=True):
         for colour, (arm, curves) in zip(cycle(COLOURS), arms.items(), strict=False):
             _draw_arm(axis, arm, curves, colour)
-        axis.set(title=name, xlabel="generated tokens")
+        axis.set(title=name, xlabel=label)
         if "accuracy" in measured:
             axis.set(ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)

@@ -34,7 +34,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def share_of_lead(own: Sequence[float], bound: Sequence[float]) -> dict[str, Any] | None:
-    """The mean of ``own`` differences as a share of the mean of ``bound``, those of the same seeds; None if that is <= 0.
+    """The mean of ``own`` differences as a share of the mean of ``bound``, of the same seeds; None if that is <= 0.
 
     The 95 % interval has every share r for which a paired t test cannot tell ``own`` from r times ``bound`` (Fieller,
     Some problems in interval estimation, 1954). ``low`` and ``high`` are None with a single seed, and where ``bound``

@@ -76,7 +76,7 @@ def _least_squares(budgets: Any, curves: Any) -> dict[str, Any]:
 
 
 def _best(budgets: Any, curves: Any, places: Any) -> dict[str, Any]:
-    """The best of the places [curves or 1, places, 2], which are logarithms of midpoint and exponent, for each curve."""
+    """The best of the places [curves or 1, places, 2], logarithms of midpoint and exponent, for each curve."""
     import numpy
 
     start, gains = curves[:, :1], curves[:, 1:] - curves[:, :1]
