@@ -144,7 +144,7 @@ def test_the_tables_name_what_was_corrected(result: Any, table: Any) -> None:
     assert "| ppo | 312 (2 of 4) | - |" in effort
     assert "| peak | 0.350 | 0.200 ± 0.000 | 0.350 (4 had ended) | 0.200 ± 0.000 |" in axes
     assert "| ppo | 0.150 | - | 0.150 | - |" in axes
-    assert "| ppo | - | - | - |" in fits and "| no |" in fits and "| oracle | 0." in fits and "| yes |" in fits
+    assert "| peak_redraw | - | - | - |" in fits and "| no |" in fits and "| oracle | 0." in fits and "| yes |" in fits
 
 
 @pytest.mark.parametrize(
