@@ -153,7 +153,7 @@ def _refuse_mixed_modes(arms: Mapping[str, Sequence[Path]], measure: Measure) ->
 
 
 def _refuse_short_runs(
-    arms: Mapping[str, Sequence[Path]], curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], tokens: int
+    arms: Mapping[str, Sequence[Path]], curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], tokens: int
 ) -> None:
     """Raise DataError for runs that ended before the largest budget."""
     short = [
@@ -174,10 +174,10 @@ def at(curve: Sequence[tuple[float, float]], place: float) -> float:
     return curve[-1][1]
 
 
-def tokens_to(curve: Sequence[tuple[int, float]], height: float) -> int | None:
+def tokens_to(curve: Sequence[tuple[float, float]], height: float) -> int | None:
     """The budget at which the curve first reaches a height, interpolated; None if it never does."""
     if curve[0][1] >= height:
-        return curve[0][0]
+        return round(curve[0][0])
     for (x0, y0), (x1, y1) in pairwise(curve):
         if y0 < height <= y1:
             return round(x0 + (x1 - x0) * (height - y0) / (y1 - y0))

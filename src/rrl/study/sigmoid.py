@@ -50,7 +50,7 @@ def _touches(found: Mapping[str, Any], budget: float) -> bool:
     """Whether the interval of asymptote or midpoint touches a bound."""
     asymptote, midpoint = found["asymptote"], found["midpoint"]
     ratios = (midpoint["low"] / budget / MIDPOINTS[0], MIDPOINTS[1] * budget / midpoint["high"])
-    return min(asymptote["low"], 1 - asymptote["high"]) <= NEAR or min(ratios) <= 1 + NEAR
+    return bool(min(asymptote["low"], 1 - asymptote["high"]) <= NEAR or min(ratios) <= 1 + NEAR)
 
 
 def _least_squares(budgets: Any, curves: Any) -> dict[str, Any]:
