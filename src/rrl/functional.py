@@ -66,6 +66,19 @@ def centre_by_level(values: Tensor, mask: Tensor, level: Tensor) -> Tensor:
     return centred * (masked_mean(centred.square(), mask) + 1e-8).rsqrt()
 
 
+def whiten_siblings(values: Tensor, mask: Tensor, group: Tensor, replayed: Tensor) -> Tensor:
+    """Whiten the rows of fresh starts; centre the others per start state, and scale them together.
+
+    ``group`` [batch] numbers start states, ``replayed`` [batch] is true where one was remembered. Those with a single
+    row share a mean. It is the baseline of a state's continuations (SRPO, arXiv 2605.25507; AXPO, arXiv 2605.28774).
+    """
+    _, member = group.unique(return_inverse=True)
+    alone = torch.bincount(member, replayed.to(values.dtype))[member] < 2
+    state = torch.where(alone, -1, member)
+    fresh, others = mask & ~replayed.unsqueeze(-1), mask & replayed.unsqueeze(-1)
+    return whiten(values, fresh) + centre_by_level(values, others, state)
+
+
 def generalised_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:

@@ -137,7 +137,7 @@ def test_the_keys_of_data_are_set_one_by_one() -> None:
 
 
 def test_every_alias_leads_to_a_key_that_is_there() -> None:
-    more = (["task=gsm8k", "model=hf", "logger=wandb", "kl=loss"], ["algo=gsi", "kl=adaptive"])
+    more = (["task=gsm8k", "model=hf", "logger=wandb", "kl=loss", "siblings=replayed"], ["algo=gsi", "kl=adaptive"])
     known = {key for overrides in ([], *more) for key, _ in walk(config(*overrides))}
     for engine in ("vllm", "vllm_server"):  # the first may not be installed
         known |= {f"engine.{key}" for key in content(conf_dir() / "engine" / f"{engine}.yaml")}

@@ -32,8 +32,8 @@ WRONG_TYPES = {
     "data.plain_template=null": "data.plain_template: expected str, got null",
     "+trainer.foo=1": (
         "trainer.foo: TrainerSettings takes no such argument; valid: critic_warmup, loss_agg_mode, mismatch_limit, n, "
-        "old_log_prob, on_mismatch, ppo_epochs, ppo_mini_batch_size, total_tokens, total_training_steps, "
-        "train_batch_size, train_on_truncated"
+        "old_log_prob, on_mismatch, ppo_epochs, ppo_mini_batch_size, siblings, total_tokens, "
+        "total_training_steps, train_batch_size, train_on_truncated"
     ),
 }
 OUT_OF_RANGE = {

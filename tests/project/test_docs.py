@@ -81,6 +81,7 @@ def test_every_key_is_explained() -> None:
         "offload",
         "compile",
         "old_log_prob",
+        "siblings",
         "records",
     }
     # in the tasks themselves; under their own names

@@ -289,8 +289,8 @@ def _length_misfits(parts: Parts) -> list[str]:
     faults: list[str] = []
     if parts.trainer is None:
         return faults
-    if parts.objective is not None and parts.objective.needs_siblings and parts.trainer.n == 1:
-        faults.append("trainer.n: 1, but this objective compares rollouts of one start; expected 2 or more, as in 8")
+    if parts.objective is not None and parts.objective.needs_siblings:
+        faults += parts.trainer.sibling_faults()
     schedule = "constant" if parts.policy is None else parts.policy.lr_schedule
     if schedule != "constant" and not parts.trainer.knows_length:
         faults.append(

@@ -39,6 +39,7 @@ ALIASES = {
     "trainer.n": (
         "num_generations n_samples_per_prompt num_return_sequences num_samples samples_per_prompt group_size rollout.n"
     ),
+    "siblings.n_replayed": "trainer.n_replayed n_replayed continuations num_continuations",
     "trainer.total_training_steps": (
         "steps max_steps num_steps total_steps train_steps num_train_epochs num_epochs total_epochs epochs num_episodes"
     ),

@@ -28,6 +28,7 @@ from rrl.contracts.breaches import (
     typed_repr,
 )
 from rrl.contracts.calling import calling, is_own, named
+from rrl.contracts.siblings import Siblings
 from rrl.errors import DataError
 from rrl.interfaces import (
     Guidance,
@@ -125,10 +126,15 @@ def feedback(task: Task, rollouts: Sequence[Rollout]) -> list[Feedback]:
     return [judged if type(judged.score) is float else replace(judged, score=float(judged.score)) for judged in found]
 
 
-def starts(sampler: StateSampler, count: int, progress: float, limits: StateLimits) -> list[State]:
-    """The start states that a sampler chooses."""
+def starts(
+    sampler: StateSampler, count: int, progress: float, limits: StateLimits, siblings: Siblings | None = None
+) -> list[State]:  # fmt: skip
+    """The start states that a sampler chooses: ``count``, or by ``siblings`` those that take as many rollouts."""
     with calling("sampler", sampler, "sample"):
-        found = items(sampler, "sample", sampler.sample(count, progress), State, count, "requested start")
+        chosen = sampler.sample(count, progress)
+        found = items(sampler, "sample", chosen, State, count if siblings is None else None, "requested start")
+    if siblings is not None and not siblings.fill(found, count):
+        raise contract_error(sampler, "sample", siblings.got(found), siblings.expected(count))
     wrong = state_faults(found, limits) or [
         f"problem {s.problem.id!r} of item {i}, "
         + ("changed since start gave it" if s.problem.id in limits.problems else "which start did not give")

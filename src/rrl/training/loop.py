@@ -68,6 +68,11 @@ class LoopSettings(DependsOnTask, Protocol):
     def mini_batch(self) -> int:
         """Rows of an optimiser step."""
 
+    def sibling_faults(self) -> list[str]:
+        """Reasons against an objective that compares rollouts of one start."""
+        single = "trainer.n: 1, but this objective compares rollouts of one start; expected 2 or more, as in 8"
+        return [single] if self.n == 1 else []
+
     def ahead_faults(self, objective: Objective | None) -> list[str]:
         """Reasons against ``engine.ahead``; None is an objective with faults of its own."""
         return [f"engine.ahead: 1, but {type(self).__name__} writes when it needs rollouts; expected 0"]

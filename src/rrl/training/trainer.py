@@ -11,6 +11,7 @@ import torch
 
 from rrl.collate import collate, engine_logprobs
 from rrl.contracts import border
+from rrl.contracts.siblings import Siblings
 from rrl.errors import DivergenceError
 from rrl.interfaces import Objective, StateDict
 from rrl.processes.distributed import agree
@@ -38,7 +39,8 @@ class TrainerSettings(LoopSettings):
     of a mini-batch the same, ``sequence`` every response. Responses that the length limit cut off are left out of
     training when ``train_on_truncated`` is false. ``on_mismatch`` is what happens when the engine is further from the
     policy than ``mismatch_limit``, by either measure of ``MISMATCH``. ``old_log_prob`` takes the engine's
-    log-probabilities for the policy's (null: they are recomputed).
+    log-probabilities for the policy's (null: they are recomputed). ``siblings`` are the rollouts from each replayed
+    start (null: ``n``).
     """
 
     train_batch_size: int
@@ -53,6 +55,7 @@ class TrainerSettings(LoopSettings):
     mismatch_limit: float
     on_mismatch: Literal["warn", "stop", "ignore"]
     old_log_prob: EngineLogProbs | None
+    siblings: Siblings | None
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -78,6 +81,11 @@ class TrainerSettings(LoopSettings):
         per_step = self.ppo_epochs * self.sequences // self.ppo_mini_batch_size
         return None if self.total_training_steps is None else self.total_training_steps * per_step
 
+    def sibling_faults(self) -> list[str]:
+        single = self.siblings is not None and self.siblings.n_replayed == 1
+        fault = "siblings.n_replayed: 1, but this objective compares rollouts of one start; expected 2 or more, as in 4"
+        return [*super().sibling_faults(), *([fault] if single else [])]
+
     def ahead_faults(self, objective: Objective | None) -> list[str]:
         if objective is None or getattr(objective, "importance_cap", None) is not None:
             return []
@@ -102,11 +110,15 @@ class TrainerSettings(LoopSettings):
             tokens=int(min(steps.most * tokens, limit)),
             milestones=0,
             of_a_step=[
-                f"{self.train_batch_size:,} starts x {self.n} = {some(self.sequences, 'sequence')} -> "
+                f"{self.train_batch_size:,} starts x {self.n}{self._fewer} = {some(self.sequences, 'sequence')} -> "
                 f"{some(passes, 'mini-batch')} x {some(self.ppo_epochs, 'epoch')} = "
                 f"{some(passes * self.ppo_epochs, 'optimiser step')}"
             ],
         )
+
+    @property
+    def _fewer(self) -> str:
+        return "" if self.siblings is None else f" (replayed ones: fewer, x {self.siblings.n_replayed})"
 
     def _steps(self, tokens: float) -> int:
         """The number of steps of training when every response has so many tokens."""
@@ -175,7 +187,10 @@ class Trainer(Loop):
 
     def _starts(self, progress: float) -> list[State]:
         """Start states, each as often as it is written from."""
-        states = border.starts(self.sampler, self.settings.train_batch_size, progress, self.limits)
+        count, siblings = self.settings.train_batch_size, self.settings.siblings
+        states = border.starts(self.sampler, count, progress, self.limits, siblings)
+        if siblings is not None:
+            return siblings.written(states, count)
         return [state for state in states for _ in range(self.settings.n)]
 
     @contextmanager

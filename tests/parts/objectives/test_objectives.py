@@ -91,6 +91,17 @@ def test_advantages_by_origin_are_whitened_apart():
     assert actual == pytest.approx([-1.0, -1.224745, 1.0, 1.224745, 0.0], abs=1e-5)
 
 
+def test_advantages_of_a_states_continuations_are_relative_to_their_own_mean():
+    # fresh 1, 3; states of two rollouts, 10, 14 and 1, 3; two of one rollout each, 5 and 9, which share the mean 7. The
+    # distances are 2, 2, 1, 1, 2, 2, whose mean square is 3. A fresh start of a replayed state's group is no sibling.
+    advantages = advantages_of(
+        [1.0, 10.0, 3.0, 14.0, 1.0, 3.0, 5.0, 9.0], [0] * 8, "siblings",
+        group=[7, 1, 3, 1, 2, 2, 3, 4], replayed=[False, True, False, True, True, True, True, True],
+    )  # fmt: skip
+    two, one = 1.154701, 0.577350
+    assert advantages == pytest.approx([-1.0, -two, 1.0, two, -one, one, -two, two], abs=1e-5)
+
+
 def test_advantages_may_stay_as_they_are():
     assert advantages_of([1.0, 3.0, 10.0, 14.0], [0, 0, 1, 1], "none") == [1.0, 3.0, 10.0, 14.0]
 
@@ -100,7 +111,7 @@ def test_returns_are_not_normalised():
     assert ppo(advantage_norm="batch").assign_credit(batch).returns[:, 1].tolist() == [1.0, 3.0]
 
 
-@pytest.mark.parametrize("normalise", ["batch", "origin", "level", "none"])
+@pytest.mark.parametrize("normalise", ["batch", "origin", "siblings", "level", "none"])
 @pytest.mark.parametrize("garbage", [1e9, math.inf, math.nan])
 def test_garbage_outside_the_mask_changes_no_credit(normalise, garbage):
     objective = ppo(kl=reward_kl(0.1), advantage_norm=normalise)

@@ -61,6 +61,7 @@ def found(tokenizer: Any, judged: Judged, **changes: Any) -> list[str]:
     settings: dict[str, Any] = {
         "level_weights": None, "selection": Oracle(), "buffer": memory(), "schedule": schedule(), "sources": "self",
         "cut_points": "token", "max_response_length": 99, "max_problem_success": 2.0, "success_momentum": 0.5,
+        "siblings": None,
     }  # fmt: skip
     sampler = Retrospective(**settings | changes)
     sampler.start([problem], 0, Inspector(), tokenizer)

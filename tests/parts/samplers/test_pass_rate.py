@@ -12,7 +12,7 @@ from rrl.types import Problem, State
 
 SETTINGS: dict[str, Any] = {
     "level_weights": None, "middle": (0.25, 0.75), "share": 0.5, "move": 0.125, "prompts": 0.0,
-    "success_momentum": 0.5, "cut_points": "token", "max_response_length": 16,
+    "success_momentum": 0.5, "cut_points": "token", "max_response_length": 16, "siblings": None,
 }  # fmt: skip
 EIGHT = (20, 21, 22, 23, 24, 25, 26, 2)
 OTHER = (30, 31, 32, 33, 34, 35, 36, 2)

@@ -32,7 +32,7 @@ def middle(candidates: int = 4, value: float = 0.5) -> Any:
 
 
 def again(**changes: Any) -> Any:
-    settings = {"share": 0.5, "window": (0.25, 0.75), "cool_down": 0, "reuses": 9, "momentum": 0.0}
+    settings = {"share": 0.5, "window": (0.25, 0.75), "cool_down": 0, "reuses": 9, "momentum": 0.0, "siblings": None}
     return begun(PromptReplay(level_weights=None, **settings | changes))
 
 

@@ -14,7 +14,7 @@ from rrl.types import Batch, Metrics, PolicyOutput
 class GRPO(Clipped):
     """GRPO (Shao et al., arXiv 2402.03300): a response's advantage is its score relative to its siblings.
 
-    Siblings are the ``trainer.n`` responses from one start state, replayed or not.
+    Siblings are the ``trainer.n`` responses from one start state, or ``siblings.n_replayed`` from a replayed one.
     """
 
     needs_siblings = True

@@ -5,7 +5,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from rrl.functional import centre_by_level, clipped_value_loss, generalised_advantages, whiten, whiten_apart
+from rrl.functional import (
+    centre_by_level,
+    clipped_value_loss,
+    generalised_advantages,
+    whiten,
+    whiten_apart,
+    whiten_siblings,
+)
 from rrl.parts.objectives.clipped import Clipped
 from rrl.ranges import between, check_ranges, not_negative, positive
 from rrl.types import Batch, Metrics, PolicyOutput
@@ -17,8 +24,9 @@ class PPO(Clipped):
 
     ``gamma`` and ``gae_lambda`` are GAE's; ``cliprange_value`` is the critic's clip; ``vf_coef`` and ``entropy_coef``
     weigh critic loss and entropy bonus. ``advantage_norm`` is what happens to advantages: ``batch`` whitens them over
-    the batch, ``origin`` whitens those of fresh and of replayed rollouts apart (SRPO, arXiv 2605.25507), ``level``
-    centres them per level and scales them over the batch, ``none`` leaves them.
+    the batch, ``origin`` whitens those of fresh and of replayed rollouts apart (SRPO, arXiv 2605.25507),
+    ``siblings`` does so with the mean of each replayed state's own rollouts, ``level`` centres them per level and
+    scales them over the batch, ``none`` leaves them.
     """
 
     gamma: float
@@ -26,7 +34,7 @@ class PPO(Clipped):
     cliprange_value: float
     vf_coef: float
     entropy_coef: float
-    advantage_norm: Literal["batch", "origin", "level", "none"]
+    advantage_norm: Literal["batch", "origin", "siblings", "level", "none"]
 
     needs_critic = True
 
@@ -57,6 +65,8 @@ class PPO(Clipped):
             advantages = whiten(advantages, batch.mask)
         elif self.advantage_norm == "origin":
             advantages = whiten_apart(advantages, batch.mask, batch.replayed)
+        elif self.advantage_norm == "siblings":
+            advantages = whiten_siblings(advantages, batch.mask, batch.group, batch.replayed)
         elif self.advantage_norm == "level":
             advantages = centre_by_level(advantages, batch.mask, batch.level)
         self.kl.adapt(batch)

@@ -3,9 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import fmean
 from typing import Literal, NamedTuple
 
+from rrl.contracts.siblings import Siblings
 from rrl.interfaces import StateDict
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.samplers.rows import StoredState
@@ -63,7 +65,8 @@ class Allocation(Retrospective):
     def sample(self, count: int, progress: float) -> list[State]:
         """``count`` starts, the least decided draw first."""
         self._progress = progress
-        left = round(count * self.schedule.share_at(progress))
+        each = self.siblings or Siblings(n=1, n_replayed=1)
+        room, left = count * each.n, round(count * self.schedule.share_at(progress)) * each.n
         pool = [
             (self._of_prompt(state.problem), state) for state in self._fresh.sample(count * self.candidates, progress)
         ]
@@ -73,13 +76,14 @@ class Allocation(Retrospective):
         for _, place in sorted(drawn):
             state = pool[place][1]
             others = prefixes[state.problem.id]
-            if len(chosen) < count and left >= state.replayed and not _related(state.prefix, others):
+            takes = each.of(state)
+            if room > 0 and left >= takes * state.replayed and not _related(state.prefix, others):
                 chosen.append(place)
                 others.append(state.prefix)
-                left -= state.replayed
+                room, left = room - takes, left - takes * state.replayed
             elif not state.replayed:
                 spare.append(place)
-        chosen += spare[: count - len(chosen)]  # where there are fewer problems than starts
+        chosen += spare[: max(0, ceil(room / each.n))]  # where there are fewer problems than starts
         self._expected = fmean(_mean(pool[place][0]) for place in chosen)
         return [pool[place][1] for place in chosen]
 

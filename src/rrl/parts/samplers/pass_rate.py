@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
+from rrl.contracts.siblings import Siblings
 from rrl.cuts import CutPoints, Cutter
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
@@ -46,6 +47,7 @@ class PassRate(StateSampler):
     success_momentum: float
     cut_points: CutPoints
     max_response_length: int
+    siblings: Siblings | None
     _known: dict[str, Known] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,8 +62,14 @@ class PassRate(StateSampler):
         self._cutter = Cutter(tokenizer, self.cut_points)
 
     def sample(self, count: int, progress: float) -> list[State]:
-        """``count`` problems, some with a prefix."""
-        return [self._placed(state.problem) for state in self._fresh.sample(count, progress)]
+        """``count`` problems, some with a prefix; by ``siblings`` as many as have the rollouts of ``count``."""
+        if self.siblings is None:
+            return [self._placed(state.problem) for state in self._fresh.sample(count, progress)]
+        states, room = list[State](), count * self.siblings.n
+        while room > 0:
+            states += [self._placed(state.problem) for state in self._fresh.sample(1, progress)]
+            room -= self.siblings.of(states[-1])
+        return states
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Move the prefixes, and keep the latest success and failure of each problem."""

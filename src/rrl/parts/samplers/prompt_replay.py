@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from rrl.contracts.siblings import Siblings
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
 from rrl.ranges import between, check_ranges, not_negative, refuse
@@ -18,7 +19,8 @@ class PromptReplay(StateSampler):
 
     A problem comes again when its pass rate lies in ``window``, after ``cool_down`` steps without it, and at most
     ``reuses`` times; those nearest one half come first (Prompt Replay, arXiv 2603.21177; its numbers from a
-    summary). The pass rate is that of all its rollouts in a step, averaged with weight ``momentum`` on the past.
+    summary). The pass rate is that of all its rollouts in a step, averaged with weight ``momentum`` on the past. By
+    ``siblings`` fewer problems come again, each with more rollouts.
     """
 
     level_weights: dict[str, float] | None
@@ -27,6 +29,7 @@ class PromptReplay(StateSampler):
     cool_down: int
     reuses: int
     momentum: float
+    siblings: Siblings | None
     _rate: dict[str, float] = field(init=False, default_factory=dict)
     _last: dict[str, int] = field(init=False, default_factory=dict)
     _uses: dict[str, int] = field(init=False, default_factory=dict)
@@ -52,10 +55,12 @@ class PromptReplay(StateSampler):
             and self._step - self._last[name] >= self.cool_down
             and self._uses.get(name, 0) < self.reuses
         ]
-        again = sorted(ready, key=lambda name: abs(self._rate[name] - 0.5))[: round(self.share * count)]
+        each = self.siblings or Siblings(n=1, n_replayed=1)
+        taken = min(round(self.share * count), each.fresh_for(len(ready)))
+        again = sorted(ready, key=lambda name: abs(self._rate[name] - 0.5))[: each.replayed_for(taken)]
         for name in again:
             self._uses[name] = self._uses.get(name, 0) + 1
-        fresh = self._fresh.sample(count - len(again), progress)
+        fresh = self._fresh.sample(count - taken, progress)
         states = fresh + [State(self._problems[name], replayed_from=name) for name in again]
         for state in states:  # also of those whose rollouts will be left out
             self._last[state.problem.id] = self._step + 1

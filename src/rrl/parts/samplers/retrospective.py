@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rrl.contracts import border
 from rrl.contracts.calling import calling
+from rrl.contracts.siblings import Siblings
 from rrl.cuts import CutPoints, Cutter
 from rrl.functional import explained_variance
 from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
@@ -29,7 +30,8 @@ class Retrospective(StateSampler):
     according to ``sources``. ``cut_points`` are where a response may be cut; a prefix is shorter than
     ``max_response_length`` tokens, prompt not counted. Problems whose running success from the prompt (moving average
     with weight ``success_momentum`` on the past) is ``max_problem_success`` or more count as mastered: nothing is
-    collected for them and their states are forgotten. ``controls`` has the variants that isolate one effect.
+    collected for them and their states are forgotten. By ``siblings`` fewer states are drawn, each with more rollouts,
+    for the same share of rollouts. ``controls`` has the variants that isolate one effect.
     """
 
     level_weights: dict[str, float] | None
@@ -41,6 +43,7 @@ class Retrospective(StateSampler):
     max_response_length: int
     max_problem_success: float
     success_momentum: float
+    siblings: Siblings | None
 
     needs_annotation = True
 
@@ -77,8 +80,10 @@ class Retrospective(StateSampler):
     def sample(self, count: int, progress: float) -> list[State]:
         """Remembered states for the share that the schedule gives, as far as there are any; prompts for the rest."""
         self._progress = progress
-        remembered = self.buffer.draw(round(count * self.schedule.share_at(progress)), self._rng)
-        fresh = self._fresh.sample(count - len(remembered), progress)
+        wanted = round(count * self.schedule.share_at(progress))
+        states = wanted if self.siblings is None else self.siblings.replayed_for(wanted)
+        remembered = self.buffer.draw(states, self._rng)
+        fresh = self._fresh.sample(count - wanted if remembered else count, progress)
         return fresh + [self._state(stored) for stored in remembered]
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
