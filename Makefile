@@ -47,19 +47,17 @@ study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics 
 	  for level in L10 L6 L3; do $(REPORT) runs/study-trace/$$critic level=$$level || exit; done; \
 	done
 
-STUDY = $(SWEEP) experiment=study/$(TASK)
-study: install ## every rule for choosing states with its control, PPO and two controls of problems: TASK=trace SEEDS=0,1,... (hours)
-	$(RUN) rrl.cli.sft task=$(TASK) > /dev/null
-	$(STUDY) sampler=problems,pcl,prompt_replay,allocation,pass_rate,pass_rate_redraw hydra.sweep.dir=runs/study/$(TASK)/samplers
-	$(STUDY) sampler=allocation sampler.schedule.share=0 hydra.sweep.dir=runs/study/$(TASK)/prompts
-	$(STUDY) sampler=retrospective,redraw selection=confidence,critic_middle,critic_rise,entropy,largest_fall,pivot,random_cut,oracle hydra.sweep.dir=runs/study/$(TASK)/rules
-	$(STUDY) sampler=retrospective,redraw sampler.buffer.priority=doubt,lru_forest hydra.sweep.dir=runs/study/$(TASK)/draws
-	$(VENV)/bin/python experiments/study/collect.py $(TASK) && $(VENV)/bin/python experiments/study/table.py $(TASK)
+STAGES := tuning choosing reported
+STUDY = $(VENV)/bin/python experiments/study
+study: install ## every rule for choosing states with its control, PPO and controls of problems: TASK=trace (hours; docs/study.md)
+	$(RUN) rrl.cli.sft experiment=study/$(TASK) > /dev/null
+	for stage in $(STAGES); do $(STUDY)/study.py $(TASK) $$stage $(JOBS) || exit; done
+	$(STUDY)/collect.py $(TASK) && $(STUDY)/table.py $(TASK) choosing && $(STUDY)/table.py $(TASK)
 
 study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
-	$(RUN) rrl.cli.sft > /dev/null
-	$(SWEEP) experiment=study/trace trainer.total_tokens=40000 sampler=problems,retrospective,redraw,allocation hydra.sweep.dir=runs/study-quick
-	$(REPORT) runs/study-quick level=L10
+	$(RUN) rrl.cli.sft experiment=study/trace > /dev/null
+	for stage in $(STAGES); do $(STUDY)/study.py quick $$stage $(JOBS) runs/study || exit; done
+	$(STUDY)/collect.py quick runs/study runs/study && $(STUDY)/table.py quick reported runs/study
 
 study-mini: install ## learning curves of minichat and minicode: 3 and 6 arms x 3 seeds
 	for task in minichat minicode; do $(RUN) rrl.cli.sft task=$$task > /dev/null || exit; done

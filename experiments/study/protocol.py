@@ -1,8 +1,8 @@
 """The protocol of the study on one task: what arms.yaml says of its budget, seeds and arms, read and checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,46 @@ KINDS = ("baseline", "rule", "control", "bound")
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """``control`` names the arm with the same problems from their prompts; None where there is none."""
+    """``control`` names the arm with the same problems from their prompts; None where there is none.
+
+    ``overrides`` make the arm. ``search`` has what tuning tries, by key; ``tuned`` names the arm whose tuned values it
+    takes, itself or another.
+    """
 
     kind: str
     control: str | None
+    overrides: tuple[str, ...]
+    search: Mapping[str, str]
+    tuned: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """``budget`` is generated tokens, ``judged`` the share of it at which arms are judged, on problems of ``level``."""
+    """``experiment`` makes a run of the task; ``budget`` is generated tokens, ``judged`` the share of it at which arms
+    are judged, on problems of ``level``.
+
+    Each arm's tuning has ``trials``, of which ``random`` are drawn at random, by ``search_seed``.
+    """
 
     task: str
+    experiment: str
     budget: int
     judged: float
     level: str
+    trials: int
+    random: int
+    search_seed: int
     seeds: Mapping[str, tuple[int, ...]]
     arms: Mapping[str, Arm]
 
     def named(self, kind: str) -> list[str]:
         """The arms of a kind, in the order of the file."""
         return [name for name, arm in self.arms.items() if arm.kind == kind]
+
+    def at(self, stage: str) -> "Protocol":
+        """The same of a stage: runs that are not reported end where the reported ones are judged."""
+        early = replace(self, budget=round(self.judged * self.budget), judged=1.0)
+        return self if stage == "reported" else early
 
     @property
     def baseline(self) -> str:
@@ -58,11 +78,25 @@ def read(task: str, path: Path = ARMS) -> Protocol:
         raise DataError(*faults)
     return Protocol(
         task=task,
+        experiment=found["experiment"],
         budget=found["budget"],
         judged=float(found["judged"]),
         level=found["level"],
+        trials=found["trials"],
+        random=found["random"],
+        search_seed=found["search_seed"],
         seeds={stage: tuple(found["seeds"][stage]) for stage in STAGES},
-        arms={name: Arm(kind=arm["kind"], control=arm.get("control")) for name, arm in arms.items()},
+        arms={name: _arm(name, arm, _entries(found, "search")) for name, arm in arms.items()},
+    )
+
+
+def _arm(name: str, arm: Mapping[str, Any], search: Mapping[str, str]) -> Arm:
+    return Arm(
+        kind=arm["kind"],
+        control=arm.get("control"),
+        overrides=tuple(arm["overrides"]),
+        search={**search, **_entries(arm, "search")},
+        tuned=arm.get("tuned", name),
     )
 
 
@@ -73,9 +107,15 @@ def _entries(found: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _of_values(found: Mapping[str, Any]) -> list[str]:
     budget, judged, level = (found.get(key) for key in ("budget", "judged", "level"))
+    numbers = (("trials", 1), ("random", 1), ("search_seed", 0))
     checks = (
+        *(
+            (key, found.get(key), type(found.get(key)) is int and found[key] >= least, f"a whole number from {least}")
+            for key, least in numbers
+        ),
         ("budget", budget, type(budget) is int and budget > 0, "generated tokens, a whole number above 0"),
         ("judged", judged, type(judged) is float and 0 < judged < 1, "a share of the budget between 0 and 1"),
+        ("experiment", found.get("experiment"), isinstance(found.get("experiment"), str), "one, as in study/trace"),
         ("level", level, isinstance(level, str), "a level of held-out problems, as in L10"),
     )
     return [f"{key}: expected {expected}, got {shown(value)}" for key, value, sound, expected in checks if not sound]
@@ -109,11 +149,16 @@ def _of_arms(arms: Mapping[str, Any]) -> list[str]:
         for name, arm in arms.items()
         if arm.get("kind") not in KINDS
     ]
-    for name, arm in arms.items():
-        control = arm.get("control")
-        if control is not None and (control not in arms or control == name):
-            others = [other for other in arms if other != name]
-            faults.append(f"arms.{name}.control: no other arm {control!r}{nearest(str(control), others)}")
+    faults += [
+        f"arms.{name}.overrides: expected a list of overrides, got {shown(arm.get('overrides'))}"
+        for name, arm in arms.items()
+        if not isinstance(arm.get("overrides"), list)
+    ]
+    for (name, arm), key in product(arms.items(), ("control", "tuned")):
+        other = arm.get(key)
+        if other is not None and (other not in arms or other == name):
+            others = [each for each in arms if each != name]
+            faults.append(f"arms.{name}.{key}: no other arm {other!r}{nearest(str(other), others)}")
     for kind, least, most in (("baseline", 1, 1), ("bound", 0, 1)):
         named = [name for name, arm in arms.items() if arm.get("kind") == kind]
         if not least <= len(named) <= most:

@@ -35,7 +35,7 @@ def compare(about: Protocol, lines: Sequence[Line], stage: str) -> dict[str, Any
     study = Study(about, arms, mode)
     rows = {arm: study.row(arm) for arm in arms}
     for name in ("minus_baseline", "minus_control"):
-        for mark in (about.judged, 1.0):
+        for mark in {about.judged, 1.0}:
             _correct(about, [(arm, row[name][percent(mark)]) for arm, row in rows.items() if row[name]])
     return {
         "task": about.task,

@@ -1,25 +1,26 @@
 """The runs of the study: tunes every arm, compares the tuned arms on development seeds, trains them on reported ones.
 
-``python experiments/study/study.py TASK STAGE [JOBS [ARM ...]]`` with STAGE tuning, choosing or reported; JOBS runs at
-a time (2), of all arms of arms.yaml or those named. Runs lie in runs/study/TASK/STAGE/ARM; what is finished there is
-left alone, and what was interrupted goes on. The values that tuning found are written to
-experiments/results/study/TASK/tuned.json.
+``python experiments/study/study.py TASK STAGE [JOBS [RESULTS [ARM ...]]]`` with STAGE tuning, choosing or reported;
+JOBS runs at a time (2), of all arms of arms.yaml or those named. Runs lie in runs/study/TASK/STAGE/ARM; what is
+finished there is left alone, and what was interrupted goes on. The values that tuning found are written to
+RESULTS/TASK/tuned.json (experiments/results/study); arms that stand there are not tuned again.
 """
 
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
+import protocol
+from collect import RESULTS, RUNS
 
+from rrl.errors import DataError, nearest
 from rrl.records.files import read_object
 from rrl.records.run_directory import write_json
-
-HERE = Path(__file__).parent
-STAGES = ("tuning", "choosing", "reported")
 
 
 class Job(NamedTuple):
@@ -30,39 +31,50 @@ class Job(NamedTuple):
     arm: str
 
 
-def tuned(task: str) -> dict[str, list[str]]:
-    """The overrides that tuning found, by arm."""
-    file = _tuned_file(task)
-    return read_object(file)[0] if file.exists() else {}
+Running = tuple[Job, subprocess.Popen[bytes]]
 
 
-def jobs(task: str, stage: str, plan: dict[str, Any], arms: Sequence[str]) -> Iterator[Job]:
-    """What a stage still has to run, seed by seed, so that one that is interrupted has whole pairs."""
-    known = tuned(task)
-    for seed in plan["seeds"][stage]:
-        for name in arms:
-            arm, folder = plan["arms"][name], Path("runs", "study", task, stage, name)
-            words = ["resume=auto", f"experiment=study/{task}", f"seed={seed}", *arm["overrides"]]
-            if stage != "reported":
-                words += [f"trainer.total_tokens={round(plan['judged'] * plan['budget'])}", "run.test_freq=null"]
-            if stage != "tuning":
-                source = arm.get("tuned", name)
-                if source not in known:
-                    raise SystemExit(f"{source}: not in tuned.json; expected the stage tuning to be run before {stage}")
-                run = folder / f"seed-{seed}"
-                if not (run / "result.json").exists():
-                    yield Job([*words, f"run.dir={run}", *known[source]], run, name)
-            elif "tuned" not in arm and name not in known:
-                space = {**plan["search"], **arm.get("search", {})}
-                search = ["-m", "search=optuna", "search.pruner=none", f"search.n_trials={plan['trials']}",
-                          f"search.startup_trials={plan['random']}", f"search.seed={plan['search_seed']}"]  # fmt: skip
-                values = [f"{key}={value}" for key, value in space.items()]
-                yield Job([*search, *words, f"hydra.sweep.dir={folder}", *values], folder, name)
+def jobs(
+    about: protocol.Protocol, stage: str, arms: Sequence[str], known: Mapping[str, Sequence[str]]
+) -> Iterator[Job]:
+    """What a stage still has to run, seed by seed, so that one that is interrupted has whole pairs.
+
+    ``known`` are the tuned overrides by arm. Runs that are not reported end where arms are judged.
+    """
+    for seed, name in product(about.seeds[stage], arms):
+        arm, folder = about.arms[name], RUNS / about.task / stage / name
+        words = ["resume=auto", f"experiment={about.experiment}", f"seed={seed}", *arm.overrides]
+        words.append(f"trainer.total_tokens={about.at(stage).budget}")
+        if stage != "tuning":
+            if arm.tuned not in known:
+                raise SystemExit(f"{arm.tuned}: not in tuned.json; expected the stage tuning to be run before {stage}")
+            run = folder / f"seed-{seed}"
+            if not (run / "result.json").exists():
+                yield Job([*words, f"run.dir={run}", *known[arm.tuned]], run, name)
+        elif arm.tuned == name and name not in known:
+            search = ["-m", "search=optuna", "search.pruner=none", f"search.n_trials={about.trials}",
+                      f"search.startup_trials={about.random}", f"search.seed={about.search_seed}",
+                      "run.test_freq=null"]  # fmt: skip
+            values = [f"{key}={value}" for key, value in arm.search.items()]
+            yield Job([*search, *words, f"hydra.sweep.dir={folder}", *values], folder, name)
 
 
 def work(waiting: list[Job], at_once: int) -> Iterator[tuple[Job, bool]]:
-    """Run all; each with whether it ended well, as they end. What it prints is in a file beside its folder."""
-    running = list[tuple[Job, subprocess.Popen[bytes]]]()
+    """Run all; each with whether it ended well, as they end. What it prints is in a file beside its folder.
+
+    Those that run when this ends are told to save and end.
+    """
+    running = list[Running]()
+    try:
+        yield from _worked(waiting, at_once, running)
+    finally:
+        for _, process in running:
+            process.terminate()
+        for _, process in running:
+            process.wait()
+
+
+def _worked(waiting: list[Job], at_once: int, running: list[Running]) -> Iterator[tuple[Job, bool]]:
     while waiting or running:
         while waiting and len(running) < at_once:
             job = waiting.pop(0)
@@ -76,29 +88,32 @@ def work(waiting: list[Job], at_once: int) -> Iterator[tuple[Job, bool]]:
             yield job, process.returncode == 0
 
 
-def main(task: str, stage: str, at_once: str = "2", *names: str) -> None:
+def main(task: str, stage: str, at_once: str = "2", results: str = str(RESULTS), *names: str) -> None:
     """Run a stage; exit with 1 where a job failed."""
-    plans = yaml.safe_load((HERE / "arms.yaml").read_text(encoding="utf-8"))
-    if task not in plans or stage not in STAGES:
-        raise SystemExit(f"{task} {stage}: expected one of {', '.join(plans)} and one of {', '.join(STAGES)}")
-    plan = plans[task]
-    if unknown := set(names) - set(plan["arms"]):
-        raise SystemExit(f"{', '.join(sorted(unknown))}: no such arm; expected some of {', '.join(plan['arms'])}")
-    failed, waiting = [], list(jobs(task, stage, plan, names or list(plan["arms"])))
-    total = len(waiting)
+    try:
+        about = protocol.read(task)
+    except DataError as error:
+        raise SystemExit(str(error)) from None
+    unknown = [f"{name}: no such arm{nearest(name, list(about.arms))}" for name in names if name not in about.arms]
+    if stage not in protocol.STAGES:
+        unknown.append(f"{stage}: no such stage{nearest(stage, protocol.STAGES)}")
+    if unknown:
+        raise SystemExit("\n".join(unknown))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    file = Path(results, task, "tuned.json")
+    known = read_object(file)[0] if file.exists() else {}
+    waiting = list(jobs(about, stage, names or list(about.arms), known))
+    failed, total = [], len(waiting)
     for number, (job, well) in enumerate(work(waiting, int(at_once)), 1):
         print(f"{number} of {total}: {job.folder}", flush=True)
         if not well:
             failed.append(f"{job.folder}: failed; {_log(job)} says why")
         elif stage == "tuning":
-            _tuned_file(task).parent.mkdir(parents=True, exist_ok=True)
-            write_json(_tuned_file(task), tuned(task) | {job.arm: read_object(job.folder / "best.json")[0]["overrides"]})
+            known[job.arm] = read_object(job.folder / "best.json")[0]["overrides"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, known)
     if failed:
         raise SystemExit("\n".join(failed))
-
-
-def _tuned_file(task: str) -> Path:
-    return HERE.parent / "results" / "study" / task / "tuned.json"
 
 
 def _log(job: Job) -> Path:

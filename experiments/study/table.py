@@ -33,7 +33,7 @@ Result = Mapping[str, Any]
 
 def tables(result: Result) -> list[Table]:
     """All tables, the judged level first."""
-    marks = (percent(result["judged_at"]), percent(1.0))
+    marks = list(dict.fromkeys([percent(result["judged_at"]), percent(1.0)]))
     first = next(iter(result["arms"].values()))["accuracy"]
     levels = sorted(first, key=lambda level: level != result["level"])
     return [
@@ -219,7 +219,7 @@ def main(task: str, stage: str = "reported", results: str = str(RESULTS)) -> Non
     folder = Path(results, task)
     name = "study" if stage == "reported" else f"study-{stage}"
     try:
-        about, lines = protocol.read(task), lines_in(folder / f"{stage}.jsonl")
+        about, lines = protocol.read(task).at(stage), lines_in(folder / f"{stage}.jsonl")
         result = compare(about, lines, stage)
         names = pictured(about, list(result["arms"]), lines_in(folder / "choosing.jsonl"))
     except DataError as error:

@@ -211,6 +211,10 @@ def test_files_are_written_beside_the_lines(
         ({"arms": {"peak": {"kind": "rule"}}}, "toy.arms: expected one of kind baseline, got []"),
         ({"arms": PROTOCOL["arms"] | {"truth": {"kind": "bound"}}}, "toy.arms: expected at most one of kind bound"),
         ({"arms": PROTOCOL["arms"] | {"a": {"kind": "rule", "control": "a"}}}, "toy.arms.a.control: no other arm 'a'"),
+        ({"arms": PROTOCOL["arms"] | {"a": {"kind": "rule", "tuned": "peek"}}}, "a.tuned: no other arm 'peek'; did"),
+        ({"arms": {"ppo": {"kind": "baseline", "overrides": "a=b"}}}, ".overrides: expected a list of overrides, got"),
+        ({"trials": 0}, "toy.trials: expected a whole number from 1, got 0"),
+        ({"experiment": None}, "toy.experiment: expected one, as in study/trace, got null"),
     ],
 )  # fmt: skip
 def test_a_protocol_that_does_not_hold_together_is_refused(

@@ -1,0 +1,94 @@
+"""What the study runs in each stage, what it leaves alone, and what it keeps of tuning."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.study import protocol_file
+
+STUDY = Path(__file__).parents[2] / "experiments" / "study"
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The module, with the protocol ``toy``, and an ``rrl.cli.train`` that only writes down its arguments."""
+    monkeypatch.syspath_prepend(STUDY)
+    monkeypatch.chdir(tmp_path)
+    found = importlib.import_module("study")
+    about = found.protocol.read("toy", protocol_file(tmp_path))
+    monkeypatch.setattr(found.protocol, "read", lambda task: about)
+    train = tmp_path / "rrl" / "cli" / "train.py"
+    train.parent.mkdir(parents=True)
+    train.write_text(
+        "import json, pathlib, sys\n"
+        "where = dict(text.split('=', 1) for text in sys.argv[1:] if '=' in text)\n"
+        "folder = pathlib.Path(where.get('run.dir') or where['hydra.sweep.dir'])\n"
+        "folder.mkdir(parents=True, exist_ok=True)\n"
+        "if 'rule=peak' in sys.argv and where['seed'] == '1': sys.exit('no result')\n"
+        "name = 'best.json' if '-m' in sys.argv else 'result.json'\n"
+        "(folder / name).write_text(json.dumps({'overrides': ['lr=2'], 'argv': sys.argv[1:]}))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return found
+
+
+def arguments(*parts: str) -> Any:
+    return json.loads(Path("runs", "study", "toy", *parts).read_text())["argv"]
+
+
+def test_every_arm_is_tuned_by_as_many_trials_once(study: Any) -> None:
+    study.main("toy", "tuning", "1", "results")
+    assert arguments("tuning", "peak", "best.json") == [
+        "-m", "search=optuna", "search.pruner=none", "search.n_trials=2", "search.startup_trials=1", "search.seed=3",
+        "run.test_freq=null", "resume=auto", "experiment=study/toy", "seed=10", "rule=peak", "trainer.total_tokens=600",
+        "hydra.sweep.dir=runs/study/toy/tuning/peak", "lr=choice(1,2)", "fall=choice(3,4)",
+    ]  # fmt: skip
+    tuned = json.loads(Path("results", "toy", "tuned.json").read_text())
+    assert tuned == {arm: ["lr=2"] for arm in ("ppo", "peak", "pivot", "oracle")}  # not peak_redraw
+    Path("runs", "study", "toy", "tuning", "peak", "best.json").unlink()
+    study.main("toy", "tuning", "1", "results")
+    assert not Path("runs", "study", "toy", "tuning", "peak", "best.json").exists()
+
+
+def test_a_control_runs_with_the_values_of_its_rule(study: Any) -> None:
+    study.main("toy", "tuning", "2", "results")
+    study.main("toy", "choosing", "2", "results", "peak_redraw")
+    assert arguments("choosing", "peak_redraw", "seed-11", "result.json") == [
+        "resume=auto", "experiment=study/toy", "seed=11", "sampler=redraw", "trainer.total_tokens=600",
+        "run.dir=runs/study/toy/choosing/peak_redraw/seed-11", "lr=2",
+    ]  # fmt: skip
+
+
+def test_reported_runs_have_the_whole_budget_and_are_made_once(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    study.main("toy", "tuning", "2", "results")
+    study.main("toy", "reported", "2", "results", "ppo")
+    assert "trainer.total_tokens=1000" in arguments("reported", "ppo", "seed-3", "result.json")
+    capsys.readouterr()
+    study.main("toy", "reported", "2", "results", "ppo")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(study: Any) -> None:
+    study.main("toy", "tuning", "2", "results")
+    with pytest.raises(SystemExit, match=r"reported/peak/seed-1: failed; runs/.*seed-1.log says why") as caught:
+        study.main("toy", "reported", "1", "results", "peak")
+    assert "\n" not in str(caught.value)
+    assert Path("runs/study/toy/reported/peak/seed-3/result.json").exists()
+    assert "no result" in Path("runs/study/toy/reported/peak/seed-1.log").read_text()
+
+
+def test_an_arm_that_is_not_tuned_is_refused(study: Any) -> None:
+    with pytest.raises(
+        SystemExit, match=r"peak: not in tuned.json; expected the stage tuning to be run before choosing"
+    ):
+        study.main("toy", "choosing", "1", "results", "peak_redraw")
+
+
+def test_unknown_arms_and_stages_are_named(study: Any) -> None:
+    with pytest.raises(
+        SystemExit, match=r"peek: no such arm; did you mean 'peak'\?\nchosing: no such stage; did you mean 'choosing'"
+    ):
+        study.main("toy", "chosing", "1", "results", "peek")
