@@ -82,6 +82,29 @@ def test_a_prefix_that_became_too_short_to_be_cut_grows_again() -> None:
         teach(sampler, (wrote(start, *OTHER[length:]), 1.0))
 
 
+# The first start from the prompt is solved: 1; then 0.5 * 1 + 0.5 * 1/4 = 0.625, whichever sibling it is that succeeds.
+@pytest.mark.parametrize("siblings", ["ynnn", "nnny", "nynn"])
+def test_siblings_move_the_running_success_by_their_mean(siblings: str) -> None:
+    sampler = learnt("y")
+    teach(sampler, *((wrote(P, *(EIGHT if each == "y" else OTHER)), float(each == "y")) for each in siblings))
+    assert sampler._known["hard0"].rate == 0.625
+
+
+def test_the_first_siblings_of_a_problem_give_their_mean() -> None:
+    sampler = steered()
+    teach(sampler, *((wrote(P, 5), score) for score in (0.0, 0.0, 0.0, 1.0)), (wrote(Q, 5), 1.0))
+    assert (sampler._known["hard0"].rate, sampler._known["hard1"].rate) == (0.25, 1.0)
+
+
+# A share of 0.5 and a move of 0.125: one of four solved moves by 0.125 * (3/4 - 1/4).
+@pytest.mark.parametrize(("origin", "share"), [("head start of hard0", 0.5625), ("handicap of hard0", 0.4375)])
+@pytest.mark.parametrize("siblings", ["ynnn", "nnny"])
+def test_siblings_are_one_visit(siblings: str, origin: str, share: float) -> None:
+    sampler, start = steered(), State(P, (20,), origin)
+    teach(sampler, *((wrote(start, 6), float(each == "y")) for each in siblings))
+    assert list(sampler._known["hard0"].shares.values()) == [share]
+
+
 def test_visits_do_not_count_as_success_from_the_prompt() -> None:
     sampler = learnt("ynnn")
     visits(sampler, "head start of hard0", "yyyy")

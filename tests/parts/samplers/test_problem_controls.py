@@ -121,6 +121,20 @@ def test_a_problem_comes_again_so_many_times() -> None:
     assert seen == [["hard0", "hard1"], ["hard0", "hard1"], []]
 
 
+def test_a_problem_that_comes_again_is_not_drawn_fresh_in_the_same_step() -> None:
+    ordinary = problems(3)
+    deck = [*names(ordinary.sample(6, 0.5)), *names(ordinary.sample(2, 0.5))]
+    others = [name for name in deck if name not in ("hard0", "hard1")]  # these two come again
+    assert names(taught().sample(8, 0.5)) == [*others, "hard0", "hard1"]
+
+
+def test_where_there_are_no_others_it_is_drawn_fresh_too() -> None:
+    sampler = taught(window=(0.0, 1.0), share=0.5)
+    sampler._fresh.sample = lambda count, progress: [State(P)] * count
+    starts = sampler.sample(4, 0.5)
+    assert sorted(names(starts)) == ["hard0", "hard0", "hard0", "hard1"]
+
+
 def test_the_momentum_is_the_weight_of_the_past() -> None:
     sampler = taught(momentum=0.75, window=(0.6, 0.64))
     teach(sampler, (wrote(P, 5), 1.0))  # 0.75 * 1/2 + 0.25 * 1 = 0.625

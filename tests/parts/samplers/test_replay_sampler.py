@@ -203,8 +203,26 @@ def test_a_state_that_replays_never_finish_is_forgotten():
 def test_a_problem_is_mastered_by_its_running_success_and_its_states_forgotten(scores, count):
     sampler = retrospective(max_problem_success=0.625)
     teach(sampler, (wrote(P, 5, 6, 2), 0.0), (wrote(Q, 5, 2), 0.0))
-    teach(sampler, *((wrote(P, 5, 6, 2), score) for score in scores))
+    for score in scores:
+        teach(sampler, (wrote(P, 5, 6, 2), score))
     assert [name for name, _ in held(sampler)] == ["hard0"] * count + ["hard1"] if count else ["hard1"]
+
+
+# Running success 0.5 * 1/4 = 0.125 after the siblings, whichever of them is solved; it would be 0.5 for the last one.
+@pytest.mark.parametrize("scores", [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), (0.0, 1.0, 0.0, 0.0)])
+@pytest.mark.parametrize(("bound", "count"), [(0.125, 0), (0.126, 1)])
+def test_siblings_move_the_running_success_by_their_mean(scores, bound, count):
+    sampler = retrospective(max_problem_success=bound)
+    teach(sampler, *((wrote(P, 5, 2), score) for score in scores))
+    assert len(sampler.buffer) == count
+
+
+# Two draws of one problem in a step are two starts, the later of which weighs more: 0.5, 0.25 or 0, 0.5. A mean: 0.25.
+@pytest.mark.parametrize(("scores", "success"), [((1.0, 0.0), 0.25), ((0.0, 1.0), 0.5)])
+def test_a_second_draw_of_a_problem_in_a_step_is_a_start_of_its_own(scores, success):
+    sampler = retrospective()
+    teach(sampler, (wrote(P, 5, 2), scores[0]), (wrote(Q, 5, 2), 0.0), (wrote(P, 5, 2), scores[1]))
+    assert sampler._success == {"hard0": success, "hard1": 0.0}
 
 
 def test_part_of_a_score_is_no_success():

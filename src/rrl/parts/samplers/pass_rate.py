@@ -10,6 +10,7 @@ from rrl.contracts.siblings import Siblings
 from rrl.cuts import CutPoints, Cutter
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
+from rrl.parts.samplers.starts import by_start
 from rrl.ranges import below_one, between, check_ranges, refuse
 from rrl.types import Batch, Judged, Metrics, Problem, State
 
@@ -34,6 +35,7 @@ class PassRate(StateSampler):
     latest own success (a head start), one above the second from that of its latest failure (a handicap), as far as
     there is one. The prefix begins as the share ``share`` of that response and, by ``move`` after each visit, becomes
     longer or shorter so that one visit in two succeeds: a head start grows with failures, a handicap with successes.
+    Siblings are one visit, which moves it by the share that succeeded less the share that failed, times ``move``.
     A share ``prompts`` of its starts is from the prompt all the same, so that the running success stays known; visits
     with a prefix that became empty count as such, too. Prefix Sampling
     (arXiv 2605.05112; failure prefixes also arXiv 2601.20829).
@@ -73,17 +75,18 @@ class PassRate(StateSampler):
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Move the prefixes, and keep the latest success and failure of each problem."""
-        for each in judged:
-            state, solved = each.rollout.state, each.feedback.solved
-            known = self._known.setdefault(state.problem.id, Known(rate=float(solved)))
+        for state, siblings, success in by_start(judged):
+            known = self._known.setdefault(state.problem.id, Known(rate=success))
             if not state.prefix:
                 momentum = self.success_momentum
-                known.rate = momentum * known.rate + (1 - momentum) * solved
-                known.responses["head start" if solved else "handicap"] = each.rollout.tokens
+                known.rate = momentum * known.rate + (1 - momentum) * success
+                for each in siblings:
+                    known.responses["head start" if each.feedback.solved else "handicap"] = each.rollout.tokens
             if state.replayed_from is not None:
                 kind: Kind = "head start" if state.replayed_from.startswith("head start") else "handicap"
-                longer = solved == (kind == "handicap")
-                moved = known.shares.get(kind, self.share) + (self.move if longer else -self.move)
+                surplus = 2 * success - 1  # of successes over failures, -1 to 1
+                longer = surplus if kind == "handicap" else -surplus
+                moved = known.shares.get(kind, self.share) + self.move * longer
                 known.shares[kind] = min(1.0, max(0.0, moved))
         return {
             f"replay/{kind.replace(' ', '_')}_share/mean": fmean(shares) if shares else 0.0

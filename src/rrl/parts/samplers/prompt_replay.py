@@ -1,7 +1,7 @@
 """A control at the level of problems: those that are solved now and then come again soon."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -18,9 +18,10 @@ class PromptReplay(StateSampler):
     """Starts from problems of a middle pass rate again, for at most ``share`` of the starts; else as ``Problems``.
 
     A problem comes again when its pass rate lies in ``window``, after ``cool_down`` steps without it, and at most
-    ``reuses`` times; those nearest one half come first (Prompt Replay, arXiv 2603.21177; its numbers from a
-    summary). The pass rate is that of all its rollouts in a step, averaged with weight ``momentum`` on the past. By
-    ``siblings`` fewer problems come again, each with more rollouts.
+    ``reuses`` times; those nearest one half come first, and none is drawn fresh in the same step while there are
+    others (Prompt Replay, arXiv 2603.21177; its numbers from a summary). The pass rate is that of all its rollouts in a
+    step, averaged with weight ``momentum`` on the past. By ``siblings`` fewer problems come again, each with more
+    rollouts.
     """
 
     level_weights: dict[str, float] | None
@@ -60,7 +61,7 @@ class PromptReplay(StateSampler):
         again = sorted(ready, key=lambda name: abs(self._rate[name] - 0.5))[: each.replayed_for(taken)]
         for name in again:
             self._uses[name] = self._uses.get(name, 0) + 1
-        fresh = self._fresh.sample(count - taken, progress)
+        fresh = self._others(count - taken, set(again), progress)
         states = fresh + [State(self._problems[name], replayed_from=name) for name in again]
         for state in states:  # also of those whose rollouts will be left out
             self._last[state.problem.id] = self._step + 1
@@ -79,6 +80,14 @@ class PromptReplay(StateSampler):
         low, high = self.window
         inside = sum(low <= rate <= high for rate in self._rate.values())
         return {"replay/problems_in_window": float(inside)}
+
+    def _others(self, count: int, again: Collection[str], progress: float) -> list[State]:
+        """Fresh starts from other problems than these, as far as there are any; a passed one has had its turn."""
+        fresh, passed = list[State](), list[State]()
+        while len(fresh) < count and len(passed) <= len(self._problems):
+            for state in self._fresh.sample(count - len(fresh), progress):
+                (passed if state.problem.id in again else fresh).append(state)
+        return fresh + passed[: count - len(fresh)]
 
     def state_dict(self) -> StateDict:
         return {

@@ -17,6 +17,7 @@ from rrl.parts.samplers.buffer import StateBuffer
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.rows import Candidate, Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
+from rrl.parts.samplers.starts import by_start
 from rrl.ranges import below_one, check_ranges, positive
 from rrl.spans import tokens_before_error
 from rrl.types import Batch, Feedback, Judged, Metrics, Problem, Rollout, State, StateEvent, TokenScores
@@ -29,9 +30,10 @@ class Retrospective(StateSampler):
     ``selection`` finds the states along failed responses from prompts (``self``) and along references (``canonical``),
     according to ``sources``. ``cut_points`` are where a response may be cut; a prefix is shorter than
     ``max_response_length`` tokens, prompt not counted. Problems whose running success from the prompt (moving average
-    with weight ``success_momentum`` on the past) is ``max_problem_success`` or more count as mastered: nothing is
-    collected for them and their states are forgotten. By ``siblings`` fewer states are drawn, each with more rollouts,
-    for the same share of rollouts. ``controls`` has the variants that isolate one effect.
+    over starts, the mean of siblings each, with weight ``success_momentum`` on the past) is ``max_problem_success`` or
+    more count as mastered: nothing is collected for them and their states are forgotten. By ``siblings`` fewer states
+    are drawn, each with more rollouts, for the same share of rollouts. ``controls`` has the variants that isolate one
+    effect.
     """
 
     level_weights: dict[str, float] | None
@@ -142,19 +144,21 @@ class Retrospective(StateSampler):
         self._teach([(key, solved) for state, key, solved in visits if state.prefix])
         self.buffer.record([(key, solved) for _, key, solved in visits])
         first_solves = 0
-        for each in judged:
-            state, solved = each.rollout.state, each.feedback.solved
-            problem_id = state.problem.id
-            if state.replayed_from is not None:
-                first_solves += solved and problem_id not in self._solved
-            else:
-                past = self._success.get(problem_id, 0.0)
-                self._success[problem_id] = self.success_momentum * past + (1 - self.success_momentum) * solved
-                if self._mastered(problem_id):
-                    self.buffer.forget_problem(problem_id)
+        for state, solved in starts:
+            first_solves += solved and state.replayed and state.problem.id not in self._solved
             if solved:
-                self._solved.add(problem_id)
+                self._solved.add(state.problem.id)
+        for state, _, success in by_start(judged):
+            if not state.replayed:
+                self._move(state.problem.id, success)
         return first_solves
+
+    def _move(self, problem_id: str, success: float) -> None:
+        """Bring the running success from the prompt up to date."""
+        past = self._success.get(problem_id, 0.0)
+        self._success[problem_id] = self.success_momentum * past + (1 - self.success_momentum) * success
+        if self._mastered(problem_id):
+            self.buffer.forget_problem(problem_id)
 
     def _teach(self, visits: Sequence[tuple[str, bool]]) -> None:
         """Tell the rule what came of going on from its cuts, as far as these are still remembered."""
