@@ -24,6 +24,10 @@ from rrl.study.tables import Table
 PICTURED = 2
 """Rules in the picture: those that were best when the rule was chosen."""
 POINTS = 50
+"""Of a curve in the picture."""
+GOAL = 0.8
+"""Of the bound's lead over the baseline, which a rule should reach."""
+YES = {True: "yes", False: "no"}
 RECORDED = {"first_solves": ".0f", "unsolved": ".3f", "pass": ".3f", "entropy": ".3f", "replay": ".2f"}
 FITTED = {"asymptote": ".3f", "midpoint": ",.0f", "exponent": ".2f"}
 """How numbers are written."""
@@ -39,6 +43,7 @@ def tables(result: Result) -> list[Table]:
     return [
         *(accuracies(result, level) for level in levels),
         *(differences(result, mark) for mark in marks),
+        goal(result, marks),
         exploration(result, marks),
         elsewhere(result, marks[0]),
         sigmoids(result),
@@ -92,6 +97,37 @@ def _share(found: Result | None) -> str:
         return NONE
     interval = "no interval" if found["low"] is None else f"{found['low']:.2f} to {found['high']:.2f}"
     return f"{found['share']:.2f} ({interval})"
+
+
+def goal(result: Result, marks: Sequence[str]) -> Table:
+    """What the study asks of a rule, each by itself."""
+    base, share = result["baseline"], f"{GOAL:.0%} of the bound's lead"
+    title = (
+        f"The goal ({result['level']}): the intervals of a rule's lead over {base} and over its control lie above 0 "
+        f"at {marks[0]} of the budget; neither lies below 0 at the end; its share of the bound's lead is {GOAL} or more"
+    )
+    rows = []
+    for arm in result["rules"]:
+        row = result["arms"][arm]
+        leads = [row["minus_baseline"], row["minus_control"]]
+        above = [_side(lead, marks[0]) for lead in leads]
+        losses = [_side(lead, marks[-1]) for lead in leads]
+        found = row["share_of_bound"]
+        met = [
+            *(None if side is None else side > 0 for side in above),
+            None if None in losses else min(losses) >= 0,
+            None if found is None else found["share"] >= GOAL,
+        ]
+        rows.append([arm, *(NONE if each is None else YES[each] for each in met), YES[all(met)]])
+    return Table(title, ["rule", f"above {base}", "above its control", "no loss at the end", share, "all"], rows)
+
+
+def _side(found: Result | None, mark: str) -> int | None:
+    """Whether an interval lies above 0 (1), below (-1), or holds it (0); None where there is no interval."""
+    if found is None or found[mark]["half95"] is None:
+        return None
+    mean, half = found[mark]["mean"], found[mark]["half95"]
+    return (mean > half) - (mean < -half)
 
 
 def exploration(result: Result, marks: Sequence[str]) -> Table:
@@ -176,17 +212,17 @@ def notes(result: Result) -> list[str]:
 
 
 def pictured(about: protocol.Protocol, arms: Sequence[str], choosing: Sequence[Line]) -> list[str]:
-    """The baseline, the rules that were best where one was chosen (else all of them), their controls, the bound."""
+    """The baseline, the rules that were best where one was chosen (else the first), their controls, the bound."""
     rules = [arm for arm in about.named("rule") if arm in arms]
     chosen = by_arm(about, [line for line in choosing if line["arm"] in rules])
     if chosen:
         place = about.judged * about.budget
         means = {arm: fmean(at(curve_of(line, about.level), place) for line in own.values())
                  for arm, own in chosen.items()}  # fmt: skip
-        rules = sorted(means, key=lambda arm: -means[arm])[:PICTURED]
-    controls = [control for arm in rules if (control := about.arms[arm].control) in arms]
+        rules = sorted(means, key=lambda arm: -means[arm])
+    controls = [control for arm in rules[:PICTURED] if (control := about.arms[arm].control) in arms]
     bounds = [arm for arm in about.named("bound") if arm in arms]
-    return list(dict.fromkeys([about.baseline, *rules, *controls, *bounds]))
+    return list(dict.fromkeys([about.baseline, *rules[:PICTURED], *controls, *bounds]))
 
 
 def picture(about: protocol.Protocol, lines: Sequence[Line], names: Sequence[str], target: Path) -> None:
@@ -194,23 +230,23 @@ def picture(about: protocol.Protocol, lines: Sequence[Line], names: Sequence[str
     arms = by_arm(about, lines)
     timed = all(line["seconds"] is not None for arm in names for line in arms[arm].values())
     panels = {
-        f"by {axis}": {arm: [_mean_curve([curve_of(line, about.level, axis) for line in arms[arm].values()])]
+        f"by {axis}": {arm: [_mean_curve([curve_of(line, about.level, axis) for line in arms[arm].values()], unit)]
                        for arm in names}
-        for axis in ("tokens", "seconds")[: 1 + timed]
+        for axis, unit in (("tokens", 1000), ("seconds", 1))[: 1 + timed]
     }  # fmt: skip
-    along = ["generated tokens", "seconds of training, without evaluations"][: len(panels)]
+    along = ["thousands of generated tokens", "seconds of training, without evaluations"][: len(panels)]
     title = f"{about.task}: mean over seeds with 95 % interval"
     learning_curves(panels, f"held-out accuracy of {about.level}", title, target, along=along)
 
 
-def _mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[Point]:
+def _mean_curve(curves: Sequence[Sequence[tuple[float, float]]], unit: int) -> list[Point]:
     """As far as all runs reach."""
     end = min(curve[-1][0] for curve in curves)
     points = []
     for place in (end * number / POINTS for number in range(POINTS + 1)):
         found = summary([at(curve, place) for curve in curves])
         half = found["half95"] or 0.0
-        points.append((place, found["mean"], found["mean"] - half, found["mean"] + half))
+        points.append((place / unit, found["mean"], found["mean"] - half, found["mean"] + half))
     return points
 
 

@@ -1,5 +1,6 @@
 """The tables of the study: what is compared with what, paired by seed; what was tested together; what is refused."""
 
+import copy
 import importlib
 import json
 from collections.abc import Iterator
@@ -135,16 +136,34 @@ def test_what_is_missing_is_named(result: Any, table: Any) -> None:
 
 
 def test_the_tables_name_what_was_corrected(result: Any, table: Any) -> None:
-    judged, levels, tests, ends, effort, axes, fits = (each.markdown() for each in table.tables(result))
+    judged, levels, tests, ends, goal, effort, axes, fits = (each.markdown() for each in table.tables(result))
     assert "(mean@4) of L by share of 1 k generated tokens" in judged and "of all problems" in levels
     assert "| peak | rule | 0.200 ± 0.000 | 0.1250 (Holm 0.2500; n = 4) | peak_redraw | 0.090 ± 0.032 |" in tests
     assert "| peak_redraw | control | 0.110 ± 0.032 | 0.1250 (uncorrected; n = 4) | - | - | - | - |" in tests
     assert "| 0.50 (0.50 to 0.50) |" in tests and "share" not in ends
+    assert "lie above 0 at 60% of the budget" in goal
+    assert "| peak | yes | yes | yes | no | no |\n| pivot | no | - | - | no | no |\n" in goal
     assert "| peak | 241 (4 of 4) | 4, 10 | 0.760, 0.600 | 0.550, 0.550 (k = 4) |" in effort
     assert "| ppo | 312 (2 of 4) | - |" in effort
     assert "| peak | 0.350 | 0.200 ± 0.000 | 0.350 (4 had ended) | 0.200 ± 0.000 |" in axes
     assert "| ppo | 0.150 | - | 0.150 | - |" in axes
     assert "| peak_redraw | - | - | - |" in fits and "| no |" in fits and "| oracle | 0." in fits and "| yes |" in fits
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "side"), [(0.2, 0.1, 1), (0.1, 0.1, 0), (-0.1, 0.2, 0), (-0.2, 0.1, -1), (0.2, None, None)]
+)
+def test_an_interval_lies_above_0_or_below_or_holds_it(mean: float, half: float, side: int, table: Any) -> None:
+    assert table._side({"60%": {"mean": mean, "half95": half}}, "60%") == side
+
+
+def test_a_rule_that_loses_at_the_end_misses_the_goal(result: Any, table: Any) -> None:
+    found = copy.deepcopy(result)
+    peak = found["arms"]["peak"]
+    peak["share_of_bound"]["share"] = 0.8
+    assert "| peak | yes | yes | yes | yes | yes |" in table.goal(found, ("60%", "100%")).markdown()
+    peak["minus_control"]["100%"] = {"mean": -0.1, "half95": 0.05}
+    assert "| peak | yes | yes | no | yes | no |" in table.goal(found, ("60%", "100%")).markdown()
 
 
 @pytest.mark.parametrize(
@@ -180,8 +199,9 @@ def test_the_picture_has_the_rules_that_were_best_when_one_was_chosen(
 ) -> None:
     monkeypatch.setattr(table, "PICTURED", 1)
     arms = list(about.arms)
-    assert table.pictured(about, arms, []) == ["ppo", "peak", "pivot", "peak_redraw", "oracle"]
-    assert table.pictured(about, arms, lines) == ["ppo", "peak", "peak_redraw", "oracle"]
+    assert table.pictured(about, arms, []) == ["ppo", "peak", "peak_redraw", "oracle"]
+    worse = [line | {"arm": {"peak": "pivot", "pivot": "peak"}.get(line["arm"], line["arm"])} for line in lines]
+    assert table.pictured(about, arms, worse) == ["ppo", "pivot", "oracle"]
 
 
 def test_files_are_written_beside_the_lines(

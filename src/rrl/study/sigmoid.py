@@ -7,9 +7,9 @@ RESAMPLES = 1000
 EXPONENTS = (0.25, 16.0)
 MIDPOINTS = (1 / 32, 8.0)
 """Of the largest budget."""
-GRID = 65
+GRID = 33
 """Points for the exponent and for the midpoint, evenly on a logarithmic scale."""
-ROUNDS, WIDTH, SHRINK = 16, 7, 0.6
+ROUNDS, WIDTH, SHRINK = 20, 5, 0.7
 """Of the refinement: how often, points across, and by how much the distance of points shrinks each time."""
 NEAR = 0.01
 """As near to a bound as this is at it: of A, and of the logarithm of Cmid."""
