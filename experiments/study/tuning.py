@@ -1,12 +1,13 @@
 """What tuning tried and found: for each arm its trials, their spread, and the best setting, from collect.py's lines.
 
 ``python experiments/study/tuning.py TASK [RESULTS]`` reads RESULTS/TASK/tuning.jsonl (experiments/results/study), and
-writes tuning.json and tuning.md beside it.
+writes tuning.json and tuning.md beside it. tuned.json there says which settings were taken: those of the highest
+accuracy of all problems, as Optuna judges them, which need not be the best of the judged level.
 """
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,15 +17,17 @@ from collect import RESULTS, Line, lines_in
 from results import by_arm, curve_of, percent
 
 from rrl.errors import DataError
+from rrl.records.files import read_object
 from rrl.records.run_directory import write_json
 from rrl.study.comparison import at
 from rrl.study.tables import Table
 
 
-def tried(about: protocol.Protocol, lines: Sequence[Line]) -> dict[str, Any]:
+def tried(about: protocol.Protocol, lines: Sequence[Line], taken: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """By arm: its settings, best first, with the accuracy at the judged share of the budget, a mean over seeds.
 
-    A setting that was tried again with the same seed counts as another trial. Raises DataError for runs that ended
+    ``taken`` are the overrides that each arm is run with; None is said of an arm that is not there. A setting that was
+    tried again with the same seed counts as another trial. Raises DataError for runs that ended
     before that share.
     """
     place = about.judged * about.budget
@@ -45,6 +48,7 @@ def tried(about: protocol.Protocol, lines: Sequence[Line]) -> dict[str, Any]:
         rows = [
             {
                 "setting": [text for text in next(iter(runs.values()))["overrides"] if text not in common],
+                "taken": set(taken[arm]) <= set(next(iter(runs.values()))["overrides"]) if arm in taken else None,
                 "seeds": sorted(runs),
                 "accuracy": fmean(at(curve_of(line, about.level), place) for line in runs.values()),
             }
@@ -69,15 +73,25 @@ def as_table(result: dict[str, Any]) -> Table:
         best = " ".join(found["settings"][0]["setting"]) or "as it is"
         count = f"{found['trials']}" + ("" if found["trials"] == result["trials"] else " (**not as agreed**)")
         spread = f"{min(accuracies):.3f} to {max(accuracies):.3f}"
-        rows.append([arm, count, str(found["runs"]), spread, best])
-    return Table(title, ["arm", "trials", "runs", "worst to best setting", "best setting"], rows)
+        rows.append([arm, count, str(found["runs"]), spread, best, _taken(found["settings"])])
+    head = ["arm", "trials", "runs", "worst to best setting", "best setting", "taken (best of all problems)"]
+    return Table(title, head, rows)
+
+
+def _taken(settings: Sequence[dict[str, Any]]) -> str:
+    """Whether it is the best one, and else which."""
+    if settings[0]["taken"] in (True, None):
+        return "the best" if settings[0]["taken"] else "-"
+    other = next((row for row in settings if row["taken"]), None)
+    return "none of these" if other is None else f"{other['accuracy']:.3f}: {' '.join(other['setting'])}"
 
 
 def main(task: str, results: str = str(RESULTS)) -> None:
     """Write both files and print the table."""
     folder = Path(results, task)
     try:
-        result = tried(protocol.read(task), lines_in(folder / "tuning.jsonl"))
+        taken = read_object(folder / "tuned.json")[0]
+        result = tried(protocol.read(task), lines_in(folder / "tuning.jsonl"), taken)
     except DataError as error:
         raise SystemExit(str(error)) from None
     text = as_table(result).markdown()

@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,22 @@ def test_the_same_is_counted_by_steps_and_by_seconds(result: Any) -> None:
     assert (peak["by_step"]["ended"], peak["by_seconds"]["ended"]) == (0, 4)  # which takes 4 s in all
     # The control takes 4 s a step: after 4.8 s it is at 30 % of its tokens, .6 of the way to .1, .2, .3, .4.
     assert redraw["by_seconds"]["minus_baseline"]["values"] == pytest.approx([0.06, 0.02, -0.02, -0.06])
+
+
+def test_runs_that_choose_end_where_the_reported_ones_are_judged(
+    about: Any, lines: list[dict[str, Any]], result: Any, table: Any
+) -> None:
+    early = replace(about.at("choosing"), seeds={"choosing": about.seeds["reported"]})
+    found = table.compare(early, lines, "choosing")
+    assert (found["budget"], found["marks"][-1]) == (600, "100%")
+    for arm in ("peak", "pivot", "oracle"):
+        now, then = found["arms"][arm], result["arms"][arm]
+        assert now["minus_baseline"]["100%"] == then["minus_baseline"]["60%"]
+        assert now["share_of_bound"] == then["share_of_bound"]
+    assert [each.title.split(" (")[0] for each in table.tables(found)][2:4] == [
+        "Differences at 100% of the budget",
+        "The goal",
+    ]
 
 
 def test_what_is_missing_is_named(result: Any, table: Any) -> None:

@@ -20,7 +20,7 @@ def tuning(monkeypatch: pytest.MonkeyPatch) -> Any:
 def tried(tuning: Any, tmp_path: Path) -> Any:
     """Runs of (arm, seed, learning rate, accuracy at the end), collected and summed up; two trials were agreed."""
 
-    def made(*runs: tuple[str, int, float, float], tokens: int = 1000) -> Any:
+    def made(*runs: tuple[str, int, float, float], tokens: int = 1000, **taken: list[str]) -> Any:
         seeds = {"tuning": [10, 12], "choosing": [11], "reported": [0]}
         about = tuning.protocol.read("toy", protocol_file(tmp_path, seeds=seeds))
         for number, (arm, seed, lr, end) in enumerate(runs):
@@ -28,7 +28,7 @@ def tried(tuning: Any, tmp_path: Path) -> Any:
             run(folder, seed, (0.0, 0.0, end), lr=lr, started=str(number), tokens=tokens)
         collect = importlib.import_module("collect")
         collect.collect(about, tmp_path / "runs", tmp_path / "results")
-        return tuning.tried(about, collect.lines_in(tmp_path / "results" / "toy" / "tuning.jsonl"))
+        return tuning.tried(about, collect.lines_in(tmp_path / "results" / "toy" / "tuning.jsonl"), taken)
 
     return made
 
@@ -38,17 +38,25 @@ def test_settings_are_means_over_seeds_best_first(tried: Any, tuning: Any) -> No
     # At 60 %: a fifth of the way from 0 at 50 % to the end.
     assert result["arms"]["ppo"] == {
         "trials": 2, "runs": 4,
-        "settings": [{"setting": ["lr=0.2"], "seeds": [10, 12], "accuracy": pytest.approx(0.1)},
-                     {"setting": ["lr=0.1"], "seeds": [10, 12], "accuracy": pytest.approx(0.08)}],
+        "settings": [{"setting": ["lr=0.2"], "taken": None, "seeds": [10, 12], "accuracy": pytest.approx(0.1)},
+                     {"setting": ["lr=0.1"], "taken": None, "seeds": [10, 12], "accuracy": pytest.approx(0.08)}],
     }  # fmt: skip
-    assert "| ppo | 2 | 4 | 0.080 to 0.100 | lr=0.2 |" in tuning.as_table(result).markdown()
+    assert "| ppo | 2 | 4 | 0.080 to 0.100 | lr=0.2 | - |" in tuning.as_table(result).markdown()
 
 
 def test_an_arm_with_more_trials_is_marked_and_a_setting_tried_again_counts(tried: Any, tuning: Any) -> None:
     result = tried(("ppo", 10, 0.1, 0.5), ("peak", 10, 0.1, 0.5), ("peak", 10, 0.2, 0.4), ("peak", 10, 0.1, 0.5))
     text = tuning.as_table(result).markdown()
-    assert "| ppo | 1 (**not as agreed**) | 1 | 0.100 to 0.100 | as it is |" in text
-    assert "| peak | 3 (**not as agreed**) | 3 | 0.080 to 0.100 | lr=0.1 |" in text
+    assert "| ppo | 1 (**not as agreed**) | 1 | 0.100 to 0.100 | as it is | - |" in text
+    assert "| peak | 3 (**not as agreed**) | 3 | 0.080 to 0.100 | lr=0.1 | - |" in text
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"), [("lr=0.2", "the best"), ("lr=0.1", "0.080: lr=0.1"), ("lr=0.3", "none of these")]
+)
+def test_a_setting_that_was_taken_and_is_not_the_best_is_named(taken: str, said: str, tried: Any, tuning: Any) -> None:
+    result = tried(("ppo", 10, 0.1, 0.4), ("ppo", 10, 0.2, 0.5), ppo=[taken])
+    assert f"| lr=0.2 | {said} |" in tuning.as_table(result).markdown()
 
 
 def test_runs_that_cannot_be_judged_are_refused(tried: Any, tuning: Any, tmp_path: Path) -> None:
@@ -56,7 +64,7 @@ def test_runs_that_cannot_be_judged_are_refused(tried: Any, tuning: Any, tmp_pat
         tried(("ppo", 10, 0.1, 0.5), tokens=599)
     about = tuning.protocol.read("toy", tmp_path / "arms.yaml")
     with pytest.raises(DataError, match="tuning: no run of toy; expected one or more"):
-        tuning.tried(about, [])
+        tuning.tried(about, [], {})
 
 
 def test_files_are_written_beside_the_lines(
