@@ -11,7 +11,7 @@ from rrl.preflight.cautions import cautions
 from rrl.preflight.plan import in_short, plan, plan_text
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
-REPLAYING = "sampler=allocation, sampler=redraw, sampler=retrospective, sampler=success_prefix"
+REPLAYING = "sampler=allocation, sampler=redraw, sampler=retrospective, sampler=successes"
 CUTTING = "sampler=allocation, sampler=pass_rate, sampler=pass_rate_redraw, sampler=redraw"
 OFFLOADED = ["offload=reference", "policy.zero_stage=3"]
 UNMOVED = "offload.reference: true, and the run has no frozen reference of its own; use offload=optimizer or none"

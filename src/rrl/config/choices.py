@@ -52,9 +52,21 @@ def content(file: Path) -> dict[str, Any]:
 
 
 def targets(group: str) -> dict[str, list[tuple[str, frozenset[str]]]]:
-    """For each option of a group, the classes in its file's ``_target_``s, each with the keys given to it."""
+    """For each option of a group, the classes in its file's ``_target_``s, each with the keys given to it.
+
+    Those of an option that it builds on are given to the outermost.
+    """
     trees = {option: content(file) for option, file in files(group).items()}
-    found = {option: list(nodes(tree.get(group, tree))) for option, tree in trees.items()}
+
+    def inherited(option: str) -> set[str]:
+        bases = [base for base in trees[option].get("defaults", []) if isinstance(base, str) and base in trees]
+        return {key for base in bases for key in (*trees[base], *inherited(base))}
+
+    found = {
+        option: [(name, given | inherited(option) if depth == 0 else given) for depth, (name, given) in enumerate(each)]
+        for option, tree in trees.items()
+        for each in [list(nodes(tree.get(group, tree)))]
+    }
     return {option: classes for option, classes in found.items() if classes}
 
 

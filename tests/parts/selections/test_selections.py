@@ -17,7 +17,7 @@ from rrl.parts.selections.critic import CriticMiddle, CriticPeak, CriticRise, Cr
 from rrl.parts.selections.entropy import HighestEntropy
 from rrl.parts.selections.falls import LargestFall
 from rrl.parts.selections.oracle import Oracle
-from rrl.parts.selections.random_cut import RandomCut
+from rrl.parts.selections.random_cut import RandomCut, RandomWithin
 from rrl.types import TokenScores
 
 CRITIC = (CriticThreshold, CriticRise, CriticPeak, CriticTopK, CriticMiddle)
@@ -189,6 +189,23 @@ def test_random_cut_draws_every_legal_point_evenly():
     rng = Random(0)
     counts = Counter(cut for _ in range(30_000) for cut in RandomCut().cuts(RESPONSE, [1, 3, 4], rng))
     assert {cut: n / 30_000 for cut, n in counts.items()} == pytest.approx({k: 1 / 3 for k in (1, 3, 4)}, abs=0.01)
+
+
+# Of seven tokens 40 to 80 % are 2.8 to 5.6, 3/7 to 5/7 are 3 to 5, and 0 to 10 % are none.
+@pytest.mark.parametrize(
+    ("window", "legal", "drawn"),
+    [((0.4, 0.8), ALL, {3, 4, 5}), ((3 / 7, 5 / 7), ALL, {3, 4, 5}), ((0.4, 0.8), [1, 4, 6], {4}),
+     ((0.4, 0.8), [1, 2, 6], set()), ((0.0, 0.1), ALL, set()), ((0.0, 1.0), ALL, set(ALL))],
+)  # fmt: skip
+def test_a_random_cut_may_be_bound_to_a_window(window, legal, drawn):
+    rng, rule = Random(0), RandomWithin(window=window)
+    assert {cut for _ in range(200) for cut in rule.cuts(RESPONSE, legal, rng)} == drawn
+
+
+@pytest.mark.parametrize("window", [(0.8, 0.4), (0.4, 0.4), (-0.1, 0.5), (0.5, 1.1)])
+def test_an_impossible_window_is_refused(window):
+    with pytest.raises(ValueError, match=r"window: expected two rising shares from 0 to 1"):
+        RandomWithin(window=window)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""The archive of rare own successes: what is kept, where it is cut, what is forgotten, and its control."""
+
+from typing import Any
+
+import pytest
+
+from fixtures.replay import THROUGH, plain
+from fixtures.samplers import P, Q, memory, retrospective, schedule, teach, wrote
+from rrl.config.check import load
+from rrl.parts.samplers.controls import SuccessPrefix, SuccessRedraw
+from rrl.parts.samplers.retrospective import Retrospective
+from rrl.parts.selections.random_cut import RandomWithin
+from rrl.types import State
+
+TEN = (20, 21, 22, 23, 24, 25, 26, 27, 28, 2)
+OTHER = (30, 31, 32, 33, 34, 35, 36, 37, 38, 2)
+
+
+def archive(kind: type[Retrospective] = SuccessPrefix, **changes: Any) -> Retrospective:
+    """Cuts a success of ten tokens after five."""
+    settings = {
+        "selection": RandomWithin(window=(0.5, 0.5 + 1e-9)), "buffer": memory(states_per_problem=2),
+        "schedule": schedule(share=0.75), "max_problem_success": 0.5, "success_momentum": 0.75,
+    }  # fmt: skip
+    return retrospective(3, kind=kind, **settings | changes)
+
+
+def kept(sampler: Retrospective) -> list[tuple[str, tuple[int, ...]]]:
+    return [(stored.problem_id, stored.prefix) for stored in sampler.buffer]
+
+
+def test_the_beginning_of_a_success_is_kept_over_steps_of_failures() -> None:
+    sampler = archive()
+    teach(sampler, (wrote(P, *TEN), 1.0), (wrote(Q, *TEN), 0.0))
+    for _ in range(5):
+        teach(sampler, (wrote(P, *OTHER), 0.0))
+    assert kept(sampler) == [("hard0", TEN[:5])]
+    starts = sampler.sample(4, 0.5)
+    assert [state for state in starts if state.replayed] == [State(P, TEN[:5], "hard0@1")] * 3
+
+
+def test_a_newer_success_takes_the_place_of_the_oldest() -> None:
+    sampler = archive(max_problem_success=2.0)
+    for first in (40, 50, 60):
+        teach(sampler, (wrote(P, first, *TEN[1:]), 1.0))
+    assert kept(sampler) == [("hard0", (50, *TEN[1:5])), ("hard0", (60, *TEN[1:5]))]
+
+
+# Running success 0.25, 0.4375, 0.578: the third success in a row masters the problem, which is at least 0.5 then.
+@pytest.mark.parametrize(("successes", "count"), [(1, 1), (2, 2), (3, 0)])
+def test_a_problem_that_succeeds_often_is_dropped(successes: int, count: int) -> None:
+    sampler = archive()
+    for number in range(successes):
+        teach(sampler, (wrote(P, 40 + number, *TEN[1:]), 1.0))
+    assert len(kept(sampler)) == count
+
+
+def test_the_control_has_the_same_problems_with_the_prefix_emptied() -> None:
+    samplers = [archive(kind) for kind in (SuccessPrefix, SuccessRedraw)]
+    for sampler in samplers:
+        teach(sampler, (wrote(P, *TEN), 1.0), (wrote(Q, *OTHER), 1.0))
+    forced, emptied = (sampler.sample(40, 0.5) for sampler in samplers)
+    assert [(s.problem, s.replayed_from) for s in forced] == [(s.problem, s.replayed_from) for s in emptied]
+    assert {s.prefix for s in forced if s.replayed} == {TEN[:5], OTHER[:5]}
+    assert {s.prefix for s in emptied if s.replayed} == {()}
+
+
+@THROUGH
+def test_a_resumed_archive_goes_on_as_if_nothing_had_happened(through: Any) -> None:
+    sampler, resumed = archive(), archive()
+    teach(sampler, (wrote(P, *TEN), 1.0), (wrote(Q, *OTHER), 1.0))
+    resumed.load_state_dict(through(sampler.state_dict()))
+    for number in range(3):
+        assert sampler.sample(8, 0.5) == resumed.sample(8, 0.5)
+        for each in (sampler, resumed):
+            teach(each, (wrote(Q, 60 + number, *TEN[1:]), float(number == 1)), (wrote(P, *OTHER), 0.0))
+    assert plain(resumed.state_dict()) == plain(sampler.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind"), [("success_archive", SuccessPrefix), ("success_archive_redraw", SuccessRedraw)]
+)
+def test_it_is_chosen_by_one_key(choice: str, kind: type[Retrospective]) -> None:
+    sampler = load("train", [f"sampler={choice}"])[1].sampler
+    assert type(sampler) is kind and sampler.selection == RandomWithin(window=(0.4, 0.8))
+    assert (sampler.schedule.share_at(0), sampler.buffer.keep_between, sampler.sources) == (0.75, (0.0, 0.8), "self")
