@@ -10,7 +10,10 @@ from rrl.types import Batch, Rollout, State
 
 
 class Row(NamedTuple):
-    """A row of a batch: tokens ``written`` after a ``context``, the pay of each; rows of one ``start`` are a group."""
+    """A row of a batch: tokens ``written`` after a ``context``, the pay of each; rows of one ``start`` are a group.
+
+    The last ``remembered`` tokens of the context are the prefix of a replayed state.
+    """
 
     context: Sequence[int]
     written: Sequence[int]
@@ -18,14 +21,15 @@ class Row(NamedTuple):
     start: Hashable
     level: str
     replayed: bool = False
+    remembered: int = 0
 
 
 def collate(rollouts: Sequence[Rollout], rewards: Sequence[Sequence[float]], pad: int) -> Batch:
     """One row per rollout, whose context is prompt and prefix; ``rewards`` holds one number per action."""
     rows = [
-        Row((*p.prompt, *r.state.prefix), r.actions, pay, (p.id, r.state.prefix), p.level, r.state.replayed)
+        Row((*p.prompt, *s.prefix), r.actions, pay, (p.id, s.prefix), p.level, s.replayed, len(s.prefix) * s.replayed)
         for r, pay in zip(rollouts, rewards, strict=True)
-        for p in [r.state.problem]
+        for s, p in [(r.state, r.state.problem)]
     ]
     return collate_rows(rows, pad)
 
@@ -40,6 +44,7 @@ def collate_rows(rows: Sequence[Row], pad: int) -> Batch:
         tokens=tokens,
         attention=attention,
         mask=mask,
+        prefix=_between([(len(row.context) - row.remembered, len(row.context)) for row in rows], tokens.shape[1]),
         rewards=_spread([row.pay for row in rows], mask),
         group=_as_numbers([row.start for row in rows]),
         level=_as_numbers([row.level for row in rows]),
@@ -69,6 +74,11 @@ def pad_written(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int) -
 
 def _before(ends: Sequence[int], width: int) -> Tensor:
     return torch.arange(width) < torch.tensor(ends).unsqueeze(1)
+
+
+def _between(spans: Sequence[tuple[int, int]], width: int) -> Tensor:
+    begins, ends = zip(*spans, strict=True)
+    return _before(ends, width) & ~_before(begins, width)
 
 
 def micro_batches(batch: Batch, sizes: int | list[int]) -> list[Batch]:

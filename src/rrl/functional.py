@@ -207,6 +207,21 @@ def leave_one_out_advantages(scores: Tensor, group: Tensor) -> Tensor:
     return (scores - mean[member]) * (size / (size - 1).clamp(min=1))[member]
 
 
+def recovery_credit(scores: Tensor, group: Tensor, part: Tensor) -> Tensor:
+    """How much better the best continuation of a state is than that of the others (AXPO, arXiv 2605.28774).
+
+        C_s = max_{i of s} score_i - mean over states s' of max_{i of s'} score_i
+
+    All arguments are [batch]; the rows in ``part`` continue the states that ``group`` numbers. With scores of 0 and 1
+    the maximum says whether any continuation succeeded. The first row of each state has its credit, others have 0.
+    """
+    rows = part.nonzero().squeeze(1)
+    states, member = group[rows].unique(return_inverse=True)
+    best = scores.new_full(states.shape, -torch.inf).scatter_reduce(0, member, scores[rows], "amax")
+    first = rows[[int((member == state).nonzero()[0]) for state in range(len(states))]]
+    return torch.zeros_like(scores).index_put((first,), best - best.mean())
+
+
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     """Mean negative log-likelihood (nats) of the preferences: - log sigmoid(r_chosen - r_rejected).
 

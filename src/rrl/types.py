@@ -237,8 +237,8 @@ class Batch:
 
     Shapes are [batch, time], except ``group``, ``level`` and ``replayed`` [batch]: rows of one start state share a
     group number, rows of one level a level number; ``replayed`` is true where a remembered state was the start.
-    ``attention`` is true on real tokens. ``weight`` is each acted token's share of one optimiser step and sums to one
-    over it, so that a loss is a weighted sum.
+    ``attention`` is true on real tokens, ``prefix`` on the prefix of a remembered state. ``weight`` is each acted
+    token's share of one optimiser step and sums to one over it, so that a loss is a weighted sum.
     ``engine_logprobs`` are the engine's for the tokens it drew, ``old_logprobs`` those of the same policy computed
     by the trained networks, ``entropies`` (nats) those of the distributions that the tokens were drawn from.
     """
@@ -246,6 +246,7 @@ class Batch:
     tokens: Tensor
     attention: Tensor
     mask: Tensor
+    prefix: Tensor
     weight: Tensor
     rewards: Tensor
     engine_logprobs: Tensor

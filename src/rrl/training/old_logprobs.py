@@ -42,6 +42,9 @@ class EngineLogProbs:
             "engine, but objective.importance_cap corrects a difference that is then taken for none; expected null": (
                 getattr(objective, "importance_cap", None) is not None
             ),
+            "engine, but objective.recovery_coef needs the policy's of prefixes; expected 0": (
+                getattr(objective, "credits_prefix", False)
+            ),
             "engine, but sampler.selection reads entropies, which that pass gives; expected another selection": (
                 sampler is not None and sampler.needs_entropies
             ),

@@ -224,7 +224,9 @@ class Trainer(Loop):
         """The batch with log-probabilities and values, and its distances of the engine from the policy."""
         if self.settings.old_log_prob is not None:
             return self.settings.old_log_prob.annotated(self.policy, batch)
-        batch = self.policy.annotate(batch)
+        credits_prefix = getattr(self.objective, "credits_prefix", False)  # few objectives have one
+        read = batch.mask | batch.prefix if credits_prefix else batch.mask
+        batch = self.policy.annotate(batch.with_(mask=read)).with_(mask=batch.mask)
         return batch, mismatch_metrics(batch, torch.ones(len(batch), dtype=torch.bool))
 
     def _compare(self, metrics: Metrics) -> None:

@@ -267,7 +267,7 @@ def test_a_response_is_credited_relative_to_its_siblings_at_every_token():
 
 
 def test_leave_one_out_compares_with_the_siblings_alone_and_learns_as_grpo():
-    objective = RLOO(clip_ratio=0.2, importance_cap=None, kl=NoKL())
+    objective = RLOO(clip_ratio=0.2, importance_cap=None, recovery_coef=0.0, kl=NoKL())
     three = by_hand(["01"] * 3, rewards=[[0.0, 1.0], [0.0, 0.0], [0.0, 0.5]], group=[1, 1, 1])
     assert objective.assign_credit(three).advantages[:, 1].tolist() == pytest.approx([0.75, -0.75, 0.0])
     moved = output([-1.0 + math.log(1.5), -2.0], [0.5, 1.5], [0.0, 0.0])
