@@ -151,32 +151,10 @@ def test_a_hub_model_needs_a_path() -> None:
 
 # --- parts that do not fit one another --------------------------------------------------------------------------------
 
-NO_CRITIC_FOR_RULE = (
-    "sampler: it or its selection rule reads the critic, which this objective does not train; use objective=ppo, "
-    "selection=confidence, or another sampler"
-)
-
-
-NO_FIRST_ERRORS = (
-    "sampler: Retrospective needs first_errors, which the task GSM8K does not give; expected task=minicode|trace, or "
-    "another sampler"
-)
-
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["objective=grpo", "trainer.n=8", "critic=none", "selection=critic_rise"], [NO_CRITIC_FOR_RULE]),
-        (["objective=grpo", "trainer.n=8", "critic=none", "sampler=pcl"], [NO_CRITIC_FOR_RULE]),
-        (["task=gsm8k", "selection=oracle"], [NO_FIRST_ERRORS]),
-        (
-            ["objective=grpo", "trainer.n=8", "selection=peak", "critic=own"],
-            ["critic: there is one, but this objective trains no critic; use critic=none", NO_CRITIC_FOR_RULE],
-        ),
-        (
-            ["objective=grpo", "trainer.n=8", "selection=top_k", "selection.min_explained_variance=0.1"],
-            [NO_CRITIC_FOR_RULE],
-        ),
         (["critic=none"], ["critic: none, but this objective trains a critic; use critic=own or critic=shared"]),
         (
             ["objective=grpo", "critic=none"],

@@ -11,7 +11,9 @@ import pytest
 
 from fixtures.status import HOST, make_run
 from rrl.cli import shell, status
+from rrl.cli.screen import block
 from rrl.records.status import write_state
+from rrl.records.watching import FollowedRun
 
 pytestmark = pytest.mark.clock
 
@@ -83,6 +85,19 @@ def test_one_run_is_reported_in_full_with_the_way_on(runs: Path, capsys: pytest.
         "checkpoint": "runs/b-sweep/1/checkpoints/step-000030",
         "next": "rrl-train resume=runs/b-sweep/1",
     }
+
+
+def test_the_last_different_warnings_of_the_log_are_shown(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = runs / "a/logs/rank-0.log"
+    log.parent.mkdir()
+    said = ["one", "WARNING", "two", "three", "two", "four"]
+    log.write_text(
+        "".join(f"2030-01-01T00:00:00+0000 WARNING {text}\n" for text in said) + "x INFO five\n\nTraceback\n"
+    )
+    status._status(["runs/a"])
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert shown == ["warning      three", "warning      two", "warning      four"]
+    assert "four" in "\n".join(map(str, block(FollowedRun(runs / "a").look(), 80)))
 
 
 @pytest.mark.parametrize(

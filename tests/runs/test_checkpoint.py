@@ -79,6 +79,7 @@ NOT_RESTORED = {
     "trainer.last_rollouts": "for the dump of the step just done",
     "trainer.last_batch": "for the dump of the step just done",
     "trainer.sampler.buffer.journal": "for the records of the step just done",
+    "trainer.sampler._finds": "counts of the step just done",
     "trainer._passed": "for the metrics of the step just done",
     "trainer.clock": "wall time",
     "trainer.policy._engines": "networks and optimisers, compared through their tensors",

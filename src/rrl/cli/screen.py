@@ -53,7 +53,7 @@ def _head(view: RunView, width: int) -> Iterator[Text]:
     ]
     yield Text(_end_of(visible(str(state.folder)), width), style="bold")
     yield _line("", ("  ".join(filter(None, figures)), ""))
-    for fault in (*([state.reason] if state.reason else []), *state.faults):
+    for fault in (*([state.reason] if state.reason else []), *state.faults, *state.warnings[-1:]):
         yield _line("", (" ".join(visible(fault).split()), "yellow"))
 
 

@@ -135,6 +135,7 @@ def _details(state: RunState) -> str:
         ("last row", f"{age} ago"),
         ("checkpoint", str(state.checkpoint or "none")),
         ("next", _next_command(state)),
+        *(("warning", text) for text in state.warnings),
         *(("damaged", fault) for fault in state.faults),
     ]
     return "\n".join(f"{name:<13}{text}" for name, text in rows)

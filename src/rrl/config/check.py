@@ -12,10 +12,10 @@ from inspect import getattr_static
 from typing import Any, get_args, get_type_hints
 
 from rrl.config.binding import BROKEN, Binder, Source
-from rrl.config.choices import group_names, targets
+from rrl.config.choices import group_names
 from rrl.config.compose import Composed, compose, compose_run, walk
 from rrl.config.effects import collected, takers_of, without_effect
-from rrl.config.importing import load_class
+from rrl.config.needs import critic_readers, task_misfits
 from rrl.contracts.breaches import items, typed_repr
 from rrl.contracts.calling import calling, named
 from rrl.errors import ConfigError, ContractError, shown
@@ -234,16 +234,13 @@ def _misfits(parts: Parts) -> list[str]:
             faults.append("critic: none, but this objective trains a critic; use critic=own or critic=shared")
         if critic and not parts.objective.needs_critic:
             faults.append("critic: there is one, but this objective trains no critic; use critic=none")
-        if parts.sampler is not None and parts.sampler.needs_critic and not parts.objective.needs_critic:
-            faults.append(
-                "sampler: it or its selection rule reads the critic, which this objective does not train; "
-                "use objective=ppo, selection=confidence, or another sampler"
-            )
+        if parts.sampler is not None and not parts.objective.needs_critic:
+            faults += critic_readers(parts.sampler)
     if (taken := getattr(parts.trainer, "old_log_prob", None)) is not None:  # not every trainer has one
         faults += taken.misfits(parts.engine, parts.policy, parts.objective, parts.sampler)
     if parts.logger is not None:
         faults += parts.logger.check()
-    return faults + _unfit_engine(parts) + _needs(parts) + _unannotated(parts) + _length_misfits(parts)
+    return faults + _unfit_engine(parts) + task_misfits(parts) + _unannotated(parts) + _length_misfits(parts)
 
 
 def _unfit_engine(parts: Parts) -> list[str]:
@@ -266,22 +263,6 @@ def _unannotated(parts: Parts) -> list[str]:
         for (slot, part), fitting in zip(made, ("problems", "supervised"), strict=True)
         if part is not None and part.needs_annotation
     ]
-
-
-def _needs(parts: Parts) -> list[str]:
-    """Faults of parts that need more than the task gives, with the tasks that give it."""
-    faults = []
-    for slot in ("reward", "sampler", "objective", "trainer"):
-        part = getattr(parts, slot)
-        if part is not None and parts.task is not None and not part.needs <= parts.task.gives:
-            lacking = " and ".join(sorted(part.needs - parts.task.gives))
-            classes = {option: load_class(nodes[0][0], "task", []) for option, nodes in targets("task").items()}
-            names = [option for option, found in classes.items() if found and part.needs <= found.gives]
-            faults.append(
-                f"{slot}: {type(part).__name__} needs {lacking}, which the task {type(parts.task).__name__} does not "
-                f"give; expected task={'|'.join(names)}, or another {slot}"
-            )
-    return faults
 
 
 def _length_misfits(parts: Parts) -> list[str]:

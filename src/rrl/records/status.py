@@ -24,6 +24,8 @@ Reported = Literal["running", "finished", "interrupted", "failed"]
 """What a run writes into status.json; ``killed`` and ``unknown`` are inferred by readers."""
 LONGEST_REASON = 4000
 """Characters; the log has the whole traceback."""
+LOG_END, MOST_WARNINGS = 65_536, 3
+"""Bytes of a log that are searched for warnings, and how many are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class RunState:
     ``state`` is the last reported one, ``killed`` where that is running and no process holds the run, or ``unknown``.
     ``reward`` is the mean score of fresh rollouts in the last row that has one, ``tokens`` counts those generated,
     ``share`` is the used part of the budget (steps or tokens), ``age`` the seconds since the last row. ``faults`` names
-    what could not be read.
+    what could not be read, ``warnings`` are the last few in the first process's log.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class RunState:
     age: float | None
     checkpoint: Path | None
     faults: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 class RunLock(AbstractContextManager["RunLock"]):
@@ -148,6 +151,7 @@ def read_state(folder: Path, *, locks: bool = True) -> RunState:
         age=_age(folder),
         checkpoint=last_checkpoint(folder),
         faults=(*faults, *row_faults, *config_faults),
+        warnings=_warnings(folder / "logs" / "rank-0.log"),
     )
 
 
@@ -207,6 +211,18 @@ def _read_status(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if typed and status["state"] in get_args(Reported):
         return status, []
     return {}, ["status.json was not written by rrl"]
+
+
+def _warnings(log_file: Path) -> tuple[str, ...]:
+    """The last different warnings at the end of a log, whose lines are time, level and message."""
+    try:
+        with log_file.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_END))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ()
+    found = [line.split(" ", 2)[2] for line in lines if line.count(" ") > 1 and line.split(" ")[1] == "WARNING"]
+    return tuple(reversed(list(dict.fromkeys(reversed(found)))[:MOST_WARNINGS]))
 
 
 def _alive(folder: Path, status: Mapping[str, Any]) -> bool:

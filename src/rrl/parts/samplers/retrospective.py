@@ -11,12 +11,14 @@ from rrl.contracts import border
 from rrl.contracts.calling import calling
 from rrl.contracts.siblings import Siblings
 from rrl.cuts import CutPoints, Cutter
+from rrl.errors import DataError
 from rrl.functional import explained_variance
 from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
 from rrl.parts.samplers.buffer import StateBuffer
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.rows import Candidate, Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
+from rrl.parts.samplers.silence import Finds, Silence, reads_errors
 from rrl.parts.samplers.starts import by_start
 from rrl.ranges import below_one, check_ranges, positive
 from rrl.spans import tokens_before_error
@@ -54,10 +56,16 @@ class Retrospective(StateSampler):
     _solved: set[str] = field(init=False, default_factory=set)
     _progress: float = field(init=False, default=0.0)
     _step: int = field(init=False, default=0)
+    _silence: Silence = field(init=False, default_factory=Silence)
 
     def __post_init__(self) -> None:
         check_ranges(self, below_one("success_momentum"), positive("max_problem_success"))
         self._fresh = Problems(level_weights=self.level_weights)
+        if reads_errors(self.selection) and self.sources != "self":
+            raise ValueError(
+                f"sources: expected self, because {type(self.selection).__name__} needs a first error, which "
+                f"references do not have, got {self.sources!r}; or another selection"
+            )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -72,7 +80,12 @@ class Retrospective(StateSampler):
         return self.selection.needs_entropies
 
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
-        """Begin with an empty memory."""
+        """Begin with an empty memory. Raises DataError where references are a source and no problem has one."""
+        if self.sources != "self" and not any(problem.reference for problem in problems):
+            raise DataError(
+                f"sampler.sources: {self.sources!r}, but none of the {len(problems)} problems has a reference; use "
+                "sampler.sources=self and a sampler of own responses, or data with references"
+            )
         self._fresh.start(problems, seed, inspect, tokenizer)
         self._rng = random.Random(f"retrospective/{seed}")
         self._problems = {problem.id: problem for problem in problems}
@@ -94,11 +107,14 @@ class Retrospective(StateSampler):
         self.buffer.journal.clear()
         first_solves = self._record(judged)
         begin, end = self.schedule.collect
-        if begin <= self._progress <= end and self._critic_suffices(batch):
+        collects, suffices = begin <= self._progress <= end, self._critic_suffices(batch)
+        self._finds = Finds(sum(map(self._offered, judged)) if collects else 0)
+        if collects and suffices:
             if self.sources != "canonical":
                 self._collect_own(judged, batch)
             if self.sources != "self":
                 self._collect_canonical(judged)
+        self._heed(gated=not suffices)
         return self._metrics() | {"replay/first_solves": float(first_solves)}
 
     def events(self) -> list[StateEvent]:
@@ -119,6 +135,7 @@ class Retrospective(StateSampler):
             "solved": sorted(self._solved),
             "progress": self._progress,
             "step": self._step,
+            "silence": self._silence.plain(),
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -129,6 +146,7 @@ class Retrospective(StateSampler):
         self._success = dict(state["success"])
         self._used, self._solved = set(state["used"]), set(state["solved"])
         self._progress, self._step = state["progress"], state["step"]
+        self._silence = Silence(*state.get("silence", ()))
 
     def _state(self, stored: StoredState) -> State:
         return State(self._problems[stored.problem_id], stored.prefix, replayed_from=stored.key)
@@ -136,6 +154,19 @@ class Retrospective(StateSampler):
     def _collects(self, judged: Feedback) -> bool:
         """Whether states are collected from a response that was judged so."""
         return not judged.solved
+
+    def _offered(self, each: Judged) -> bool:
+        """Whether states are collected from this response."""
+        start = each.rollout.state
+        return self._collects(each.feedback) and not start.replayed and not self._mastered(start.problem.id)
+
+    def _heed(self, *, gated: bool) -> None:
+        """Warn when no state was found for long."""
+        if self._progress < self.schedule.collect[0]:
+            return
+        cause = self._finds.cause(gated=gated, remembered=len(self.buffer))
+        about = {"rule": self.selection, "cut_points": self.cut_points, "evictions": self.buffer.evictions}
+        self._silence.heed(self._step, self._finds, cause, **about)
 
     def _record(self, judged: Sequence[Judged]) -> int:
         """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
@@ -176,13 +207,13 @@ class Retrospective(StateSampler):
 
     def _collect_own(self, judged: Sequence[Judged], batch: Batch) -> None:
         for each, values, entropies, mask in zip(judged, batch.values, batch.entropies, batch.mask, strict=True):
-            rollout, problem_id = each.rollout, each.rollout.state.problem.id
-            if self._collects(each.feedback) and not rollout.state.replayed and not self._mastered(problem_id):
+            rollout = each.rollout
+            if self._offered(each):
                 drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
                 seen, unsure = (tuple(column[mask].tolist()) for column in (values, entropies))
-                right = tokens_before_error(each, self._decode) if "first_errors" in self.selection.needs else None
+                right = tokens_before_error(each, self._decode) if reads_errors(self.selection) else None
                 scored = TokenScores(tuple(drawn), seen, unsure, right)
-                self._remember(problem_id, rollout.tokens, scored, "self", rollout)
+                self._remember(rollout.state.problem.id, rollout.tokens, scored, "self", rollout)
 
     def _collect_canonical(self, judged: Sequence[Judged]) -> None:
         """Look at the references of problems just failed from their prompts, until something of each is remembered."""
@@ -202,6 +233,9 @@ class Retrospective(StateSampler):
         """Add the states that the rule finds along a whole response, with room to write on; whether it found any."""
         legal = [cut for cut in self._cutter.legal(response) if cut < self.max_response_length]
         cuts = border.cuts(self.selection, scored, legal, self._rng)
+        self._finds.looked_at += 1
+        self._finds.cuttable += bool(legal)
+        self._finds.found += bool(cuts)
         for cut in cuts:
             score = border.cut_score(self.selection, scored, cut)
             step = scored.logprobs[cut : next((later for later in legal if later > cut), None)]

@@ -90,7 +90,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _gaps(state: RunState, seed: Any, metrics: Sequence[Any], evaluations: Sequence[Any]) -> list[str]:
-    """What the page shows less of, and how to get it."""
+    """What the page shows less of, and how to get it; and what the run warned of."""
     gaps = []
     if state.state not in ("finished", "running"):
         why = "" if state.reason is None else f" ({state.reason.splitlines()[0]})"
@@ -104,4 +104,4 @@ def _gaps(state: RunState, seed: Any, metrics: Sequence[Any], evaluations: Seque
     if not evaluations:
         remedy = f"in no table; measure its model: rrl-evaluate from_run={state.folder}"
         gaps.append(f"no evaluation of this version of rrl in evaluations.jsonl; {remedy}")
-    return gaps
+    return [*gaps, *(f"warning: {text}" for text in state.warnings)]
