@@ -52,7 +52,7 @@ STUDY = $(VENV)/bin/python experiments/study
 study: install ## every rule for choosing states with its control, PPO and controls of problems: TASK=trace (hours; docs/study.md)
 	$(RUN) rrl.cli.sft experiment=study/$(TASK) > /dev/null
 	for stage in $(STAGES); do $(STUDY)/study.py $(TASK) $$stage $(JOBS) || exit; done
-	$(STUDY)/collect.py $(TASK) && $(STUDY)/table.py $(TASK) choosing && $(STUDY)/table.py $(TASK)
+	$(STUDY)/collect.py $(TASK) && $(STUDY)/tuning.py $(TASK) && $(STUDY)/table.py $(TASK) choosing && $(STUDY)/table.py $(TASK)
 
 study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
 	$(RUN) rrl.cli.sft experiment=study/trace > /dev/null

@@ -19,8 +19,9 @@ import protocol
 from collect import RESULTS, RUNS
 
 from rrl.errors import DataError, nearest
-from rrl.records.files import read_object
+from rrl.records.files import modes, read_object
 from rrl.records.run_directory import write_json
+from rrl.study.comparison import evaluations
 
 
 class Job(NamedTuple):
@@ -57,6 +58,17 @@ def jobs(
                       "run.test_freq=null"]  # fmt: skip
             values = [f"{key}={value}" for key, value in arm.search.items()]
             yield Job([*search, *words, f"hydra.sweep.dir={folder}", *values], folder, name)
+
+
+def best(sweep: Path, level: str) -> list[str]:
+    """The overrides of the finished trial that ended with the highest accuracy on problems of the level."""
+    found = {}
+    for job in sorted((sweep / "jobs").glob("*.json")):
+        about = read_object(job)[0]
+        if about["state"] == "finished":
+            end = evaluations(sweep / job.stem)[-1]
+            found[end[modes(end)[0]]["levels"][level]["accuracy"]] = about["overrides"]
+    return list(found[max(found)])
 
 
 def work(waiting: list[Job], at_once: int) -> Iterator[tuple[Job, bool]]:
@@ -109,7 +121,7 @@ def main(task: str, stage: str, at_once: str = "2", results: str = str(RESULTS),
         if not well:
             failed.append(f"{job.folder}: failed; {_log(job)} says why")
         elif stage == "tuning":
-            known[job.arm] = read_object(job.folder / "best.json")[0]["overrides"]
+            known[job.arm] = best(job.folder, about.level)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, known)
     if failed:

@@ -1,8 +1,8 @@
 """What tuning tried and found: for each arm its trials, their spread, and the best setting, from collect.py's lines.
 
 ``python experiments/study/tuning.py TASK [RESULTS]`` reads RESULTS/TASK/tuning.jsonl (experiments/results/study), and
-writes tuning.json and tuning.md beside it. tuned.json there says which settings were taken: those of the highest
-accuracy of all problems, as Optuna judges them, which need not be the best of the judged level.
+writes tuning.json and tuning.md beside it. tuned.json there says which settings were taken; where these are not the
+best of the lines, as after another sitting, both are named.
 """
 
 import sys
@@ -74,7 +74,7 @@ def as_table(result: dict[str, Any]) -> Table:
         count = f"{found['trials']}" + ("" if found["trials"] == result["trials"] else " (**not as agreed**)")
         spread = f"{min(accuracies):.3f} to {max(accuracies):.3f}"
         rows.append([arm, count, str(found["runs"]), spread, best, _taken(found["settings"])])
-    head = ["arm", "trials", "runs", "worst to best setting", "best setting", "taken (best of all problems)"]
+    head = ["arm", "trials", "runs", "worst to best setting", "best setting", "taken"]
     return Table(title, head, rows)
 
 

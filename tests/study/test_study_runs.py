@@ -29,7 +29,16 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         "folder.mkdir(parents=True, exist_ok=True)\n"
         "if 'rule=peak' in sys.argv and where['seed'] == '1': sys.exit('no result')\n"
         "name = 'best.json' if '-m' in sys.argv else 'result.json'\n"
-        "(folder / name).write_text(json.dumps({'overrides': ['lr=2'], 'argv': sys.argv[1:]}))\n"
+        "(folder / name).write_text(json.dumps({'argv': sys.argv[1:]}))\n"
+        "if '-m' in sys.argv:\n"
+        "    (folder / 'jobs').mkdir(exist_ok=True)\n"
+        "    for lr, state, one, all in ((1, 'finished', .2, .9), (2, 'finished', .3, .5), (3, 'failed', .9, .9)):\n"
+        "        job = json.dumps({'state': state, 'overrides': [f'lr={lr}']})\n"
+        "        (folder / 'jobs' / f'{lr}.json').write_text(job)\n"
+        "        (folder / str(lr)).mkdir(exist_ok=True)\n"
+        "        way = {'accuracy': all, 'levels': {'L': {'accuracy': one}}}\n"
+        "        row = {'step': 1, 'tokens_generated': 600, 'greedy': way, 'mean@4': way}\n"
+        "        (folder / str(lr) / 'evaluations.jsonl').write_text(json.dumps(row) + '\\n')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return found
