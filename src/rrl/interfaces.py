@@ -7,7 +7,6 @@ policy, a seed) come through ``start``. A class attribute or property states wha
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Protocol
 
@@ -15,18 +14,15 @@ from torch import Generator, Tensor
 
 from rrl.types import (
     Batch,
-    Comparison,
     Example,
     Feedback,
     Judged,
-    Judgement,
     Metrics,
     Pair,
     PolicyOutput,
     Problem,
     Rollout,
     Sampling,
-    Show,
     State,
     StateEvent,
     TokenScores,
@@ -41,6 +37,23 @@ Decode = Callable[[Sequence[State]], list[Feedback]]
 """One greedy response from each state, judged; its tokens count as generated."""
 Render = Callable[[Sequence[str]], list[tuple[int, ...]]]
 """The prompts of questions, as token ids."""
+Found = dict[int, float]
+"""What a selection rule has found out about a response: a number for some of its legal cuts."""
+
+
+class Author(Protocol):
+    """The policy of this moment, which a rule can have write while a step is observed; that counts as generated.
+
+    All ranks ask for the same and get the whole. Equal seeds draw equally, and leave what the engine draws as it is.
+    """
+
+    tokenizer: Any
+
+    def replies(self, questions: Sequence[str], longest: int, temperature: float, seed: int) -> list[Rollout | None]:
+        """A reply of at most ``longest`` tokens to each question in the run's template; None where both do not fit."""
+
+    def judged(self, states: Sequence[State], seed: int) -> list[Judged]:
+        """One rollout from each state, in order, with the task's judgement."""
 
 
 class Stateful(Protocol):
@@ -142,6 +155,14 @@ class StateSampler(DependsOnTask, DependsOnCritic, DependsOnEntropies, Stateful,
     def start(self, problems: Sequence[Problem], seed: int, inspect: ScorePrefixes, tokenizer: Any) -> None:
         """Begin on these problems."""
 
+    def lend(self, author: Author) -> None:
+        """Take what may be asked to write in ``observe``; after ``start``."""
+        return None
+
+    def expense(self, longest: int) -> int:
+        """Tokens that one ``observe`` has written at most, where a response has at most ``longest``."""
+        return 0
+
     def sample(self, count: int, progress: float) -> list[State]:
         """``count`` start states, at ``progress`` in [0, 1] of training."""
 
@@ -163,6 +184,24 @@ class Selection(DependsOnTask, DependsOnCritic, DependsOnEntropies, Stateful, Pr
 
     min_explained_variance: float | None = None
     """States are collected only while the critic explains at least this much of the returns; None: always."""
+
+    def start(self, author: Author) -> None:
+        """Take what ``examine`` may ask to write."""
+        return None
+
+    def expense(self, longest: int) -> int:
+        """Tokens that one ``examine`` has written at most, where a response has at most ``longest``; 0: it does not."""
+        return 0
+
+    def examine(
+        self, responses: Sequence[State], legal: Sequence[Sequence[int]], rng: Random
+    ) -> tuple[list[Found], Metrics]:
+        """Have something written about the failed responses of a step, each a state's prefix, before the first is cut.
+
+        What is found of each comes back to ``cuts`` and ``score`` in ``TokenScores.found``. Called only where there is
+        an ``expense``.
+        """
+        return [{} for _ in responses], {}
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
         """The ``legal`` lengths at which to cut, in rising order; may be none."""
@@ -258,43 +297,3 @@ class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
 
     def loss(self, batch: Batch, output: PolicyOutput) -> tuple[Tensor, Tensor, Metrics]:
         """Actor loss, critic loss (both scalars, ``weight``-ed sums) and the metrics' weighted sums."""
-
-
-class RewardModel(Protocol):
-    """A reward model: one number for each response; higher is better."""
-
-    def start(self) -> None:
-        """Load it onto this process's device; idempotent. Raises DataError where it is no reward model."""
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """One number for each (prompt, response), in order; computed in batches; loads at its first use."""
-
-    def described(self) -> dict[str, Any]:
-        """For a report: its origin, the number of texts read, and the number of those that were cut."""
-
-
-class RewardModelTrainer(Protocol):
-    """Trains a reward model on pairs."""
-
-    @property
-    def needs_model(self) -> bool:
-        """True when it starts from the language model of the run."""
-        return False
-
-    def train(
-        self, model: Any, tokenizer: Any, pairs: Sequence[Pair], folder: Path, seed: int, show: Show
-    ) -> RewardModel:
-        """Train, write the reward model to ``folder``, and return it as loaded from there."""
-
-
-class Judge(Protocol):
-    """Decides which of two answers to a question is better."""
-
-    def start(self) -> None:
-        """Check what it needs before answers are written; UsageError where something is missing."""
-
-    def judge(self, comparisons: Sequence[Comparison], show: Show) -> list[Judgement]:
-        """One judgement per comparison, in order. Its own failures are judgements too, unless none could succeed."""
-
-    def account(self) -> dict[str, Any]:
-        """Its name and its costs so far, as plain data without secrets."""

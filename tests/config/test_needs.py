@@ -29,6 +29,14 @@ def no_first_errors(task: str) -> str:
     )
 
 
+ANOTHER = "or another rule, as selection=largest_fall or selection=random_cut"
+NO_STEPS = f"data.cut_points: token, but the policy is asked for a wrong step; expected line or sentence, {ANOTHER}"
+NO_TURNS = (
+    "template: plain, but the policy is asked a question; expected template=chat with a model for instructions, "
+    f"{ANOTHER}"
+)
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -52,10 +60,26 @@ def no_first_errors(task: str) -> str:
             "selection: Oracle needs a first error, which solved responses do not have; expected another "
             "rule, or sampler=retrospective",
         ),
+        (["selection=self_localized", "data.cut_points=line"], NO_TURNS),
+        (["selection=self_localized", "template=chat"], NO_STEPS),
+        (
+            ["selection=verified", "sampler.sources=both"],
+            "sampler.sources: expected self, because Verified examines failed responses, which references are not, got "
+            "'both'; or another selection",
+        ),
+        (
+            ["selection=verified", "sampler=successes"],
+            "selection: Verified examines failed responses, which solved responses are not; expected another rule, or "
+            "sampler=retrospective",
+        ),
     ],
 )
 def test_what_needs_more_than_the_run_has_is_named_with_what_would_do(overrides: list[str], expected: str) -> None:
     assert faults(*overrides) == [expected]
+
+
+def test_all_that_a_question_lacks_is_reported() -> None:
+    assert faults("selection=self_localized") == [NO_STEPS, NO_TURNS]
 
 
 def test_with_a_critic_that_nothing_trains_both_are_reported() -> None:

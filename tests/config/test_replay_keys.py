@@ -38,7 +38,7 @@ def test_a_control_is_a_class_or_a_setting(sampler: str, kind: type[Retrospectiv
 
 @pytest.mark.parametrize("rule", groups()["selection"])
 def test_the_redraw_control_takes_every_selection_rule(rule: str) -> None:
-    choices = ["sampler=redraw", f"selection={rule}"]
+    choices = ["sampler=redraw", f"selection={rule}", "template=chat", "data.cut_points=line"]
     redrawn = load("train", choices)[1].sampler
     replayed = load("train", [*choices, f"sampler._target_={Retrospective.__module__}.Retrospective"])[1].sampler
     assert (type(redrawn), redrawn.selection) == (Redraw, replayed.selection)

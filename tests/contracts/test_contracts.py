@@ -12,7 +12,7 @@ import torch
 from fixtures.training import TASK, EvenTokens, limits, make_trainer, problems
 from rrl.collate import collate
 from rrl.config.check import load
-from rrl.contracts import border, judging
+from rrl.contracts import border, examining, judging
 from rrl.errors import ContractError
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
@@ -34,7 +34,7 @@ class Returns:
 
     sampling = Sampling(1.0, 1.0, 0, 6, ())
     examples = demonstrations = pairs = verify = sample = observe = generate = cuts = score = _answer
-    state = judge = assign_credit = loss = experience = __call__ = _answer
+    state = judge = assign_credit = loss = experience = examine = expense = __call__ = _answer
 
 
 def refusal(call: Any) -> str:
@@ -218,6 +218,35 @@ def test_cuts_are_legal_and_rise(value: Any) -> None:
 def test_a_selections_score_is_a_finite_number(value: Any) -> None:
     reported = refusal(lambda: border.cut_score(Returns(value), TokenScores((), ()), 0))
     assert reported.startswith("score: returned ") and reported.endswith("; expected a finite number")
+
+
+FOUND = {1: 0.5}
+SOME = "; expected finite numbers of legal cuts"
+
+
+@pytest.mark.parametrize(
+    ("value", "reported"),
+    [
+        (None, "examine: returned None (NoneType); expected a list of dicts, and metrics"),
+        (([FOUND], {}), "examine: returned 1 items; expected a list of 2 dict, one for each response"),
+        (([FOUND, None], {}), "examine: returned None (NoneType) as item 1; expected a list of 2 dict, one for each "),
+        (([FOUND, {2: 0.5}], {}), f"examine: returned {{2: 0.5}} (dict) for response 1{SOME}"),
+        (([FOUND, {1: float("nan")}], {}), f"examine: returned {{1: nan}} (dict) for response 1{SOME}"),
+        (([FOUND, {}], None), "examine: returned None (NoneType); expected a mapping of names to finite numbers"),
+    ],
+)
+def test_what_is_found_out_are_numbers_of_legal_cuts_and_metrics(value: Any, reported: str) -> None:
+    legal = [[1, 2], [1]]
+    states = [State(MINE, (4, 5, 6)), State(MINE, (4, 5))]
+    assert refusal(lambda: examining.examined(Returns(value), states, legal, Random(0))).startswith(reported)
+    assert examining.examined(Returns(([FOUND, {}], {"a": 1})), states, legal, Random(0)) == ([FOUND, {}], {"a": 1.0})
+
+
+@pytest.mark.parametrize("value", [None, -1, 1.5, True])
+def test_an_expense_is_a_number_of_tokens(value: Any) -> None:
+    reported = refusal(lambda: examining.expense("selection", Returns(value), 9))
+    assert reported.endswith("; expected a number of tokens, 0 or more")
+    assert examining.expense("selection", Returns(7), 9) == 7
 
 
 def test_help_is_a_state_of_the_problem_with_a_name() -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fixtures.training import limits, make_engine, make_trainer, problems
-from rrl.contracts import border, judging
+from rrl.contracts import border, examining, judging
 from rrl.contracts.calling import calling
 from rrl.errors import ContractError, DataError, DivergenceError, PartError
 from rrl.parts.engines.hf import HFEngine
@@ -41,7 +41,9 @@ class Raises:
         raise self.error  # here
 
     examples = demonstrations = vocabulary = pairs = begin = verify = sample = events = observe = generate = _raise
-    cuts = score = state = judge = assign_credit = experience = loss = state_dict = __call__ = _raise
+    cuts = score = examine = expense = state = judge = assign_credit = experience = loss = state_dict = __call__ = (
+        _raise
+    )
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {
@@ -62,6 +64,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "objective loss": lambda part: border.losses(part, None, None),  # type: ignore[arg-type]
     "selection cuts": lambda part: border.cuts(part, None, [], None),  # type: ignore[arg-type]
     "selection score": lambda part: border.cut_score(part, None, 0),  # type: ignore[arg-type]
+    "selection examine": lambda part: examining.examined(part, [], [], None),  # type: ignore[arg-type]
+    "selection expense": lambda part: examining.expense("selection", part, 1),
     "guidance state": lambda part: border.guided_state(part, FIRST, 0, LIMITS),
     "reward model score": lambda part: judging.scores(part, []),
     "judge judge": lambda part: judging.judgements(part, [], None),  # type: ignore[arg-type]

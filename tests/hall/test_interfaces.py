@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from rrl.contracts.judging import RewardModelTrainer
 from rrl.interfaces import (
     Guidance,
     Objective,
     Reward,
-    RewardModelTrainer,
     RolloutEngine,
     Selection,
     StateSampler,

@@ -96,6 +96,13 @@ def test_the_lower_of_two_limits_counts() -> None:
     assert ten_a_step(13, 1001).course(9, longest=8, likely=None).steps == Between(13, 13, 13)
 
 
+def test_what_a_sampler_has_written_counts_at_most() -> None:
+    course = ten_a_step(None, 1001).course(9, longest=8, likely=2.5, expense=20)
+    assert (course.steps, course.tokens) == (Between(11, 23, 101), 1100)  # 1001 / 100, / 45, / 10; 1000 + 100
+    assert course.of_a_step[1:] == ["to choose states, at most 20 new tokens more"]
+    assert ten_a_step(3, None).course(9, longest=8, likely=2.5, expense=20).tokens == 300
+
+
 def test_the_last_step_may_go_over_the_limit_in_tokens() -> None:
     assert ten_a_step(None, 1001).course(9, longest=8, likely=2.5).tokens == 1080
     assert ten_a_step(3, None).course(9, longest=8, likely=2.5).tokens == 240

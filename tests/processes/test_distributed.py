@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from fixtures.ranks import on_ranks
 from fixtures.runs import CONTEXT, into
+from fixtures.trainer import EVEN
 from fixtures.training import (
     ROLLOUTS,
     TASK,
@@ -32,6 +33,7 @@ from fixtures.training import (
 )
 from rrl.errors import DataError, DivergenceError
 from rrl.parts.samplers.rows import StoredState
+from rrl.parts.selections.verified import Verified
 from rrl.parts.tasks.trace import Trace
 from rrl.processes.distributed import (
     agree,
@@ -250,6 +252,11 @@ def _setting(name: str) -> dict[str, Any]:
             "old_log_prob": EngineLogProbs(rows=3, tolerance=1e-5),
         },
         "incomplete": incomplete,
+        "verified": {
+            "sampler": replay(0.5, selection=Verified(candidates=2, continuations=3, failures=5)),
+            "task": EVEN,
+            "train_batch_size": 16,
+        },
         "clipped": {"train_batch_size": 12, "ppo_mini_batch_size": 12, "ppo_epochs": 2},
         "odd": {"train_batch_size": 3, "ppo_mini_batch_size": 1, "critic_warmup": 1},
     }[name]
@@ -276,12 +283,13 @@ def _policy(name: str) -> dict[str, Any]:
 
 
 Cases = tuple[tuple[str, int], ...]
-COVERING: Cases = (("replay", 3), ("level", 2), ("grpo", 1), ("odd", 1), ("clipped", 0))
+COVERING: Cases = (("replay", 3), ("verified", 2), ("level", 2), ("grpo", 1), ("odd", 1), ("clipped", 0))
 """Every setting (the incomplete one within another) and stage of ZeRO, and replay under the one that differs most."""
 REST: Cases = (
     ("replay", 0),
     ("replay", 1),
     ("replay", 2),
+    ("verified", 3),
     ("grpo", 3),
     ("incomplete", 0),
     ("incomplete", 2),
@@ -314,7 +322,7 @@ def _settings(names: Sequence[str]) -> Any:
     )
 
 
-@_settings(["replay", "level", "grpo", "incomplete", "odd", "clipped"])
+@_settings(["replay", "verified", "level", "grpo", "incomplete", "odd", "clipped"])
 def test_two_processes_do_what_one_does(case):
     one, (first, second) = _done(case)
     assert first["rollouts"] == second["rollouts"] == one["rollouts"]
@@ -332,6 +340,14 @@ def _same_metrics(left: list[dict[str, float]], right: list[dict[str, float]], *
         for name, value in before.items():
             close = value == after[name] if exactly else math.isclose(value, after[name], rel_tol=5e-3, abs_tol=2e-5)
             assert close, f"{name}: {value} and {after[name]}"
+
+
+@_settings(["verified"])
+def test_two_processes_examine_the_same_responses_and_count_the_same_tokens(case):
+    one, (first, second) = _done(case)
+    for name in ("budget/tokens_generated", "replay/examine_tokens", "replay/candidate_success/mean"):
+        numbers = [[step[name] for step in each["metrics"]] for each in (one, first, second)]
+        assert numbers[0] == numbers[1] == numbers[2] and min(numbers[0]) > 0
 
 
 @_settings(["replay"])

@@ -22,9 +22,10 @@ from fixtures.reward_models import (
     tiny,
 )
 from rrl.cli.reward_model import main
+from rrl.contracts.judging import RewardModel
 from rrl.errors import DataError, DivergenceError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import RewardModel, Task
+from rrl.interfaces import Task
 from rrl.parts.reward_models.fit_sequence import with_head
 from rrl.records.display import Display
 from rrl.runs.reward_model import measure_reward_model

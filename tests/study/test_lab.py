@@ -140,10 +140,36 @@ def test_the_rank_correlation_is_that_of_score_and_success_over_the_states_of_a_
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps of replay."""
+    """Two steps of replay, of which all rollouts are dumped, with a rule that has more written."""
     folder = tmp_path_factory.mktemp("runs") / "rrl"
-    train._train(arguments(folder, trainer__ppo_epochs=1, trainer__total_training_steps=2, run__test_freq="null"))
+    rule = {"selection": "verified", "selection.continuations": 3, "run.rollout_freq": 1, "run.test_freq": "null"}
+    train._train(arguments(folder, trainer__ppo_epochs=1, trainer__total_training_steps=2, **rule))
     return folder
+
+
+def test_a_run_counts_the_tokens_that_its_rule_had_written(run: Path) -> None:
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][1:]
+    dumped = [json.loads(line) for path in (run / "rollouts").iterdir() for line in path.read_text().splitlines()]
+    written = sum(step["replay/examine_tokens"] for step in steps)
+    assert steps[-1]["budget/tokens_generated"] == sum(row["tokens"] for row in dumped) + written
+    assert written > 3 * 3 * steps[0]["replay/examined"] > 0 and steps[0]["timing_s/examine"] > 0
+
+
+def test_rules_that_have_more_written_are_tried_on_all_failures_and_their_tokens_are_counted(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spent = []
+    for rules in ("random_cut", "random_cut,verified,self_localized"):
+        out = tmp_path / str(len(spent))
+        command._lab([str(run), "problems=4", "n=2", "continuations=2", f"rules={rules}", f"out={out}"])
+        spent.append(json.loads((out / "lab.json").read_text()))
+    plain, more = spent
+    # 4 problems * (2 responses * (1 + 2 rules * 2 continuations) + 2 from the prompt), and 8 failures * 3 points * 4
+    assert f"at most {(4 * (2 * 5 + 2) + 8 * 3 * 4) * 16:,} tokens are generated" in capsys.readouterr().err
+    assert list(more["rules"]) == ["random_cut", "verified"] and more["failures"] == 8
+    assert more["left_out"]["self_localized"].startswith("data.cut_points: token, but the policy is asked")
+    assert more["rules"]["random_cut"] == plain["rules"]["random_cut"]
+    assert more["tokens"]["generated"] - plain["tokens"]["generated"] > 8 * 3 * 4
 
 
 def test_all_rules_are_tried_on_the_last_checkpoint_and_the_run_stays_as_it_is(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures.trainer import Failing, history, same
+from fixtures.trainer import EVEN, Failing, history, same
 from fixtures.training import (
     ROLLOUTS,
     TASK,
@@ -20,7 +20,6 @@ from fixtures.training import (
     replay,
     trainer_settings,
 )
-from rrl.parts.tasks.trace import Trace
 from rrl.training.metrics import batch_metrics, exploration_metrics, mismatch_metrics, rollout_metrics
 from rrl.training.trainer import Trainer
 from rrl.types import Feedback, Judged, Verdict
@@ -137,16 +136,8 @@ def test_exploration_counts_problems_never_and_once_solved():
     assert metrics == {"explore/unsolved_frac": 0.5, "explore/solved_once_frac": 0.25}
 
 
-class Even(Trace):
-    """A verifier by which responses are right that begin with an even token."""
-
-    def verify(self, rollouts):
-        return [Feedback(1.0, (Verdict.RIGHT, Verdict.WRONG)[rollout.actions[0] % 2]) for rollout in rollouts]
-
-
 def test_exploration_of_a_run_is_that_of_all_problems_tried_so_far():
-    task = Even(train_per_level=20, demonstration_lengths=(1, 2, 3), demonstration_weak=0.5, start_seed=0)
-    trainer = make_trainer(task=task, sampler=replay(0.5), total_training_steps=4, n=2)
+    trainer = make_trainer(task=EVEN, sampler=replay(0.5), total_training_steps=4, n=2)
     *_, metrics = trainer.run()
     solves = list(trainer.state_dict()["solves"].values())
     assert set(solves) >= {0, 1, 2}

@@ -227,6 +227,28 @@ def test_references_are_without_calculator_annotations(runs: Callable[[str], Pat
     assert all("<<" not in reference and "####" in reference for reference in references)
 
 
+# --- a rule that asks the policy ------------------------------------------------------------------------------------
+
+ASKING = {
+    **REPLAY, "template": "chat", "critic": "own", "sampler.sources": "self", "data.cut_points": "sentence",
+    "data.max_response_length": 64, "selection": "self_localized", "selection.reply_tokens": 5,
+    "selection.question": "'{question} {steps} Which is wrong?'",
+}  # fmt: skip
+
+
+def test_a_policy_whose_replies_cannot_be_read_trains_on_without_states_and_its_replies_are_counted(
+    start: Callable[[dict[str, Any]], Path],
+) -> None:
+    run = start(ASKING)
+    _, first, second = metrics(run)
+    asked = first["replay/examined"] + second["replay/examined"]
+    assert asked > 3 and first["replay/localized_frac"] == second["replay/localized_frac"] == 0
+    assert (second["replay/buffer_size"], second["replay/ratio"]) == (0, 0)
+    replies = first["replay/examine_tokens"] + second["replay/examine_tokens"]
+    assert asked <= replies <= 5 * asked
+    assert second["budget/tokens_generated"] == sum(row["tokens"] for dump in dumps(run) for row in dump) + replies
+
+
 # --- what must not move -----------------------------------------------------------------------------------------------
 
 

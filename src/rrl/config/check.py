@@ -18,8 +18,9 @@ from rrl.config.effects import collected, takers_of, without_effect
 from rrl.config.needs import critic_readers, task_misfits
 from rrl.contracts.breaches import items, typed_repr
 from rrl.contracts.calling import calling, named
+from rrl.contracts.judging import Judge, RewardModelTrainer
 from rrl.errors import ConfigError, ContractError, shown
-from rrl.interfaces import Judge, Objective, Reward, RewardModelTrainer, RolloutEngine, StateSampler, Task
+from rrl.interfaces import Objective, Reward, RolloutEngine, StateSampler, Task
 from rrl.processes.launch import Launcher
 from rrl.records.run_directory import Place, RunSettings
 from rrl.records.secrecy import exposed_secrets
@@ -192,10 +193,8 @@ def _slot(value: Any, slot: str, hint: Any, binder: Binder) -> Any:
     if made is BROKEN:
         return None
     lacking = ", ".join(name for name in _required_names(hint) if getattr_static(made, name, BROKEN) is BROKEN)
-    if lacking:
-        wrong = [f"{slot}: {type(made).__name__} has no {lacking}; expected a {slot} (docs/adding-a-part.md)"]
-    else:
-        wrong = _misstated(made, slot)
+    incomplete = f"{slot}: {type(made).__name__} has no {lacking}; expected a {slot} (docs/adding-a-part.md)"
+    wrong = [incomplete] if lacking else _misstated(made, slot)
     faults += wrong
     return None if wrong else made
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from rrl.config.check import Parts
-from rrl.contracts import border
+from rrl.contracts import border, examining
 from rrl.contracts.breaches import contract_error, typed_repr
 from rrl.contracts.calling import calling
 from rrl.preflight import capacity, cards, memory
@@ -80,9 +80,11 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
     """The plan for data that are read, on this machine; adapters are added to the model itself."""
     train, test, every = prepared.train, prepared.test, parts.run
     need = capacity.need(config, parts, prepared.model, train, test)
-    likely = fmean(len(problem.reference) for problem in train) or None
+    likely, longest = fmean(len(problem.reference) for problem in train) or None, parts.engine.sampling.max_new_tokens
+    expense = examining.expense("sampler", parts.sampler, longest)
+    more = {"expense": expense} if expense else {}  # a trainer of a user's own need not know it
     with calling("trainer", parts.trainer, "course"):
-        course = parts.trainer.course(len(train), parts.engine.sampling.max_new_tokens, likely)
+        course = parts.trainer.course(len(train), longest, likely, **more)
     if not isinstance(course, Course):
         raise contract_error(parts.trainer, "course", typed_repr(course), "a Course")
     checkpoints, evaluations = course.checkpoints(every.save_freq), course.evaluations(every.test_freq)

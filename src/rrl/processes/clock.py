@@ -19,6 +19,7 @@ class Clock:
         self._seconds: dict[str, float] = {}
         self._peaks: dict[str, float] = {}
         self._now: tuple[str, float] | None = None
+        self._open: str | None = None
         self.finished = ""
 
     def enter(self, name: str) -> None:
@@ -27,16 +28,35 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the block, and add it to earlier ones of this phase; the phase stays current when the block fails."""
+        """Time the block, and add it to earlier ones of this phase; the phase stays current when the block fails.
+
+        A phase within another one interrupts that: its time and memory are its own alone.
+        """
+        outer, self._open = self._open, name
+        if outer is not None:
+            self._leave(outer)
+        self._begin(name)
+        try:
+            yield
+        finally:
+            self._open = outer
+        self._leave(name)
+        self.finished = name
+        if outer is None:
+            self.enter(f"what follows {name}")
+        else:
+            self._begin(outer)
+
+    def _begin(self, name: str) -> None:
         self._show(name)
         restart_peak()
-        begin = time.perf_counter()
-        self._now = (name, begin)
-        yield
-        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
+        self.enter(name)
+
+    def _leave(self, name: str) -> None:
+        """Add what the phase took since it began or was interrupted."""
+        assert self._now is not None, "the phase has begun"
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._now[1]
         self._peaks[name] = max(self._peaks.get(name, 0.0), (peak() or 0) / 2**30)
-        self.finished = name
-        self.enter(f"what follows {name}")
 
     def current(self) -> tuple[str, float]:
         """The current phase, or "what follows" the last one, and its seconds so far; ("", 0) before any."""

@@ -26,6 +26,7 @@ KEYS = {
     "testing": (*WRITING, *STATES),
     "old_log_prob": (*LEARNING, *STATES),
     "observe": (*LEARNING, *STATES),
+    "examine": (*WRITING, *STATES),
     "update_actor": (ROWS, "policy.gradient_checkpointing", "data.max_response_length", *STATES),
     "save_checkpoint": STATES,
 }

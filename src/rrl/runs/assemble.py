@@ -24,6 +24,7 @@ from rrl.records.fingerprints import fingerprint, tokenizer_fingerprint, weights
 from rrl.records.run_directory import cache
 from rrl.records.saving import rehearse, rescued, write_model
 from rrl.training.agreement import check_agreement, reader
+from rrl.training.authoring import LoopAuthor
 from rrl.training.evaluation import Answers
 from rrl.training.loop import Loop, RunStart
 from rrl.training.models import LoadedModel
@@ -144,8 +145,9 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
     with calling("engine", parts.engine, "start"):
         parts.engine.start(policy, tokenizer, seed)
     check_agreement(prepared.model, prepared.train, parts.engine, policy.inspect, parts.policy.dtype)
+    start = _run_start(parts, prepared)
     trainer = parts.trainer.make(
-        _run_start(parts, prepared),
+        start,
         task=parts.task,
         sampler=parts.sampler,
         engine=parts.engine,
@@ -159,6 +161,9 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
     )
     with calling("reward", parts.reward, "start"):
         parts.reward.start(tokenizer, trainer.decode)
+    trainer.author = LoopAuthor(loop=trainer, tokenizer=tokenizer, render=start.render)
+    with calling("sampler", parts.sampler, "lend"):
+        parts.sampler.lend(trainer.author)
     return trainer
 
 

@@ -11,8 +11,8 @@ from rrl.config.check import RewardModelParts
 from rrl.config.saved import write_config
 from rrl.contracts import border, judging
 from rrl.contracts.calling import calling
+from rrl.contracts.judging import RewardModel
 from rrl.errors import DivergenceError
-from rrl.interfaces import RewardModel
 from rrl.records.display import Display
 from rrl.records.plots import reliability_diagram
 from rrl.records.run_directory import write_json

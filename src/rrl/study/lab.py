@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from rrl.config.check import load
-from rrl.config.choices import groups
-from rrl.contracts import border
+from rrl.config.choices import groups, targets
+from rrl.contracts import border, examining
 from rrl.cuts import Cutter
-from rrl.errors import DataError, nearest
+from rrl.errors import ConfigError, DataError, nearest
 from rrl.interfaces import Selection
 from rrl.processes.distributed import start_process_group
 from rrl.ranges import at_least_one, check_ranges, not_negative
@@ -72,9 +72,11 @@ def try_rules(
     step = _step(folder, settings.step)
     run = assembled(folder, config, parts)
     run.go_to(step)
-    rules, left_out = _rules(settings.rules, critic=parts.policy.critic is not None)
+    rules, left_out = _rules(settings, _as_in(config), critic=parts.policy.critic is not None)
+    longest = parts.engine.sampling.max_new_tokens
     most = settings.problems * (settings.n * (1 + len(rules) * settings.continuations) + settings.continuations)
-    say(f"{folder}, step {step}: at most {most * parts.engine.sampling.max_new_tokens:,} tokens are generated")
+    more = sum(examining.expense("selection", rule, longest) for rule in rules.values())
+    say(f"{folder}, step {step}: at most {most * longest + more:,} tokens are generated")
     found = trial(run, rules, Cutter(run.tokenizer, config["data"]["cut_points"]), settings)
     about = {"run": str(folder), "step": step, "settings": asdict(settings)}
     return {**about, **found, "left_out": left_out | found["left_out"]}
@@ -83,15 +85,17 @@ def try_rules(
 def trial(run: AuditedRun, rules: Mapping[str, Selection], cutter: Cutter, settings: LabSettings) -> dict[str, Any]:
     """The failures of the run as it is, what each rule finds along them, and what comes of going on from there."""
     failures = _failures(run, cutter, settings)
-    cuts, left_out = dict[str, list[list[int]]](), dict[str, str]()
+    cuts, left_out, seen = dict[str, list[list[int]]](), dict[str, str](), dict[str, list[Failure]]()
     for name, rule in rules.items():
+        rng = Random(f"lab/{settings.seed}")
         try:
-            cuts[name] = _cuts(rule, failures, settings.seed)
+            seen[name] = _examined(run, rule, failures, rng)
+            cuts[name] = [border.cuts(rule, each.scored, each.legal, rng) for each in seen[name]]
         except DataError as error:
             left_out[name] = error.faults[0]
     return {
         "failures": len(failures),
-        "rules": _judged_rules(run, rules, cuts, failures, settings),
+        "rules": _judged_rules(run, rules, cuts, seen, settings),
         "agreement": _agreement(cuts),
         "tokens": {"generated": run.generated, "scored": run.scored},
         "left_out": left_out,
@@ -109,15 +113,28 @@ def _step(folder: Path, asked: int | None) -> int:
     return there[-1] if asked is None else asked
 
 
-def _rules(asked: tuple[str, ...] | None, *, critic: bool) -> tuple[dict[str, Selection], dict[str, str]]:
-    """The rules by the names of their choices, and why others are left out."""
+def _as_in(config: Mapping[str, Any]) -> list[str]:
+    """What rules can take of a run's configuration: where it cuts, and the kind of its template."""
+    kind = config["template"]["_target_"]
+    templates = [option for option, classes in targets("template").items() if classes[0][0] == kind]
+    return [f"data.cut_points={config['data']['cut_points']}", *(f"template={option}" for option in templates[:1])]
+
+
+def _rules(
+    settings: LabSettings, overrides: Sequence[str], *, critic: bool
+) -> tuple[dict[str, Selection], dict[str, str]]:  # fmt: skip
+    """The rules by the names of their choices, to look at all failures at once, and why others are left out."""
     made, left_out = dict[str, Selection](), dict[str, str]()
-    for name in asked or groups()["selection"]:
-        rule = load("train", [f"selection={name}"])[1].sampler.selection
+    for name in settings.rules or groups()["selection"]:
+        try:
+            rule = load("train", [f"selection={name}", *overrides])[1].sampler.selection
+        except ConfigError as error:
+            left_out[name] = error.faults[0]
+            continue
         if rule.needs_critic and not critic:
             left_out[name] = "it reads a critic, and the run has none"
         else:
-            made[name] = rule
+            made[name] = replace(rule, failures=settings.problems * settings.n) if hasattr(rule, "failures") else rule
     return made, left_out
 
 
@@ -144,9 +161,18 @@ def _failures(run: AuditedRun, cutter: Cutter, settings: LabSettings) -> list[Fa
     return list(map(Failure, failed, scored, legal))
 
 
-def _cuts(rule: Selection, failures: Sequence[Failure], seed: int) -> list[list[int]]:
-    rng = Random(f"lab/{seed}")
-    return [border.cuts(rule, each.scored, each.legal, rng) for each in failures]
+def _examined(run: AuditedRun, rule: Selection, failures: Sequence[Failure], rng: Random) -> list[Failure]:
+    """The failures with what the rule finds out about them, where it has more written."""
+    trainer = run.trainer
+    if not examining.expense("selection", rule, trainer.engine.sampling.max_new_tokens):
+        return list(failures)
+    assert trainer.author is not None, "the run is assembled"
+    rule.start(trainer.author)
+    before = trainer.tokens_generated
+    responses = [State(each.problem, each.judged.rollout.tokens) for each in failures]
+    found, _ = examining.examined(rule, responses, [each.legal for each in failures], rng)
+    run.generated += trainer.tokens_generated - before
+    return [replace(each, scored=replace(each.scored, found=one)) for each, one in zip(failures, found, strict=True)]
 
 
 def _success(judged: Sequence[Judged]) -> float:
@@ -155,16 +181,20 @@ def _success(judged: Sequence[Judged]) -> float:
 
 def _judged_rules(
     run: AuditedRun, rules: Mapping[str, Selection], cuts: Mapping[str, Sequence[Sequence[int]]],
-    failures: Sequence[Failure], settings: LabSettings,
+    seen: Mapping[str, Sequence[Failure]], settings: LabSettings,
 ) -> dict[str, Row]:  # fmt: skip
     """Each rule's numbers; a state that several rules found is continued once.
 
     The control is as many fresh responses to the problems of these states: those that failed would flatter the rules.
     Failures, continuations and control are drawn by random numbers of their own.
     """
-    found = [(number, cut) for rows in cuts.values() for number, row in enumerate(rows) for cut in row]
-    places = list(dict.fromkeys(found))
-    states = [failures[number].state(cut) for number, cut in places]
+    found = {
+        (number, cut): seen[name][number].state(cut)
+        for name, rows in cuts.items()
+        for number, row in enumerate(rows)
+        for cut in row
+    }
+    places, states = list(found), list(found.values())
     went_on = dict(zip(places, run.continued(states, settings.continuations, settings.seed + 1), strict=True))
     problems = list(dict.fromkeys(state.problem for state in states))
     again = run.continued(list(map(State, problems)), settings.continuations, settings.seed + 2)
@@ -172,10 +202,10 @@ def _judged_rules(
     return {
         name: _summarised(
             [
-                _row(failures[number], cut, went_on[number, cut], redrawn, rules[name])
+                _row(seen[name][number], cut, went_on[number, cut], redrawn, rules[name])
                 for number, row in enumerate(rows)
                 for cut in row
-                if went_on[number, cut] and redrawn[failures[number].problem.id]
+                if went_on[number, cut] and redrawn[found[number, cut].problem.id]
             ],
             fmean(bool(row) for row in rows),
             settings.seed,

@@ -75,7 +75,7 @@ class GSISizes(LoopSettings):
         """Mini-batches that a step of fine-tuning learns."""
         return max(1, self.sequences // self.mini_batch_size)
 
-    def course(self, problems: int, longest: int, likely: float | None) -> Course:
+    def course(self, problems: int, longest: int, likely: float | None, expense: int = 0) -> Course:
         """All iterations, or as many as a limit in tokens allows, which is passed in one step.
 
         A problem gives at most ``n`` right answers, or ``min_correct`` of them where help is needed.

@@ -14,7 +14,17 @@ from torch import Tensor
 from rrl.contracts import border
 from rrl.contracts.breaches import StateLimits
 from rrl.errors import ConfigError, DivergenceError
-from rrl.interfaces import DependsOnTask, Objective, Render, Reward, RolloutEngine, StateDict, StateSampler, Task
+from rrl.interfaces import (
+    Author,
+    DependsOnTask,
+    Objective,
+    Render,
+    Reward,
+    RolloutEngine,
+    StateDict,
+    StateSampler,
+    Task,
+)
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import gathered, largest, spread, summed
 from rrl.training.course import Course
@@ -80,10 +90,11 @@ class LoopSettings(DependsOnTask, Protocol):
     def make(self, start: RunStart, **parts: Any) -> "Loop":
         """The loop, which works with these parts."""
 
-    def course(self, problems: int, longest: int, likely: float | None) -> Course:
+    def course(self, problems: int, longest: int, likely: float | None, expense: int = 0) -> Course:
         """The forecast for so many problems; by default there is none.
 
-        A response has at most ``longest`` and probably ``likely`` tokens (None: not known).
+        A response has at most ``longest`` and probably ``likely`` tokens (None: not known); the sampler has at most
+        ``expense`` more written in a step.
         """
         raise ConfigError(f"dry_run: there is no forecast for {type(self).__name__}; leave dry_run out")
 
@@ -108,6 +119,8 @@ class Loop(ABC):
     last_rollouts: list[Judged] = field(init=False, default_factory=list)
     last_batch: tuple[Sequence[Rollout], Batch] | None = field(init=False, default=None)
     """The rollouts of the last step's batch, and the batch with its credit, until someone takes them."""
+    author: Author | None = field(init=False, default=None, repr=False)
+    """What its sampler has texts written by."""
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rrl.errors import DataError
 from rrl.ranges import at_least_one, check_ranges
@@ -15,7 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Template(Protocol):
-    """Puts a question into the form that a model expects."""
+    """Puts a question into the form that a model expects.
+
+    ``converses`` says that this is a turn of a conversation, so that anything can be asked.
+    """
+
+    converses: ClassVar[bool] = False
 
     def render(self, examples: Sequence[Example], tokenizer: Any) -> list[tuple[int, ...]]:
         """Each prompt's token ids."""
@@ -58,6 +63,8 @@ class Chat(Template):
 
     A template that writes the date always writes that of the run's beginning.
     """
+
+    converses = True
 
     system: str | None
     _moment: datetime = field(init=False, default_factory=this_moment, repr=False, compare=False)

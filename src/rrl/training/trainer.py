@@ -97,12 +97,13 @@ class TrainerSettings(LoopSettings):
     def make(self, start: RunStart, **parts: Any) -> "Trainer":
         return Trainer(settings=self, **parts)
 
-    def course(self, problems: int, longest: int, likely: float | None) -> Course:
+    def course(self, problems: int, longest: int, likely: float | None, expense: int = 0) -> Course:
         """Steps until the first limit is reached; every response has at least one token."""
-        steps = Between(self._steps(longest), self._steps(min(likely, longest)) if likely else None, self._steps(1))
+        about = self._steps(min(likely, longest), expense) if likely else None
+        steps = Between(self._steps(longest, expense), about, self._steps(1))
         if steps.least == steps.most:
             steps = steps._replace(likely=steps.most)
-        tokens, passes = self.sequences * longest, self.sequences // self.mini_batch
+        tokens, passes = self.sequences * longest + expense, self.sequences // self.mini_batch
         limit = self.total_tokens - 1 + tokens if self.total_tokens else math.inf
         return Course(
             steps=steps,
@@ -112,7 +113,8 @@ class TrainerSettings(LoopSettings):
             of_a_step=[
                 f"{self.train_batch_size:,} starts x {self.n}{self._fewer} = {some(self.sequences, 'sequence')} -> "
                 f"{some(passes, 'mini-batch')} x {some(self.ppo_epochs, 'epoch')} = "
-                f"{some(passes * self.ppo_epochs, 'optimiser step')}"
+                f"{some(passes * self.ppo_epochs, 'optimiser step')}",
+                *([f"to choose states, at most {expense:,} new tokens more"] if expense else []),
             ],
         )
 
@@ -120,9 +122,10 @@ class TrainerSettings(LoopSettings):
     def _fewer(self) -> str:
         return "" if self.siblings is None else f" (replayed ones: fewer, x {self.siblings.n_replayed})"
 
-    def _steps(self, tokens: float) -> int:
-        """The number of steps of training when every response has so many tokens."""
-        reached = math.ceil(self.total_tokens / (self.sequences * tokens)) if self.total_tokens else math.inf
+    def _steps(self, tokens: float, expense: int = 0) -> int:
+        """The number of steps of training when every response has so many tokens, and a step ``expense`` more."""
+        a_step = self.sequences * tokens + expense
+        reached = math.ceil(self.total_tokens / a_step) if self.total_tokens else math.inf
         return int(min(reached, self.total_training_steps or math.inf))
 
 

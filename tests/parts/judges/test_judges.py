@@ -11,8 +11,8 @@ from fixtures.judge_server import (
     KEY,
     judge_of,
 )
+from rrl.contracts.judging import RewardModel
 from rrl.errors import UsageError
-from rrl.interfaces import RewardModel
 from rrl.parts.judges.endpoint import Patience, seconds_asked
 from rrl.parts.judges.pace import Pace, Stopped
 from rrl.parts.judges.replies import Reply, read_reply

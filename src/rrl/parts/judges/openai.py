@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from rrl.contracts.judging import Judge
 from rrl.errors import ConfigError, ServiceError
-from rrl.interfaces import Judge
 from rrl.parts.judges.endpoint import Address, Endpoint, Patience, Unanswered
 from rrl.parts.judges.pace import Pace, Stopped
 from rrl.parts.judges.replies import Ledger, Reply, keep_reply, kept_reply, reply_file

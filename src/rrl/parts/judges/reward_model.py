@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrl.contracts import judging
-from rrl.interfaces import Judge, RewardModel
+from rrl.contracts.judging import Judge, RewardModel
 from rrl.ranges import check_ranges, not_negative
 from rrl.types import Comparison, Judgement, Preference, Show
 

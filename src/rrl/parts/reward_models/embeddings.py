@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rrl.contracts.judging import RewardModel
 from rrl.errors import DataError
-from rrl.interfaces import RewardModel
 from rrl.parts.reward_models.embedder import Embedder
 from rrl.parts.reward_models.reading import Reading
 from rrl.ranges import at_least_one, check_ranges

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rrl.contracts.judging import RewardModelTrainer
 from rrl.errors import DataError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import RewardModelTrainer
 from rrl.parts.reward_models.embedder import Embedder
 from rrl.parts.reward_models.embeddings import EmbeddingsRewardModel, Head, save_head
 from rrl.ranges import at_least_one, between, check_ranges, not_negative, positive

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rrl.contracts.judging import RewardModelTrainer
 from rrl.errors import DataError, StorageError
 from rrl.functional import bradley_terry_loss
-from rrl.interfaces import RewardModelTrainer
 from rrl.parts.reward_models.reading import Count, Reading, Rows, context_of, on_device
 from rrl.parts.reward_models.sequence import ABOUT, SequenceRewardModel
 from rrl.processes.distributed import device

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import torch
 
+from rrl.contracts.judging import RewardModel
 from rrl.errors import DataError
-from rrl.interfaces import RewardModel
 from rrl.parts.reward_models.reading import Count, Reading, batches, context_of
 from rrl.processes.distributed import device
 from rrl.ranges import at_least_one, check_ranges

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.samplers.rows import StoredState
-from rrl.parts.samplers.silence import reads_errors
+from rrl.parts.samplers.silence import needs_failures
 from rrl.types import Feedback, State
 
 
@@ -20,11 +20,8 @@ class SuccessPrefix(Retrospective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if reads_errors(self.selection):
-            raise ValueError(
-                f"selection: {type(self.selection).__name__} needs a first error, which solved responses do not have; "
-                "expected another rule, or sampler=retrospective"
-            )
+        if fault := needs_failures(self.selection, "solved responses"):
+            raise ValueError(f"selection: {fault}; expected another rule, or sampler=retrospective")
 
     def _collects(self, judged: Feedback) -> bool:
         return judged.solved

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
-from rrl.contracts import border
+from rrl.contracts import border, examining
 from rrl.contracts.calling import calling
 from rrl.contracts.siblings import Siblings
 from rrl.cuts import CutPoints, Cutter
 from rrl.errors import DataError
 from rrl.functional import explained_variance
-from rrl.interfaces import ScorePrefixes, Selection, StateDict, StateSampler
+from rrl.interfaces import Author, Found, ScorePrefixes, Selection, StateDict, StateSampler
 from rrl.parts.samplers.buffer import StateBuffer
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.rows import Candidate, Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
-from rrl.parts.samplers.silence import Finds, Silence, reads_errors
+from rrl.parts.samplers.silence import Finds, Silence, needs_failures, reads_errors
 from rrl.parts.samplers.starts import by_start
 from rrl.ranges import below_one, check_ranges, positive
 from rrl.spans import tokens_before_error
@@ -61,11 +61,9 @@ class Retrospective(StateSampler):
     def __post_init__(self) -> None:
         check_ranges(self, below_one("success_momentum"), positive("max_problem_success"))
         self._fresh = Problems(level_weights=self.level_weights)
-        if reads_errors(self.selection) and self.sources != "self":
-            raise ValueError(
-                f"sources: expected self, because {type(self.selection).__name__} needs a first error, which "
-                f"references do not have, got {self.sources!r}; or another selection"
-            )
+        fault = None if self.sources == "self" else needs_failures(self.selection, "references")
+        if fault:
+            raise ValueError(f"sources: expected self, because {fault}, got {self.sources!r}; or another selection")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -92,6 +90,13 @@ class Retrospective(StateSampler):
         self._inspect, self._cutter = inspect, Cutter(tokenizer, self.cut_points)
         self._decode = lambda tokens: str(tokenizer.decode(list(tokens)))
 
+    def lend(self, author: Author) -> None:
+        with calling("selection", self.selection, "start"):
+            self.selection.start(author)
+
+    def expense(self, longest: int) -> int:
+        return examining.expense("selection", self.selection, longest)
+
     def sample(self, count: int, progress: float) -> list[State]:
         """Remembered states for the share that the schedule gives, as far as there are any; prompts for the rest."""
         self._progress = progress
@@ -109,13 +114,14 @@ class Retrospective(StateSampler):
         begin, end = self.schedule.collect
         collects, suffices = begin <= self._progress <= end, self._critic_suffices(batch)
         self._finds = Finds(sum(map(self._offered, judged)) if collects else 0)
+        found: Metrics = {}
         if collects and suffices:
             if self.sources != "canonical":
-                self._collect_own(judged, batch)
+                found = self._collect_own(judged, batch)
             if self.sources != "self":
                 self._collect_canonical(judged)
         self._heed(gated=not suffices)
-        return self._metrics() | {"replay/first_solves": float(first_solves)}
+        return self._metrics() | {"replay/first_solves": float(first_solves)} | found
 
     def events(self) -> list[StateEvent]:
         return list(self.buffer.journal)
@@ -205,15 +211,31 @@ class Retrospective(StateSampler):
         least = self.selection.min_explained_variance
         return least is None or float(explained_variance(batch.values, batch.returns, batch.mask)) >= least
 
-    def _collect_own(self, judged: Sequence[Judged], batch: Batch) -> None:
-        for each, values, entropies, mask in zip(judged, batch.values, batch.entropies, batch.mask, strict=True):
+    def _collect_own(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
+        """Remember states of failed rollouts; returns the metrics of the rule, where it has more written."""
+        columns = zip(judged, batch.values, batch.entropies, batch.mask, strict=True)
+        failed = [row for row in columns if self._offered(row[0])]
+        examined, metrics = self._examined([each.rollout for each, *_ in failed])
+        for (each, values, entropies, mask), found in zip(failed, examined, strict=True):
             rollout = each.rollout
-            if self._offered(each):
-                drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
-                seen, unsure = (tuple(column[mask].tolist()) for column in (values, entropies))
-                right = tokens_before_error(each, self._decode) if reads_errors(self.selection) else None
-                scored = TokenScores(tuple(drawn), seen, unsure, right)
-                self._remember(rollout.state.problem.id, rollout.tokens, scored, "self", rollout)
+            drawn = [logprob + kept for logprob, kept in zip(rollout.logprobs, rollout.kept, strict=True)]
+            seen, unsure = (tuple(column[mask].tolist()) for column in (values, entropies))
+            right = tokens_before_error(each, self._decode) if reads_errors(self.selection) else None
+            scored = TokenScores(tuple(drawn), seen, unsure, right, found)
+            self._remember(rollout.state.problem.id, rollout.tokens, scored, "self", rollout)
+        return metrics
+
+    def _examined(self, rollouts: Sequence[Rollout]) -> tuple[list[Found], Metrics]:
+        """What the rule has found out about each of these responses, where it has more written."""
+        if not self.expense(self.max_response_length):
+            return [{} for _ in rollouts], {}
+        responses = [State(rollout.state.problem, rollout.tokens) for rollout in rollouts]
+        legal = [self._legal(rollout.tokens) for rollout in rollouts]
+        return examining.examined(self.selection, responses, legal, self._rng)
+
+    def _legal(self, response: tuple[int, ...]) -> list[int]:
+        """Where the response may be cut, with room to write on."""
+        return [cut for cut in self._cutter.legal(response) if cut < self.max_response_length]
 
     def _collect_canonical(self, judged: Sequence[Judged]) -> None:
         """Look at the references of problems just failed from their prompts, until something of each is remembered."""
@@ -230,8 +252,8 @@ class Retrospective(StateSampler):
         self, problem_id: str, response: tuple[int, ...], scored: TokenScores, source: Source,
         rollout: Rollout | None = None,
     ) -> bool:  # fmt: skip
-        """Add the states that the rule finds along a whole response, with room to write on; whether it found any."""
-        legal = [cut for cut in self._cutter.legal(response) if cut < self.max_response_length]
+        """Add the states that the rule finds along a whole response; whether it found any."""
+        legal = self._legal(response)
         cuts = border.cuts(self.selection, scored, legal, self._rng)
         self._finds.looked_at += 1
         self._finds.cuttable += bool(legal)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rrl.contracts import judging
+from rrl.contracts.judging import RewardModel
 from rrl.errors import ConfigError, DataError
-from rrl.interfaces import RewardModel
 from rrl.parts.tasks.rows import DataSet, Row, load_split, refuse, split_file
 from rrl.ranges import Range, check_ranges
 from rrl.training.calibration import preference
