@@ -73,15 +73,19 @@ study-gsi: install ## guided self-improvement on the built-in task, with state r
 	$(SWEEP) experiment=gsi/trace guidance=none,state_reset hydra.sweep.dir=runs/study-gsi
 	for level in L10 L6 L3; do $(REPORT) runs/study-gsi level=$$level || exit; done
 
-study-apps: install ## the judge of APPS against the data's own solutions and mutants of them: DATA=<folder or file>
+study-apps: with-data install ## the judge of APPS against the data's own solutions and mutants of them: DATA=<folder or file>
 	$(VENV)/bin/python experiments/apps/references.py $(DATA) sandbox.limits.cpu_seconds=3
 
-study-math: install ## the verifier of MATH on all solutions, forms and near misses: DATA=<folder of train.jsonl.gz> (about 10 minutes)
+study-math: with-data install ## the verifier of MATH on all solutions, forms and near misses: DATA=<folder of train.jsonl.gz> (about 10 minutes)
 	$(VENV)/bin/python experiments/math/verifier.py $(DATA) experiments/results/math
 	$(VENV)/bin/python experiments/math/forms.py $(DATA) experiments/results/math
 
-study-gsm8k: install ## the verifier of GSM8K on every reference in twenty forms: DATA=<folder of train.jsonl> (about 4 minutes)
+study-gsm8k: with-data install ## the verifier of GSM8K on every reference in twenty forms: DATA=<folder of train.jsonl> (about 4 minutes)
 	$(VENV)/bin/python experiments/gsm8k/forms.py $(DATA) experiments/results/gsm8k
+
+.PHONY: with-data
+with-data:
+	@test -n "$(DATA)" || { echo "DATA=: missing; expected where the data lie, as in make $(MAKECMDGOALS) DATA=FOLDER (make help)" >&2; exit 2; }
 
 .PHONY: reproduce-gsm8k reproduce-math reproduce-code reproduce-dialogue reproduce-rehearsal
 
@@ -98,7 +102,7 @@ reproduce-dialogue: install ## the paper's table of HH
 	$(REPRODUCE) scale=$(SCALE) task=dialogue $(WITH_DATA)
 
 reproduce-rehearsal: SEEDS = 0,1
-reproduce-rehearsal: install ## all four with tiny models: DATA=<folder with gsm8k, math, apps and hh-rlhf>
+reproduce-rehearsal: with-data install ## all four with tiny models: DATA=<folder with gsm8k, math, apps and hh-rlhf>
 	$(REPRODUCE) scale=rehearsal limit=2 task=gsm8k data=$(DATA)/gsm8k
 	$(REPRODUCE) scale=rehearsal limit=2 task=math data=$(DATA)/math
 	$(REPRODUCE) scale=rehearsal limit=2 task=code data=$(APPS)

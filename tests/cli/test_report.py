@@ -1,5 +1,6 @@
 """rrl-report: the page and the table from one command, and what is said of runs that do not fit."""
 
+import errno
 import re
 
 import pytest
@@ -52,6 +53,21 @@ def test_a_run_without_an_evaluation_or_level_does_not_keep_the_others_from_comp
     )
     with pytest.raises(DataError, match=r"a: no level 'L9'; expected one of L1, L2"):
         _report([str(tmp_path), "level=L9"])
+
+
+def test_a_disk_that_is_full_halfway_leaves_no_folder_that_refuses_the_next_try(tmp_path, monkeypatch):
+    run(tmp_path / "runs" / "a")
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = [str(tmp_path / "runs"), f"out={tmp_path / 'some' / 'out'}"]
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="No space left"):
+        broken.setattr("rrl.records.plots.learning_curves", full)
+        _report(arguments)
+    assert list((tmp_path / "some").iterdir()) == []
+    _report(arguments)
+    assert (tmp_path / "some" / "out" / "curves.png").is_file() and len(list((tmp_path / "some").iterdir())) == 1
 
 
 def test_a_folder_has_the_table_as_markdown_and_latex_and_the_figure_as_png_and_svg(tmp_path, capsys):

@@ -272,5 +272,14 @@ def test_the_result_is_of_the_weights_it_stands_beside(run: Path) -> None:
 def test_another_algorithm_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="algo: 'rrl' in the run"):
         _train(f"resume={run}", "algo=ppo")
-    with pytest.raises(ConfigError, match="offload: no such key; a run's choices of parts stay as they are; begin a "):
-        _train(f"resume={run}", "offload=optimizer")
+
+
+def test_a_choice_of_parts_is_refused_with_the_keys_that_may_change(run: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _train(f"resume={run}", "compile=layers", "offload=optimizer")
+    *chosen, remedy = caught.value.faults
+    assert chosen == [
+        f"{key}: it chooses a part, and a run's choices of parts stay as they are" for key in ("compile", "offload")
+    ]
+    assert remedy.startswith("remedy: a resume may change run, logger, launcher.hostfile, trainer.total_training_steps")
+    assert remedy.endswith("; anything else begins a new run")

@@ -33,6 +33,7 @@ def main() -> None:
 
 def _lab(arguments: Sequence[str]) -> None:
     from rrl.processes.distributed import rank
+    from rrl.records.files import whole_folder
     from rrl.records.run_directory import writable, write_json
     from rrl.study.lab import LabSettings, try_rules
     from rrl.study.lab_table import as_markdown, draw
@@ -59,9 +60,10 @@ def _lab(arguments: Sequence[str]) -> None:
     if rank() == 0:
         print(as_markdown(result))
         if out:
-            write_json(out / "lab.json", result)
-            (out / "lab.md").write_text(as_markdown(result), encoding="utf-8")
-            draw(result, out / "lab.png")
+            with whole_folder(out) as folder:
+                write_json(folder / "lab.json", result)
+                (folder / "lab.md").write_text(as_markdown(result), encoding="utf-8")
+                draw(result, folder / "lab.png")
 
 
 def _rules(text: str | None) -> tuple[str, ...] | None:

@@ -83,6 +83,7 @@ def _write_page(places: Sequence[Path], named: Mapping[str, list[Path]], setting
 
 def _compare(places: Sequence[Path], named: Mapping[str, list[Path]], settings: Mapping[str, str]) -> None:
     """Print the table of finished runs, and write it and its curves into the folder ``out`` if there is one."""
+    from rrl.records.files import whole_folder
     from rrl.records.plots import learning_curves
     from rrl.records.run_directory import writable, write_json
     from rrl.study.arms import find_arms
@@ -97,13 +98,13 @@ def _compare(places: Sequence[Path], named: Mapping[str, list[Path]], settings: 
     result = compare_arms(arms, measure, budgets)
     table = as_table(result)
     if "out" in settings:
-        out = writable(Path(settings["out"]).expanduser(), "out")
-        write_json(out / "report.json", result)
-        (out / "report.md").write_text("\n".join([table.markdown(), *left_out]), encoding="utf-8")
-        (out / "report.tex").write_text(table.latex(), encoding="utf-8")
-        curves = {arm: [measure.points(folder) for folder in folders] for arm, folders in arms.items()}
-        pictures = (out / "curves.png", out / "curves.svg")
-        learning_curves({measure.level or "all problems": curves}, measure.heading(), "", *pictures)
+        with whole_folder(writable(Path(settings["out"]).expanduser(), "out")) as out:
+            write_json(out / "report.json", result)
+            (out / "report.md").write_text("\n".join([table.markdown(), *left_out]), encoding="utf-8")
+            (out / "report.tex").write_text(table.latex(), encoding="utf-8")
+            curves = {arm: [measure.points(folder) for folder in folders] for arm, folders in arms.items()}
+            pictures = (out / "curves.png", out / "curves.svg")
+            learning_curves({measure.level or "all problems": curves}, measure.heading(), "", *pictures)
     for line in left_out:
         print(line, file=sys.stderr)
     print(table.markdown())

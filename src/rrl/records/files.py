@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,18 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
             aside.unlink()
     if durable:
         put_on_disk(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which gets the name ``path`` once all is written; nothing of it stays otherwise."""
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def nearest_there(folder: Path) -> Path:

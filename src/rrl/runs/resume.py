@@ -18,6 +18,7 @@ LIMITS = ("trainer.mismatch_limit", "trainer.on_mismatch", "engine.tolerance", "
 SERVERS = ("engine.servers", "engine.weights", "engine.timeout", "engine.patience")
 HARMLESS = ("run", "logger", "launcher.hostfile", *LENGTHS, *LIMITS, *SERVERS)
 """Keys, with all keys below them, that may change when a run is resumed."""
+REMEDY = f"remedy: a resume may change {', '.join(HARMLESS)} and the keys below them; anything else begins a new run"
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Parts]:
@@ -26,6 +27,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Part
     Raises ConfigError naming every key that would change training.
     """
     composed = compose_saved(_config_of(folder), overrides)
+    if composed.faults:
+        raise ConfigError(*composed.faults, REMEDY)
     if "trainer" not in composed.before:
         raise ConfigError(f"resume: {str(folder)!r} holds no run of rrl-train; expected one; rrl-status lists them")
     _refuse_other_folder(composed, folder)
