@@ -150,6 +150,45 @@ def test_equal_seeds_give_equal_results(runs: Path, tmp_path: Path) -> None:
     assert first == again != other
 
 
+def test_an_audit_that_is_interrupted_keeps_what_it_has_found_and_names_the_rest(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, whole = tmp_path / "audit.json", AuditedRun.scores
+    asked = iter(range(99))
+
+    def scores(run: AuditedRun, states: list[State]) -> Any:
+        if next(asked) == 3:  # two at each checkpoint: of its states and of the early ones
+            raise KeyboardInterrupt
+        return whole(run, states)
+
+    monkeypatch.setattr(AuditedRun, "scores", scores)
+    arguments = [str(runs / "rrl"), str(runs / "ppo"), "continuations=1", "states=2", f"out={out}"]
+    monkeypatch.setattr("sys.argv", ["rrl-audit", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 130
+    assert f"| {runs / 'rrl'} | 1 | " in printed.out and f"| {runs / 'rrl'} | 2 | " not in printed.out
+    assert printed.err.endswith(f"interrupted; not audited: {runs / 'rrl'} steps=2,3; {runs / 'ppo'} steps=1,2,3\n")
+    result = json.loads(out.read_text())
+    assert [len(run["checkpoints"]) for run in result["runs"]] == [1, 0]
+    assert result["left"] == {str(runs / "rrl"): [2, 3], str(runs / "ppo"): [1, 2, 3]}
+    assert result["tokens"]["generated"] > 0
+
+
+def test_an_audit_that_is_interrupted_before_its_first_result_has_none(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AuditedRun, "scores", interrupted)
+    monkeypatch.setattr("sys.argv", ["rrl-audit", str(runs / "rrl"), "continuations=1", "states=1"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 130 and capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("words", "reported"),
     [

@@ -21,8 +21,9 @@ rrl-audit continues the remembered states of a run's checkpoints, and scores ear
   ... prefixes=64 bins=4 seed=0   early states that are scored, groups of the calibration, seed of draws
   ... out=FILE                    the results as JSON, with every state, into a new file
 
-It prints Markdown tables, and before anything is generated the most tokens that it costs. Runs are only read. Other
-arguments, as run.threads=2, change the runs' configurations as far as a resume allows.
+It prints Markdown tables, and before anything is generated the most tokens that it costs. Runs are only read. Ctrl-C
+ends it with what was found at the checkpoints so far, and names the others. Other arguments, as run.threads=2, change
+the runs' configurations as far as a resume allows.
 """
 NUMBERS = {"continuations": 8, "states": 64, "prefixes": 64, "bins": 4, "seed": 0}
 OPTIONS = (*NUMBERS, "steps", "states_of", "out")
@@ -34,6 +35,7 @@ def main() -> None:
 
 def _audit(arguments: Sequence[str]) -> None:
     from rrl.processes.distributed import rank
+    from rrl.processes.stopping import Interrupted
     from rrl.records.run_directory import write_json
     from rrl.study.audit import AuditSettings, audit
     from rrl.study.audit_table import as_markdown
@@ -61,6 +63,9 @@ def _audit(arguments: Sequence[str]) -> None:
         print(as_markdown(result))
         if out is not None:
             write_json(out, result)
+    if "left" in result:
+        left = "; ".join(f"{run} steps={','.join(map(str, steps))}" for run, steps in result["left"].items())
+        raise Interrupted(f"interrupted; not audited: {left}")
 
 
 def whole(name: str, text: str) -> int:

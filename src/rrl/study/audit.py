@@ -57,7 +57,8 @@ def audit(
     """The results of all runs as plain data.
 
     The early prefixes are those of ``states_of``, or of the first run that remembers states; ``overrides`` are changes
-    that a resume would accept. ``say`` is told the most tokens that this costs before any is generated.
+    that a resume would accept. ``say`` is told the most tokens that this costs before any is generated. Interrupted
+    after its first checkpoint, an audit returns what it has found so far, with the checkpoints that are ``left``.
     """
     extra = [states_of] if states_of else []
     runs = {folder: resume(folder, overrides) for folder in dict.fromkeys([*folders, *extra])}
@@ -67,24 +68,30 @@ def audit(
     start_process_group()  # for ``say``, which knows the first process
     say(_forecast([(runs[folder][1], len(steps[folder])) for folder in folders], settings))
     prefixes: list[State] = []
-    found: dict[Path, Row] = {}
-    generated = scored = 0
-    for folder in dict.fromkeys([source, *folders]):
-        run = assembled(folder, *runs[folder])
-        if folder == source:
-            prefixes = _early(run, steps[folder], settings.prefixes)
-        if folder in folders:
-            rows = []
-            for step in steps[folder]:
-                rows.append(_at(run, step, prefixes, settings))
+    found: dict[Path, list[Row]] = {folder: [] for folder in folders}
+    spent: dict[Path, tuple[int, int]] = {}
+    try:
+        for folder in dict.fromkeys([source, *folders]):
+            run = assembled(folder, *runs[folder])
+            if folder == source:
+                prefixes = _early(run, steps[folder], settings.prefixes)
+            for step in steps[folder] if folder in folders else ():
+                found[folder].append(_at(run, step, prefixes, settings))
+                spent[folder] = run.generated, run.scored
                 say(f"{folder}, step {step}: {run.generated:,} tokens generated, {run.scored:,} scored")
-            found[folder] = {"run": str(folder), "checkpoints": _with_changes(rows, prefixes, settings.seed)}
-        generated, scored = generated + run.generated, scored + run.scored
+    except KeyboardInterrupt:
+        if not any(found.values()):
+            raise
+    left = {str(folder): steps[folder][len(rows) :] for folder, rows in found.items() if len(rows) < len(steps[folder])}
     return {
         "settings": asdict(settings),
         "prefixes": {"of": str(source), "count": len(prefixes)},
-        "tokens": {"generated": generated, "scored": scored},
-        "runs": [found[folder] for folder in folders],
+        "tokens": dict(zip(("generated", "scored"), map(sum, zip(*spent.values(), strict=True)), strict=True)),
+        "runs": [
+            {"run": str(folder), "checkpoints": _with_changes(rows, prefixes, settings.seed)}
+            for folder, rows in found.items()
+        ],
+        **({"left": left} if left else {}),
     }
 
 
