@@ -74,6 +74,44 @@ class StopRequest(Signals):
             print_stopping()
 
 
+@contextmanager
+def heeding_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """A context in which no Ctrl-C is lost, for commands without signals of their own; yields whether there was one.
+
+    Libraries swallow a KeyboardInterrupt while they are imported, or abort: there the process exits at once. Elsewhere
+    it is raised. Where Ctrl-C is ignored, as in the background of a script, it stays so.
+    """
+    asked = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        if _importing(frame):
+            with suppress(OSError):
+                os.write(2, b"interrupted\n")
+            os._exit(130)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield lambda: asked
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether this frame, or one that called it, belongs to Python's import."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def print_stopping() -> None:
     """For signal handlers, which may interrupt a ``print``; standard error may be closed."""
     with suppress(OSError):

@@ -1,0 +1,79 @@
+"""Ctrl-C on a terminal ends a command with exit code 130, whatever a library makes of it."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fixtures.terminal import Attended
+
+Command = Callable[[str], Attended]
+PROGRAM = """
+import signal, sys, time
+from rrl.cli import shell
+signal.signal(signal.SIGINT, signal.{handler})
+sys.argv, sys.path = ["x"], [{folder!r}, *sys.path]
+def swallow():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    except BaseException:
+        pass
+def work(arguments):
+{work}
+sys.exit(shell.run_command(work, ""))
+"""
+
+
+@pytest.fixture
+def command(tmp_path: object) -> Iterator[Command]:
+    """Starts a command whose work these lines are, and waits until it has begun."""
+    sessions: list[Attended] = []
+
+    def start(*lines: str, handler: str = "default_int_handler") -> Attended:
+        work = "\n".join(f"    {line}" for line in lines)
+        sessions.append(Attended(PROGRAM.format(handler=handler, folder=str(tmp_path), work=work), 80))
+        sessions[-1].until("begun")
+        return sessions[-1]
+
+    yield start
+    for session in sessions:
+        session.close()
+
+
+def test_one_that_arrives_ends_the_work(command: Command) -> None:
+    session = command("print('begun', flush=True)", "time.sleep(60)")
+    session.type("\x03")
+    code, said = session.end()
+    assert code == 130 and "interrupted" in said
+
+
+def test_one_that_is_swallowed_is_no_success(command: Command) -> None:
+    session = command("swallow()", "print('done')")
+    session.type("\x03")
+    code, said = session.end()
+    assert code == 130 and "done" in said
+
+
+def test_a_second_one_ends_what_has_swallowed_the_first(command: Command) -> None:
+    session = command("swallow()", "swallow()", "swallow()", "print('done')")
+    for _ in range(2):
+        session.type("\x03")
+        session.until("begun")
+    session.type("\x03")
+    code, said = session.end()
+    assert code == 130 and "done" in said
+
+
+def test_in_an_import_it_ends_the_process_at_once(command: Command, tmp_path: object) -> None:
+    with open(f"{tmp_path}/deaf.py", "w") as file:
+        file.write("import sys\nsys.modules['__main__'].swallow()\n")
+    session = command("sys.modules['__main__'].swallow = swallow", "import deaf", "print('done')")
+    session.type("\x03")
+    code, said = session.end()
+    assert code == 130 and "interrupted" in said and "done" not in said
+
+
+def test_where_it_is_ignored_it_stays_so(command: Command) -> None:
+    session = command("print('begun', flush=True)", "time.sleep(0.5)", "print('done')", handler="SIG_IGN")
+    session.type("\x03")
+    assert session.end()[0] == 0
