@@ -1,10 +1,12 @@
 """From ragged rows to padded tensors: prompt and prefix are context, only written tokens are acted on."""
 
 from collections.abc import Hashable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_columns
 
 from rrl.types import Batch, Rollout, State
 
@@ -84,6 +86,20 @@ def _between(spans: Sequence[tuple[int, int]], width: int) -> Tensor:
 def micro_batches(batch: Batch, sizes: int | list[int]) -> list[Batch]:
     """The batch in order, so many rows at a time, each trimmed to its own longest row."""
     return [batch.rows(index) for index in torch.arange(len(batch)).split(sizes)]
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The rows of all batches, padded on the right; rows of different batches are of different groups."""
+    width = max(batch.tokens.shape[1] for batch in batches)
+    groups = [0, *accumulate(int(batch.group.max()) + 1 for batch in batches)]
+    apart = [batch.with_(group=batch.group + first) for batch, first in zip(batches, groups, strict=False)]
+    columns = {name: [getattr(batch, name) for batch in apart] for name in Batch.__dataclass_fields__}
+    return Batch(
+        **{
+            name: torch.cat([x if x.dim() == 1 else pad_columns(x, (0, width - x.shape[1])) for x in each])
+            for name, each in columns.items()
+        }
+    )
 
 
 def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Generator, Tensor
 
+from rrl.needs import DependsOnCritic, DependsOnEntropies, DependsOnSiblings, DependsOnTask
 from rrl.types import (
     Batch,
     Example,
@@ -67,33 +68,6 @@ class Stateful(Protocol):
         """Go back to a saved state."""
 
 
-class DependsOnTask(Protocol):
-    """A part that may need more of a task than a score."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The names that must be in the task's ``gives``."""
-        return frozenset()
-
-
-class DependsOnCritic(Protocol):
-    """A part that may read the critic's values or, as an objective, train the critic."""
-
-    @property
-    def needs_critic(self) -> bool:
-        """Whether it does."""
-        return False
-
-
-class DependsOnEntropies(Protocol):
-    """A part that may read the entropies of rollouts, which only the actor's own pass gives."""
-
-    @property
-    def needs_entropies(self) -> bool:
-        """Whether it does."""
-        return False
-
-
 class Task(Protocol):
     """Examples and a verifier. Works on text alone, without tokenizers and models.
 
@@ -144,7 +118,7 @@ class Reward(DependsOnTask, Stateful, Protocol):
         """One number per action token."""
 
 
-class StateSampler(DependsOnTask, DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
+class StateSampler(DependsOnTask, DependsOnCritic, DependsOnEntropies, DependsOnSiblings, Stateful, Protocol):
     """Decides where rollouts start, and learns from their results."""
 
     @property
@@ -169,6 +143,10 @@ class StateSampler(DependsOnTask, DependsOnCritic, DependsOnEntropies, Stateful,
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Learn from a judged batch, whose row ``i`` is rollout ``i``, before the policy is updated."""
         return {}
+
+    def experience(self, batch: Batch) -> Batch:
+        """The batch to learn from in this step, after ``observe``: by default ``batch``, which the objective made."""
+        return batch
 
     def events(self) -> list[StateEvent]:
         """The states stored and forgotten in the last ``observe``, in order, for the records."""
@@ -265,18 +243,13 @@ class RolloutEngine(Stateful, Protocol):
         raise NotImplementedError
 
 
-class Objective(DependsOnTask, DependsOnCritic, Stateful, Protocol):
+class Objective(DependsOnTask, DependsOnCritic, DependsOnSiblings, Stateful, Protocol):
     """Credit assignment and loss."""
 
     @property
     def needs_annotation(self) -> bool:
         """False when it reads neither log-probabilities nor values of the rollouts."""
         return True
-
-    @property
-    def needs_siblings(self) -> bool:
-        """True when it compares several rollouts of one start state."""
-        return False
 
     @property
     def needs_reference(self) -> bool:

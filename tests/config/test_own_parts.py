@@ -177,7 +177,7 @@ def test_an_argument_that_the_file_of_a_part_lacks_can_be_added(own: Path) -> No
 def test_help_lists_parts_of_ones_own() -> None:
     words = [sys.executable, "-m", "rrl.cli.train", "--help"]
     reported = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "sampler=allocation|canonical|mine|pass_rate|" in reported
+    assert "sampler=allocation|canonical|group_replay|mine|pass_rate|" in reported
 
 
 def test_a_folder_without_parts_is_reported_with_all_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,13 @@ FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "exa
         (Reward, {"needs": frozenset()}),
         (
             StateSampler,
-            {"needs": frozenset(), "needs_critic": False, "needs_annotation": False, "needs_entropies": False},
+            {
+                "needs": frozenset(),
+                "needs_critic": False,
+                "needs_annotation": False,
+                "needs_entropies": False,
+                "needs_siblings": False,
+            },
         ),
         (Selection, {"needs": frozenset(), "needs_critic": False, "needs_entropies": False}),
         (Guidance, {"needs": frozenset()}),

@@ -15,7 +15,7 @@ from rrl.config.binding import BROKEN, Binder, Source
 from rrl.config.choices import group_names
 from rrl.config.compose import Composed, compose, compose_run, walk
 from rrl.config.effects import collected, takers_of, without_effect
-from rrl.config.needs import critic_readers, task_misfits
+from rrl.config.needs import critic_readers, sibling_readers, task_misfits
 from rrl.contracts.breaches import items, typed_repr
 from rrl.contracts.calling import calling, named
 from rrl.contracts.judging import Judge, RewardModelTrainer
@@ -235,6 +235,8 @@ def _misfits(parts: Parts) -> list[str]:
             faults.append("critic: there is one, but this objective trains no critic; use critic=none")
         if parts.sampler is not None and not parts.objective.needs_critic:
             faults += critic_readers(parts.sampler)
+        if parts.sampler is not None and not parts.objective.needs_siblings:
+            faults += sibling_readers(parts.sampler, parts.objective)
     if (taken := getattr(parts.trainer, "old_log_prob", None)) is not None:  # not every trainer has one
         faults += taken.misfits(parts.engine, parts.policy, parts.objective, parts.sampler)
     if parts.logger is not None:

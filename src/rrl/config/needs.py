@@ -21,6 +21,17 @@ def critic_readers(sampler: Any) -> list[str]:
     ]
 
 
+def sibling_readers(sampler: Any, objective: Any) -> list[str]:
+    """The fault of a sampler that compares rollouts of one start, under an objective that does not."""
+    if not sampler.needs_siblings:
+        return []
+    return [
+        f"sampler: {type(sampler).__name__} compares rollouts of one start, {type(objective).__name__} does not; expected "
+        "objective=grpo or rloo with trainer.n of 2 or more, as in 8, or another sampler, as in sampler=prompt_replay, by "
+        "which problems come again"
+    ]
+
+
 def task_misfits(parts: Any) -> list[str]:
     """Faults of parts that need more than the task gives, with the tasks that give it."""
     faults = []

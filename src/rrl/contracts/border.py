@@ -204,10 +204,11 @@ def credit(objective: Objective, batch: Batch) -> Batch:
     return found
 
 
-def experience(objective: Objective, rollouts: Sequence[Rollout], batch: Batch) -> Batch:
-    with calling("objective", objective, "experience"):
-        found = objective.experience(list(rollouts), batch)
-    refuse_result(objective, "experience", batch_faults(found, None), "a Batch of at least one row")
+def experience(part: Objective | StateSampler, *what: Any, kind: str = "objective") -> Batch:
+    """The batch to learn from."""
+    with calling(kind, part, "experience"):
+        found = part.experience(*(_copied(each, part) for each in what))
+    refuse_result(part, "experience", batch_faults(found, None), "a Batch of at least one row")
     return found
 
 

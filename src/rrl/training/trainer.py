@@ -176,6 +176,7 @@ class Trainer(Loop):
         with self._writing_next(), self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
             learnt = border.experience(self.objective, rollouts, batch)
+            learnt = border.experience(self.sampler, learnt, kind="sampler")
             minibatches = self._minibatches(len(learnt), self.settings.ppo_mini_batch_size, self.settings.ppo_epochs)
             improved = self._descend(learnt, minibatches, self.settings.loss_agg_mode)
             border.refuse_taken(self.objective, improved, metrics)
