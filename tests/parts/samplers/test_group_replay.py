@@ -16,7 +16,7 @@ from rrl.collate import collate
 from rrl.config.check import load
 from rrl.errors import ConfigError
 from rrl.interfaces import Reward
-from rrl.parts.samplers.group_replay import GroupReplay
+from rrl.parts.samplers.group_replay import GroupReplay, silent
 from rrl.types import Batch, Feedback, Judged, Metrics, Problem, State, TokenScores, Verdict
 
 NOW = -1.0
@@ -123,7 +123,9 @@ def test_a_row_of_middle_score_belongs_to_its_group() -> None:
     sampler = replaying()
     rollouts = [wrote(P, 5), wrote(P, 6), wrote(P, 7)]
     batch = collate(rollouts, [[1.0], [0.0], [-1.0]], PAD)
-    sampler.observe([Judged(r, Feedback(0.0, Verdict.WRONG)) for r in rollouts], batch.with_(advantages=batch.rewards))
+    batch = batch.with_(advantages=batch.rewards)
+    assert silent(batch).tolist() == [False] * 3
+    sampler.observe([Judged(r, Feedback(0.0, Verdict.WRONG)) for r in rollouts], batch)
     assert [len(group.rows) for group in sampler._groups] == [3]
 
 
