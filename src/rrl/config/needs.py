@@ -26,9 +26,9 @@ def sibling_readers(sampler: Any, objective: Any) -> list[str]:
     if not sampler.needs_siblings:
         return []
     return [
-        f"sampler: {type(sampler).__name__} compares rollouts of one start, {type(objective).__name__} does not; expected "
-        "objective=grpo or rloo with trainer.n of 2 or more, as in 8, or another sampler, as in sampler=prompt_replay, by "
-        "which problems come again"
+        f"sampler: {type(sampler).__name__} compares rollouts of one start, {type(objective).__name__} does not; "
+        "expected objective=grpo or rloo with trainer.n of 2 or more, as in 8, or another sampler, as in "
+        "sampler=prompt_replay, by which problems come again"
     ]
 
 
