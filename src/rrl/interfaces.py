@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Generator, Tensor
 
-from rrl.needs import DependsOnCritic, DependsOnEntropies, DependsOnSiblings, DependsOnTask
 from rrl.types import (
     Batch,
     Example,
@@ -68,6 +67,34 @@ class Stateful(Protocol):
         """Go back to a saved state."""
 
 
+class DependsOnTask(Protocol):
+    """A part that may need more of a task than a score."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names that must be in the task's ``gives``."""
+        return frozenset()
+
+
+class DependsOnTraining(Protocol):
+    """A part that may need more of the training than rollouts and verdicts."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether it reads the critic's values or, as an objective, trains the critic."""
+        return False
+
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether it reads the entropies of rollouts, which only the actor's own pass gives."""
+        return False
+
+    @property
+    def needs_siblings(self) -> bool:
+        """Whether it compares several rollouts of one start state."""
+        return False
+
+
 class Task(Protocol):
     """Examples and a verifier. Works on text alone, without tokenizers and models.
 
@@ -118,7 +145,7 @@ class Reward(DependsOnTask, Stateful, Protocol):
         """One number per action token."""
 
 
-class StateSampler(DependsOnTask, DependsOnCritic, DependsOnEntropies, DependsOnSiblings, Stateful, Protocol):
+class StateSampler(DependsOnTask, DependsOnTraining, Stateful, Protocol):
     """Decides where rollouts start, and learns from their results."""
 
     @property
@@ -157,7 +184,7 @@ class StateSampler(DependsOnTask, DependsOnCritic, DependsOnEntropies, DependsOn
         return []
 
 
-class Selection(DependsOnTask, DependsOnCritic, DependsOnEntropies, Stateful, Protocol):
+class Selection(DependsOnTask, DependsOnTraining, Stateful, Protocol):
     """Finds the promising states along a response."""
 
     min_explained_variance: float | None = None
@@ -243,7 +270,7 @@ class RolloutEngine(Stateful, Protocol):
         raise NotImplementedError
 
 
-class Objective(DependsOnTask, DependsOnCritic, DependsOnSiblings, Stateful, Protocol):
+class Objective(DependsOnTask, DependsOnTraining, Stateful, Protocol):
     """Credit assignment and loss."""
 
     @property

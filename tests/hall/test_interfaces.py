@@ -32,7 +32,10 @@ FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "exa
                 "needs_siblings": False,
             },
         ),
-        (Selection, {"needs": frozenset(), "needs_critic": False, "needs_entropies": False}),
+        (
+            Selection,
+            {"needs": frozenset(), "needs_critic": False, "needs_entropies": False, "needs_siblings": False},
+        ),
         (Guidance, {"needs": frozenset()}),
         (
             Objective,
@@ -40,6 +43,7 @@ FILES = [*(ROOT / "src" / "rrl" / "parts").rglob("*.py"), *(ROOT / "docs" / "exa
                 "needs": frozenset(),
                 "needs_annotation": True,
                 "needs_critic": False,
+                "needs_entropies": False,
                 "needs_reference": False,
                 "needs_siblings": False,
                 "pays_entropy": True,

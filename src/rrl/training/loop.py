@@ -14,8 +14,17 @@ from torch import Tensor
 from rrl.contracts import border
 from rrl.contracts.breaches import StateLimits
 from rrl.errors import ConfigError, DivergenceError
-from rrl.interfaces import Author, Objective, Render, Reward, RolloutEngine, StateDict, StateSampler, Task
-from rrl.needs import DependsOnTask
+from rrl.interfaces import (
+    Author,
+    DependsOnTask,
+    Objective,
+    Render,
+    Reward,
+    RolloutEngine,
+    StateDict,
+    StateSampler,
+    Task,
+)
 from rrl.processes.clock import Clock
 from rrl.processes.distributed import gathered, largest, spread, summed
 from rrl.training.course import Course
