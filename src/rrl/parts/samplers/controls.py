@@ -25,7 +25,3 @@ class SuccessPrefix(Retrospective):
 
     def _collects(self, judged: Feedback) -> bool:
         return judged.solved
-
-
-class SuccessRedraw(Redraw, SuccessPrefix):
-    """The control of ``SuccessPrefix``: the same problems on the same schedule, the prefix emptied."""

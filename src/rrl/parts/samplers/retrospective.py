@@ -100,7 +100,7 @@ class Retrospective(StateSampler):
     def sample(self, count: int, progress: float) -> list[State]:
         """Remembered states for the share that the schedule gives, as far as there are any; prompts for the rest."""
         self._progress = progress
-        wanted = round(count * self.schedule.share_at(progress))
+        wanted = self._wanted(count)
         states = wanted if self.siblings is None else self.siblings.replayed_for(wanted)
         remembered = self.buffer.draw(states, self._rng)
         fresh = self._fresh.sample(count - wanted if remembered else count, progress)
@@ -153,6 +153,10 @@ class Retrospective(StateSampler):
         self._used, self._solved = set(state["used"]), set(state["solved"])
         self._progress, self._step = state["progress"], state["step"]
         self._silence = Silence(*state.get("silence", ()))
+
+    def _wanted(self, count: int) -> int:
+        """How many of so many starts are replayed, if there are states."""
+        return round(count * self.schedule.share_at(self._progress))
 
     def _state(self, stored: StoredState) -> State:
         return State(self._problems[stored.problem_id], stored.prefix, replayed_from=stored.key)
