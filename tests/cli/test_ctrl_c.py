@@ -54,6 +54,14 @@ def test_one_that_is_swallowed_is_no_success(command: Command) -> None:
     assert code == 130 and "done" in said
 
 
+def test_one_that_python_has_to_ignore_in_a_finalizer_is_raised_again(command: Command) -> None:
+    finalizer = "kind = type('Slow', (), {'__del__': lambda self: (print('begun', flush=True), time.sleep(60))})"
+    session = command(finalizer, "kind()", "time.sleep(60)", "print('done')")
+    session.type("\x03")
+    code, said = session.end()
+    assert code == 130 and "interrupted" in said and "done" not in said
+
+
 def test_a_second_one_ends_what_has_swallowed_the_first(command: Command) -> None:
     session = command("swallow()", "swallow()", "swallow()", "print('done')")
     for _ in range(2):

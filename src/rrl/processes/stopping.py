@@ -2,13 +2,14 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rrl.processes.environment import PARENT
 from rrl.records.status import lives
@@ -18,6 +19,8 @@ STOP, NOW = "stop", "stop-now"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last one is submitit's
 EVERY = 0.5
 """Seconds between checks for requests."""
+AGAIN = 0.05
+"""Seconds until a Ctrl-C that could not be raised is raised again."""
 Taken = TypeVar("Taken", bound="Signals")
 
 
@@ -79,7 +82,8 @@ def heeding_ctrl_c() -> Iterator[Callable[[], bool]]:
     """A context in which no Ctrl-C is lost, for commands without signals of their own; yields whether there was one.
 
     Libraries swallow a KeyboardInterrupt while they are imported, or abort: there the process exits at once. Elsewhere
-    it is raised. Where Ctrl-C is ignored, as in the background of a script, it stays so.
+    it is raised, and again where Python had to ignore it, as in a finalizer. Where Ctrl-C is ignored, as in the
+    background of a script, it stays so.
     """
     asked = False
 
@@ -92,15 +96,24 @@ def heeding_ctrl_c() -> Iterator[Callable[[], bool]]:
             os._exit(130)
         raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
+    def unraisable(ignored: Any) -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            threading.Timer(AGAIN, signal.pthread_kill, (main, signal.SIGINT)).start()
+        else:
+            reported(ignored)
+
+    main = threading.main_thread().ident
+    before, reported = signal.getsignal(signal.SIGINT), sys.unraisablehook
     ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     if ours:
         signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = unraisable
     try:
         yield lambda: asked
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
+            sys.unraisablehook = reported
 
 
 def _importing(frame: FrameType | None) -> bool:
