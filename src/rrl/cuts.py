@@ -31,3 +31,9 @@ class Cutter:
             return False
         inside_number = self._text(token).endswith(".") and self._text(following)[:1].isdigit()
         return not inside_number
+
+
+def spread_out(legal: Sequence[int], count: int) -> list[int]:
+    """``count`` of these points at even distances, or all of them where there are no more."""
+    places = {(2 * number + 1) * len(legal) // (2 * count) for number in range(count)} if legal else set()
+    return [legal[place] for place in sorted(places)]

@@ -100,6 +100,26 @@ def generalised_advantages(
     return advantages, torch.where(mask, advantages + values, 0.0)
 
 
+def advantages_between(rewards: Tensor, values: Tensor, known: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages between points of known value, and the values (VinePPO, Kazemnejad et al., arXiv 2410.01679).
+
+        A_t = sum_{i <= u < j} r_u + V_j - V_i    for i <= t < j, where i and j are two points in a row
+
+    ``known`` [batch, time] is true where ``values`` holds that of the state in which the token was chosen. The masked
+    cells of a row are contiguous; V is 0 after them, and up to the first point. The second result is V_i at each of
+    them; both are 0 elsewhere.
+    """
+    rewards, values, known = torch.where(mask, rewards, 0.0), torch.where(known & mask, values, 0.0), known & mask
+    gain, targets = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards)
+    for t in reversed(range(rewards.shape[1])):
+        gain = rewards[:, t] + gain
+        targets[:, t] = gain
+        gain = torch.where(known[:, t], values[:, t], gain)
+    last = torch.where(known, torch.arange(known.shape[1]), 0).cummax(1).values
+    held = values.gather(1, last)
+    return torch.where(mask, targets.gather(1, last) - held, 0.0), torch.where(mask, held, 0.0)
+
+
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KLEstimator) -> Tensor:
     """Per-token estimate (nats) of KL(policy || reference) at tokens that the policy drew.
 

@@ -218,16 +218,6 @@ class Selection(DependsOnTask, DependsOnTraining, Stateful, Protocol):
         """Learn from rollouts that went on from cuts: a prefix's share of the response it was cut from, and success."""
 
 
-class Guidance(DependsOnTask, Protocol):
-    """Start states that help the policy where it seldom succeeds."""
-
-    def start(self, tokenizer: Any, render: Render, longest_prompt: int, longest_response: int) -> None:
-        """Begin with this tokenizer, this function to make prompts, and these limits in tokens."""
-
-    def state(self, problem: Problem, attempt: int) -> State | None:
-        """The start of guided attempt ``attempt``, from 0, or None; the state's ``help`` names its kind."""
-
-
 class WeightSource(Protocol):
     """Lends a language model for generation; ``version`` changes with its weights."""
 
@@ -287,6 +277,17 @@ class Objective(DependsOnTask, DependsOnTraining, Stateful, Protocol):
     def pays_entropy(self) -> bool:
         """False when no gradient goes through the entropies."""
         return True
+
+    def lend(self, author: Author) -> None:
+        """Take what can be asked to write in ``observe``."""
+
+    def expense(self, rollouts: int, longest: int) -> int:
+        """Tokens that one ``observe`` of so many has written at most, where a response has at most ``longest``."""
+        return 0
+
+    def observe(self, judged: Sequence[Judged]) -> Metrics:
+        """Read the rollouts of a step, the rows of its batch in order, before credit is assigned to them."""
+        return {}
 
     def assign_credit(self, batch: Batch) -> Batch:
         """Fill ``advantages`` and ``returns``, once per batch of rollouts."""

@@ -13,6 +13,7 @@ from fixtures.training import TASK, EvenTokens, limits, make_trainer, problems
 from rrl.collate import collate
 from rrl.config.check import load
 from rrl.contracts import border, examining, judging
+from rrl.contracts.guiding import guided_state
 from rrl.errors import ContractError
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.tasks.trace import Trace
@@ -251,10 +252,10 @@ def test_an_expense_is_a_number_of_tokens(value: Any) -> None:
 
 def test_help_is_a_state_of_the_problem_with_a_name() -> None:
     for wrong in (State(MINE), State(OTHER, (), help="x"), MINE, State(MINE, [1], help="x")):
-        reported = refusal(lambda wrong=wrong: border.guided_state(Returns(wrong), MINE, 0, LIMITS))
+        reported = refusal(lambda wrong=wrong: guided_state(Returns(wrong), MINE, 0, LIMITS))
         assert reported.endswith(f"; expected a State of problem {MINE.id!r} with a help, or None")
-    assert border.guided_state(Returns(None), MINE, 0, LIMITS) is None
-    assert border.guided_state(Returns(State(MINE, (4,), help="x")), MINE, 0, LIMITS) == State(MINE, (4,), help="x")
+    assert guided_state(Returns(None), MINE, 0, LIMITS) is None
+    assert guided_state(Returns(State(MINE, (4,), help="x")), MINE, 0, LIMITS) == State(MINE, (4,), help="x")
 
 
 @pytest.mark.parametrize("value", [[0.5], torch.zeros(2), [0.5, "1"], {"a": 1}])

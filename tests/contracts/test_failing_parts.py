@@ -12,6 +12,7 @@ import yaml
 from fixtures.training import limits, make_engine, make_trainer, problems
 from rrl.contracts import border, examining, judging
 from rrl.contracts.calling import calling
+from rrl.contracts.guiding import guided_state
 from rrl.errors import ContractError, DataError, DivergenceError, PartError
 from rrl.parts.engines.hf import HFEngine
 from rrl.parts.samplers.problems import Problems
@@ -66,7 +67,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "selection score": lambda part: border.cut_score(part, None, 0),  # type: ignore[arg-type]
     "selection examine": lambda part: examining.examined(part, [], [], None),  # type: ignore[arg-type]
     "selection expense": lambda part: examining.expense("selection", part, 1),
-    "guidance state": lambda part: border.guided_state(part, FIRST, 0, LIMITS),
+    "guidance state": lambda part: guided_state(part, FIRST, 0, LIMITS),
     "reward model score": lambda part: judging.scores(part, []),
     "judge judge": lambda part: judging.judgements(part, [], None),  # type: ignore[arg-type]
     "reward state_dict": lambda part: border.state("reward", part),
@@ -213,9 +214,9 @@ def test_help_may_change_the_prompt_but_keeps_to_the_limits() -> None:
         def state(self, problem: Problem, attempt: int) -> State:
             return State(replace(problem, prompt=(attempt,)), (), help="mine")
 
-    assert border.guided_state(Help(), FIRST, 75, LIMITS) is not None  # type: ignore[arg-type]
+    assert guided_state(Help(), FIRST, 75, LIMITS) is not None  # type: ignore[arg-type]
     with pytest.raises(ContractError, match=r"Help\.state: returned token 76 in the prompt"):
-        border.guided_state(Help(), FIRST, 76, LIMITS)  # type: ignore[arg-type]
+        guided_state(Help(), FIRST, 76, LIMITS)  # type: ignore[arg-type]
 
 
 class Wild(HFEngine):

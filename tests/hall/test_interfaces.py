@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from rrl.contracts.guiding import Guidance
 from rrl.contracts.judging import RewardModelTrainer
 from rrl.interfaces import (
-    Guidance,
     Objective,
     Reward,
     RolloutEngine,

@@ -99,7 +99,7 @@ def test_the_lower_of_two_limits_counts() -> None:
 def test_what_a_sampler_has_written_counts_at_most() -> None:
     course = ten_a_step(None, 1001).course(9, longest=8, likely=2.5, expense=20)
     assert (course.steps, course.tokens) == (Between(11, 23, 101), 1100)  # 1001 / 100, / 45, / 10; 1000 + 100
-    assert course.of_a_step[1:] == ["to choose states, at most 20 new tokens more"]
+    assert course.of_a_step[1:] == ["to choose or value states, at most 20 new tokens more"]
     assert ten_a_step(3, None).course(9, longest=8, likely=2.5, expense=20).tokens == 300
 
 

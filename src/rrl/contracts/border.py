@@ -31,7 +31,6 @@ from rrl.contracts.calling import calling, is_own, named
 from rrl.contracts.siblings import Siblings
 from rrl.errors import DataError
 from rrl.interfaces import (
-    Guidance,
     Objective,
     Reward,
     RolloutEngine,
@@ -50,7 +49,6 @@ from rrl.types import (
     Metrics,
     Pair,
     PolicyOutput,
-    Problem,
     Rollout,
     State,
     StateEvent,
@@ -186,7 +184,7 @@ def token_rewards(reward: Reward, judged: Judged) -> list[float]:
     return [float(number) for number in found]
 
 
-def observed(kind: str, part: Reward | StateSampler, taken: Iterable[str], *what: Any) -> Metrics:
+def observed(kind: str, part: Reward | StateSampler | Objective, taken: Iterable[str], *what: Any) -> Metrics:
     """The metrics of a part that observes a batch, under names that are not ``taken``."""
     with calling(kind, part, "observe"):
         found = part.observe(*(_copied(each, part) for each in what))
@@ -249,18 +247,6 @@ def cut_score(selection: Selection, response: TokenScores, cut: int) -> float:
     if not is_finite(found):
         raise contract_error(selection, "score", typed_repr(found), "a finite number")
     return float(found)
-
-
-def guided_state(guidance: Guidance, problem: Problem, attempt: int, limits: StateLimits) -> State | None:
-    """The start state of a guided attempt; None without help."""
-    with calling("guidance", guidance, "state"):
-        found = guidance.state(problem, attempt)
-    if found is None:
-        return None
-    same = isinstance(found, State) and isinstance(found.problem, Problem) and found.problem.id == problem.id
-    wrong = state_faults([found], limits) if same and isinstance(found.help, str) else [typed_repr(found)]
-    refuse_result(guidance, "state", wrong, f"a State of problem {problem.id!r} with a help, or None")
-    return found
 
 
 def events(sampler: StateSampler) -> list[StateEvent]:

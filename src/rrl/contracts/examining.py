@@ -5,14 +5,14 @@ from random import Random
 
 from rrl.contracts.breaches import contract_error, is_a, is_finite, items, metrics, refuse_result, typed_repr
 from rrl.contracts.calling import calling
-from rrl.interfaces import Found, Selection, StateSampler
+from rrl.interfaces import Found, Objective, Selection, StateSampler
 from rrl.types import Metrics, State
 
 
-def expense(kind: str, part: Selection | StateSampler, longest: int) -> int:
-    """The tokens that a part has written at most while a step is observed."""
+def expense(kind: str, part: Selection | StateSampler | Objective, *sizes: int) -> int:
+    """The tokens that a part has written at most in a step; ``sizes`` are what the part is asked with."""
     with calling(kind, part, "expense"):
-        found = part.expense(longest)
+        found = part.expense(*sizes)
     if not is_a(found, int) or found < 0:
         raise contract_error(part, "expense", typed_repr(found), "a number of tokens, 0 or more")
     return found

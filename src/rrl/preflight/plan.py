@@ -82,6 +82,7 @@ def lay_out(config: Mapping[str, Any], parts: Parts, folder: Path, prepared: Pre
     need = capacity.need(config, parts, prepared.model, train, test)
     likely, longest = fmean(len(problem.reference) for problem in train) or None, parts.engine.sampling.max_new_tokens
     expense = examining.expense("sampler", parts.sampler, longest)
+    expense += examining.expense("objective", parts.objective, parts.trainer.sequences, longest)
     more = {"expense": expense} if expense else {}  # a trainer of a user's own need not know it
     with calling("trainer", parts.trainer, "course"):
         course = parts.trainer.course(len(train), longest, likely, **more)

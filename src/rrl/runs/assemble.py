@@ -164,6 +164,8 @@ def make_trainer(parts: Parts, prepared: Prepared, clock: Clock) -> Loop:
     trainer.author = LoopAuthor(loop=trainer, tokenizer=tokenizer, render=start.render)
     with calling("sampler", parts.sampler, "lend"):
         parts.sampler.lend(trainer.author)
+    with calling("objective", parts.objective, "lend"):
+        parts.objective.lend(trainer.author)
     return trainer
 
 

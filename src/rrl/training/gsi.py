@@ -10,6 +10,7 @@ import torch
 
 from rrl.contracts import border
 from rrl.contracts.calling import calling
+from rrl.contracts.guiding import guided_state
 from rrl.errors import DivergenceError
 from rrl.interfaces import StateDict
 from rrl.processes.distributed import agree
@@ -127,7 +128,7 @@ class GSI(Loop):
         guidance = self.settings.guidance
         if guidance is None:
             return None
-        return border.guided_state(guidance, self.start.problems[number], self.position.round - 1, self.limits)
+        return guided_state(guidance, self.start.problems[number], self.position.round - 1, self.limits)
 
     def _begin_tuning(self) -> None:
         """Load the model that the run began with, and queue all kept answers in a new order."""

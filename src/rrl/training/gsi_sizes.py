@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from rrl.interfaces import Guidance
+from rrl.contracts.guiding import Guidance
 from rrl.ranges import at_least_one, between, check_ranges, not_negative
 from rrl.training.course import Between, Course, some
 from rrl.training.loop import Aggregate, LoopSettings

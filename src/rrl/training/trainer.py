@@ -114,7 +114,7 @@ class TrainerSettings(LoopSettings):
                 f"{self.train_batch_size:,} starts x {self.n}{self._fewer} = {some(self.sequences, 'sequence')} -> "
                 f"{some(passes, 'mini-batch')} x {some(self.ppo_epochs, 'epoch')} = "
                 f"{some(passes * self.ppo_epochs, 'optimiser step')}",
-                *([f"to choose states, at most {expense:,} new tokens more"] if expense else []),
+                *([f"to choose or value states, at most {expense:,} new tokens more"] if expense else []),
             ],
         )
 
@@ -164,6 +164,7 @@ class Trainer(Loop):
             metrics |= mismatch
             self._compare(metrics)
         with self.clock.phase("adv"):
+            metrics |= border.observed("objective", self.objective, metrics, judged)
             batch = border.credit(self.objective, batch)
             metrics |= batch_metrics(batch)
             self.last_batch = rollouts, batch

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.config import faults
+from fixtures.config import faults, options
 from fixtures.samplers import EASY, HARD, Inspector, P, Q, memory, problems, retrospective, schedule, teach, wrote
 from fixtures.trainer import gone_on, history, same
 from fixtures.training import grpo, limits, make_trainer, ppo, replay
@@ -141,6 +141,18 @@ def test_problems_that_come_again_get_more_rollouts_as_far_as_there_are_any() ->
         teach(sampler, *((wrote(problem, 5), score) for problem in HARD[:3] for score in (0.0, 1.0)))
         sampler._rate.pop("hard2")
         assert counts(sampler, siblings, 12) == expected
+
+
+@pytest.mark.parametrize("choice", options("sampler"))
+def test_every_sampler_fills_the_step(choice: str) -> None:
+    chosen = [f"sampler={choice}", "selection=random_cut", "siblings=replayed", "trainer.n=2", "siblings.n_replayed=3"]
+    sampler = load("train", [*chosen, "data.level_weights=null"])[1].sampler
+    sampler.start([*EASY, *HARD], 3, Inspector(), None)
+    for step in range(12):
+        states = sampler.sample(7, step / 12)
+        assert TWO_THREE.fill(states, 7)
+        rollouts = [wrote(state, 20, 21, 22, 2) for state in TWO_THREE.written(states, 7)]
+        teach(sampler, *((each, float((number + step) % 3 == 0)) for number, each in enumerate(rollouts)))
 
 
 # --- at the border, in a step, and as a key ---------------------------------------------------------------------------

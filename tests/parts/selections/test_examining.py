@@ -11,10 +11,10 @@ import yaml
 from fixtures.author import Scripted, response, said
 from fixtures.replay import tiny
 from fixtures.samplers import P, Q, retrospective, schedule, teach, wrote
-from rrl.cuts import Cutter
+from rrl.cuts import Cutter, spread_out
 from rrl.parts.selections.examining import chosen
 from rrl.parts.selections.self_localized import SelfLocalized, named_step
-from rrl.parts.selections.verified import Verified, spread_out
+from rrl.parts.selections.verified import Verified
 from rrl.training.prompts import Chat, Plain
 from rrl.types import State, TokenScores
 

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rrl.interfaces import Guidance, Render
+from rrl.contracts.guiding import Guidance
+from rrl.interfaces import Render
 from rrl.types import Problem, State
 
 

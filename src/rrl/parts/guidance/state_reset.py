@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rrl.contracts.guiding import Guidance
 from rrl.cuts import CutPoints, Cutter
-from rrl.interfaces import Guidance, Render
+from rrl.interfaces import Render
 from rrl.types import Problem, State
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from rrl.cuts import spread_out
 from rrl.interfaces import Author, Found, Selection
 from rrl.parts.selections.examining import chosen, costs, share
 from rrl.ranges import at_least_one, check_ranges
@@ -67,9 +68,3 @@ class Verified(Selection):
     def score(self, response: TokenScores, cut: int) -> float:
         """Less the distance of the estimate from one half."""
         return -abs(response.found[cut] - 0.5)
-
-
-def spread_out(legal: Sequence[int], count: int) -> list[int]:
-    """``count`` of these points at even distances, or all of them where there are no more."""
-    places = {(2 * number + 1) * len(legal) // (2 * count) for number in range(count)}
-    return [legal[place] for place in sorted(places)]
