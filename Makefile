@@ -18,7 +18,7 @@ APPS = $(or $(wildcard $(DATA)/apps/train_subset.jsonl.gz),$(DATA)/apps)
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study study-quick study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
+.PHONY: help install shape map docs keys pictures demo study study-mixtures study-quick study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -53,6 +53,12 @@ study: install ## every rule for choosing states with its control, PPO and contr
 	$(RUN) rrl.cli.sft experiment=study/$(TASK) > /dev/null
 	for stage in $(STAGES); do $(STUDY)/study.py $(TASK) $$stage $(JOBS) || exit; done
 	$(STUDY)/collect.py $(TASK) && $(STUDY)/tuning.py $(TASK) && $(STUDY)/table.py $(TASK) choosing && $(STUDY)/table.py $(TASK)
+
+study-mixtures: install ## PPO, the best two rules and their re-draws on trace without and with a quarter of easy problems (after make study; some 40 minutes on 2 idle cores)
+	$(RUN) rrl.cli.sft experiment=study/trace > /dev/null
+	for plan in trace_none trace_quarter; do \
+	  $(STUDY)/study.py $$plan reported $(JOBS) && $(STUDY)/collect.py $$plan && $(STUDY)/table.py $$plan || exit; \
+	done
 
 study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
 	$(RUN) rrl.cli.sft experiment=study/trace > /dev/null

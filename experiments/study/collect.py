@@ -42,7 +42,7 @@ def collect(about: protocol.Protocol, runs: Path, results: Path) -> list[str]:
     texts: list[str] = []
     written: dict[Path, list[Line]] = {}
     faults: list[str] = []
-    for stage in protocol.STAGES:
+    for stage in about.seeds:
         path = results / about.task / f"{stage}.jsonl"
         new, left_out, wrong = found_in(about, runs / about.task / stage, stage)
         lines, counts, again = merged(lines_in(path), [] if wrong else new, stage, path)

@@ -13,6 +13,8 @@ ARMS = Path(__file__).with_name("arms.yaml")
 STAGES = ("tuning", "choosing", "reported")
 KINDS = ("baseline", "rule", "control", "bound")
 """Of arms: PPO; a rule for choosing states; what a rule must beat; what uses the truth."""
+OWN = ("experiment", "budget", "judged", "level", "seeds", "arms", "overrides")
+"""What a task may say of its own, beside ``arms_of``, where it takes arms of another; a mapping less than a task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,12 @@ class Protocol:
     """``experiment`` makes a run of the task; ``budget`` is generated tokens, ``judged`` the share of it at which arms
     are judged, on problems of ``level``.
 
-    Each arm's tuning has ``trials``, of which ``random`` are drawn at random, by ``search_seed``.
+    Each arm's tuning has ``trials``, of which ``random`` are drawn at random, by ``search_seed``. Tuned values stand
+    with the task ``tuned_of``; where that is another, ``seeds`` has reported ones alone.
     """
 
     task: str
+    tuned_of: str
     experiment: str
     budget: int
     judged: float
@@ -71,13 +75,18 @@ def read(task: str, path: Path = ARMS) -> Protocol:
     if not isinstance(tasks, dict) or not isinstance(tasks.get(task), dict):
         known = list(tasks) if isinstance(tasks, dict) else []
         raise DataError(f"{path}: no task {task!r}{nearest(task, known)}; expected a task with its protocol")
-    found = tasks[task]
+    found, faults = tasks[task], []
+    tuned_of, stages = task, STAGES
+    if "arms_of" in found:
+        tuned_of, stages, faults = found["arms_of"], STAGES[-1:], _of_taking(found, tasks, path)
+        found = found if faults else _taken(found, tasks[tuned_of])
     arms = _entries(found, "arms")
-    faults = [f"{path}: {task}.{fault}" for fault in [*_of_values(found), *_of_seeds(found), *_of_arms(arms)]]
+    faults = faults or [*_of_values(found), *_of_seeds(found), *_of_arms(arms)]
     if faults:
-        raise DataError(*faults)
+        raise DataError(*(f"{path}: {task}.{fault}" for fault in faults))
     return Protocol(
         task=task,
+        tuned_of=tuned_of,
         experiment=found["experiment"],
         budget=found["budget"],
         judged=float(found["judged"]),
@@ -85,7 +94,7 @@ def read(task: str, path: Path = ARMS) -> Protocol:
         trials=found["trials"],
         random=found["random"],
         search_seed=found["search_seed"],
-        seeds={stage: tuple(found["seeds"][stage]) for stage in STAGES},
+        seeds={stage: tuple(found["seeds"][stage]) for stage in stages},
         arms={name: _arm(name, arm, _entries(found, "search")) for name, arm in arms.items()},
     )
 
@@ -98,6 +107,43 @@ def _arm(name: str, arm: Mapping[str, Any], search: Mapping[str, str]) -> Arm:
         search={**search, **_entries(arm, "search")},
         tuned=arm.get("tuned", name),
     )
+
+
+def _taken(found: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole task, from one that names arms of another: what it does not say is as there."""
+    every = found.get("overrides", [])
+    arms = {name: {**other["arms"][name], "overrides": [*other["arms"][name]["overrides"], *every]}
+            for name in found["arms"]}  # fmt: skip
+    return {**other, **found, "arms": arms, "seeds": {**other["seeds"], **found["seeds"]}}
+
+
+def _of_taking(found: Mapping[str, Any], tasks: Mapping[str, Any], path: Path) -> list[str]:
+    """What keeps a task from taking arms of another; raises DataError with the faults of that."""
+    name = found["arms_of"]
+    known = [each for each, task in tasks.items() if isinstance(task, dict) and "arms_of" not in task]
+    if name not in known:
+        return [f"arms_of: no task {name!r} with arms of its own{nearest(str(name), known)}"]
+    read(name, path)
+    arms, every = _entries(tasks[name], "arms"), found.get("overrides", [])
+    faults = [f"{key}: not of a task with arms_of{nearest(key, OWN)}; expected " + ", ".join(OWN)
+              for key in found if key not in ("arms_of", *OWN)]  # fmt: skip
+    if list(_entries(found, "seeds")) != ["reported"]:
+        why = f"since arms are tuned and chosen on {name}"
+        faults.append(f"seeds: expected those of reported alone, {why}, got {shown(found.get('seeds'))}")
+    if not isinstance(every, list) or not isinstance(found.get("arms"), list):
+        return [*faults, f"arms, overrides: expected lists, of arms of {name} and of overrides that all of them get"]
+    faults += [f"arms: no arm {each!r} of {name}{nearest(str(each), list(arms))}"
+               for each in found["arms"] if each not in arms]  # fmt: skip
+    return faults + [
+        f"overrides: {text!r} and arms.{each} of {name}, {own!r}, set the same key; expected one of them"
+        for each in found["arms"]
+        for own, text in product(_entries(arms, each).get("overrides", ()), every)
+        if key_of(own) == key_of(text)
+    ]
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0]
 
 
 def _entries(found: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 ``python experiments/study/study.py TASK STAGE [JOBS [RESULTS [ARM ...]]]`` with STAGE tuning, choosing or reported;
 JOBS runs at a time (2), of all arms of arms.yaml or those named. Runs lie in runs/study/TASK/STAGE/ARM; what is
 finished there is left alone, and what was interrupted goes on. The values that tuning found are written to
-RESULTS/TASK/tuned.json (experiments/results/study); arms that stand there are not tuned again.
+RESULTS/TASK/tuned.json (experiments/results/study); arms that stand there are not tuned again. A task with arms of
+another takes the values from there, but for keys that its own overrides set.
 """
 
 import signal
@@ -48,10 +49,12 @@ def jobs(
         words.append(f"trainer.total_tokens={about.at(stage).budget}")
         if stage != "tuning":
             if arm.tuned not in known:
-                raise SystemExit(f"{arm.tuned}: not in tuned.json; expected the stage tuning to be run before {stage}")
-            run = folder / f"seed-{seed}"
+                where = f"not in tuned.json of {about.tuned_of}"
+                raise SystemExit(f"{arm.tuned}: {where}; expected the stage tuning to be run before {stage}")
+            run, own = folder / f"seed-{seed}", set(map(protocol.key_of, arm.overrides))
             if not (run / "result.json").exists():
-                yield Job([*words, f"run.dir={run}", *known[arm.tuned]], run, name)
+                tuned = [text for text in known[arm.tuned] if protocol.key_of(text) not in own]
+                yield Job([*words, f"run.dir={run}", *tuned], run, name)
         elif arm.tuned == name and name not in known:
             search = ["-m", "search=optuna", "search.pruner=none", f"search.n_trials={about.trials}",
                       f"search.startup_trials={about.random}", f"search.seed={about.search_seed}",
@@ -107,12 +110,12 @@ def main(task: str, stage: str, at_once: str = "2", results: str = str(RESULTS),
     except DataError as error:
         raise SystemExit(str(error)) from None
     unknown = [f"{name}: no such arm{nearest(name, list(about.arms))}" for name in names if name not in about.arms]
-    if stage not in protocol.STAGES:
-        unknown.append(f"{stage}: no such stage{nearest(stage, protocol.STAGES)}")
+    if stage not in about.seeds:
+        unknown.append(f"{stage}: no such stage of {task}{nearest(stage, list(about.seeds))}")
     if unknown:
         raise SystemExit("\n".join(unknown))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    file = Path(results, task, "tuned.json")
+    file = Path(results, about.tuned_of, "tuned.json")
     known = read_object(file)[0] if file.exists() else {}
     waiting = list(jobs(about, stage, names or list(about.arms), known))
     failed, total = [], len(waiting)

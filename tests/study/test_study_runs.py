@@ -18,8 +18,8 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.syspath_prepend(STUDY)
     monkeypatch.chdir(tmp_path)
     found = importlib.import_module("study")
-    about = found.protocol.read("toy", protocol_file(tmp_path))
-    monkeypatch.setattr(found.protocol, "read", lambda task: about)
+    about = {task: found.protocol.read(task, protocol_file(tmp_path)) for task in ("toy", "mixture")}
+    monkeypatch.setattr(found.protocol, "read", about.get)
     train = tmp_path / "rrl" / "cli" / "train.py"
     train.parent.mkdir(parents=True)
     train.write_text(
@@ -91,13 +91,27 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(study: Any) -> None:
 
 def test_an_arm_that_is_not_tuned_is_refused(study: Any) -> None:
     with pytest.raises(
-        SystemExit, match=r"peak: not in tuned.json; expected the stage tuning to be run before choosing"
+        SystemExit, match=r"peak: not in tuned.json of toy; expected the stage tuning to be run before choosing"
     ):
         study.main("toy", "choosing", "1", "results", "peak_redraw")
 
 
 def test_unknown_arms_and_stages_are_named(study: Any) -> None:
     with pytest.raises(
-        SystemExit, match=r"peek: no such arm; did you mean 'peak'\?\nchosing: no such stage; did you mean 'choosing'"
+        SystemExit, match=r"peek: no such arm; did you mean 'peak'\?\nchosing: no such stage of toy; did you mean 'choosing'"
     ):
         study.main("toy", "chosing", "1", "results", "peek")
+
+
+def test_arms_of_another_task_run_with_the_values_tuned_there_but_for_keys_of_their_own(study: Any) -> None:
+    tuned = Path("results", "toy", "tuned.json")
+    tuned.parent.mkdir(parents=True)
+    tuned.write_text(json.dumps({"ppo": ["lr=2"], "peak": ["lr=2", "fall=3"]}))
+    study.main("mixture", "reported", "2", "results", "ppo", "peak_redraw")
+    run = json.loads(Path("runs/study/mixture/reported/peak_redraw/seed-1/result.json").read_text())
+    assert run["argv"] == [
+        "resume=auto", "experiment=study/toy", "seed=1", "sampler=redraw", "weights={L: 1}", "lr=5",
+        "trainer.total_tokens=1000", "run.dir=runs/study/mixture/reported/peak_redraw/seed-1", "fall=3",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit, match="tuning: no such stage of mixture$"):
+        study.main("mixture", "tuning", "1", "results")
