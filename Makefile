@@ -18,7 +18,7 @@ APPS = $(or $(wildcard $(DATA)/apps/train_subset.jsonl.gz),$(DATA)/apps)
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study study-mixtures study-quick study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
+.PHONY: help install shape map docs keys pictures demo study study-mixtures study-gpu study-quick study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -59,6 +59,10 @@ study-mixtures: install ## PPO, the best two rules and their re-draws on trace w
 	for plan in trace_none trace_quarter; do \
 	  $(STUDY)/study.py $$plan reported $(JOBS) && $(STUDY)/collect.py $$plan && $(STUDY)/table.py $$plan || exit; \
 	done
+
+PLAN ?= gpu
+study-gpu: install ## a demonstration with one seed: PPO, the chosen rule and its re-draw at 100 M parameters, on one GPU (7 minutes, estimated; PLAN=gpu_tiny: on a CPU)
+	$(STUDY)/study.py $(PLAN) reported 1 && $(STUDY)/collect.py $(PLAN) runs/study runs/study && $(STUDY)/table.py $(PLAN) reported runs/study
 
 study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
 	$(RUN) rrl.cli.sft experiment=study/trace > /dev/null

@@ -1,4 +1,4 @@
-"""A task of the study that takes the arms of another, with values tuned there: what it has of its own, what is refused."""
+"""A task of the study that takes the arms of another: what it has of its own, what is refused."""
 
 import importlib
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_task_that_takes_arms_wrongly_is_refused(
 
 
 def test_faults_of_the_task_that_arms_are_taken_from_are_said_there(protocol: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="toy.budget: expected generated tokens"):
+    with pytest.raises(DataError, match=r"toy\.budget: expected generated tokens"):
         protocol.read("mixture", protocol_file(tmp_path, budget=0))
 
 
@@ -63,6 +63,6 @@ def test_every_task_of_the_study_holds_together(protocol: Any) -> None:
     tasks = protocol.read_yaml(protocol.ARMS)[0]
     mixtures = {task: about for task in tasks if (about := protocol.read(task)).tuned_of != task}
     assert {task: about.tuned_of for task, about in mixtures.items()} == {
-        "trace_none": "trace", "trace_quarter": "trace",
+        "trace_none": "trace", "trace_quarter": "trace", "gpu": "trace", "gpu_tiny": "trace",
     }  # fmt: skip
     assert mixtures["trace_none"].arms["confidence"].overrides[-1] == "data.level_weights={L10: 1}"

@@ -50,6 +50,13 @@ def test_a_model_has_the_shapes_of_its_sketch(model: TinyLlama) -> None:
     assert (context(sketch), embedded(sketch)) == (context(whole), embedded(whole)) == (2032, 8)
 
 
+@pytest.mark.parametrize(("width", "deviation"), [(32, 0.15), (64, 0.15), (256, 0.075)])  # .15 by the root of 64/256
+def test_random_weights_of_wide_models_are_smaller_by_the_root_of_the_width(width: int, deviation: float) -> None:
+    model = TinyLlama(hidden_size=width, num_hidden_layers=1, **SIZES).load(WORDS).model
+    assert model.config.initializer_range == deviation
+    assert model.model.layers[0].mlp.up_proj.weight.std().item() == pytest.approx(deviation, rel=0.05)
+
+
 @pytest.mark.parametrize("critic", ["own", "shared", "none"])
 def test_the_networks_of_a_sketch_are_those_of_the_model(critic: Any) -> None:
     chosen = training.settings(critic=critic, head_size=3)

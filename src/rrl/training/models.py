@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ CONTEXT = 1024
 """The least context of a tiny model, prompt and response, in tokens."""
 HEAD = 32
 """Width of an attention head."""
-INITIALIZER_RANGE = 0.15
-"""Standard deviation of random weights; Llama's 0.02 is for wide networks: at width 64 it hardly learns."""
+INITIALIZER_RANGE, WIDTH = 0.15, 64
+"""Standard deviation of random weights up to this width; with Llama's 0.02 width 64 hardly learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ class TinyLlama(Model):
     """A random Llama small enough for a laptop, with the task's own words or, for free text, bytes as tokens.
 
     Heads are ``HEAD`` wide, or as wide as the model, and feed-forward layers 8/3 as wide as it, in multiples of 4, as
-    Llama's (arXiv 2302.13971). Random weights have the standard deviation ``INITIALIZER_RANGE`` and ``start_seed``.
+    Llama's (arXiv 2302.13971). Random weights have ``start_seed`` and the standard deviation ``INITIALIZER_RANGE``,
+    beyond ``WIDTH`` less by the width's root (LeCun et al., "Efficient BackProp", 1998, eq. 16).
     """
 
     hidden_size: int
@@ -86,7 +88,7 @@ class TinyLlama(Model):
         tokenizer = tiny.tokenizer(vocabulary)
         config = LlamaConfig(
             **self._sizes(len(tokenizer)),
-            initializer_range=INITIALIZER_RANGE,
+            initializer_range=INITIALIZER_RANGE * math.sqrt(WIDTH / max(WIDTH, self.hidden_size)),
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

@@ -78,7 +78,7 @@ def test_both_seeds_fix_the_demonstrations(kind: type[Embedded]) -> None:
     ("kind", "key", "value"),
     [(Trace, "train_per_level", 20_001), (MiniCode, "train_per_level", 2_501), (MiniChat, "train_per_level", 0),
      (Trace, "demonstration_weak", 1.5), (MiniCode, "demonstration_weak", -0.1), (MiniCode, "tests", 0),
-     (Trace, "demonstration_lengths", (0, 3)), (Trace, "demonstration_lengths", (11,)),
+     (Trace, "demonstration_lengths", (0, 3)), (Trace, "demonstration_lengths", (101,)),
      (MiniCode, "demonstration_lengths", (6,)), (MiniCode, "demonstration_lengths", ()),
      (MiniChat, "demonstration_quality", 1.5), (MiniCode, "tests", 62),
      (Trace, "demonstration_lengths", ())],

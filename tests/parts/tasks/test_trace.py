@@ -90,6 +90,18 @@ def test_a_question_reads_as_a_program_of_ten_places():
     assert re.fullmatch(r"\d( \d){5}", example.reference)
 
 
+def test_longer_demonstrations_add_a_hard_level_of_their_longest_and_places_to_all_questions():
+    longer, usual = task(demonstration_lengths=(1, 20)), task()
+    assert (longer.levels, longer.trained) == (("L3", "L6", "L10", "L20"), ("L3", "L10", "L20"))
+    assert (usual.levels, usual.trained) == (("L3", "L6", "L10"), ("L3", "L10"))
+    examples = longer.examples("train") + longer.examples("test") + longer.demonstrations(50, 0)
+    assert {len(e.question.split()) for e in examples} == {22}  # the start, 20 places and the equals sign
+    longest = [instructions(e) for e in examples if e.level == "L20"]
+    assert len(longest) == 330 and all(len(words) == 20 and set(words) <= set(WEAK) for words in longest)
+    shorter = [e for e in usual.examples("train") if e.level == "L10"]
+    assert [e.reference for e in examples if "train/L10/" in e.id] == [e.reference for e in shorter]
+
+
 def test_the_vocabulary_covers_every_question_and_reference():
     tokenizer = tiny(task().vocabulary()).tokenizer
     texts = [t for e in task().examples("test") + task().demonstrations(200, 0) for t in (e.question, e.reference)]

@@ -26,13 +26,21 @@ class Embedded(Task):
     start_seed: int
 
     name: ClassVar[str]
-    levels: ClassVar[Sequence[str]]
-    trained: ClassVar[Sequence[str]]
     most: ClassVar[int]
     held_out: ClassVar[float] = 0.1
 
     def __post_init__(self) -> None:
         check_ranges(self, between(1, self.most, "train_per_level"))
+
+    @property
+    @abstractmethod
+    def levels(self) -> Sequence[str]:
+        """All levels, in the order of the examples."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> Sequence[str]:
+        """Those with training problems."""
 
     @abstractmethod
     def draw(self, rng: random.Random, level: str, id: str) -> Example:

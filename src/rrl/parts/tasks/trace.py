@@ -4,7 +4,8 @@
 
 A reward is earned only by the whole trace, so that it cannot be guessed. Some instructions are easy and some hard
 (``weak``: rare in the warm start), and easy problems teach nothing about hard instructions, which makes the hard
-level a sparse-reward problem. A level is a program length and a kind of instruction: see ``LEVELS``.
+level a sparse-reward problem. A level is a program length and a kind of instruction: see ``LEVELS``. Demonstrations
+longer than those add a hard level of their longest.
 """
 
 import random
@@ -28,7 +29,8 @@ WEAK: dict[str, Callable[[int, int], int]] = {
     "tri": lambda x, c: (3 * x + c) % 10,
 }
 LEVELS = {"L3": (3, STRONG), "L6": (6, WEAK), "L10": (10, WEAK)}
-LONGEST = 10
+LONGEST, FURTHEST = 10, 100
+"""Instructions of the levels, and of demonstrations at most."""
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -38,25 +40,39 @@ class Trace(Embedded):
 
     Level L6 is never trained; the short programs of L3 are few enough for some to occur in the stream too.
     ``demonstration_lengths`` are the program lengths of the stream, drawn evenly, and ``demonstration_weak`` the
-    probability that one of its instructions is weak. The other fields are those of ``Embedded``.
+    probability that one of its instructions is weak. Where the longest is beyond ``LONGEST``, say 20, there is a level
+    L20 of so many weak instructions, and all questions have 20 places. The other fields are those of ``Embedded``.
     """
 
     demonstration_lengths: tuple[int, ...]
     demonstration_weak: float
 
     gives = frozenset({"references", "answers", "first_errors"})
-    name, levels, trained, most = "trace", tuple(LEVELS), ("L3", "L10"), 20_000
+    name, most = "trace", 20_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, between(0, 1, "demonstration_weak"))
-        check_lengths(self.demonstration_lengths, LONGEST)
+        check_lengths(self.demonstration_lengths, FURTHEST)
+
+    @property
+    def places(self) -> int:
+        """Of a question: its instructions and fillers."""
+        return max(LONGEST, *self.demonstration_lengths)
+
+    @property
+    def levels(self) -> Sequence[str]:
+        return tuple(dict.fromkeys([*LEVELS, f"L{self.places}"]))
+
+    @property
+    def trained(self) -> Sequence[str]:
+        return tuple(level for level in self.levels if level != "L6")
 
     def draw(self, rng: random.Random, level: str, id: str) -> Example:
         """A program of the level's length and kind."""
-        length, operations = LEVELS[level]
+        length, operations = LEVELS.get(level, (self.places, WEAK))
         program = [(rng.choice(list(operations)), rng.randrange(10)) for _ in range(length)]
-        return _example(id, level, rng.randrange(10), program)
+        return self._example(id, level, rng.randrange(10), program)
 
     def demonstrate(self, rng: random.Random, id: str) -> Example:
         """A program of any length, each instruction weak with a small probability."""
@@ -64,7 +80,7 @@ class Trace(Embedded):
         for _ in range(rng.choice(self.demonstration_lengths)):
             operations = WEAK if rng.random() < self.demonstration_weak else STRONG
             program.append((rng.choice(list(operations)), rng.randrange(10)))
-        return _example(id, "demonstration", rng.randrange(10), program)
+        return self._example(id, "demonstration", rng.randrange(10), program)
 
     def vocabulary(self) -> tuple[str, ...]:
         """One word per digit and per instruction, the filler and the equals sign."""
@@ -74,12 +90,11 @@ class Trace(Embedded):
         """Right when the response is the whole trace and ends by itself."""
         return [_judge(rollout) for rollout in rollouts]
 
-
-def _example(name: str, level: str, start: int, program: Sequence[tuple[str, int]]) -> Example:
-    words = [f"{operation}{c}" for operation, c in program]
-    question = " ".join([str(start), *words, *["."] * (LONGEST - len(words)), "="])
-    trace = " ".join(str(value) for value in run(start, program))
-    return Example(id=name, level=level, question=question, reference=trace, answer=trace)
+    def _example(self, name: str, level: str, start: int, program: Sequence[tuple[str, int]]) -> Example:
+        words = [f"{operation}{c}" for operation, c in program]
+        question = " ".join([str(start), *words, *["."] * (self.places - len(words)), "="])
+        trace = " ".join(str(value) for value in run(start, program))
+        return Example(id=name, level=level, question=question, reference=trace, answer=trace)
 
 
 def run(start: int, program: Sequence[tuple[str, int]]) -> list[int]:
