@@ -55,17 +55,19 @@ def test_what_does_not_fit_is_reported(overrides: list[str], reported: list[str]
 
 def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrl.parts.tasks.trace.Trace.gives", frozenset())
-    reported = "trainer: GSISettings needs references, which the task Trace does not give; expected task="
-    assert all(faults(*more)[0].startswith(reported) for more in ([], ["guidance=rationale"]))
-    assert faults("guidance=answer")[0].startswith("trainer: GSISettings needs answers and references, which")
+    reported = " needs references, which the task Trace does not give; expected task="
+    assert faults()[0].startswith(f"trainer.guidance: StateReset{reported}")
+    assert faults("guidance=rationale")[0].startswith(f"trainer.guidance: Hint{reported}")
+    assert faults("guidance=answer")[0].startswith("trainer.guidance: Hint needs answers and references, which")
     assert load("train", ["algo=gsi", "guidance=none"])[1].trainer.helps == 0
-    assert faults("guidance=none", "trainer.first_iteration=references")[0].startswith(reported)
+    assert faults("guidance=none", "trainer.first_iteration=references")[0].startswith(f"trainer: GSISettings{reported}")
 
 
 def test_the_tests_of_a_program_are_no_answer_to_be_reported() -> None:
     (fault,) = faults("guidance=answer", "task=minicode")
-    assert fault.startswith("trainer: GSISettings needs answers, which the task MiniCode does not give; expected task=")
-    assert any(fault.startswith("trainer: GSISettings needs answers") for fault in faults("guidance=answer", "task=hh"))
+    reported = "trainer.guidance: Hint needs answers"
+    assert fault.startswith(f"{reported}, which the task MiniCode does not give; expected task=")
+    assert any(fault.startswith(reported) for fault in faults("guidance=answer", "task=hh"))
 
 
 def test_schedules_need_no_length_given_beforehand() -> None:
