@@ -90,7 +90,7 @@ def test_one_run_is_reported_in_full_with_the_way_on(runs: Path, capsys: pytest.
 def test_the_last_different_warnings_of_the_log_are_shown(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = runs / "a/logs/rank-0.log"
     log.parent.mkdir()
-    said = ["one", "WARNING", "two", "three", "two", "four"]
+    said = ["one", "WARNING", "two", "three", "two", "four", "four"]
     log.write_text(
         "".join(f"2030-01-01T00:00:00+0000 WARNING {text}\n" for text in said) + "x INFO five\n\nTraceback\n"
     )
