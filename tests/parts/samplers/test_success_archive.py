@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fixtures.replay import THROUGH, plain
-from fixtures.samplers import P, Q, memory, retrospective, schedule, teach, wrote
+from fixtures.samplers import EASY, P, Q, memory, retrospective, schedule, teach, wrote
 from rrl.config.check import load
 from rrl.contracts.siblings import Siblings
 from rrl.parts.samplers.retrospective import Retrospective
@@ -18,12 +18,20 @@ OTHER = (30, 31, 32, 33, 34, 35, 36, 37, 38, 2)
 
 
 def archive(kind: type[Retrospective] = SuccessArchive, **changes: Any) -> Retrospective:
-    """Cuts a success of ten tokens after five."""
+    """Cuts a success of ten tokens after five; has seen P and Q fail."""
     settings = {
         "selection": RandomWithin(window=(0.5, 0.5 + 1e-9)), "buffer": memory(states_per_problem=2),
         "schedule": schedule(share=0.75), "max_problem_success": 0.5, "success_momentum": 0.75,
     }  # fmt: skip
-    return retrospective(3, kind=kind, **settings | changes)
+    sampler = retrospective(3, kind=kind, **settings | changes)
+    teach(sampler, (wrote(P, 5), 0.0), (wrote(Q, 5), 0.0))
+    return sampler
+
+
+def test_of_a_problem_that_always_succeeds_nothing_is_kept() -> None:
+    sampler = archive()
+    teach(sampler, (wrote(EASY[0], *TEN), 1.0), (wrote(P, *TEN), 1.0))
+    assert kept(sampler) == [("hard0", TEN[:5])] and sampler._success["easy0"] == 1.0
 
 
 def kept(sampler: Retrospective) -> list[tuple[str, tuple[int, ...]]]:
