@@ -204,12 +204,10 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 def group_advantages(scores: Tensor, group: Tensor) -> Tensor:
     """Score of each row relative to its group: (s - mean) / (std + 1e-6) (GRPO; Shao et al., arXiv 2402.03300, 4.1.2).
 
-    ``scores`` and ``group`` are [batch]; the standard deviation is the population's. A group of one gets 0.
+    ``scores`` and ``group`` are [batch]; the standard deviation is the population's. Equal scores, and a group of one,
+    get 0.
     """
-    _, member = group.unique(return_inverse=True)
-    size = torch.bincount(member).to(scores.dtype)
-    mean = torch.zeros_like(size).index_add(0, member, scores) / size
-    centred = scores - mean[member]
+    centred, member, size = _centred(scores, group)
     variance = torch.zeros_like(size).index_add(0, member, centred.square()) / size
     return centred / (variance.sqrt()[member] + 1e-6)
 
@@ -219,12 +217,23 @@ def leave_one_out_advantages(scores: Tensor, group: Tensor) -> Tensor:
 
         A_i = s_i - 1 / (n - 1) sum_{j != i} s_j = n / (n - 1) (s_i - mean)
 
-    ``scores`` and ``group`` are [batch]. A group of one gets 0.
+    ``scores`` and ``group`` are [batch]. Equal scores, and a group of one, get 0.
+    """
+    centred, member, size = _centred(scores, group)
+    return centred * (size / (size - 1).clamp(min=1))[member]
+
+
+def _centred(scores: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores less the mean of their group, each row's group from 0 on, and the number of rows of each group.
+
+    Equal scores get exactly 0: their mean may be rounded, and an advantage divides by next to nothing.
     """
     _, member = group.unique(return_inverse=True)
     size = torch.bincount(member).to(scores.dtype)
     mean = torch.zeros_like(size).index_add(0, member, scores) / size
-    return (scores - mean[member]) * (size / (size - 1).clamp(min=1))[member]
+    low, high = (scores.new_zeros(len(size)).scatter_reduce(0, member, scores, end, include_self=False)
+                 for end in ("amin", "amax"))  # fmt: skip
+    return torch.where((low == high)[member], 0.0, scores - mean[member]), member, size
 
 
 def recovery_credit(scores: Tensor, group: Tensor, part: Tensor) -> Tensor:
@@ -239,7 +248,8 @@ def recovery_credit(scores: Tensor, group: Tensor, part: Tensor) -> Tensor:
     states, member = group[rows].unique(return_inverse=True)
     best = scores.new_full(states.shape, -torch.inf).scatter_reduce(0, member, scores[rows], "amax")
     first = rows[[int((member == state).nonzero()[0]) for state in range(len(states))]]
-    return torch.zeros_like(scores).index_put((first,), best - best.mean())
+    credit, _, _ = _centred(best, torch.zeros_like(states))
+    return torch.zeros_like(scores).index_put((first,), credit)
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

@@ -222,6 +222,16 @@ def test_equal_scores_give_no_signal():
     assert actual.tolist() == [0.0] * 5
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 16])
+@pytest.mark.parametrize("score", [-0.3, 0.1, 0.7, 0.9])
+def test_equal_scores_give_no_signal_however_their_mean_is_rounded(score, size):
+    # in float32 the sum of eight times -0.3 is -2.3999999, so that the mean is 3e-8 off: 0.03 when divided by 1e-6
+    scores, group = torch.tensor([*[score] * size, 0.0, 1.0]), torch.tensor([*[4] * size, 2, 2])
+    assert F.group_advantages(scores, group)[:size].tolist() == [0.0] * size
+    assert F.leave_one_out_advantages(scores, group).tolist() == [0.0] * size + [-1.0, 1.0]
+    assert F.recovery_credit(scores, torch.arange(size + 2), group == 4).tolist() == [0.0] * (size + 2)
+
+
 def test_group_advantages_add_1e_6_to_the_standard_deviation():
     # Scores +-1e-6 have a standard deviation of 1e-6: 1e-6 / (1e-6 + 1e-6).
     actual = F.group_advantages(torch.tensor([-1e-6, 1e-6]), torch.tensor([0, 0]))
