@@ -103,15 +103,24 @@ def _worked(waiting: list[Job], at_once: int, running: list[Running]) -> Iterato
             yield job, process.returncode == 0
 
 
+def unfit(about: protocol.Protocol, stage: str, names: Sequence[str]) -> list[str]:
+    """What of the arguments does not fit the protocol."""
+    faults = [f"{name}: no such arm{nearest(name, list(about.arms))}" for name in names if name not in about.arms]
+    if stage not in about.seeds:
+        return [*faults, f"{stage}: no such stage of {about.task}{nearest(stage, list(about.seeds))}"]
+    seeds = about.seeds[stage]
+    if stage == "tuning" and len(seeds) > 1:
+        faults.append(f"seeds.tuning: expected one, got {list(seeds)}: an arm is tuned by one sweep, in one folder")
+    return faults
+
+
 def main(task: str, stage: str, at_once: str = "2", results: str = str(RESULTS), *names: str) -> None:
     """Run a stage; exit with 1 where a job failed."""
     try:
         about = protocol.read(task)
     except DataError as error:
         raise SystemExit(str(error)) from None
-    unknown = [f"{name}: no such arm{nearest(name, list(about.arms))}" for name in names if name not in about.arms]
-    if stage not in about.seeds:
-        unknown.append(f"{stage}: no such stage of {task}{nearest(stage, list(about.seeds))}")
+    unknown = unfit(about, stage, names)
     if unknown:
         raise SystemExit("\n".join(unknown))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,15 @@ def test_unknown_arms_and_stages_are_named(study: Any) -> None:
         match=r"peek: no such arm; did you mean 'peak'\?\nchosing: no such stage of toy; did you mean 'choosing'",
     ):
         study.main("toy", "chosing", "1", "results", "peek")
+
+
+def test_a_sweep_has_one_seed(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = study.protocol.read("toy")
+    two = replace(about, seeds={**about.seeds, "tuning": (10, 12)})  # both would write into tuning/ppo
+    monkeypatch.setattr(study.protocol, "read", {"toy": two}.get)
+    with pytest.raises(SystemExit, match=r"seeds\.tuning: expected one, got \[10, 12\]: an arm is tuned by one sweep"):
+        study.main("toy", "tuning", "1", "results")
+    assert not Path("runs").exists()
 
 
 def test_arms_of_another_task_run_with_the_values_tuned_there_but_for_keys_of_their_own(study: Any) -> None:
