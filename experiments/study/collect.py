@@ -8,7 +8,6 @@ import hashlib
 import json
 import platform
 import socket
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -256,4 +255,4 @@ def main(task: str, runs: str = str(RUNS), results: str = str(RESULTS)) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    protocol.run(main, __doc__)

@@ -4,14 +4,18 @@
 JOBS runs at a time (2), of all arms of arms.yaml or those named. Runs lie in runs/study/TASK/STAGE/ARM; what is
 finished there is left alone, and what was interrupted goes on. The values that tuning found are written to
 RESULTS/TASK/tuned.json (experiments/results/study); arms that stand there are not tuned again. A task with arms of
-another takes the values from there, but for keys that its own overrides set.
+another takes the values from there, but for keys that its own overrides set. Everything is checked
+before the first run.
 """
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +23,12 @@ from typing import NamedTuple
 import protocol
 from collect import RESULTS, RUNS
 
-from rrl.errors import DataError, nearest
+from rrl.config.check import load
+from rrl.errors import ConfigError, DataError, UsageError, nearest
 from rrl.records.files import modes, read_object
-from rrl.records.run_directory import write_json
+from rrl.records.run_directory import writable, write_json
 from rrl.study.comparison import evaluations
+from rrl.study.sweep_plan import check_plan, read_plan
 
 
 class Job(NamedTuple):
@@ -63,15 +69,72 @@ def jobs(
             yield Job([*search, *words, f"hydra.sweep.dir={folder}", *values], folder, name)
 
 
+def check(waiting: Sequence[Job]) -> None:
+    """Raise ConfigError with the faults of what would be started; of an arm's runs the first is composed."""
+    faults = []
+    for job in {job.arm: job for job in reversed(waiting)}.values():
+        try:
+            if "-m" in job.arguments:
+                check_plan(read_plan(job.arguments))
+            else:
+                load("train", [text for text in job.arguments if not text.startswith("resume=")])
+        except UsageError as error:
+            faults += [f"arm {job.arm}: {fault}" for fault in error.faults]
+    if faults:
+        raise ConfigError(*faults)
+
+
 def best(sweep: Path, level: str) -> list[str]:
-    """The overrides of the finished trial that ended with the highest accuracy on problems of the level."""
+    """The overrides of the finished trial that ended with the highest accuracy on problems of the level.
+
+    Raises DataError where there is none.
+    """
     found = {}
     for job in sorted((sweep / "jobs").glob("*.json")):
         about = read_object(job)[0]
-        if about["state"] == "finished":
+        if about.get("state") == "finished":
             end = evaluations(sweep / job.stem)[-1]
-            found[end[modes(end)[0]]["levels"][level]["accuracy"]] = about["overrides"]
+            levels = end[modes(end)[0]]["levels"]
+            if level not in levels:
+                raise DataError(f"{sweep / job.stem}: has no level {level!r}{nearest(level, list(levels))}; expected "
+                                "the level of arms.yaml; correct it there")  # fmt: skip
+            found[levels[level]["accuracy"]] = about["overrides"]
+    if not found:
+        raise DataError(f"{sweep}: no trial finished; expected one or more; {sweep.name}.log beside it says why")
     return list(found[max(found)])
+
+
+@contextmanager
+def alone(folder: Path, arms: Sequence[str]) -> Iterator[None]:
+    """Of each arm the only program that has it run; raises DataError where there is another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        busy = [arm for arm in arms if not _locked(held, folder / f".{arm}.lock")]
+        if busy:
+            raise DataError(
+                f"{folder}: another study.py is at work on {', '.join(busy)}; expected one at a time; wait for its "
+                "end, stop it, or name other arms"
+            )
+        yield
+
+
+def _locked(held: ExitStack, path: Path, how: int = fcntl.LOCK_NB) -> bool:
+    """Lock a file or a folder until ``held`` ends, or this process does."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    held.callback(os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def keep(file: Path, arm: str, overrides: Sequence[str]) -> None:
+    """Add what tuning an arm found, beside what others have written."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        _locked(held, file.parent, 0)
+        write_json(file, protocol.tuned(file) | {arm: list(overrides)})
 
 
 def work(waiting: list[Job], at_once: int) -> Iterator[tuple[Job, bool]]:
@@ -116,28 +179,46 @@ def unfit(about: protocol.Protocol, stage: str, names: Sequence[str]) -> list[st
 
 def main(task: str, stage: str, at_once: str = "2", results: str = str(RESULTS), *names: str) -> None:
     """Run a stage; exit with 1 where a job failed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         about = protocol.read(task)
-    except DataError as error:
+        file = Path(results, about.tuned_of, protocol.TUNED)
+        arms = _asked(about, stage, at_once, names)
+        writable(file.parent, "RESULTS")
+        writable(RUNS, "the working directory")
+        waiting = list(jobs(about, stage, arms, protocol.tuned(file)))
+        check(waiting)
+        with alone(RUNS / task / stage, list(dict.fromkeys(job.arm for job in waiting))):
+            failed = _done(waiting, int(at_once), file, about.level)
+    except UsageError as error:
         raise SystemExit(str(error)) from None
-    unknown = unfit(about, stage, names)
-    if unknown:
-        raise SystemExit("\n".join(unknown))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    file = Path(results, about.tuned_of, "tuned.json")
-    known = read_object(file)[0] if file.exists() else {}
-    waiting = list(jobs(about, stage, names or list(about.arms), known))
-    failed, total = [], len(waiting)
-    for number, (job, well) in enumerate(work(waiting, int(at_once)), 1):
-        print(f"{number} of {total}: {job.folder}", flush=True)
-        if not well:
-            failed.append(f"{job.folder}: failed; {_log(job)} says why")
-        elif stage == "tuning":
-            known[job.arm] = best(job.folder, about.level)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, known)
     if failed:
         raise SystemExit("\n".join(failed))
+
+
+def _asked(about: protocol.Protocol, stage: str, at_once: str, names: Sequence[str]) -> list[str]:
+    """The arms that are asked for, each once; all faults of the arguments end the program."""
+    faults = unfit(about, stage, names)
+    if not at_once.isdecimal() or int(at_once) < 1:
+        faults.append(f"JOBS: expected a whole number from 1 of runs at a time, got {at_once!r}")
+    if faults:
+        raise SystemExit("\n".join(faults))
+    return list(dict.fromkeys(names or about.arms))
+
+
+def _done(waiting: list[Job], at_once: int, file: Path, level: str) -> list[str]:
+    """Run all, keep what tuning found; a text for each that failed."""
+    failed, total = [], len(waiting)
+    for number, (job, well) in enumerate(work(waiting, at_once), 1):
+        print(f"{number} of {total}: {job.folder}", flush=True)
+        try:
+            if not well:
+                failed.append(f"{job.folder}: failed; {_log(job)} says why")
+            elif "-m" in job.arguments:
+                keep(file, job.arm, best(job.folder, level))
+        except DataError as error:
+            failed += error.faults
+    return failed
 
 
 def _log(job: Job) -> Path:
@@ -145,4 +226,4 @@ def _log(job: Job) -> Path:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    protocol.run(main, __doc__)

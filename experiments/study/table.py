@@ -5,7 +5,6 @@ collect.py wrote (reported; experiments/results/study). Beside it it writes stud
 stage ``choosing`` study-choosing.json and so on.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -268,4 +267,4 @@ def main(task: str, stage: str = "reported", results: str = str(RESULTS)) -> Non
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    protocol.run(main, __doc__)

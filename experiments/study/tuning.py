@@ -5,7 +5,6 @@ writes tuning.json and tuning.md beside it. tuned.json there says which settings
 best of the lines, as after another sitting, both are named.
 """
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from collect import RESULTS, Line, lines_in
 from results import by_arm, curve_of, percent
 
 from rrl.errors import DataError
-from rrl.records.files import read_object
 from rrl.records.run_directory import write_json
 from rrl.study.comparison import at
 from rrl.study.tables import Table
@@ -90,7 +88,7 @@ def main(task: str, results: str = str(RESULTS)) -> None:
     """Write both files and print the table."""
     folder = Path(results, task)
     try:
-        taken = read_object(folder / "tuned.json")[0]
+        taken = protocol.tuned(folder / protocol.TUNED)
         result = tried(protocol.read(task), lines_in(folder / "tuning.jsonl"), taken)
     except DataError as error:
         raise SystemExit(str(error)) from None
@@ -103,4 +101,4 @@ def main(task: str, results: str = str(RESULTS)) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    protocol.run(main, __doc__)

@@ -39,6 +39,8 @@ def test_arms_of_another_task_get_overrides_and_seeds_of_their_own(protocol: Any
         ({"arms": ["peak", "peak_redraw"]}, "mixture.arms: expected one of kind baseline, got []"),
         ({"arms": {"ppo": {}}}, "mixture.arms, overrides: expected lists, of arms of toy and of overrides that all"),
         ({"overrides": "lr=5"}, "mixture.arms, overrides: expected lists, of arms of toy and of overrides that all"),
+        ({"arms": [["ppo"]]}, "mixture.arms, overrides: expected lists, of arms of toy and of overrides that all"),
+        ({"overrides": [5]}, "mixture.arms, overrides: expected lists, of arms of toy and of overrides that all"),
         ({"overrides": ["rule=pivot"]}, "mixture.overrides: 'rule=pivot' and arms.peak of toy, 'rule=peak', set the "),
         ({"seeds": {}}, "mixture.seeds: expected those of reported alone, since arms are tuned and chosen on toy, got"),
         ({"seeds": {"tuning": [1], "reported": [2]}}, "mixture.seeds: expected those of reported alone, since arms"),

@@ -1,5 +1,6 @@
 """What the study runs in each stage, what it leaves alone, and what it keeps of tuning."""
 
+import dataclasses
 import importlib
 import json
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from fixtures.study import protocol_file
+from rrl.errors import ConfigError, DataError
 
 STUDY = Path(__file__).parents[2] / "experiments" / "study"
 
@@ -21,6 +23,7 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     found = importlib.import_module("study")
     about = {task: found.protocol.read(task, protocol_file(tmp_path)) for task in ("toy", "mixture")}
     monkeypatch.setattr(found.protocol, "read", about.get)
+    monkeypatch.setattr(found, "check", lambda waiting: None)  # there is no experiment toy
     train = tmp_path / "rrl" / "cli" / "train.py"
     train.parent.mkdir(parents=True)
     train.write_text(
@@ -126,3 +129,94 @@ def test_arms_of_another_task_run_with_the_values_tuned_there_but_for_keys_of_th
     ]  # fmt: skip
     with pytest.raises(SystemExit, match="tuning: no such stage of mixture; valid: reported"):
         study.main("mixture", "tuning", "1", "results")
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_runs_at_a_time_are_counted(jobs: str, study: Any) -> None:
+    with pytest.raises(SystemExit, match=f"JOBS: expected a whole number from 1 of runs at a time, got '{jobs}'"):
+        study.main("toy", "tuning", jobs, "results")
+
+
+@pytest.mark.parametrize("content", ['{"ppo": ["lr=2"]', '{"ppo": "lr=2"}', '{"ppo": [2]}', "[]"])
+def test_what_tuning_found_is_not_overwritten_where_it_cannot_be_read(content: str, study: Any) -> None:
+    file = Path("results", "toy", "tuned.json")
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(SystemExit, match=r"tuned.json: .*expected the overrides of each tuned arm; restore it, or"):
+        study.main("toy", "tuning", "1", "results")
+    assert file.read_text() == content
+    assert not Path("runs").exists()
+
+
+def test_an_arm_is_run_by_one_program_at_a_time(study: Any) -> None:
+    with study.alone(Path("runs/study/toy/tuning"), ["peak"]):
+        with pytest.raises(SystemExit, match=r"toy/tuning: another study.py is at work on peak; expected one at a"):
+            study.main("toy", "tuning", "1", "results", "ppo", "peak")
+        study.main("toy", "tuning", "1", "results", "ppo")
+    study.main("toy", "tuning", "1", "results", "peak", "peak")
+    assert json.loads(Path("results/toy/tuned.json").read_text()) == {"ppo": ["lr=2"], "peak": ["lr=2"]}
+
+
+def test_what_another_program_has_tuned_meanwhile_is_kept(study: Any) -> None:
+    for arm, text in (("ppo", "lr=1"), ("peak", "lr=2"), ("ppo", "lr=3")):
+        study.keep(Path("results/toy/tuned.json"), arm, [text])
+    assert json.loads(Path("results/toy/tuned.json").read_text()) == {"ppo": ["lr=3"], "peak": ["lr=2"]}
+
+
+def test_a_search_without_a_usable_trial_is_a_failure_of_its_arm_alone(
+    study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = dataclasses.replace(study.protocol.read("toy"), level="L3")
+    monkeypatch.setattr(study.protocol, "read", lambda task: about)
+    with pytest.raises(SystemExit) as caught:
+        study.main("toy", "tuning", "1", "results", "ppo", "peak")
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("runs/study/toy/tuning/ppo/1: has no level 'L3'; did you mean 'L'?; expected the level of")
+    assert second.startswith("runs/study/toy/tuning/peak/1")
+    with pytest.raises(DataError, match=r"none: no trial finished; expected one or more; none.log beside it says why"):
+        study.best(Path("none"), "L")
+
+
+def test_misspelt_overrides_and_keys_are_refused_before_the_first_run(
+    study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    words = ["experiment=study/trace", "resume=auto"]
+    search = ["-m", "search=optuna", *words, "hydra.sweep.dir=sweep", "sampler.schedule.shar=choice(0.25,0.5)"]
+    jobs = [
+        study.Job([*words, "run.dir=a", "seed=1", "selection=confidense"], Path("a"), "confidence"),
+        study.Job([*words, "run.dir=b", "seed=2", "selection=confidense"], Path("b"), "confidence"),
+        study.Job(search, Path("sweep"), "redraw"),
+        study.Job([*words, "run.dir=c", "sampler=problems"], Path("c"), "ppo"),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        study.check(jobs)
+    assert [fault.split(";")[0] for fault in sorted(caught.value.faults)] == [
+        "arm confidence: selection: no such choice 'confidense'",
+        "arm redraw: sampler.schedule.shar: no such key",
+    ]
+
+
+def test_wrong_arguments_show_the_right_ones(
+    study: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argv, code, text in (
+        (["study.py"], "arguments: missing a required argument: 'task'; expected as here:", "study.py TASK STAGE"),
+        (["study.py", "toy", "tuning", "--help"], 0, ""),
+    ):
+        monkeypatch.setattr("sys.argv", argv)
+        with pytest.raises(SystemExit) as caught:
+            study.protocol.run(study.main, study.__doc__)
+        assert str(caught.value.code).startswith(str(code))
+        assert text in str(caught.value.code)
+    assert "study.py TASK STAGE" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_without_a_traceback(study: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["study.py"])
+    with pytest.raises(SystemExit) as caught:
+        study.protocol.run(stop, "")
+    assert (caught.value.code, capsys.readouterr().err) == (130, "interrupted\n")

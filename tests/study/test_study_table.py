@@ -234,13 +234,17 @@ def test_files_are_written_beside_the_lines(
         table.main("toy", "choosing", str(folder / "results"))
 
 
+PPO = {"ppo": PROTOCOL["arms"]["ppo"]}
+OF_PPO = {"kind": "control", "overrides": [], "tuned": "ppo"}
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
         ({"budget": 0}, "toy.budget: expected generated tokens, a whole number above 0, got 0"),
         ({"judged": 1}, "toy.judged: expected a share of the budget between 0 and 1, got 1"),
         ({"level": 10}, "toy.level: expected a level of held-out problems, as in L10, got 10"),
-        ({"seeds": {"tuning": [1], "choosing": [2]}}, "toy.seeds.reported: expected a list of whole numbers, got null"),
+        ({"seeds": {"tuning": [1], "choosing": [2]}}, "reported: expected a list of whole numbers, each once, got nu"),
         ({"seeds": {"tuning": [1], "choosing": [2], "reported": [2, 3]}}, "toy.seeds: [2] stand in choosing and "),
         ({"arms": {}}, "toy.arms: expected one or more"),
         ({"arms": {"ppo": "baseline"}}, "toy.arms.ppo: expected a mapping, got 'baseline'"),
@@ -250,6 +254,15 @@ def test_files_are_written_beside_the_lines(
         ({"arms": PROTOCOL["arms"] | {"a": {"kind": "rule", "control": "a"}}}, "toy.arms.a.control: no other arm 'a'"),
         ({"arms": PROTOCOL["arms"] | {"a": {"kind": "rule", "tuned": "peek"}}}, "a.tuned: no other arm 'peek'; did"),
         ({"arms": {"ppo": {"kind": "baseline", "overrides": "a=b"}}}, ".overrides: expected a list of overrides, got"),
+        ({"trails": 4}, "toy.trails: no such key; did you mean 'trials'?"),
+        ({"search": ["lr"]}, "toy.search: expected for each key what is tried, as in choice(0.25, 0.5), got ['lr']"),
+        ({"seeds": {"tuning": [1, 1], "choosing": [2], "reported": [3]}}, "toy.seeds.tuning: expected a list of whole"),
+        ({"arms": {"p/o": {"kind": "baseline"}}}, "toy.arms.p/o: expected a name of letters, digits, - and _"),
+        ({"arms": PPO | {"a": {"kind": "rule", "contrl": "ppo"}}}, "a.contrl: no such key; did you mean 'control'?"),
+        ({"arms": PPO | {"a": {"kind": "rule", "control": ["ppo"]}}}, "toy.arms.a.control: no other arm ['ppo']"),
+        ({"arms": PPO | {"a": {"kind": "rule", "overrides": [3]}}}, "a.overrides: expected a list of overrides, got"),
+        ({"arms": PPO | {"a": OF_PPO | {"search": {"lr": "choice(1)"}}}}, "toy.arms.a.search: is of no use with tuned"),
+        ({"arms": PPO | {"a": OF_PPO, "b": OF_PPO | {"tuned": "a"}}}, "b.tuned: a takes the values of ppo itself; "),
         ({"trials": 0}, "toy.trials: expected a whole number from 1, got 0"),
         ({"experiment": None}, "toy.experiment: expected one, as in study/trace, got null"),
     ],
