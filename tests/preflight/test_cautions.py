@@ -51,7 +51,7 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
             "policy.critic_lr: critic is none"
         ]),
         (["objective=supervised", "algo=ppo", "kl=reward"], [
-            "kl: nothing in use reads it; objective=grpo, objective=ppo, objective=rloo would"
+            "kl: nothing in use reads it; objective=grpo, objective=ppo, objective=rloo, objective=vineppo would"
         ]),
         (["evaluation.n=0", "evaluation.temperature=0.5"], ["evaluation.temperature: evaluation.n is 0"]),
     ],
@@ -103,6 +103,8 @@ def reported_on(*overrides: str) -> list[str]:
     return cautions(parts, parts.trainer.course(100, longest, 10.0))
 
 
+USE = "use one that replays, as in sampler=retrospective"
+CREDIT = ["objective=grpo", "critic=none", "trainer.n=2", "objective.recovery_coef=0.5"]
 UNREPLAYED = (
     "sampler.schedule.share: 0 while there are states, which are collected from {} on: nothing is replayed; "
     "sampler=problems is the same"
@@ -152,6 +154,17 @@ UNREPLAYED = (
         ]),
         (["sampler=prompt_replay"], []),
         (["sampler=prompt_replay", "sampler.momentum=0", "trainer.n=4"], []),
+        (["sampler=pcl", "siblings=replayed"], [
+            f"siblings.n_replayed: 4, and MiddlePrompts starts nothing again; {USE}, or siblings=none"
+        ]),
+        (["siblings=replayed", "trainer.n=2", "siblings.n_replayed=17"], [
+            "siblings.n_replayed: 17 is more than the 16 rollouts of a step; expected fewer, as in 4"
+        ]),
+        (["sampler=redraw", "siblings=replayed", "trainer.n=2", "siblings.n_replayed=16"], []),
+        ([*CREDIT, "sampler=prompt_replay"], [
+            f"objective.recovery_coef: 0.5, and PromptReplay starts from no prefix; {USE}, or 0"
+        ]),
+        (CREDIT, []),
         (["sampler.schedule.share=0"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.share=[[0, 0], [1, 0]]"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0.5], [0.5, 0]]"], [

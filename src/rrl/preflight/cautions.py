@@ -16,7 +16,7 @@ SHORT = 20
 def cautions(parts: Parts, course: Course) -> list[str]:
     """The warnings for a run of this course."""
     own = [f"{path}.{text}" for path, texts in collected(parts, "cautions") for text in texts]
-    return [*own, *_not_offloaded(parts), *_all_or_nothing(parts), *_too_late(parts, course)]
+    return [*own, *_not_offloaded(parts), *_all_or_nothing(parts), *_no_states(parts), *_too_late(parts, course)]
 
 
 def _not_offloaded(parts: Parts) -> Iterator[str]:
@@ -34,6 +34,21 @@ def _all_or_nothing(parts: Parts) -> Iterator[str]:
             "sampler.momentum: 0, and with trainer.n=1 every pass rate is 0 or 1, outside sampler.window: no problem "
             "comes again; expected momentum above 0, as in 0.7, or a greater trainer.n"
         )
+
+
+def _no_states(parts: Parts) -> Iterator[str]:
+    """Warnings where something is made of replayed starts, or of their prefixes, of which the sampler draws none."""
+    name, remedy = type(parts.sampler).__name__, "use one that replays, as in sampler=retrospective"
+    siblings = getattr(parts.trainer, "siblings", None)
+    if siblings is not None and not hasattr(parts.sampler, "siblings"):
+        yield f"siblings.n_replayed: {siblings.n_replayed}, and {name} starts nothing again; {remedy}, or siblings=none"
+    rollouts = getattr(parts.trainer, "train_batch_size", 0) * getattr(parts.trainer, "n", 0)
+    if siblings is not None and siblings.n_replayed > rollouts:
+        few = f"more than the {rollouts:,} rollouts of a step; expected fewer, as in 4"
+        yield f"siblings.n_replayed: {siblings.n_replayed:,} is {few}"
+    coefficient = getattr(parts.objective, "recovery_coef", 0)
+    if coefficient and not hasattr(parts.sampler, "cut_points"):
+        yield f"objective.recovery_coef: {coefficient}, and {name} starts from no prefix; {remedy}, or 0"
 
 
 def _too_late(parts: Parts, course: Course) -> Iterator[str]:
