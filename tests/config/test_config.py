@@ -29,6 +29,7 @@ NEEDS = {
     "reward_model=embeddings": ["reward_model.path=somewhere"],
     "fit=embeddings": ["fit.embedder.path=somewhere"],
     "sampler=group_replay": ["objective=grpo", "trainer.n=8"],
+    "selection=self_localized": ["template=chat", "data.cut_points=line"],
     "critic=none": ["objective=supervised", "kl=none"], "old_log_prob=engine": ["critic=own"],
     "trainer=gsi": ["algo=gsi"],
     **{f"offload={choice}": ["policy.zero_stage=3"] for choice in ("all", "optimizer", "reference")},
