@@ -67,4 +67,4 @@ def test_every_task_of_the_study_holds_together(protocol: Any) -> None:
     assert {task: about.tuned_of for task, about in mixtures.items()} == {
         "trace_none": "trace", "trace_quarter": "trace", "gpu": "trace", "gpu_tiny": "trace",
     }  # fmt: skip
-    assert mixtures["trace_none"].arms["confidence"].overrides[-1] == "data.level_weights={L10: 1}"
+    assert mixtures["trace_none"].arms["doubt"].overrides[-1] == "data.level_weights={L10: 1}"
