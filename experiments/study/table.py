@@ -204,9 +204,12 @@ def notes(result: Result) -> list[str]:
         + ", ".join(f"{name} ({count} runs)" for name, count in result["processors"].items())
         + ". They compare only on one machine with the same load.",
     ]
-    if result["missing"]:
-        runs = "; ".join(f"{arm}: {', '.join(map(str, seeds))}" for arm, seeds in result["missing"].items())
-        lines.append(f"**Incomplete**: these arms have no run with these seeds yet: {runs}.")
+    without = [arm for arm in result["missing"] if arm not in result["arms"]]
+    some = [f"{arm}: {', '.join(map(str, seeds))}" for arm, seeds in result["missing"].items() if arm not in without]
+    if without:
+        lines.append(f"**Incomplete**: no run yet of {', '.join(without)}.")
+    if some:
+        lines.append(f"**Incomplete**: these arms have no run with these seeds yet: {'; '.join(some)}.")
     return lines
 
 

@@ -149,6 +149,9 @@ def test_runs_that_choose_end_where_the_reported_ones_are_judged(
 
 def test_what_is_missing_is_named(result: Any, table: Any) -> None:
     assert result["missing"] == {"oracle": [3]}
+    missing = table.notes({**result, "missing": {"peek": [0, 1, 2, 3], "oracle": [3]}})[-2:]
+    assert missing == ["**Incomplete**: no run yet of peek.",
+                       "**Incomplete**: these arms have no run with these seeds yet: oracle: 3."]  # fmt: skip
     assert any("no run with these seeds yet: oracle: 3." in note for note in table.notes(result))
 
 
