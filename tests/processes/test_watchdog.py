@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "GRACE", 0.5)
 
 
-def end_of(work: Callable[[Clock], None], folder: Path, limit: float | None = 0.5) -> tuple[int | None, str]:
-    """Exit code and log of a process that does ``work`` under a watchdog, in the phase ``gen``."""
+def end_of(
+    work: Callable[[Clock], None], folder: Path, limit: float | None = 0.5, phase: str | None = "gen"
+) -> tuple[int | None, str]:
+    """Exit code and log of a process that does ``work`` under a watchdog, in a phase or outside of one."""
     (folder / "logs").mkdir(exist_ok=True)
 
     def watched() -> None:
@@ -38,7 +40,7 @@ def end_of(work: Callable[[Clock], None], folder: Path, limit: float | None = 0.
             dog = Watchdog(folder, clock, limit, file)
             with clock.phase("earlier"):
                 pass
-            with clock.phase("gen"):
+            with nullcontext() if phase is None else clock.phase(phase):
                 work(clock)
             dog.dismiss()
             time.sleep(3 * (limit or 0.1))
@@ -90,7 +92,7 @@ def test_what_follows_the_last_phase_is_watched_too(tmp_path: Path) -> None:
             pass
         sleep_for_ever()
 
-    code, _ = end_of(never_ending, tmp_path)
+    code, _ = end_of(never_ending, tmp_path, phase=None)
     assert code == 1
     assert "what follows save_checkpoint lasts" in json.loads((tmp_path / "status.json").read_text())["reason"]
 

@@ -19,6 +19,7 @@ import torch
 from fixtures.gsi import make_gsi
 from fixtures.programs import rltf_trainer
 from fixtures.training import LORA, adaptive_kl, grpo, make_engine, make_trainer, ppo, replay
+from rrl.config.check import load
 from rrl.errors import ConfigError, DataError, StorageError
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.runs import checkpoint
@@ -224,6 +225,7 @@ def test_the_documentation_lists_everything_that_is_restored() -> None:
     loops = [after(1), make_trainer(objective=grpo(), n=2, engine=make_engine()), make_gsi()]
     states = [state_of(loop) for loop in loops]
     states.append(state_of(rltf_trainer()))
+    states.append({"objective": load("train", ["objective=vineppo"])[1].objective.state_dict()})
     named = {leaf for state in states for leaf in leaves(state, "") if "." in leaf}
     assert named - reported == set(), "list these in docs/resuming.md"
     assert reported - named == {"networks", "rank"}, "docs/resuming.md lists what is not there"

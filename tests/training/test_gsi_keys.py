@@ -60,7 +60,9 @@ def test_a_task_without_references_is_refused_unless_none_are_used(monkeypatch: 
     assert faults("guidance=rationale")[0].startswith(f"trainer.guidance: Hint{reported}")
     assert faults("guidance=answer")[0].startswith("trainer.guidance: Hint needs answers and references, which")
     assert load("train", ["algo=gsi", "guidance=none"])[1].trainer.helps == 0
-    assert faults("guidance=none", "trainer.first_iteration=references")[0].startswith(f"trainer: GSISettings{reported}")
+    assert faults("guidance=none", "trainer.first_iteration=references")[0].startswith(
+        f"trainer: GSISettings{reported}"
+    )
 
 
 def test_the_tests_of_a_program_are_no_answer_to_be_reported() -> None:

@@ -215,7 +215,8 @@ def _fault_of_new(override: Any, tree: Mapping[str, Any], only: Sequence[str] | 
         return None
     if taken and not {name, f"data.{name}"} & tree.keys():
         return f"{key}: not in the file of this part; add it there, or give +{key}={shown(override.value())}"
-    if _brought(list(tree), only).get(key, "").startswith(f"{key}="):  # a group that a saved configuration is without
+    brought = _brought(list(tree), only).get(key, "")
+    if key != "judge" and brought.startswith(f"{key}="):  # a group that a saved configuration is without
         return f"{key}: it chooses a part, and a run's choices of parts stay as they are"
     return f"{key}: no such key{_suggest(key, list(tree), only)}"
 

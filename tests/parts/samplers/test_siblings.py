@@ -146,7 +146,8 @@ def test_problems_that_come_again_get_more_rollouts_as_far_as_there_are_any() ->
 @pytest.mark.parametrize("choice", options("sampler"))
 def test_every_sampler_fills_the_step(choice: str) -> None:
     chosen = [f"sampler={choice}", "selection=random_cut", "siblings=replayed", "trainer.n=2", "siblings.n_replayed=3"]
-    sampler = load("train", [*chosen, "data.level_weights=null"])[1].sampler
+    fitting = ["objective=grpo"] if choice == "group_replay" else []
+    sampler = load("train", [*chosen, *fitting, "data.level_weights=null"])[1].sampler
     sampler.start([*EASY, *HARD], 3, Inspector(), None)
     for step in range(12):
         states = sampler.sample(7, step / 12)
