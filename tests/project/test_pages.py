@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGURATIONS = {
     "rrl-train": "train", "rrl-sft": "train", "rrl-evaluate": "evaluate", "rrl-reward-model": "train_reward_model",
 }  # fmt: skip
-OF_COMMANDS = ("resume", "from_run", "dry_run", "output", "judgements", "against", "hydra")
+OF_COMMANDS = ("resume", "from_run", "dry_run", "output", "judgements", "against", "responses", "hydra")
 """What a command takes for itself, with ``=`` as keys have it."""
 LEFT_OUT = (
     "=within", "=mine", "=reverse", "=hard_first", "=length_discount", "=reinforce", "=generate", "selection.belw=",
@@ -64,8 +64,13 @@ def _commands(text: str) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _overrides(rest: str) -> Iterator[str]:
-    for word in shlex.split(re.split(r"\s#\s|\s[|]\s|\s2>", f" {rest}")[0]):
+    words = shlex.split(re.split(r"\s#\s|\s[|]\s|\s2>", f" {rest}")[0])
+    tasks = next((word.removeprefix("task=").split(",") for word in words if word.startswith("task=")), [""])
+    for word in words:
         key, equals, value = word.strip("<>").partition("=")
+        key = key.removeprefix(f"{tasks[0]}.")  # of one of several tasks
+        if key.split(".")[0] in tasks[1:]:
+            continue
         if equals and re.split("[./]", key)[0] not in OF_COMMANDS and "(" not in value:
             yield f"{key}={value if value[:1] in '[{' else value.split(',')[0].strip('<>')}"
 
