@@ -103,7 +103,7 @@ def several(coef: float = 0.5) -> Any:
 def test_the_old_log_probabilities_of_a_prefix_are_those_of_the_policy_before_the_update(coef: float) -> None:
     trainer = several(coef)
     problem = problems()[0]
-    states = [State(problem, (5, 6, 7), "a"), State(problem)]
+    states = [State(problem, (5, 6, 7), "a"), State(problem, (5, 6, 4), "b")]
     rollouts = [Rollout(state, (8, 9, 2), (-1.0,) * 3, (0.0,) * 3, True, "", 0) for state in states]
     batch = collate(rollouts, [[0.0, 0.0, 1.0]] * 2, PAD)
     batch = batch.with_(engine_logprobs=engine_logprobs(rollouts, batch.mask))
