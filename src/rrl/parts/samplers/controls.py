@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from rrl.parts.samplers.demands import needs_failures
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.samplers.rows import StoredState
-from rrl.parts.samplers.silence import needs_failures
 from rrl.types import Feedback, State
 
 

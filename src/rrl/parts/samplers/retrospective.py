@@ -15,10 +15,11 @@ from rrl.errors import DataError
 from rrl.functional import explained_variance
 from rrl.interfaces import Author, Found, ScorePrefixes, Selection, StateDict, StateSampler
 from rrl.parts.samplers.buffer import StateBuffer
+from rrl.parts.samplers.demands import needs_failures, reads_errors
 from rrl.parts.samplers.problems import Problems
 from rrl.parts.samplers.rows import Candidate, Source, StoredState
 from rrl.parts.samplers.schedule import Schedule
-from rrl.parts.samplers.silence import Finds, Silence, needs_failures, reads_errors
+from rrl.parts.samplers.silence import Finds, Silence
 from rrl.parts.samplers.starts import by_start
 from rrl.ranges import below_one, check_ranges, positive
 from rrl.spans import tokens_before_error
