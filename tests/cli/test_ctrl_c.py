@@ -1,4 +1,4 @@
-"""Ctrl-C on a terminal ends a command with exit code 130, whatever a library makes of it."""
+"""Ctrl-C on a terminal, or SIGTERM, ends a command with exit code 130, whatever a library makes of it."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +10,7 @@ Command = Callable[[str], Attended]
 PROGRAM = """
 import signal, sys, time
 from rrl.cli import shell
-signal.signal(signal.SIGINT, signal.{handler})
+{before}
 sys.argv, sys.path = ["x"], [{folder!r}, *sys.path]
 def swallow():
     try:
@@ -29,9 +29,9 @@ def command(tmp_path: object) -> Iterator[Command]:
     """Starts a command whose work these lines are, and waits until it has begun."""
     sessions: list[Attended] = []
 
-    def start(*lines: str, handler: str = "default_int_handler") -> Attended:
+    def start(*lines: str, before: str = "") -> Attended:
         work = "\n".join(f"    {line}" for line in lines)
-        sessions.append(Attended(PROGRAM.format(handler=handler, folder=str(tmp_path), work=work), 80))
+        sessions.append(Attended(PROGRAM.format(before=before, folder=str(tmp_path), work=work), 80))
         sessions[-1].until("begun")
         return sessions[-1]
 
@@ -82,6 +82,28 @@ def test_in_an_import_it_ends_the_process_at_once(command: Command, tmp_path: ob
 
 
 def test_where_it_is_ignored_it_stays_so(command: Command) -> None:
-    session = command("print('begun', flush=True)", "time.sleep(0.5)", "print('done')", handler="SIG_IGN")
+    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    session = command("print('begun', flush=True)", "time.sleep(0.5)", "print('done')", before=ignore)
     session.type("\x03")
     assert session.end()[0] == 0
+
+
+def test_a_sigterm_ends_the_work_and_a_second_one_does_not_disturb_what_is_saved_then(command: Command) -> None:
+    sent = "signal.raise_signal(signal.SIGTERM)"
+    work = [
+        "try:",
+        "    time.sleep(0.5)",
+        f"    {sent}",
+        "    print('on')",
+        "finally:",
+        f"    {sent}",
+        "    print('saved')",
+    ]
+    code, said = command("print('begun', flush=True)", *work).end()
+    assert code == 130 and "saved" in said and "interrupted" in said and "on" not in said.split()
+
+
+def test_where_sigterm_is_ignored_it_stays_so(command: Command) -> None:
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    sent = "signal.raise_signal(signal.SIGTERM)"
+    assert command("print('begun', flush=True)", sent, before=ignore).end()[0] == 0

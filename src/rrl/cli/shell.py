@@ -15,7 +15,7 @@ from rrl.cli.streams import open_streams, printed
 from rrl.errors import ConfigError, DivergenceError, StorageError, UsageError
 from rrl.processes.logs import set_up_logging
 from rrl.processes.out_of_memory import OutOfMemory
-from rrl.processes.stopping import Interrupted, heeding_ctrl_c
+from rrl.processes.stopping import Interrupted, heeding_interrupts
 from rrl.records.secrecy import redacted
 from rrl.records.texts import visible
 
@@ -52,7 +52,7 @@ def run_command(command: Callable[[Sequence[str]], None], help_text: str) -> int
     if any(argument in ("-h", "--help") for argument in arguments):
         return printed(lambda: _print_help(help_text))
     quieten()
-    with heeding_ctrl_c() as interrupted:
+    with heeding_interrupts() as interrupted:
         code = printed(lambda: guarded(lambda: command(arguments)))
     return 130 if code == 0 and interrupted() else code
 

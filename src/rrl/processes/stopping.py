@@ -78,17 +78,20 @@ class StopRequest(Signals):
 
 
 @contextmanager
-def heeding_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """A context in which no Ctrl-C is lost, for commands without signals of their own; yields whether there was one.
+def heeding_interrupts() -> Iterator[Callable[[], bool]]:
+    """A context in which no Ctrl-C or SIGTERM is lost, for commands without signals of their own; yields whether there
+    was one.
 
     Libraries swallow a KeyboardInterrupt while they are imported, or abort: there the process exits at once. Elsewhere
-    it is raised, and again where Python had to ignore it, as in a finalizer. Where Ctrl-C is ignored, as in the
-    background of a script, it stays so.
+    it is raised, and again where Python had to ignore it, as in a finalizer. A later SIGTERM has no effect, because
+    schedulers send it twice. Where Ctrl-C is ignored, as in the background of a script, it stays so.
     """
     asked = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        if asked and number == signal.SIGTERM:
+            return
         asked = True
         if _importing(frame):
             with suppress(OSError):
@@ -103,17 +106,19 @@ def heeding_ctrl_c() -> Iterator[Callable[[], bool]]:
             reported(ignored)
 
     main = threading.main_thread().ident
-    before, reported = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, interrupt)
-        sys.unraisablehook = unraisable
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    here = threading.current_thread() is threading.main_thread()
+    ours = {number: usual for number, usual in defaults.items() if here and signal.getsignal(number) is usual}
+    reported = sys.unraisablehook
+    for number in ours:
+        signal.signal(number, interrupt)
+    sys.unraisablehook = unraisable if ours else reported
     try:
         yield lambda: asked
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
-            sys.unraisablehook = reported
+        for number, usual in ours.items():
+            signal.signal(number, usual)
+        sys.unraisablehook = reported
 
 
 def _importing(frame: FrameType | None) -> bool:
