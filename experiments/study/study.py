@@ -85,7 +85,7 @@ def check(waiting: Sequence[Job]) -> None:
 
 
 def best(sweep: Path, level: str) -> list[str]:
-    """The overrides of the finished trial that ended with the highest accuracy on problems of the level.
+    """The overrides of the first finished trial that ended with the highest accuracy on problems of the level.
 
     Raises DataError where there is none.
     """
@@ -98,7 +98,7 @@ def best(sweep: Path, level: str) -> list[str]:
             if level not in levels:
                 raise DataError(f"{sweep / job.stem}: has no level {level!r}{nearest(level, list(levels))}; expected "
                                 "the level of arms.yaml; correct it there")  # fmt: skip
-            found[levels[level]["accuracy"]] = about["overrides"]
+            found.setdefault(levels[level]["accuracy"], about["overrides"])
     if not found:
         raise DataError(f"{sweep}: no trial finished; expected one or more; {sweep.name}.log beside it says why")
     return list(found[max(found)])
