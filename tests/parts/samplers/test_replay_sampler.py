@@ -9,7 +9,8 @@ import pytest
 
 from fixtures.replay import ids, problem, tiny
 from fixtures.samplers import EASY, TOP, Inspector, P, Q, memory, problems, retrospective, schedule, teach, wrote
-from rrl.parts.samplers.controls import Redraw, SuccessPrefix
+from rrl.contracts.siblings import Siblings
+from rrl.parts.samplers.controls import Practice, Redraw, SuccessPrefix
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.samplers.rows import StoredState
 from rrl.parts.selections.confidence import Confidence
@@ -85,6 +86,22 @@ def test_the_redraw_control_has_the_same_schedule_with_every_prefix_emptied():
     forced, emptied = (sampler.sample(40, 0.5) for sampler in samplers)
     assert [(s.problem, s.replayed_from) for s in forced] == [(s.problem, s.replayed_from) for s in emptied]
     assert all(s.prefix for s in replays(forced)) and not any(s.prefix for s in emptied)
+
+
+def test_practice_starts_from_the_same_problems_as_from_any_prompt_and_learns_from_what_comes_of_it():
+    sampler = retrospective(3, kind=Practice, selection=RandomCut(), max_problem_success=0.5, success_momentum=0.25)
+    teach(sampler, (wrote(P, 5, 6, 7, 2), 0.0))
+    again = sampler.sample(8, 0.5)[4:]
+    assert again == [State(P, ())] * 4 and not again[0].replayed
+    teach(sampler, (wrote(again[0], 8, 9, 2), 0.0))
+    assert [name for name, _ in held(sampler)] == ["hard0", "hard0"]
+    teach(sampler, (wrote(again[0], 8, 9, 2), 1.0))
+    assert held(sampler) == []  # 3/4 of a success is more than one half: the problem is mastered
+
+
+def test_practice_has_no_replayed_starts_for_siblings():
+    with pytest.raises(ValueError, match=r"siblings: nothing is replayed; expected none, or another sampler as sampler=red"):
+        retrospective(kind=Practice, siblings=Siblings(n=2, n_replayed=4))
 
 
 def test_replayed_draws_leave_the_global_random_state_alone():

@@ -15,6 +15,23 @@ class Redraw(Retrospective):
         return replace(super()._state(stored), prefix=())
 
 
+class Practice(Retrospective):
+    """Starts from the prompts of the remembered states as from any other prompt: a choice of problems, no replay.
+
+    What comes of it counts for the problem, and states are collected from its failures. ``Redraw`` gives up both, to be
+    the same as replay in all but the prefix; here nothing is given up. No state is ever visited, so that one leaves when
+    its problem is mastered, or for want of room.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.siblings is not None:
+            raise ValueError("siblings: nothing is replayed; expected none, or another sampler as sampler=redraw")
+
+    def _state(self, stored: StoredState) -> State:
+        return State(self._problems[stored.problem_id], ())
+
+
 class SuccessPrefix(Retrospective):
     """Collects states from solved responses in place of failed ones."""
 
