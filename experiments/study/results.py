@@ -141,6 +141,7 @@ class Study:
             "k": first["k"],
             "minus_baseline": None if arm == about.baseline else self.differences(arm, about.baseline),
             "minus_control": None if control is None else self.differences(arm, control),
+            "minus_tuned": self.minus_tuned(arm),
             "share_of_bound": self.share(arm),
             **{name: self.recorded(own, name) for name in ("first_solves", "unsolved", "entropy", "replay", "pass")},
             **{f"by_{axis}": self.elsewhere(arm, axis) for axis in ("step", "seconds")},
@@ -169,6 +170,15 @@ class Study:
         found = {mark: self.leads(arm, other, mark, seeds) for mark in (self.about.judged, 1.0)}
         return {percent(mark): {**summary(each), "seeds": seeds, "p": sign_flip_test(each)}
                 for mark, each in found.items()}  # fmt: skip
+
+    def minus_tuned(self, arm: str) -> dict[str, Any]:
+        """Of a rule or the bound: paired by seed, from every control that is tuned by itself."""
+        if self.about.arms[arm].kind not in ("rule", "bound"):
+            return {}
+        tuned = [
+            name for name in self.about.named("control") if name in self.arms and self.about.arms[name].tuned == name
+        ]
+        return {name: found for name in tuned if (found := self.differences(arm, name)) is not None}
 
     def share(self, arm: str) -> dict[str, Any] | None:
         """Of the bound's lead over the baseline, at the mark; of rules only."""

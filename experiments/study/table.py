@@ -42,6 +42,7 @@ def tables(result: Result) -> list[Table]:
     return [
         *(accuracies(result, level) for level in levels),
         *(differences(result, mark) for mark in marks),
+        *tuned_controls(result, marks),
         goal(result, marks),
         exploration(result, marks),
         elsewhere(result, marks[0]),
@@ -80,6 +81,24 @@ def differences(result: Result, mark: str) -> Table:
             share = [_share(row["share_of_bound"])] if judged else []
             rows.append([arm, row["kind"], *cells[0], row["control"] or NONE, *cells[1], *share])
     return Table(title, [*head, "share of the bound's lead"] if judged else head, rows)
+
+
+def tuned_controls(result: Result, marks: Sequence[str]) -> list[Table]:
+    """Rules and the bound against each control that was tuned as they were; no table where none was run."""
+    rows = {arm: row["minus_tuned"] for arm, row in result["arms"].items() if row["minus_tuned"]}
+    names = list(dict.fromkeys(name for found in rows.values() for name in found))
+    title = (
+        f"Minus each control that was tuned by itself, at {' and '.join(marks)} of the budget ({result['level']}), "
+        "paired by seed: mean ± half of the 95 % t interval, not corrected for their number"
+    )
+    cells = [[arm, *(_leads(found.get(name), marks) for name in names)] for arm, found in rows.items()]
+    return [Table(title, ["arm", *(f"minus {name}" for name in names)], cells)] if rows else []
+
+
+def _leads(found: Result | None, marks: Sequence[str]) -> str:
+    return (
+        NONE if found is None else ", ".join(plus_minus(found[mark]["mean"], found[mark]["half95"]) for mark in marks)
+    )
 
 
 def _tested(found: Result | None, mark: str) -> list[str]:

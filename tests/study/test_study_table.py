@@ -85,6 +85,22 @@ def test_differences_are_paired_by_seed(result: Any) -> None:
     assert result["arms"]["ppo"]["minus_baseline"] is None
 
 
+def test_rules_and_the_bound_are_compared_with_every_control_that_was_tuned_by_itself(
+    about: Any, lines: list[dict[str, Any]], table: Any
+) -> None:
+    arms = {**about.arms, "peak_redraw": replace(about.arms["peak_redraw"], tuned="peak_redraw")}
+    result = table.compare(replace(about, arms=arms), lines, "reported")
+    found = {arm: row["minus_tuned"] for arm, row in result["arms"].items()}
+    assert found["ppo"] == found["peak_redraw"] == {} and list(found["pivot"]) == ["peak_redraw"]
+    # pivot's leads of .1, .1, .1 and -.05 less .14, .1, .1 and .1 (the first: .1 and .3 at half and end), then .3 and .1
+    assert found["pivot"]["peak_redraw"]["60%"]["values"] == pytest.approx([-0.04, 0.0, 0.0, -0.15])
+    own = table.compare(about, lines, "reported")  # where it has peak's values
+    assert own["arms"]["pivot"]["minus_tuned"] == {} and table.tuned_controls(own, ["60%", "100%"]) == []
+    (shown,) = table.tuned_controls(result, ["60%", "100%"])
+    assert shown.head == ["arm", "minus peak_redraw"] and [row[0] for row in shown.rows] == ["peak", "pivot", "oracle"]
+    assert shown.rows[2][1] == "0.287 ± 0.057, 0.233 ± 0.287"  # .26, .3, .3; .1, .3, .3; t .975 with 2 degrees: 4.303
+
+
 def test_only_rules_are_a_family(result: Any) -> None:
     tests = {arm: row["minus_baseline"]["60%"] for arm, row in result["arms"].items() if row["minus_baseline"]}
     # Of 16 choices of signs of .1, .1, .1, -.05 four are as far from 0 as .25.

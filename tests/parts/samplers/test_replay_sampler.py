@@ -100,7 +100,9 @@ def test_practice_starts_from_the_same_problems_as_from_any_prompt_and_learns_fr
 
 
 def test_practice_has_no_replayed_starts_for_siblings():
-    with pytest.raises(ValueError, match=r"siblings: nothing is replayed; expected none, or another sampler as sampler=red"):
+    with pytest.raises(
+        ValueError, match=r"siblings: nothing is replayed; expected none, or another sampler as sampler=red"
+    ):
         retrospective(kind=Practice, siblings=Siblings(n=2, n_replayed=4))
 
 
