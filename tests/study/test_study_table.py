@@ -92,7 +92,7 @@ def test_rules_and_the_bound_are_compared_with_every_control_that_was_tuned_by_i
     result = table.compare(replace(about, arms=arms), lines, "reported")
     found = {arm: row["minus_tuned"] for arm, row in result["arms"].items()}
     assert found["ppo"] == found["peak_redraw"] == {} and list(found["pivot"]) == ["peak_redraw"]
-    # pivot's leads of .1, .1, .1 and -.05 less .14, .1, .1 and .1 (the first: .1 and .3 at half and end), then .3 and .1
+    # pivot's leads of .1, .1, .1 and -.05 less .14, .1, .1 and .1; the first is .1 at half and .3 at the end
     assert found["pivot"]["peak_redraw"]["60%"]["values"] == pytest.approx([-0.04, 0.0, 0.0, -0.15])
     own = table.compare(about, lines, "reported")  # where it has peak's values
     assert own["arms"]["pivot"]["minus_tuned"] == {} and table.tuned_controls(own, ["60%", "100%"]) == []

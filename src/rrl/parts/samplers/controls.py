@@ -18,9 +18,9 @@ class Redraw(Retrospective):
 class Practice(Retrospective):
     """Starts from the prompts of the remembered states as from any other prompt: a choice of problems, no replay.
 
-    What comes of it counts for the problem, and states are collected from its failures. ``Redraw`` gives up both, to be
-    the same as replay in all but the prefix; here nothing is given up. No state is ever visited, so that one leaves when
-    its problem is mastered, or for want of room.
+    What comes of it counts for the problem, and states are collected from its failures. ``Redraw`` gives up both, to
+    be the same as replay in all but the prefix; here nothing is given up. No state is ever visited, so that one leaves
+    when its problem is mastered, or for want of room.
     """
 
     def __post_init__(self) -> None:
