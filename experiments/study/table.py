@@ -232,8 +232,10 @@ def notes(result: Result) -> list[str]:
     return lines
 
 
-def pictured(about: protocol.Protocol, arms: Sequence[str], choosing: Sequence[Line]) -> list[str]:
-    """The baseline, the rules that were best where one was chosen (else the first), their controls, the bound."""
+def pictured(about: protocol.Protocol, result: Result, choosing: Sequence[Line]) -> list[str]:
+    """The baseline, the rules that were best where one was chosen (else the first), their controls, the best of the
+    controls that were tuned by themselves, the bound."""
+    arms, level, mark = result["arms"], about.level, percent(about.judged)
     rules = [arm for arm in about.named("rule") if arm in arms]
     chosen = by_arm(about, [line for line in choosing if line["arm"] in rules])
     if chosen:
@@ -242,8 +244,10 @@ def pictured(about: protocol.Protocol, arms: Sequence[str], choosing: Sequence[L
                  for arm, own in chosen.items()}  # fmt: skip
         rules = sorted(means, key=lambda arm: -means[arm])
     controls = [control for arm in rules[:PICTURED] if (control := about.arms[arm].control) in arms]
+    tuned = [arm for arm in about.named("control") if arm in arms and about.arms[arm].tuned == arm]
+    tuned.sort(key=lambda arm: -arms[arm]["accuracy"][level][mark]["mean"])
     bounds = [arm for arm in about.named("bound") if arm in arms]
-    return list(dict.fromkeys([about.baseline, *rules[:PICTURED], *controls, *bounds]))
+    return list(dict.fromkeys([about.baseline, *rules[:PICTURED], *controls, *tuned[:1], *bounds]))
 
 
 def picture(about: protocol.Protocol, lines: Sequence[Line], names: Sequence[str], target: Path) -> None:
@@ -278,7 +282,7 @@ def main(task: str, stage: str = "reported", results: str = str(RESULTS)) -> Non
     try:
         about, lines = protocol.read(task).at(stage), lines_in(folder / f"{stage}.jsonl")
         result = compare(about, lines, stage)
-        names = pictured(about, list(result["arms"]), lines_in(folder / "choosing.jsonl"))
+        names = pictured(about, result, lines_in(folder / "choosing.jsonl"))
     except DataError as error:
         raise SystemExit(str(error)) from None
     text = "\n".join([*(table.markdown() for table in tables(result)), *(f"{note}\n" for note in notes(result))])

@@ -234,10 +234,12 @@ def test_the_picture_has_the_rules_that_were_best_when_one_was_chosen(
     about: Any, lines: list[dict[str, Any]], table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "PICTURED", 1)
-    arms = list(about.arms)
-    assert table.pictured(about, arms, []) == ["ppo", "peak", "peak_redraw", "oracle"]
+    result = table.compare(about, lines, "reported")
+    assert table.pictured(about, result, []) == ["ppo", "peak", "peak_redraw", "oracle"]
     worse = [line | {"arm": {"peak": "pivot", "pivot": "peak"}.get(line["arm"], line["arm"])} for line in lines]
-    assert table.pictured(about, arms, worse) == ["ppo", "pivot", "oracle"]
+    assert table.pictured(about, result, worse) == ["ppo", "pivot", "oracle"]
+    arms = {**about.arms, "peak_redraw": replace(about.arms["peak_redraw"], tuned="peak_redraw")}
+    assert table.pictured(replace(about, arms=arms), result, worse) == ["ppo", "pivot", "peak_redraw", "oracle"]
 
 
 def test_files_are_written_beside_the_lines(
