@@ -11,8 +11,8 @@ from rrl.preflight.cautions import cautions
 from rrl.preflight.plan import in_short, plan, plan_text
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
-REPLAYING = "sampler=allocation, sampler=redraw, sampler=retrospective, sampler=successes"
-CUTTING = "sampler=allocation, sampler=pass_rate, sampler=pass_rate_redraw, sampler=redraw"
+REPLAYING = "sampler=allocation, sampler=practice, sampler=redraw, sampler=retrospective"
+CUTTING = "sampler=allocation, sampler=pass_rate, sampler=pass_rate_redraw, sampler=practice"
 OFFLOADED = ["offload=reference", "policy.zero_stage=3"]
 UNMOVED = "offload.reference: true, and the run has no frozen reference of its own; use offload=optimizer or none"
 HF = ("task=gsm8k", "model=hf", "model.path=x")
