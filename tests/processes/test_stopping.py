@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.clock, pytest.mark.usefixtures("started_by_a_user")]
 def test_a_signal_waits_for_the_end_of_the_step(number: int, capfd: pytest.CaptureFixture[str]) -> None:
     with StopRequest() as stop:
         stop.gentle = True
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked
     assert capfd.readouterr().err == "\nfinishing the step, then saving; Ctrl-C again leaves at once\n"
@@ -38,7 +38,7 @@ def test_a_signal_waits_for_the_end_of_the_step(number: int, capfd: pytest.Captu
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_before_the_first_step_a_signal_leaves_at_once(number: int) -> None:
     with pytest.raises(KeyboardInterrupt), StopRequest():
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
 
 
 def test_signals_are_given_back() -> None:
@@ -62,7 +62,7 @@ def test_only_ctrl_c_asks_a_second_time(sent: tuple[int, ...], called: list[str]
     calls: list[str] = []
     with Signals(lambda: calls.append("first"), lambda: calls.append("second"), more=[HUP]) as signals:
         for number in sent:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
     assert (calls, signals.asked, signals.at_once) == (called, True, "second" in called)
 
 
