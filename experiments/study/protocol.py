@@ -66,6 +66,10 @@ class Protocol:
         """The arms of a kind, in the order of the file."""
         return [name for name, arm in self.arms.items() if arm.kind == kind]
 
+    def tuned_controls(self) -> list[str]:
+        """The controls with values of their own, not those of a rule."""
+        return [name for name in self.named("control") if self.arms[name].tuned == name]
+
     def at(self, stage: str) -> "Protocol":
         """The same of a stage: runs that are not reported end where the reported ones are judged."""
         early = replace(self, budget=round(self.judged * self.budget), judged=1.0)

@@ -175,10 +175,8 @@ class Study:
         """Of a rule or the bound: paired by seed, from every control that is tuned by itself."""
         if self.about.arms[arm].kind not in ("rule", "bound"):
             return {}
-        tuned = [
-            name for name in self.about.named("control") if name in self.arms and self.about.arms[name].tuned == name
-        ]
-        return {name: found for name in tuned if (found := self.differences(arm, name)) is not None}
+        others = self.about.tuned_controls()
+        return {name: found for name in others if (found := self.differences(arm, name)) is not None}
 
     def share(self, arm: str) -> dict[str, Any] | None:
         """Of the bound's lead over the baseline, at the mark; of rules only."""

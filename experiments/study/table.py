@@ -244,7 +244,7 @@ def pictured(about: protocol.Protocol, result: Result, choosing: Sequence[Line])
                  for arm, own in chosen.items()}  # fmt: skip
         rules = sorted(means, key=lambda arm: -means[arm])
     controls = [control for arm in rules[:PICTURED] if (control := about.arms[arm].control) in arms]
-    tuned = [arm for arm in about.named("control") if arm in arms and about.arms[arm].tuned == arm]
+    tuned = [arm for arm in about.tuned_controls() if arm in arms]
     tuned.sort(key=lambda arm: -arms[arm]["accuracy"][level][mark]["mean"])
     bounds = [arm for arm in about.named("bound") if arm in arms]
     return list(dict.fromkeys([about.baseline, *rules[:PICTURED], *controls, *tuned[:1], *bounds]))
