@@ -8,7 +8,9 @@ TASK ?= trace
 TESTS = $(RUN) pytest -n $(shell expr $(JOBS) + 1)
 # A study that was interrupted goes on: the same command again.
 SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
-REPLAY := sampler=problems,retrospective,redraw
+# PPO and replay of the older studies; the memory of states as it was by default when they were measured
+PPO := sampler=problems
+REPLAY := sampler=retrospective,redraw sampler.buffer.priority=uniform 'sampler.buffer.keep_between=[0.1,0.8]'
 REPORT := $(RUN) rrl.cli.report
 SCALE ?= small
 LAUNCHER ?= local
@@ -43,7 +45,8 @@ test-fast: install ## run the tests of modules that start no process (a minute)
 study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
 	$(RUN) rrl.cli.sft > /dev/null
 	for critic in shared own; do \
-	  $(SWEEP) experiment=trace/$${critic}_critic $(REPLAY) hydra.sweep.dir=runs/study-trace/$$critic || exit; \
+	  $(SWEEP) experiment=trace/$${critic}_critic $(PPO) hydra.sweep.dir=runs/study-trace/$$critic/ppo || exit; \
+	  $(SWEEP) experiment=trace/$${critic}_critic $(REPLAY) hydra.sweep.dir=runs/study-trace/$$critic/replay || exit; \
 	  for level in L10 L6 L3; do $(REPORT) runs/study-trace/$$critic level=$$level || exit; done; \
 	done
 
@@ -61,7 +64,7 @@ study-mixtures: install ## PPO, the best two rules and their re-draws on trace w
 	done
 
 PLAN ?= gpu
-study-gpu: install ## a demonstration with one seed: PPO, the chosen rule and its re-draw at 100 M parameters, on one GPU (7 minutes, estimated; PLAN=gpu_tiny: on a CPU)
+study-gpu: install ## a demonstration with one seed: PPO, the chosen rule, its re-draw and practice at 100 M parameters, on one GPU (7½ minutes, estimated; PLAN=gpu_tiny: on a CPU)
 	$(STUDY)/study.py $(PLAN) reported 1 && $(STUDY)/collect.py $(PLAN) runs/study runs/study && $(STUDY)/table.py $(PLAN) reported runs/study
 
 study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
@@ -71,8 +74,10 @@ study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, 
 
 study-mini: install ## learning curves of minichat and minicode: 3 and 6 arms x 3 seeds
 	for task in minichat minicode; do $(RUN) rrl.cli.sft task=$$task > /dev/null || exit; done
-	$(SWEEP) experiment=minichat/curves $(REPLAY) hydra.sweep.dir=runs/study-mini/minichat
-	$(SWEEP) experiment=minicode/curves $(REPLAY) hydra.sweep.dir=runs/study-mini/minicode/replay
+	for task in minichat minicode; do \
+	  $(SWEEP) experiment=$$task/curves $(PPO) hydra.sweep.dir=runs/study-mini/$$task/ppo || exit; \
+	  $(SWEEP) experiment=$$task/curves $(REPLAY) hydra.sweep.dir=runs/study-mini/$$task/replay || exit; \
+	done
 	$(SWEEP) experiment=minicode/curves algo=ppocoder,rltf hydra.sweep.dir=runs/study-mini/minicode/baselines
 	$(SWEEP) experiment=minicode/gsi hydra.sweep.dir=runs/study-mini/minicode/gsi
 	for level in helpful3 helpful1 harmless; do $(REPORT) runs/study-mini/minichat level=$$level || exit; done

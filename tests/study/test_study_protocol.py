@@ -1,6 +1,7 @@
 """A task of the study that takes the arms of another: what it has of its own, what is refused."""
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,18 @@ def test_every_task_of_the_study_holds_together(protocol: Any) -> None:
     tasks = protocol.read_yaml(protocol.ARMS)[0]
     mixtures = {task: about for task in tasks if (about := protocol.read(task)).tuned_of != task}
     assert {task: about.tuned_of for task, about in mixtures.items()} == {
-        "trace_none": "trace", "trace_quarter": "trace", "gpu": "trace", "gpu_tiny": "trace",
+        "trace_none": "trace", "trace_quarter": "trace", "gpu": "trace_sparse", "gpu_tiny": "trace_sparse",
     }  # fmt: skip
     assert mixtures["trace_none"].arms["doubt"].overrides[-1] == "data.level_weights={L10: 1}"
+
+
+def test_a_list_among_the_overrides_of_an_arm_is_spread(protocol: Any, tmp_path: Path) -> None:
+    file = protocol_file(tmp_path)
+    tasks = protocol.read_yaml(file)[0]
+    tasks["toy"]["arms"]["peak"]["overrides"] = [["a=1", "b=2"], "rule=peak"]
+    file.write_text(json.dumps(tasks), encoding="utf-8")
+    assert protocol.read("toy", file).arms["peak"].overrides == ("a=1", "b=2", "rule=peak")
+    tasks["toy"]["arms"]["peak"]["overrides"] = [[["a=1"]]]
+    file.write_text(json.dumps(tasks), encoding="utf-8")
+    with pytest.raises(DataError, match=r"toy\.arms\.peak\.overrides: expected a list of overrides, got"):
+        protocol.read("toy", file)
