@@ -58,6 +58,27 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert not left(tmp_path)
 
 
+MORE_THAN_A_STEP = {
+    "vineppo": ["algo=ppo", "objective=vineppo"],
+    "group_replay": ["objective=grpo", "sampler=group_replay", "trainer.n=4"],
+}
+"""What has more written in a step, and what brings back rollouts of former ones."""
+
+
+@pytest.mark.parametrize("kind", MORE_THAN_A_STEP)
+def test_two_processes_do_what_one_does_where_a_step_is_more_than_its_rollouts(kind: str, tmp_path: Path) -> None:
+    kept = [text for text in QUICK if not text.startswith("trainer.critic_warmup")]
+    for name, more in (("one", []), ("two", [TWO])):
+        (tmp_path / name).mkdir()
+        assert complete(tmp_path / name, *kept, *MORE_THAN_A_STEP[kind], *more) == 0, said(tmp_path / name)
+    one, two = ([compared(row) for row in rows(tmp_path / name)] for name in ("one", "two"))
+    assert len(one) == 5
+    for row, other in zip(one, two, strict=True):
+        assert other == pytest.approx(row, rel=1e-3, abs=1e-5, nan_ok=True)
+    told = {"vineppo": "vineppo/tokens", "group_replay": "replay/group_share"}[kind]
+    assert one[-1][told] > 0
+
+
 FAULTS = {
     "config": ("none", ["data.level_weights={L99: 1}"], 2, "data.level_weights: no problems of level L99"),
     "divergence": (
