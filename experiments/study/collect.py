@@ -199,13 +199,15 @@ def overrides(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def processor(run: Path) -> str | None:
-    """The name of this machine's processor, if the run was made on it."""
-    host, name = read_object(run / "status.json")[0].get("host"), platform.processor() or platform.machine()
-    if host != socket.gethostname():
+    """This machine's processor, if the run was made on it: kinds of one name round differently."""
+    if read_object(run / "status.json")[0].get("host") != socket.gethostname():
         return None
     about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    lines = about.read_text().partition("\n\n")[0].splitlines() if about.is_file() else []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = said.get("model name") or platform.processor() or platform.machine()
+    kind = [f"{key} {said[key]}" for key in ("cpu family", "model") if key in said]
+    return f"{name} ({', '.join(kind)})" if kind else name
 
 
 def by_level(parts: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[float | None]]:
