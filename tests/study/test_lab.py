@@ -81,11 +81,11 @@ def test_rules_are_judged_by_error_free_cuts_and_by_success_against_the_prompts_
 def test_the_oracle_cuts_without_errors_and_is_left_out_where_the_task_tells_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = tried(oracle=Oracle(), one=At(1))
+    found = tried(oracle=Oracle(cut="last"), one=At(1))
     assert value(found["rules"]["oracle"], "error_free") == 1.0 and found["left_out"] == {}
     assert value(found["rules"]["oracle"], "success") > 0.5
     monkeypatch.setattr("rrl.parts.tasks.trace._judge", lambda rollout: Feedback(0.0, Verdict.WRONG))
-    silent = tried(oracle=Oracle(), one=At(1))
+    silent = tried(oracle=Oracle(cut="last"), one=At(1))
     assert list(silent["rules"]) == ["one"] and "this task does not tell" in silent["left_out"]["oracle"]
     assert "error_free" not in silent["rules"]["one"]
 

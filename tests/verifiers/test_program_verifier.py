@@ -378,4 +378,6 @@ def test_tests_survive_as_text() -> None:
 
 def test_a_negative_tolerance_is_refused() -> None:
     with pytest.raises(ValueError, match="tolerance: expected a number >= 0, got -1"):
-        ProgramVerifier(sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1, stop_at_failure=False)
+        ProgramVerifier(
+            sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1, stop_at_failure=False
+        )

@@ -59,9 +59,9 @@ def found(tokenizer: Any, judged: Judged, **changes: Any) -> list[str]:
     rollout = Rollout(State(problem), tokens, zeros, zeros, True, tokenizer.decode(tokens[:-1]), 0)
     assert rollout.response == judged.rollout.response
     settings: dict[str, Any] = {
-        "level_weights": None, "selection": Oracle(), "buffer": memory(), "schedule": schedule(), "sources": "self",
-        "cut_points": "token", "max_response_length": 99, "max_problem_success": 2.0, "success_momentum": 0.5,
-        "siblings": None,
+        "level_weights": None, "selection": Oracle(cut="last"), "buffer": memory(), "schedule": schedule(),
+        "sources": "self", "cut_points": "token", "max_response_length": 99, "max_problem_success": 2.0,
+        "success_momentum": 0.5, "siblings": None,
     }  # fmt: skip
     sampler = Retrospective(**settings | changes)
     sampler.start([problem], 0, Inspector(), tokenizer)

@@ -65,13 +65,15 @@ def test_a_rule_that_finds_nothing_in_twenty_steps_of_failures_says_so_once(
 
 
 def test_the_oracle_points_to_the_evidence(caplog: pytest.LogCaptureFixture) -> None:
-    sampler = retrospective(selection=Oracle(), tokenizer=SimpleNamespace(decode=lambda tokens: "x" * len(tokens)))
+    sampler = retrospective(
+        selection=Oracle(cut="last"), tokenizer=SimpleNamespace(decode=lambda tokens: "x" * len(tokens))
+    )
     wrong = replace(wrote(P, 5, 6, 2), response="xxx")
     for _ in range(20):
         judged = Judged(wrong, Feedback(0.0, Verdict.WRONG, {"error_free": 0}))
         sampler.observe([judged], collate([wrong], [[0.0] * 3], PAD))
     assert caplog.messages == [
-        "step 20: no state was found in 20 steps: Oracle() finds none; look at replay/buffer_size and "
+        "step 20: no state was found in 20 steps: Oracle(cut='last') finds none; look at replay/buffer_size and "
         f"evidence.error_free of the rollouts in rollouts/; move its bounds, or use another selection{SAME}"
     ]
 

@@ -162,12 +162,19 @@ def test_where_the_first_step_was_the_least_likely_there_is_no_cut():
     ("right", "legal", "expected"), [(4, ALL, [4]), (4, [2, 3, 5], [3]), (9, ALL, [6]), (0, ALL, [])]
 )
 def test_the_oracle_takes_the_last_legal_point_before_the_first_error(right, legal, expected):
-    assert cuts(Oracle(), legal, replace(RESPONSE, right=right)) == expected
+    assert cuts(Oracle(cut="last"), legal, replace(RESPONSE, right=right)) == expected
+
+
+def test_the_oracle_takes_any_point_before_the_first_error_where_it_is_to_be_random():
+    rule, right = Oracle(cut="random"), replace(RESPONSE, right=4)
+    taken = Counter(rule.cuts(right, [1, 2, 4, 5], Random(seed))[0] for seed in range(300))
+    assert set(taken) == {1, 2, 4} and min(taken.values()) > 70
+    assert cuts(rule, [5], right) == []
 
 
 def test_the_oracle_is_refused_where_the_task_does_not_tell_errors():
     with pytest.raises(DataError, match=r"oracle needs the place of the first error, .* task=trace"):
-        cuts(Oracle())
+        cuts(Oracle(cut="last"))
 
 
 @pytest.mark.parametrize("rule", [fall("value"), entropy(0, 1, top_value=0.5)])

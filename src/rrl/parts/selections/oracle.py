@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from rrl.errors import DataError
 from rrl.interfaces import Selection
 from rrl.types import TokenScores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Oracle(Selection):
-    """Cuts at the last legal point before the first error. The score is the length of the prefix."""
+    """Cuts at a legal point before the first error: the last one, or a random one. The score is the prefix's length."""
+
+    cut: Literal["last", "random"]
 
     needs = frozenset({"first_errors"})
 
@@ -22,7 +25,8 @@ class Oracle(Selection):
                 "selection: oracle needs the place of the first error, which this task does not tell; expected "
                 "task=trace or task=minicode, and own responses (sampler.sources=self); use another rule"
             )
-        return [cut for cut in legal if cut <= response.right][-1:]
+        right = [cut for cut in legal if cut <= response.right]
+        return right[-1:] if self.cut == "last" or not right else [rng.choice(right)]
 
     def score(self, response: TokenScores, cut: int) -> float:
         return float(cut)
