@@ -183,14 +183,15 @@ def line_of(run: Path, arm: Path) -> Line:
 
 
 def configuration(run: Path) -> str:
-    """A hash of the configuration without its seed and place."""
+    """A hash of the configuration without its seed and place; paths below the working directory count from there."""
     config, faults = read_yaml(run / "config.yaml")
     if faults or not isinstance(config, dict):
         why = faults[0] if faults else "config.yaml is no mapping"
         raise DataError(f"{run}: {why}; expected a run's configuration")
     own = {key: value for key, value in config.items() if key != "seed"}
     own["run"] = {key: value for key, value in (config.get("run") or {}).items() if key != "dir"}
-    return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    text = json.dumps(own, sort_keys=True, default=str).replace(f"{Path.cwd()}/", "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def overrides(manifest: Mapping[str, Any]) -> list[str]:

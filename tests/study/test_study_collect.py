@@ -55,6 +55,20 @@ def test_a_run_is_one_line(sitting: Any, tmp_path: Path) -> None:
     assert texts[0].endswith("reported.jsonl: 1 new, 0 as before, 0 of another configuration than before, 0 kept")
 
 
+def test_a_path_below_the_working_directory_is_the_same_configuration_elsewhere(
+    collect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashed(place: str, start: Path) -> str:
+        (tmp_path / place).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        (tmp_path / place / "config.yaml").write_text(f"model: {{path: {start}}}\nseed: 1\n")
+        return str(collect.configuration(tmp_path / place))
+
+    here = hashed("here", tmp_path / "here" / "start")
+    assert hashed("there", tmp_path / "there" / "start") == here
+    assert hashed("there", tmp_path / "there" / "other") != here != hashed("there", tmp_path / "here" / "start")
+
+
 def test_what_a_run_does_not_record_is_none(sitting: Any, tmp_path: Path) -> None:
     run(place(tmp_path, "ppo", "0"), 0, (0.0, 0.5))
     assert sitting()[0][0]["first_solves"] is None

@@ -1,7 +1,7 @@
 """The sandbox: runs jobs in a few warm servers, one for each worker."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,8 +45,9 @@ class Sandbox:
     def submit(self, job: Job) -> "list[Future[ProgramRun]]":
         """A future run for each input; DataError if the requested isolation does not work."""
         self._choose()
+        requests = _requests(job)
         with _as_data_errors():
-            return [self._pool.submit(partial(_run, request, self.limits, job)) for request in _requests(job)]
+            return [self._pool.submit(partial(_run, request, self.limits, job)) for request in requests]
 
     def submit_in_turn(self, job: Job, good: Callable[[int, ProgramRun], bool]) -> "Future[list[ProgramRun]]":
         """Future runs of the inputs one after another, up to the first, by number from 0, that is not ``good``.
@@ -54,8 +55,9 @@ class Sandbox:
         ``good`` is called here, outside of the sandbox, on a thread of its own. DataError as of ``submit``.
         """
         self._choose()
+        requests = _requests(job)
 
-        def run(requests: Sequence[bytes], worker: Worker[Answer]) -> list[ProgramRun]:
+        def work(worker: Worker[Answer]) -> list[ProgramRun]:
             runs = list[ProgramRun]()
             for number, request in enumerate(requests):
                 runs.append(_run(request, self.limits, job, worker))
@@ -64,7 +66,7 @@ class Sandbox:
             return runs
 
         with _as_data_errors():
-            return self._pool.submit(partial(run, _requests(job)))
+            return self._pool.submit(work)
 
     def _choose(self) -> tuple[Level, Mapping[str, str]]:
         with self._pool.lock:

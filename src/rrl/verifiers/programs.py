@@ -67,7 +67,8 @@ class ProgramEvidence:
     """The ``evidence`` of a verifier of programs about one response.
 
     ``outcome`` is that of the first test that is not passed, or PASSED; ``error`` and ``line`` belong to it.
-    ``program`` is None when the response has none; ``start`` is where it begins in the response.
+    ``program`` is None when the response has none; ``start`` is where it begins in the response. ``tests`` are those
+    of the ``total`` that ran.
     """
 
     outcome: Outcome

@@ -170,6 +170,7 @@ def test_the_oracle_takes_any_point_before_the_first_error_where_it_is_to_be_ran
     taken = Counter(rule.cuts(right, [1, 2, 4, 5], Random(seed))[0] for seed in range(300))
     assert set(taken) == {1, 2, 4} and min(taken.values()) > 70
     assert cuts(rule, [5], right) == []
+    assert (rule.score(right, 4), Oracle(cut="last").score(right, 4)) == (0.0, 4.0)
 
 
 def test_the_oracle_is_refused_where_the_task_does_not_tell_errors():

@@ -12,7 +12,10 @@ from rrl.types import TokenScores
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Selection):
-    """Cuts at a legal point before the first error: the last one, or a random one. The score is the prefix's length."""
+    """Cuts at a legal point before the first error: the last one, or a random one.
+
+    The score is the length of the prefix or, of random ones, the same for all.
+    """
 
     cut: Literal["last", "random"]
 
@@ -29,4 +32,4 @@ class Oracle(Selection):
         return right[-1:] if self.cut == "last" or not right else [rng.choice(right)]
 
     def score(self, response: TokenScores, cut: int) -> float:
-        return float(cut)
+        return float(cut) if self.cut == "last" else 0.0
