@@ -80,7 +80,7 @@ def example(answer: str, reference: str = "", level: str = "l") -> Example:
 
 def ways(sandbox: Sandbox) -> dict[str, Way]:
     """Every kind of verdict that needs no model."""
-    judge, pieces = ProgramVerifier(sandbox=sandbox, tolerance=1e-6), Pieces()
+    judge, pieces = ProgramVerifier(sandbox=sandbox, tolerance=1e-6, stop_at_failure=False), Pieces()
     rltf = RLTF(pay=PAY, adaptive=True, relative=False, paid_on="last", penalty=0.3, penalty_on="token")
     rltf.start(pieces, lambda states: [])
     code = (rltf, PPOCoder(signal="tests", pay=PAY, signal_weight=1.0, syntax_weight=1.0, semantics_weight=1.0))

@@ -25,7 +25,7 @@ CALL = Suite(function="add", entry=None, inputs=([1, 2], [3, 4]), outputs=(3, 7)
 @pytest.fixture(scope="module")
 def judge() -> Iterator[ProgramVerifier]:
     sandbox = Sandbox(limits=LIMITS, workers=2, isolation="auto")
-    yield ProgramVerifier(sandbox=sandbox, tolerance=1e-6)
+    yield ProgramVerifier(sandbox=sandbox, tolerance=1e-6, stop_at_failure=False)
     sandbox.close()
 
 
@@ -72,9 +72,31 @@ def test_every_outcome_has_its_type_and_line(
     assert len(found.tests) == 2
 
 
+COUNT = Suite(function=None, entry=None, inputs=("1\n", "2\n", "3\n"), outputs=("1\n", "2\n", "3\n"))
+UP_TO_A_FAILURE = [
+    # program, tests run, tests passed, outcome
+    ("print(input())", 3, 3, "passed"),
+    ("print(min(int(input()), 2))", 3, 2, "wrong_answer"),
+    ("print([1][int(input()) - 1])", 2, 1, "runtime_error"),
+    ("print(", 1, 0, "compile_error"),
+]
+
+
+@pytest.mark.parametrize(("program", "ran", "passed", "outcome"), UP_TO_A_FAILURE)
+def test_tests_after_a_failure_do_not_run_where_that_is_asked(
+    judge: ProgramVerifier, program: str, ran: int, passed: int, outcome: str
+) -> None:
+    brief = ProgramVerifier(sandbox=judge.sandbox, tolerance=0.0, stop_at_failure=True)
+    found, whole = reported(brief, program, COUNT), reported(judge, program, COUNT)
+    assert (len(found.tests), found.passed, found.total, found.outcome.value) == (ran, passed, 3, outcome)
+    assert (found.tests, found.outcome, found.error, found.line) == (
+        whole.tests[:ran], whole.outcome, whole.error, whole.line,
+    )  # fmt: skip
+
+
 def test_a_program_that_does_not_end_is_a_time_out() -> None:
     sandbox = Sandbox(limits=replace(LIMITS, wall_seconds=0.5), workers=2, isolation="auto")
-    found = reported(ProgramVerifier(sandbox=sandbox, tolerance=0.0), "while True: pass")
+    found = reported(ProgramVerifier(sandbox=sandbox, tolerance=0.0, stop_at_failure=False), "while True: pass")
     sandbox.close()
     assert (found.outcome, found.passed, found.error, found.line) == (Outcome.TIME_OUT, 0, "WallTime", None)
 
@@ -288,7 +310,7 @@ class Recorder:
 
 def recorded(*statuses: str) -> tuple[Recorder, ProgramVerifier]:
     recorder = Recorder(*statuses)
-    return recorder, ProgramVerifier(sandbox=recorder, tolerance=0.0)  # type: ignore[arg-type]
+    return recorder, ProgramVerifier(sandbox=recorder, tolerance=0.0, stop_at_failure=False)  # type: ignore[arg-type]
 
 
 def outcome(feedback: Feedback) -> tuple[str, str]:
@@ -356,4 +378,4 @@ def test_tests_survive_as_text() -> None:
 
 def test_a_negative_tolerance_is_refused() -> None:
     with pytest.raises(ValueError, match="tolerance: expected a number >= 0, got -1"):
-        ProgramVerifier(sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1)
+        ProgramVerifier(sandbox=Sandbox(limits=LIMITS, workers=1, isolation="auto"), tolerance=-1, stop_at_failure=False)

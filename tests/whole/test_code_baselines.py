@@ -114,6 +114,15 @@ def test_a_task_without_programs_is_refused_with_those_that_would_do(algo: str, 
     assert not {"gsm8k", "trace"} & set(re.split(r"[|,]", reported.removeprefix(begin)))
 
 
+@pytest.mark.parametrize(("algo", "part"), [("ppocoder", "PPOCoder"), ("rltf", "RLTF"), ("rltf_original", "RLTF")])
+def test_a_reward_by_all_tests_is_refused_where_a_failure_ends_them(algo: str, part: str) -> None:
+    stop = "task.judge.stop_at_failure"
+    assert faults(PROGRAMS, f"{stop}=true") == []
+    assert faults(PROGRAMS, f"algo={algo}", f"{stop}=true") == [
+        f"{stop}: true, but {part} reads the results of all tests; expected false, or reward=verdict"
+    ]
+
+
 PARTS = """
 from dataclasses import dataclass
 from rrl.interfaces import Task

@@ -15,7 +15,7 @@ from rrl.config.binding import BROKEN, Binder, Source
 from rrl.config.choices import group_names
 from rrl.config.compose import Composed, compose, compose_run, walk
 from rrl.config.effects import collected, takers_of, without_effect
-from rrl.config.needs import critic_readers, sibling_readers, task_misfits
+from rrl.config.needs import critic_readers, sibling_readers, task_misfits, untested
 from rrl.contracts.breaches import items, typed_repr
 from rrl.contracts.calling import calling, named
 from rrl.contracts.judging import Judge, RewardModelTrainer
@@ -241,7 +241,8 @@ def _misfits(parts: Parts) -> list[str]:
         faults += taken.misfits(parts.engine, parts.policy, parts.objective, parts.sampler)
     if parts.logger is not None:
         faults += parts.logger.check()
-    return faults + _unfit_engine(parts) + task_misfits(parts) + _unannotated(parts) + _length_misfits(parts)
+    faults += _unfit_engine(parts) + task_misfits(parts) + untested(parts)
+    return faults + _unannotated(parts) + _length_misfits(parts)
 
 
 def _unfit_engine(parts: Parts) -> list[str]:

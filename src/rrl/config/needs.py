@@ -51,6 +51,18 @@ def task_misfits(parts: Any) -> list[str]:
     return faults
 
 
+def untested(parts: Any) -> list[str]:
+    """Faults of a reward that reads the results of tests, under a judge that runs no more after a failure."""
+    if parts.reward is None or "programs" not in parts.reward.needs:
+        return []
+    if not getattr(getattr(parts.task, "judge", None), "stop_at_failure", False):
+        return []
+    return [
+        f"task.judge.stop_at_failure: true, but {type(parts.reward).__name__} reads the results of all tests; expected "
+        "false, or reward=verdict"
+    ]
+
+
 def _innermost(path: str, part: Any, needs: Callable[[Any], bool]) -> tuple[str, Any]:
     """The part within a part for whose sake it needs something, or itself; with its path."""
     names = [field.name for field in fields(part) if not field.name.startswith("_")] if is_dataclass(part) else []

@@ -1,8 +1,9 @@
 """The sandbox: runs jobs in a few warm servers, one for each worker."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,11 +45,26 @@ class Sandbox:
     def submit(self, job: Job) -> "list[Future[ProgramRun]]":
         """A future run for each input; DataError if the requested isolation does not work."""
         self._choose()
-        requests = [packed(job.source, job.function, given) for given in job.inputs]
-        try:
-            return [self._pool.submit(partial(_run, request, self.limits, job)) for request in requests]
-        except RuntimeError as error:
-            raise DataError(f"sandbox: {error}; {NO_MORE}") from error
+        with _as_data_errors():
+            return [self._pool.submit(partial(_run, request, self.limits, job)) for request in _requests(job)]
+
+    def submit_in_turn(self, job: Job, good: Callable[[int, ProgramRun], bool]) -> "Future[list[ProgramRun]]":
+        """Future runs of the inputs one after another, up to the first, by number from 0, that is not ``good``.
+
+        ``good`` is called here, outside of the sandbox, on a thread of its own. DataError as of ``submit``.
+        """
+        self._choose()
+
+        def run(requests: Sequence[bytes], worker: Worker[Answer]) -> list[ProgramRun]:
+            runs = list[ProgramRun]()
+            for number, request in enumerate(requests):
+                runs.append(_run(request, self.limits, job, worker))
+                if not good(number, runs[-1]):
+                    break
+            return runs
+
+        with _as_data_errors():
+            return self._pool.submit(partial(run, _requests(job)))
 
     def _choose(self) -> tuple[Level, Mapping[str, str]]:
         with self._pool.lock:
@@ -65,6 +81,19 @@ class Sandbox:
     def close(self) -> None:
         """End everything at once and cancel unfinished jobs. The sandbox can be used again."""
         self._pool.close()
+
+
+def _requests(job: Job) -> list[bytes]:
+    return [packed(job.source, job.function, given) for given in job.inputs]
+
+
+@contextmanager
+def _as_data_errors() -> Iterator[None]:
+    """Where there can be no more threads."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DataError(f"sandbox: {error}; {NO_MORE}") from error
 
 
 def _run(request: bytes, limits: Limits, job: Job, worker: Worker[Answer]) -> ProgramRun:

@@ -162,7 +162,7 @@ class Attempt:
             return ProgramEvidence(Outcome.SANDBOX_FAILURE, source, start, 0, total, None, None, message, ())
         ends = iter(self.replayed)
         tests = [_verdict(next(ends)) if run.status == "ended" else self._failure(run) for run in self.performed]
-        return evidence_of(source, start, tuple(tests))
+        return evidence_of(source, start, tuple(tests), len(tests))
 
     def _failure(self, run: ProgramRun) -> TestResult:
         """The result of a test whose calls have failed, with the line of the program."""

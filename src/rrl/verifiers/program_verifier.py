@@ -6,9 +6,9 @@ responses is written (``begin``); ``verify`` collects their results.
 
 import ast
 import json
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rrl.ranges import check_ranges, not_negative
@@ -83,13 +83,16 @@ class Suite:
 class ProgramVerifier:
     """Judges responses by running their programs.
 
-    ``tolerance`` is the absolute or relative error that fractions may have (see ``program_output.py``). All tests run,
-    also after a failure, because some rewards depend on the share that is passed.
+    ``tolerance`` is the absolute or relative error that fractions may have (see ``program_output.py``). Some rewards
+    depend on the share of tests that is passed; for others ``stop_at_failure`` saves the tests after the first failure.
     """
 
     sandbox: Sandbox
     tolerance: float
-    _pending: dict[tuple[str, str], tuple[Suite, list[Future[ProgramRun]]]] = field(init=False, default_factory=dict)
+    stop_at_failure: bool
+    _pending: dict[tuple[str, str], tuple[Suite, Callable[[], list[ProgramRun]]]] = field(
+        init=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self, not_negative("tolerance"))
@@ -120,7 +123,18 @@ class ProgramVerifier:
             key = (rollout.state.problem.example.answer, program.source)
             if key not in self._pending:
                 suite = Suite.of(key[0])
-                self._pending[key] = suite, self.sandbox.submit(suite.job(program.source))
+                self._pending[key] = suite, self._started(suite, program.source)
+
+    def _started(self, suite: Suite, source: str) -> Callable[[], list[ProgramRun]]:
+        """Have a program run; what is returned waits for its runs."""
+        job = suite.job(source)
+        if self.stop_at_failure:
+            return self.sandbox.submit_in_turn(job, partial(self._is_passed, suite, source)).result
+        futures = self.sandbox.submit(job)
+        return lambda: [future.result() for future in futures]
+
+    def _is_passed(self, suite: Suite, source: str, number: int, run: ProgramRun) -> bool:
+        return self._result(suite, source, number, run).outcome is Outcome.PASSED
 
     def _judge(self, rollout: Rollout) -> Feedback:
         program = find_program(rollout.response)
@@ -128,10 +142,9 @@ class ProgramVerifier:
         if program is None:
             total = len(Suite.of(answer).inputs)
             return feedback_of(ProgramEvidence(Outcome.NO_PROGRAM, None, 0, 0, total, None, None, "", ()))
-        suite, futures = self._pending[answer, program.source]
-        runs = [future.result() for future in futures]
-        tests = tuple(self._result(suite, program.source, i, run) for i, run in enumerate(runs))
-        return feedback_of(evidence_of(program.source, program.start, tests))
+        suite, runs = self._pending[answer, program.source]
+        tests = tuple(self._result(suite, program.source, i, run) for i, run in enumerate(runs()))
+        return feedback_of(evidence_of(program.source, program.start, tests, len(suite.inputs)))
 
     def _result(self, suite: Suite, source: str, number: int, run: ProgramRun) -> TestResult:
         if run.status == "ended":
@@ -143,15 +156,18 @@ class ProgramVerifier:
         return TestResult(OUTCOMES[run.status], run.error, run.line if inside else None, run.message)
 
 
-def evidence_of(source: str, start: int, tests: tuple[TestResult, ...]) -> ProgramEvidence:
-    """The outcome is that of the first test that is not passed, or of a failure of the sandbox, if there is one."""
+def evidence_of(source: str, start: int, tests: tuple[TestResult, ...], total: int) -> ProgramEvidence:
+    """The outcome is that of the first test that is not passed, or of a failure of the sandbox, if there is one.
+
+    ``tests`` are those of the ``total`` that ran.
+    """
     passed = sum(test.outcome is Outcome.PASSED for test in tests)
     failed = [test for test in tests if test.outcome is Outcome.SANDBOX_FAILURE] + [
         test for test in tests if test.outcome is not Outcome.PASSED
     ]
     first = failed[0] if failed else TestResult(Outcome.PASSED)
     return ProgramEvidence(
-        first.outcome, source, start, passed, len(tests), first.error, first.line, first.message, tests
+        first.outcome, source, start, passed, total, first.error, first.line, first.message, tests
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ UNUSED: Any = None
 @pytest.fixture(scope="module")
 def judge() -> Iterator[ProgramVerifier]:
     sandbox = Sandbox(limits=LIMITS, workers=2, isolation="auto")
-    yield ProgramVerifier(sandbox=sandbox, tolerance=0.0)
+    yield ProgramVerifier(sandbox=sandbox, tolerance=0.0, stop_at_failure=False)
     sandbox.close()
 
 
