@@ -150,8 +150,8 @@ def test_the_time_that_a_program_computed_is_reported() -> None:
 
 
 def test_reading_a_long_request_takes_nothing_of_the_programs_time() -> None:
-    with closing(Sandbox(limits=other(cpu_seconds=0.05), workers=1, isolation="auto")) as made:
-        assert run(made, "print(len(input()))", "x" * 10**7).value == "10000000\n"
+    with closing(Sandbox(limits=other(cpu_seconds=0.02), workers=1, isolation="auto")) as made:
+        assert run(made, "print(1)", "x" * 10**7).value == "1\n"
 
 
 def test_what_a_process_computed_before_it_was_ready_is_not_the_programs_time() -> None:
