@@ -205,11 +205,14 @@ class Study:
     def elsewhere(self, arm: str, axis: str) -> dict[str, Any] | None:
         """Accuracy at the step or second at which the baseline's run of the same seed stood at the mark.
 
-        ``ended`` counts the runs that had ended by then; their last accuracy is taken. None without seconds or seeds.
+        ``ended`` counts the runs that had ended by then; their last accuracy is taken. None without seconds or seeds,
+        and by seconds where a pair was run on two kinds of processor.
         """
         own, first = self.arms[arm], self.arms[self.about.baseline]
         seeds = self.common(arm, self.about.baseline)
         if not seeds or any(line[seed][axis] is None for line in (own, first) for seed in seeds):
+            return None
+        if axis == "seconds" and any(own[seed]["processor"] != first[seed]["processor"] for seed in seeds):
             return None
         tokens = self.about.judged * self.about.budget
         places = {seed: at(list(zip(first[seed]["tokens"], first[seed][axis], strict=True)), tokens) for seed in seeds}

@@ -251,9 +251,10 @@ def pictured(about: protocol.Protocol, result: Result, choosing: Sequence[Line])
 
 
 def picture(about: protocol.Protocol, lines: Sequence[Line], names: Sequence[str], target: Path) -> None:
-    """Mean accuracy by tokens and by seconds, with 95 % t intervals over seeds."""
+    """Mean accuracy by tokens, and by seconds where all ran on one kind of processor, with 95 % t intervals."""
     arms = by_arm(about, lines)
-    timed = all(line["seconds"] is not None for arm in names for line in arms[arm].values())
+    shown = [line for arm in names for line in arms[arm].values()]
+    timed = all(line["seconds"] is not None and line["processor"] == shown[0]["processor"] for line in shown)
     panels = {
         f"by {axis}": {arm: [_mean_curve([curve_of(line, about.level, axis) for line in arms[arm].values()], unit)]
                        for arm in names}

@@ -147,6 +147,21 @@ def test_the_same_is_counted_by_steps_and_by_seconds(result: Any) -> None:
     assert redraw["by_seconds"]["minus_baseline"]["values"] == pytest.approx([0.06, 0.02, -0.02, -0.06])
 
 
+def test_seconds_of_two_kinds_of_processor_are_not_compared(
+    about: Any, lines: list[dict[str, Any]], result: Any, table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = [{**line, "processor": "another"} if line["run"] == "peak/1" else line for line in lines]
+    arms = table.compare(about, moved, "reported")["arms"]
+    assert arms["peak"]["by_seconds"] is None and arms["peak"]["by_step"] == result["arms"]["peak"]["by_step"]
+    assert arms["pivot"]["by_seconds"] and arms["pivot"]["by_seconds"] == result["arms"]["pivot"]["by_seconds"]
+    pictures: list[list[str]] = []
+    monkeypatch.setattr(table, "learning_curves", lambda panels, *_, **__: pictures.append(list(panels)))
+    for each in (lines, moved):
+        table.picture(about, each, ["ppo", "peak"], Path())
+    table.picture(about, moved, ["ppo", "pivot"], Path())
+    assert pictures == [["by tokens", "by seconds"], ["by tokens"], ["by tokens", "by seconds"]]
+
+
 def test_runs_that_choose_end_where_the_reported_ones_are_judged(
     about: Any, lines: list[dict[str, Any]], result: Any, table: Any
 ) -> None:
