@@ -53,7 +53,8 @@ def test_a_finished_run_ends_with_what_came_of_it_and_what_to_type(tmp_path: Pat
 
 def test_a_run_that_was_interrupted_or_failed_ends_with_how_to_go_on(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", measured(0, 0.25, 0.125))
-    assert closing_lines(run, "interrupted", LIMITS)[1:] == [
+    assert closing_lines(run, "interrupted", LIMITS) == [
+        "interrupted after 1 step, 2,048 tokens generated, 2 min 1 s",
         "accuracy (greedy): 0.250 [0.125, 0.375] before training",
         "memory of a process: at most 1.25 GiB, in update_actor",
         f"run: {run}", "model: none is saved yet", f"continue: rrl-train resume={run}",

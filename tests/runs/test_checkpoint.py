@@ -16,8 +16,10 @@ import numpy
 import pytest
 import torch
 
+from fixtures.config import options
 from fixtures.gsi import make_gsi
 from fixtures.programs import rltf_trainer
+from fixtures.samplers import started
 from fixtures.training import LORA, adaptive_kl, grpo, make_engine, make_trainer, ppo, replay
 from rrl.config.check import load
 from rrl.errors import ConfigError, DataError, StorageError
@@ -226,6 +228,7 @@ def test_the_documentation_lists_everything_that_is_restored() -> None:
     states = [state_of(loop) for loop in loops]
     states.append(state_of(rltf_trainer()))
     states.append({"objective": load("train", ["objective=vineppo"])[1].objective.state_dict()})
+    states += [{"sampler": started(choice).state_dict()} for choice in options("sampler")]
     named = {leaf for state in states for leaf in leaves(state, "") if "." in leaf}
     assert named - reported == set(), "list these in docs/resuming.md"
     assert reported - named == {"networks", "rank"}, "docs/resuming.md lists what is not there"

@@ -33,7 +33,8 @@ def _spent(rows: Sequence[Row]) -> str:
     counted = ("timing_s/step", "timing_s/testing", "timing_s/save_checkpoint")
     minutes, seconds = divmod(round(sum(row.get(name) or 0.0 for row in rows for name in counted)), 60)
     tokens = rows[-1].get("budget/tokens_generated", 0)
-    return f"{rows[-1]['step']:,} steps, {tokens:,.0f} tokens generated, {minutes:,} min {seconds} s"
+    steps = rows[-1]["step"]
+    return f"{steps:,} step{'s' * (steps != 1)}, {tokens:,.0f} tokens generated, {minutes:,} min {seconds} s"
 
 
 def _accuracies(before: Row, after: Row) -> list[str]:

@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 
 from fixtures.config import faults, options
-from fixtures.samplers import EASY, HARD, Inspector, P, Q, memory, problems, retrospective, schedule, teach, wrote
+from fixtures.samplers import (
+    EASY,
+    HARD,
+    Inspector,
+    P,
+    Q,
+    memory,
+    problems,
+    retrospective,
+    schedule,
+    started,
+    teach,
+    wrote,
+)
 from fixtures.trainer import gone_on, history, same
 from fixtures.training import grpo, limits, make_trainer, ppo, replay
 from fixtures.training import problems as training_problems
@@ -145,10 +158,7 @@ def test_problems_that_come_again_get_more_rollouts_as_far_as_there_are_any() ->
 
 @pytest.mark.parametrize("choice", [name for name in options("sampler") if name != "practice"])  # it refuses siblings
 def test_every_sampler_fills_the_step(choice: str) -> None:
-    chosen = [f"sampler={choice}", "selection=random_cut", "siblings=replayed", "trainer.n=2", "siblings.n_replayed=3"]
-    fitting = ["objective=grpo"] if choice == "group_replay" else []
-    sampler = load("train", [*chosen, *fitting, "data.level_weights=null"])[1].sampler
-    sampler.start([*EASY, *HARD], 3, Inspector(), None)
+    sampler = started(choice, "selection=random_cut", "siblings=replayed", "trainer.n=2", "siblings.n_replayed=3")
     for step in range(12):
         states = sampler.sample(7, step / 12)
         assert TWO_THREE.fill(states, 7)
