@@ -57,8 +57,7 @@ study: install ## every rule for choosing states with its control, PPO and contr
 	for stage in $(STAGES); do $(STUDY)/study.py $(TASK) $$stage $(JOBS) || exit; done
 	$(STUDY)/collect.py $(TASK) && $(STUDY)/tuning.py $(TASK) && $(STUDY)/table.py $(TASK) choosing && $(STUDY)/table.py $(TASK)
 
-study-mixtures: install ## PPO, the best two rules and their re-draws on trace without and with a quarter of easy problems (after make study; some 40 minutes on 2 idle cores)
-	$(RUN) rrl.cli.sft experiment=study/trace > /dev/null
+study-mixtures: install ## PPO, two rules and their re-draws on trace without and with a quarter of easy problems (some 40 minutes on 2 idle cores)
 	for plan in trace_none trace_quarter; do \
 	  $(STUDY)/study.py $$plan reported $(JOBS) && $(STUDY)/collect.py $$plan && $(STUDY)/table.py $$plan || exit; \
 	done

@@ -69,6 +69,18 @@ def test_a_path_below_the_working_directory_is_the_same_configuration_elsewhere(
     assert hashed("there", tmp_path / "there" / "other") != here != hashed("there", tmp_path / "here" / "start")
 
 
+def test_the_processor_is_that_of_this_machine_with_its_kind(
+    collect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 106\nmodel name\t: Intel(R) Xeon(R): 2.80GHz\n"
+    (tmp_path / "cpuinfo").write_text(f"{core}\n{core.replace('106', '107')}")
+    monkeypatch.setattr(collect, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(collect.socket, "gethostname", lambda: "here")
+    for host, expected in (("here", "Intel(R) Xeon(R): 2.80GHz (cpu family 6, model 106)"), ("there", None)):
+        (tmp_path / "status.json").write_text(json.dumps({"host": host}))
+        assert collect.processor(tmp_path) == expected
+
+
 def test_what_a_run_does_not_record_is_none(sitting: Any, tmp_path: Path) -> None:
     run(place(tmp_path, "ppo", "0"), 0, (0.0, 0.5))
     assert sitting()[0][0]["first_solves"] is None
