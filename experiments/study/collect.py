@@ -67,7 +67,7 @@ def found_in(about: protocol.Protocol, folder: Path, stage: str) -> tuple[list[L
     for arm in arms:
         if arm.name not in about.arms:
             near = nearest(arm.name, list(about.arms))
-            faults.append(f"{arm}: arms.yaml has no arm {arm.name!r} of {about.task}{near}")
+            faults.append(f"{arm}: arms.yml has no arm {arm.name!r} of {about.task}{near}")
             continue
         for run in runs_below(arm):
             state = read_state(run).state

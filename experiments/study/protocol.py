@@ -1,4 +1,4 @@
-"""The protocol of the study on one task: what arms.yaml says of its budget, seeds and arms, read and checked."""
+"""The protocol of the study on one task: what arms.yml says of its budget, seeds and arms, read and checked."""
 
 import inspect
 import sys
@@ -14,7 +14,7 @@ from rrl.cli.shell import guarded
 from rrl.errors import DataError, nearest, shown
 from rrl.records.files import read_object, read_yaml
 
-ARMS = Path(__file__).with_name("arms.yaml")
+ARMS = Path(__file__).with_name("arms.yml")
 TUNED = "tuned.json"
 
 

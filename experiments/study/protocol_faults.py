@@ -1,4 +1,4 @@
-"""What is wrong with the protocol of a task in arms.yaml."""
+"""What is wrong with the protocol of a task in arms.yml."""
 
 import re
 from collections.abc import Mapping

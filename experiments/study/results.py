@@ -86,7 +86,7 @@ def _of_line(about: Protocol, line: Line, stage: str, mode: str, questions: str 
     accuracies = line["accuracy"].get(mode, {})
     seeds = ", ".join(map(str, about.seeds[stage]))
     checks = (
-        (line["arm"] in about.arms, "is no arm of arms.yaml; expected one of " + ", ".join(about.arms)),
+        (line["arm"] in about.arms, "is no arm of arms.yml; expected one of " + ", ".join(about.arms)),
         (line["seed"] in about.seeds[stage], f"has no seed of {stage}; expected one of {seeds}"),
         (line["tokens"][-1] >= about.budget,
          f"ended at {line['tokens'][-1]:,} tokens; expected the budget of {about.budget:,} or more"),
@@ -98,7 +98,7 @@ def _of_line(about: Protocol, line: Line, stage: str, mode: str, questions: str 
 
 
 def by_arm(about: Protocol, lines: Sequence[Line]) -> dict[str, dict[int, Line]]:
-    """The lines by arm, in the order of arms.yaml, and by seed."""
+    """The lines by arm, in the order of arms.yml, and by seed."""
     arms = {arm: sorted((line for line in lines if line["arm"] == arm), key=lambda line: line["seed"])
             for arm in about.arms}  # fmt: skip
     return {arm: {line["seed"]: line for line in own} for arm, own in arms.items() if own}

@@ -1,7 +1,7 @@
 """The runs of the study: tunes every arm, compares the tuned arms on development seeds, trains them on reported ones.
 
 ``python experiments/study/study.py TASK STAGE [JOBS [RESULTS [ARM ...]]]`` with STAGE tuning, choosing or reported;
-JOBS runs at a time (2), of all arms of arms.yaml or those named. Runs lie in runs/study/TASK/STAGE/ARM; what is
+JOBS runs at a time (2), of all arms of arms.yml or those named. Runs lie in runs/study/TASK/STAGE/ARM; what is
 finished there is left alone, and what was interrupted goes on. The values that tuning found are written to
 RESULTS/TASK/tuned.json (experiments/results/study); arms that stand there are not tuned again. A task with arms of
 another takes the values from there, but for keys that its own overrides set. Everything is checked
@@ -97,7 +97,7 @@ def best(sweep: Path, level: str) -> list[str]:
             levels = end[modes(end)[0]]["levels"]
             if level not in levels:
                 raise DataError(f"{sweep / job.stem}: has no level {level!r}{nearest(level, list(levels))}; expected "
-                                "the level of arms.yaml; correct it there")  # fmt: skip
+                                "the level of arms.yml; correct it there")  # fmt: skip
             found.setdefault(levels[level]["accuracy"], about["overrides"])
     if not found:
         raise DataError(f"{sweep}: no trial finished; expected one or more; {sweep.name}.log beside it says why")

@@ -1,6 +1,6 @@
 """The tables of the study: each rule against PPO and against its own control, paired by seed; and a picture.
 
-``python experiments/study/table.py TASK [STAGE] [RESULTS]`` reads arms.yaml and RESULTS/TASK/<stage>.jsonl, which
+``python experiments/study/table.py TASK [STAGE] [RESULTS]`` reads arms.yml and RESULTS/TASK/<stage>.jsonl, which
 collect.py wrote (reported; experiments/results/study). Beside it it writes study.json, study.md and study.png, of the
 stage ``choosing`` study-choosing.json and so on.
 """

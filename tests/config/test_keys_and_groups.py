@@ -1,10 +1,13 @@
 """Keys and groups: an unknown one is named together with the nearest valid one."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from fixtures.config import config, faults
-from rrl.config.choices import conf_dir, content, groups
-from rrl.config.compose import compose, walk
+from rrl.config.choices import conf_dir, content, groups, walk
+from rrl.config.compose import compose
 from rrl.config.spelling import ALIASES
 from rrl.errors import closest, nearest
 
@@ -202,6 +205,45 @@ def test_a_key_or_group_given_twice_is_reported() -> None:
 )
 def test_a_value_that_leads_nowhere_is_reported_with_the_faults_so_far(text: str, expected: str) -> None:
     assert faults("trainer.nn=1", text) == ["trainer.nn: no such key; did you mean 'trainer.n'?", expected]
+
+
+# --- in files ---------------------------------------------------------------------------------------------------------
+
+BOLD = """
+from rrl.parts.samplers.problems import Problems
+class Bold(Problems):
+    def __init__(self, *, level_weights: dict[str, float] | None, boldness: int) -> None: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seeed: 3", ["seeed: no such key; did you mean 'seed'?"]),
+        ("policcy: {actor_lr: 3.0e-4}", ["policcy: no such key; did you mean 'policy'?"]),
+        ("data: {level_weigths: {L3: 1}}", ["data.level_weigths: no such key; did you mean 'data.level_weights'?"]),
+        ("rate: 3.0e-4\npolicy: {actor_lr: '${rate}'}", []),  # a name of one's own that is referred to
+        ("boldness: 7\nsampler: {_target_: bold_in_a_file.Bold}", []),  # and one that a part takes
+    ],
+)
+@pytest.mark.parametrize("group", ["experiment", "algo"])
+def test_a_key_of_a_file_that_nothing_reads_is_refused(
+    text: str, expected: list[str], group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    (tmp_path / "bold_in_a_file.py").write_text(BOLD)
+    monkeypatch.setenv("RRL_PARTS", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert compose("train", [f"{group}=mine"]).faults == expected
+
+
+def test_an_experiment_that_is_not_global_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("policy: {actor_lr: 3.0e-4}\n")
+    monkeypatch.setenv("RRL_PARTS", str(tmp_path))
+    (fault,) = faults("experiment=mine")
+    assert fault.startswith("experiment: its file does not begin with the line '# @package _global_'")
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_arms_and_seeds_that_the_protocol_does_not_have_are_refused_together(sit
         sitting()
     assert list(caught.value.faults) == [
         f"{early}: seed 3 is none of tuning; expected one of 10",
-        f"{strange.parent}: arms.yaml has no arm 'peek' of toy; did you mean 'peak'?",
+        f"{strange.parent}: arms.yml has no arm 'peek' of toy; did you mean 'peak'?",
     ]
 
 

@@ -25,7 +25,7 @@ def test_arms_of_another_task_get_overrides_and_seeds_of_their_own(protocol: Any
     assert list(about.arms) == ["ppo", "peak", "peak_redraw"]
     redraw = about.arms["peak_redraw"]
     assert (redraw.tuned, redraw.overrides) == ("peak", ("sampler=redraw", "weights={L: 1}", "lr=5"))
-    own = protocol.read("toy", tmp_path / "arms.yaml")
+    own = protocol.read("toy", tmp_path / "arms.yml")
     assert (own.tuned_of, own.arms["peak_redraw"].overrides) == ("toy", ("sampler=redraw",))
 
 

@@ -220,7 +220,7 @@ def test_a_rule_that_loses_at_the_end_misses_the_goal(result: Any, table: Any) -
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"arm": "peek"}, "peak/0 (peek, seed 0) is no arm of arms.yaml; expected one of ppo, peak, pivot, "),
+        ({"arm": "peek"}, "peak/0 (peek, seed 0) is no arm of arms.yml; expected one of ppo, peak, pivot, "),
         ({"seed": 11}, "peak/0 (peak, seed 11) has no seed of reported; expected one of 0, 1, 2, 3"),
         ({"tokens": [0, 500, 999]}, "ended at 999 tokens; expected the budget of 1,000 or more"),
         ({"tokens": [1, 500, 1000]}, "has no evaluation before training; expected one at 0 tokens"),
@@ -260,7 +260,7 @@ def test_the_picture_has_the_rules_that_were_best_when_one_was_chosen(
 def test_files_are_written_beside_the_lines(
     lines: list[dict[str, Any]], table: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table.protocol.read, "__defaults__", (folder / "arms.yaml",))
+    monkeypatch.setattr(table.protocol.read, "__defaults__", (folder / "arms.yml",))
     table.main("toy", "reported", str(folder / "results"))
     written = folder / "results" / "toy"
     assert json.loads((written / "study.json").read_text())["arms"]["peak"]["kind"] == "rule"

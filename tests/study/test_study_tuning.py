@@ -62,7 +62,7 @@ def test_a_setting_that_was_taken_and_is_not_the_best_is_named(taken: str, said:
 def test_runs_that_cannot_be_judged_are_refused(tried: Any, tuning: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tuning: ppo/0 ended at 599 tokens; expected 600 or more"):
         tried(("ppo", 10, 0.1, 0.5), tokens=599)
-    about = tuning.protocol.read("toy", tmp_path / "arms.yaml")
+    about = tuning.protocol.read("toy", tmp_path / "arms.yml")
     with pytest.raises(DataError, match="tuning: no run of toy; expected one or more"):
         tuning.tried(about, [], {})
 
@@ -71,7 +71,7 @@ def test_files_are_written_beside_the_lines(
     tried: Any, tuning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried(("ppo", 10, 0.1, 0.5))
-    monkeypatch.setattr(tuning.protocol.read, "__defaults__", (tmp_path / "arms.yaml",))
+    monkeypatch.setattr(tuning.protocol.read, "__defaults__", (tmp_path / "arms.yml",))
     tuning.main("toy", str(tmp_path / "results"))
     text = (tmp_path / "results" / "toy" / "tuning.md").read_text()
     assert text.startswith("Tuning on toy: 2 trials of each arm")

@@ -12,8 +12,8 @@ from inspect import getattr_static
 from typing import Any, get_args, get_type_hints
 
 from rrl.config.binding import BROKEN, Binder, Source
-from rrl.config.choices import group_names
-from rrl.config.compose import Composed, compose, compose_run, walk
+from rrl.config.choices import group_names, walk
+from rrl.config.compose import Composed, compose, compose_run
 from rrl.config.effects import collected, takers_of, without_effect
 from rrl.config.needs import critic_readers, sibling_readers, task_misfits, untested
 from rrl.contracts.breaches import items, typed_repr

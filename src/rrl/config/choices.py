@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from rrl.processes.environment import OWN
+
+Written = tuple[tuple[str, int, int, int], ...]
 
 
 @cache
@@ -36,7 +38,7 @@ def files(group: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def written() -> tuple[tuple[str, int, int, int], ...]:
+def written() -> Written:
     """Every configuration file that can be chosen, with its inode, time and size, which show whether it has changed."""
     every = [file for group in group_names() for file in files(group).values()]
     stats = [(str(file), os.stat(file)) for file in (*every, *conf_dir().glob("*.yaml"))]
@@ -49,6 +51,27 @@ def content(file: Path) -> dict[str, Any]:
 
     found = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return found if isinstance(found, dict) else {}
+
+
+@lru_cache
+def contents(written: Written, own: bool = True) -> list[tuple[str, str]]:
+    """The choice ("" for train.yaml itself) and the key of every entry of the files ``written``, a user's ``own`` ones
+    included; without experiments."""
+    found = [("", key) for key, _ in walk(content(conf_dir() / "train.yaml"))]
+    for group in [name for name in group_names() if name != "experiment"]:
+        for option, file in (files(group) if own else _options(conf_dir() / group)).items():
+            whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
+            keys = [key for key, _ in walk(content(file) if whole else {group: content(file)})]
+            found += [(f"{group}={option}", key) for key in keys if not key.endswith(("_target_", "defaults"))]
+    return found
+
+
+def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration, inner nodes included, dotted, and its value."""
+    for key, item in node.items():
+        yield f"{path}{key}", item
+        if isinstance(item, Mapping):
+            yield from walk(item, f"{path}{key}.")
 
 
 def targets(group: str) -> dict[str, list[tuple[str, frozenset[str]]]]:

@@ -9,14 +9,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rrl.config.arguments import read
-from rrl.config.choices import conf_dir, content, files, group_names, search_path, take_own_parts, written
-from rrl.config.effects import takes
+from rrl.config.choices import (
+    Written,
+    conf_dir,
+    content,
+    contents,
+    files,
+    group_names,
+    search_path,
+    take_own_parts,
+    walk,
+    written,
+)
+from rrl.config.effects import strangers, takes
 from rrl.config.resolvers import next_question, register
 from rrl.config.saved import on_another_task
 from rrl.config.spelling import GONE, likeliest_choice, likeliest_key, other_name
 from rrl.errors import ConfigError, closest, shown
 
-Written = tuple[tuple[str, int, int, int], ...]
 ANEW = ("judge", "reward_model")
 """Groups that are chosen anew when a run is evaluated."""
 WHOLE = (
@@ -55,6 +65,8 @@ def compose(name: str, overrides: Sequence[str], only: Sequence[str] | None = No
         known = {group for group in _groups_of(name, files) if only is None or group in (*only, "experiment")}
         chosen, values = _divide(read(overrides, faults), known, faults)
         config = pickle.loads(_merged(name, tuple(chosen), files))
+        ours = [*content(conf_dir() / f"{name}.yaml"), *(key for _, key in contents(files, own=False))]
+        faults += strangers(dict(walk(_plain(config, resolve=False))), ours)
         config = config if only is None else OmegaConf.masked_copy(config, list(only))
         return _settle(config, values, faults, only, chosen)
 
@@ -132,14 +144,6 @@ def _refuse_torn(values: Mapping[str, Any], file: Path) -> None:
     begun = any((file.parent / name).exists() for name in ("status.json", "manifest.json", "metrics.jsonl"))
     if missing and begun and "fit" not in values:
         raise ConfigError(f"{file}: cut off or changed (it has no {', '.join(missing)}); {TORN}")
-
-
-def walk(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of a configuration, inner nodes included, dotted, and its value."""
-    for key, item in node.items():
-        yield f"{path}{key}", item
-        if isinstance(item, Mapping):
-            yield from walk(item, f"{path}{key}.")
 
 
 def _divide(given: Sequence[Any], known: Collection[str], faults: list[str]) -> tuple[list[str], list[Any]]:
@@ -244,7 +248,7 @@ def _suggest(key: str, keys: Sequence[str], only: Sequence[str] | None) -> str:
 def _brought(keys: Collection[str], only: Sequence[str] | None) -> dict[str, str]:
     """Keys that are not among ``keys``, and the choices of the first group that brings them, as ``kl=loss|reward``."""
     choices: dict[str, str] = {}
-    for choice, name in _contents(written()):
+    for choice, name in contents(written()):
         group, _, option = choice.partition("=")
         if not choice or name in keys or (only is not None and name.split(".")[0] not in only):
             continue
@@ -253,18 +257,6 @@ def _brought(keys: Collection[str], only: Sequence[str] | None) -> dict[str, str
         elif choices[name].partition("=")[0] == group:
             choices[name] += f"|{option}"
     return dict(reversed(choices.items()))  # keys of later groups are looked at first
-
-
-@lru_cache
-def _contents(written: Written) -> list[tuple[str, str]]:
-    """The choice ("" for train.yaml itself) and the key of every entry of the files ``written``."""
-    found = [("", key) for key, _ in walk(content(conf_dir() / "train.yaml"))]
-    for group in [name for name in group_names() if name != "experiment"]:
-        for option, file in files(group).items():
-            whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
-            keys = [key for key, _ in walk(content(file) if whole else {group: content(file)})]
-            found += [(f"{group}={option}", key) for key in keys if not key.endswith(("_target_", "defaults"))]
-    return found
 
 
 def _plain(config: Any, *, resolve: bool = True) -> dict[str, Any]:
@@ -292,7 +284,7 @@ def _as_config_errors(faults: Sequence[str]) -> Iterator[None]:
         if absent:
             fault = f"{absent[1]} is not in the environment, and its value belongs here; export {absent[1]}=..."
         elif lost:
-            own = [key for choice, key in _contents(written()) if not choice]
+            own = [key for choice, key in contents(written()) if not choice]
             own = [key for key in own if not key.startswith(("defaults", "hydra"))]
             fault = f"${{{lost[1]}}} refers to no key{_suggest(lost[1], own, None)}"
         raise ConfigError(*faults, key + fault) from error

@@ -1,4 +1,4 @@
-"""Keys without effect: set on a command line, but read by no part in use."""
+"""Keys without effect: set on a command line or in a file, but read by no part in use."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from rrl.config.choices import targets
 from rrl.config.importing import load_class
+from rrl.config.spelling import likeliest_key
 
 INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 NAME = re.compile(r"\w+(?:\.\w+)*")
@@ -23,6 +24,33 @@ def without_effect(given: Iterable[str], values: Mapping[str, Any], parts: Itera
     slots = set(parts)
     read = slots | set(READ) | _named_by(slots, values)
     return [key for key in given if not any(touches(key, name) for name in read)]
+
+
+def strangers(values: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    """A fault for each key at the top and in ``data`` that is not ``known``, and that no reference or part names.
+
+    ``values`` has every key of a configuration, references unresolved. Such keys come from a user's own files.
+    """
+    unknown = [key for key in values if key not in known and key.rpartition(".")[0] in ("", "data")]
+    if not unknown:
+        return []
+    named = set[str]().union(*(names(value) for value in values.values() if not isinstance(value, Mapping)))
+    classes = [target for key, target in values.items() if key.endswith("_target_")]
+    return [
+        _fault_of(key, known)
+        for key in unknown
+        if not any(touches(key, name) for name in named)
+        and not any(takes(target, key.removeprefix("data.")) for target in classes)
+    ]
+
+
+def _fault_of(key: str, known: Sequence[str]) -> str:
+    if key == "experiment":
+        return (
+            "experiment: its file does not begin with the line '# @package _global_', so that none of its keys is set"
+        )
+    meant = likeliest_key(key, known, ())
+    return f"{key}: no such key" + (f"; did you mean {meant!r}?" if meant else "")
 
 
 def touches(key: str, name: str) -> bool:

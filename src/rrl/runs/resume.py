@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rrl.config.check import Parts, checked
-from rrl.config.compose import Composed, compose_saved, walk
+from rrl.config.choices import walk
+from rrl.config.compose import Composed, compose_saved
 from rrl.errors import ConfigError, shown
 from rrl.records.files import DUMPS, ROWS, STATES, last_rows, rewind
 from rrl.records.run_directory import unused

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrl.config.compose import walk
+from rrl.config.choices import walk
 from rrl.errors import DataError
 from rrl.records.files import read_object, read_yaml
 from rrl.records.status import read_state

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl.config.check import load
-from rrl.config.compose import walk
+from rrl.config.choices import walk
 from rrl.config.saved import absolute
 from rrl.errors import ConfigError
 from rrl.records.files import read_object

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rrl.config.compose import walk
+from rrl.config.choices import walk
 from rrl.errors import DataError
 from rrl.study.arms import ASIDE
 from rrl.study.comparison import Measure, as_table, compare_arms, marks, plus_minus, summary, token_count
