@@ -27,7 +27,7 @@ from rrl.config.check import load
 from rrl.errors import ConfigError, DataError, UsageError, nearest
 from rrl.records.files import modes, read_object
 from rrl.records.run_directory import writable, write_json
-from rrl.study.comparison import evaluations
+from rrl.study.comparison import at, evaluations
 from rrl.study.sweep_plan import check_plan, read_plan
 
 
@@ -84,8 +84,8 @@ def check(waiting: Sequence[Job]) -> None:
         raise ConfigError(*faults)
 
 
-def best(sweep: Path, level: str) -> list[str]:
-    """The overrides of the first finished trial that ended with the highest accuracy on problems of the level.
+def best(sweep: Path, level: str, tokens: float) -> list[str]:
+    """The overrides of the first finished trial with the highest accuracy on problems of the level after ``tokens``.
 
     Raises DataError where there is none.
     """
@@ -93,12 +93,13 @@ def best(sweep: Path, level: str) -> list[str]:
     for job in sorted((sweep / "jobs").glob("*.json")):
         about = read_object(job)[0]
         if about.get("state") == "finished":
-            end = evaluations(sweep / job.stem)[-1]
-            levels = end[modes(end)[0]]["levels"]
-            if level not in levels:
+            rows = evaluations(sweep / job.stem)
+            mode = modes(rows[0])[0]
+            if level not in (levels := rows[0][mode]["levels"]):
                 raise DataError(f"{sweep / job.stem}: has no level {level!r}{nearest(level, list(levels))}; expected "
                                 "the level of arms.yml; correct it there")  # fmt: skip
-            found.setdefault(levels[level]["accuracy"], about["overrides"])
+            curve = [(row["tokens_generated"], row[mode]["levels"][level]["accuracy"]) for row in rows]
+            found.setdefault(at(curve, tokens), about["overrides"])
     if not found:
         raise DataError(f"{sweep}: no trial finished; expected one or more; {sweep.name}.log beside it says why")
     return list(found[max(found)])
@@ -189,7 +190,7 @@ def main(task: str, stage: str, at_once: str = "2", results: str = str(RESULTS),
         waiting = list(jobs(about, stage, arms, protocol.tuned(file)))
         check(waiting)
         with alone(RUNS / task / stage, list(dict.fromkeys(job.arm for job in waiting))):
-            failed = _done(waiting, int(at_once), file, about.level)
+            failed = _done(waiting, int(at_once), file, about)
     except UsageError as error:
         raise SystemExit(str(error)) from None
     if failed:
@@ -206,7 +207,7 @@ def _asked(about: protocol.Protocol, stage: str, at_once: str, names: Sequence[s
     return list(dict.fromkeys(names or about.arms))
 
 
-def _done(waiting: list[Job], at_once: int, file: Path, level: str) -> list[str]:
+def _done(waiting: list[Job], at_once: int, file: Path, about: protocol.Protocol) -> list[str]:
     """Run all, keep what tuning found; a text for each that failed."""
     failed, total = [], len(waiting)
     for number, (job, well) in enumerate(work(waiting, at_once), 1):
@@ -215,7 +216,7 @@ def _done(waiting: list[Job], at_once: int, file: Path, level: str) -> list[str]
             if not well:
                 failed.append(f"{job.folder}: failed; {_log(job)} says why")
             elif "-m" in job.arguments:
-                keep(file, job.arm, best(job.folder, level))
+                keep(file, job.arm, best(job.folder, about.level, about.judged * about.budget))
         except DataError as error:
             failed += error.faults
     return failed

@@ -65,6 +65,15 @@ def test_a_run_that_ended_early_is_no_evidence_at_a_larger_budget(tmp_path):
         compare_arms(arms | {"cut": [broken]}, LEVEL, [50, 100])
 
 
+def test_a_measure_that_begins_later_has_no_value_before(tmp_path):
+    late = run(tmp_path / "late", 0, [(40, 0.1), (100, 0.9)])
+    assert compare_arms({"late": [late]}, LEVEL, [40, 100])["arms"]["late"]["values"][0]["mean"] == 0.1
+    with pytest.raises(DataError, match=r"late: its first value is at 40 tokens; expected 39 or less") as caught:
+        compare_arms({"late": [late]}, LEVEL, [39, 100])
+    assert caught.value.faults[-1] == "remedy: compare at larger budgets with tokens=..."
+    assert (at([(8, 0.1), (10, 0.9)], 4), at([(8, 0.1), (10, 0.9)], 12)) == (0.1, 0.9)
+
+
 def test_the_budget_to_reach_a_height():
     assert tokens_to([(0, 0.1), (100, 0.4), (200, 0.6)], 0.5) == 150
     assert tokens_to([(0, 0.1), (100, 0.4)], 0.5) is None

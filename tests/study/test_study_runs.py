@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.study import protocol_file
+from fixtures.study import protocol_file, run
 from rrl.errors import ConfigError, DataError
 
 STUDY = Path(__file__).parents[2] / "experiments" / "study"
@@ -175,7 +175,16 @@ def test_a_search_without_a_usable_trial_is_a_failure_of_its_arm_alone(
     assert first.startswith("runs/study/toy/tuning/ppo/1: has no level 'L3'; did you mean 'L'?; expected the level of")
     assert second.startswith("runs/study/toy/tuning/peak/1")
     with pytest.raises(DataError, match=r"none: no trial finished; expected one or more; none.log beside it says why"):
-        study.best(Path("none"), "L")
+        study.best(Path("none"), "L", 600)
+
+
+def test_trials_are_compared_where_the_arms_are_judged(study: Any) -> None:
+    for name, tokens, end in (("1", 800, 0.36), ("2", 600, 0.29)):  # .27 and .29 after 600 tokens
+        run(Path("sweep", name), 10, (0.0, end), tokens=tokens)
+        Path("sweep", "jobs").mkdir(exist_ok=True)
+        Path("sweep", "jobs", f"{name}.json").write_text(json.dumps({"state": "finished", "overrides": [name]}))
+    assert study.best(Path("sweep"), "L", 600) == ["2"]
+    assert study.best(Path("sweep"), "L", 800) == ["1"]
 
 
 def test_misspelt_overrides_and_keys_are_refused_before_the_first_run(

@@ -116,7 +116,7 @@ def compare_arms(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Se
     curves = {
         arm: [[point[:2] for point in measure.points(folder)] for folder in folders] for arm, folders in arms.items()
     }
-    _refuse_short_runs(arms, curves, max(marks))
+    _refuse_beyond(arms, curves, marks)
     heights = {arm: [[at(curve, mark) for curve in rows] for mark in marks] for arm, rows in curves.items()}
     name = next(iter(heights))
     first = heights[name]
@@ -152,26 +152,35 @@ def _refuse_mixed_modes(arms: Mapping[str, Sequence[Path]], measure: Measure) ->
         raise DataError(*found, "remedy: give a mode that all of them have, as in mode=greedy")
 
 
-def _refuse_short_runs(
-    arms: Mapping[str, Sequence[Path]], curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], tokens: int
-) -> None:
-    """Raise DataError for runs that ended before the largest budget."""
+def _refuse_beyond(
+    arms: Mapping[str, Sequence[Path]], curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+    marks: Sequence[int],
+) -> None:  # fmt: skip
+    """Raise DataError for runs that ended before the largest budget, or have no value yet at the smallest."""
+    least, most = min(marks), max(marks)
+    every = [(folder, curves[arm][number]) for arm, folders in arms.items() for number, folder in enumerate(folders)]
     short = [
-        f"{folder}: its last evaluation is at {curve[-1][0]} tokens; expected {tokens} or more"
-        for arm, folders in arms.items()
-        for folder, curve in zip(folders, curves[arm], strict=True)
-        if curve[-1][0] < tokens
+        f"{folder}: its last evaluation is at {curve[-1][0]} tokens; expected {most} or more"
+        for folder, curve in every
+        if curve[-1][0] < most
     ]
-    if short:
-        raise DataError(*short, "remedy: finish these runs, or compare at smaller budgets with tokens=...")
+    late = [
+        f"{folder}: its first value is at {curve[0][0]} tokens; expected {least} or less"
+        for folder, curve in every
+        if curve[0][0] > least
+    ]
+    if short or late:
+        remedy = "finish these runs, or compare at smaller budgets" if short else "compare at larger budgets"
+        raise DataError(*short, *late, f"remedy: {remedy} with tokens=...")
 
 
 def at(curve: Sequence[tuple[float, float]], place: float) -> float:
-    """The curve's height at a budget (of tokens, steps or seconds), interpolated; its last height beyond the end."""
+    """The curve's height at a budget (of tokens, steps or seconds), interpolated; its first height before its
+    beginning, its last beyond the end."""
     for (x0, y0), (x1, y1) in pairwise(curve):
         if x0 <= place <= x1:
             return y0 + (y1 - y0) * (place - x0) / (x1 - x0 or 1)
-    return curve[-1][1]
+    return curve[0 if place < curve[0][0] else -1][1]
 
 
 def tokens_to(curve: Sequence[tuple[float, float]], height: float) -> int | None:

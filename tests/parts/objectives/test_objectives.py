@@ -191,7 +191,7 @@ def test_losses_by_hand_after_the_policy_has_moved():
     assert actor_loss.item() == pytest.approx(-(1.2 + 3.0) / 2)
     assert critic_loss.item() == pytest.approx((0.045 + 0.005) / 2)
     assert (metrics["actor/pg_clipfrac"], metrics["critic/vf_clipfrac"]) == (0.5, 0.5)
-    assert metrics["actor/ppo_kl"] == pytest.approx((1 / 1.5 - 1 + math.log(1.5)) / 2)
+    assert metrics["actor/ppo_kl"] == pytest.approx((1.5 - 1 - math.log(1.5)) / 2)  # of KL(old, new)
 
 
 def test_a_good_action_is_made_likelier_and_a_bad_one_less_likely():

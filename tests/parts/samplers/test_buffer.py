@@ -39,7 +39,7 @@ def held(memory: StateBuffer) -> list[tuple[str, tuple[int, ...]]]:
 def visit(memory: StateBuffer, key: str, outcomes: str) -> None:
     """Record one visit per letter: y for a success."""
     for outcome in outcomes:
-        memory.record([(key, outcome == "y")])
+        memory.record([(key, outcome == "y", 1)])
 
 
 def test_a_new_state_is_stored_with_its_birth():
@@ -150,12 +150,21 @@ def test_an_outcome_of_a_forgotten_state_is_ignored_even_if_its_prefix_is_back()
     assert [(s.key, s.visits) for s in memory] == [("p@2", 0)]
 
 
+# By hand: of 4 siblings one success leaves (1 + 1) / (4 + 2) = 1/3, two leave 1/2, three 2/3, whichever came first.
+@pytest.mark.parametrize(("successes", "kept"), [(1, True), (2, True), (3, False)])
+def test_the_rollouts_of_one_draw_count_together(successes: int, kept: bool) -> None:
+    memory = buffer(keep_between=(0.0, 0.5))
+    fill(memory, "p1")
+    memory.record([("p@1", successes, 4)])
+    assert [(s.visits, s.successes) for s in memory] == [(4, successes)] * kept
+
+
 # By hand: 3/4 after two successes is above 0.7, so that the failures that follow count no more; 1/4 after two failures
 # of the other is not.
 def test_visits_to_a_state_count_in_their_order_until_it_is_forgotten():
     memory = buffer(keep_between=(0.2, 0.7))
     fill(memory, "p1", "q1")
-    memory.record([("q@2", False), ("p@1", True), ("p@1", True), ("q@2", False), ("p@1", False), ("gone@9", True)])
+    memory.record([("q@2", 0, 1), ("p@1", 1, 1), ("p@1", 1, 1), ("q@2", 0, 1), ("p@1", 0, 1), ("gone@9", 1, 1)])
     assert [(s.key, s.visits, s.successes) for s in memory] == [("q@2", 2, 0)]
     assert (memory.evictions, memory.sums()["visits"]) == (1, 2)
 
@@ -208,7 +217,7 @@ def test_a_draw_is_what_the_standard_library_would_choose_among_all_states(prior
         chosen = Random(seed).choices(states, [PLAIN[priority](state) for state in states], k=500)
         drawn = memory.draw(500, Random(seed))
         assert drawn == chosen
-        memory.record([(state.key, rng.random() < 0.3) for state in drawn])
+        memory.record([(state.key, rng.random() < 0.3, 1) for state in drawn])
 
 
 class Fixed(Random):
@@ -258,7 +267,7 @@ def test_a_step_reads_as_few_blocks_of_a_large_memory_as_of_a_small_one(size, mo
     reads, rng = Reads(monkeypatch), Random(0)
     drawn = memory.draw(5, rng)
     assert reads.of(lambda: memory.draw(5, rng)) == 3 * 5
-    assert reads.of(lambda: memory.record([(state.key, True) for state in drawn])) == 0
+    assert reads.of(lambda: memory.record([(state.key, 1, 1) for state in drawn])) == 0
     assert reads.of(lambda: memory.draw(5, rng)) <= 3 * (5 + 5)
     assert reads.of(memory.sums) == 0
     assert reads.of(lambda: add(memory, "new", 2, score=0.75)) <= 2 * (5 + 2 + 1)
@@ -285,7 +294,7 @@ def test_states_keep_their_keys_numbers_and_siblings_when_rows_move_together():
     assert len(memory) == 15
     held = {state.key for state in memory}
     born = [f"p{number % 5}@{number + 1}" for number in range(400)]
-    memory.record([(key, True) for key in born if key not in held])
+    memory.record([(key, 1, 1) for key in born if key not in held])
     visit(memory, next(iter(memory)).key, "yyn")
     assert [(s.visits, s.successes) for s in memory] == [(3, 2)] + [(0, 0)] * 14
     memory.forget_problem("p3")
@@ -361,7 +370,7 @@ def test_the_journal_has_what_became_of_states_in_order():
     """Estimates by hand: after one failure 1/3, after one success 2/3."""
     memory = buffer(capacity=3, states_per_problem=2, keep_between=(0.35, 0.6))
     fill(memory, "p1", "p2", "p2", "p3", "q4", "r5")
-    memory.record([("p@3", False), ("q@4", True)])
+    memory.record([("p@3", 0, 1), ("q@4", 1, 1)])
     memory.forget_problem("r")
     assert told(memory) == [
         ("p@1", "self 1 0.0"), ("p@2", "self 1 0.0"), ("p@3", "self 1 0.0"), ("p@1", "problem full"),

@@ -26,7 +26,7 @@ def test_by_doubt_the_states_after_which_the_policy_was_least_sure_come_first_an
         store(states, name, doubt=doubt)
     assert drawn(states, 2) == ["q1", "p2"] and drawn(states, 1) == ["p1"] and drawn(states, 3) == ["q1", "p2", "p1"]
     assert drawn(states, 7) == ["q1", "p2", "p1"] * 2 + ["q1"]
-    states.record([("q@2", False)])
+    states.record([("q@2", 0, 1)])
     assert drawn(states, 1) == ["p2"]
 
 

@@ -41,7 +41,7 @@ class Clipped(Objective):
         return loss, divergence, {
             "actor/pg_loss": loss,
             "actor/pg_clipfrac": clipped,
-            "actor/ppo_kl": weighted_sum(kl_estimate(output.logprobs, batch.old_logprobs, "k3"), batch.weight),
+            "actor/ppo_kl": weighted_sum(kl_estimate(batch.old_logprobs, output.logprobs, "k3"), batch.weight),
             "actor/entropy": weighted_sum(output.entropy, batch.weight),
             **corrections,
             **paid,

@@ -155,20 +155,20 @@ class StateBuffer:
         shares = self._rows["length"][rows] / numpy.maximum(1, self._rows["whole"][rows])
         return numpy.where(rows >= 0, shares, numpy.nan)
 
-    def record(self, visits: Sequence[tuple[str, bool]]) -> None:
-        """Count visits by key, with success, one after the other; forget a state once it is dead or mastered.
+    def record(self, visits: Sequence[tuple[str, int, int]]) -> None:
+        """Count draws by key, one after the other, each with its successes and its rollouts.
 
-        Visits to states that were forgotten meanwhile are passed over.
+        After each a state that is dead or mastered is forgotten. Draws of states that were forgotten are passed over.
         """
-        rows = self._rows.find([key for key, _ in visits])
-        successes = numpy.array([success for _, success in visits], dtype=numpy.int32)
-        rows, successes = rows[rows >= 0], successes[rows >= 0]
+        rows = self._rows.find([key for key, *_ in visits])
+        outcomes = numpy.array([counts for _, *counts in visits], dtype=numpy.int32).reshape(-1, 2)
+        rows, outcomes = rows[rows >= 0], outcomes[rows >= 0]
         while len(rows):
-            _, first = numpy.unique(rows, return_index=True)  # the first visit to each state, then the second
-            self._visit(rows[first], successes[first])
-            rows, successes = numpy.delete(rows, first), numpy.delete(successes, first)
+            _, first = numpy.unique(rows, return_index=True)  # the first draw of each state, then the second
+            self._visit(rows[first], *outcomes[first].T)
+            rows, outcomes = numpy.delete(rows, first), numpy.delete(outcomes, first, axis=0)
             held = numpy.flatnonzero(self._rows["held"][rows])
-            rows, successes = rows[held], successes[held]
+            rows, outcomes = rows[held], outcomes[held]
 
     def forget_problem(self, problem_id: str) -> None:
         """Forget all states of a mastered problem."""
@@ -185,8 +185,8 @@ class StateBuffer:
         self._rows.load_state_dict(state["rows"])
         self._turns, self._turn = OrderedDict.fromkeys(state.get("turns", ())), state.get("turn", 0)
 
-    def _visit(self, rows: Array, successes: Array) -> None:
-        self._rows.visit(rows, successes)
+    def _visit(self, rows: Array, successes: Array, rollouts: Array) -> None:
+        self._rows.visit(rows, successes, rollouts)
         low, high = self.keep_between
         rate = success_rate(self._rows["successes"][rows], self._rows["visits"][rows])
         over = (rate <= low) | (rate > high)

@@ -184,7 +184,10 @@ class Retrospective(StateSampler):
         starts = [(each.rollout.state, each.feedback.solved) for each in judged]
         visits = [(state, key, solved) for state, solved in starts if (key := state.replayed_from) is not None]
         self._teach([(key, solved) for state, key, solved in visits if state.prefix])
-        self.buffer.record([(key, solved) for _, key, solved in visits])
+        draws = [
+            (state.replayed_from, [each.feedback.solved for each in group]) for state, group, _ in by_start(judged)
+        ]
+        self.buffer.record([(key, sum(solved), len(solved)) for key, solved in draws if key is not None])
         first_solves = 0
         for state, solved in starts:
             first_solves += solved and state.replayed and state.problem.id not in self._solved

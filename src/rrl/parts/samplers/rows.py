@@ -147,9 +147,9 @@ class Rows:
         self._count(row, 1)
         self.touch([row])
 
-    def visit(self, rows: Array, successes: Array) -> None:
-        """Count one visit to each of these rows, none of them twice."""
-        for name, counts in (("visits", numpy.ones_like(successes)), ("successes", successes)):
+    def visit(self, rows: Array, successes: Array, rollouts: Array) -> None:
+        """Count the rollouts from each of these rows, none of them twice, as visits."""
+        for name, counts in (("visits", rollouts), ("successes", successes)):
             self[name][rows] += counts
             self._totals[name] += _units(int(counts.sum()))
         self.touch(rows.tolist())
