@@ -51,11 +51,13 @@ study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics 
 	done
 
 STAGES := tuning choosing reported
+RESULTS ?= experiments/results/study
 STUDY = $(VENV)/bin/python experiments/study
 study: install ## every rule for choosing states with its control, PPO and controls of problems: TASK=trace (hours; docs/study.md)
-	$(RUN) rrl.cli.sft experiment=study/$(TASK) > /dev/null
-	for stage in $(STAGES); do $(STUDY)/study.py $(TASK) $$stage $(JOBS) || exit; done
-	$(STUDY)/collect.py $(TASK) && $(STUDY)/tuning.py $(TASK) && $(STUDY)/table.py $(TASK) choosing && $(STUDY)/table.py $(TASK)
+	grep -q "/warmstart: none" experiments/study/$(TASK).yaml || $(RUN) rrl.cli.sft experiment=study/$(TASK) > /dev/null
+	for stage in $(STAGES); do $(STUDY)/study.py $(TASK) $$stage $(JOBS) $(RESULTS) || exit; done
+	$(STUDY)/collect.py $(TASK) runs/study $(RESULTS) && $(STUDY)/tuning.py $(TASK) $(RESULTS)
+	for stage in choosing reported; do $(STUDY)/table.py $(TASK) $$stage $(RESULTS) || exit; done
 
 study-mixtures: install ## PPO, two rules and their re-draws on trace without and with a quarter of easy problems (some 40 minutes on 2 idle cores)
 	for plan in trace_none trace_quarter; do \
@@ -66,7 +68,7 @@ PLAN ?= gpu
 study-gpu: install ## a demonstration with one seed: PPO, the chosen rule, its re-draw and practice at 100 M parameters, on one GPU (7½ minutes, estimated; PLAN=gpu_tiny: on a CPU)
 	$(STUDY)/study.py $(PLAN) reported 1 && $(STUDY)/collect.py $(PLAN) runs/study runs/study && $(STUDY)/table.py $(PLAN) reported runs/study
 
-study-quick: install ## the same in minutes, with fewer arms, tokens and seeds, to see that it works: no result
+study-quick: install ## make study of trace in minutes, with three arms, fewer tokens and two seeds, to see that it works: no result
 	$(RUN) rrl.cli.sft experiment=study/trace > /dev/null
 	for stage in $(STAGES); do $(STUDY)/study.py quick $$stage $(JOBS) runs/study || exit; done
 	$(STUDY)/collect.py quick runs/study runs/study && $(STUDY)/table.py quick reported runs/study

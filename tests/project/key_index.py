@@ -15,7 +15,7 @@ WORDS = ("key", "meaning", "unit", "source", "whose")
 """Columns that hold no default."""
 HEAD = """# All keys
 
-Every key of the configuration in one table. `make keys` writes this page from the tables of the other pages; a test
+Every key of the configuration in one table, but those of some tasks (`task.*`, explained in `conf/task/`). `make keys` writes this page from the tables of the other pages; a test
 compares it with them, and them with `conf/`. Defaults that depend on the choice are named by it: *tiny* is the default
 of `rrl-train`, *hf* that of `task=gsm8k model=hf`, *sft* that of `warmstart=sft`. `rrl-train ... --cfg` prints those of
 your own command.
