@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = (
-    "apps.md", "gsi.md", "judging.md", "code-baselines.md", "mini-tasks.md",
+    "apps.md", "gsi.md", "judging.md", "code-baselines.md", "mini-tasks.md", "math.md", "evaluation.md",
     "ppo.md", "rrl.md", "records.md", "hh.md", "reward-models.md", "own-data.md", "sweeps.md",
 )  # fmt: skip
 """Where keys are explained."""
@@ -15,7 +15,7 @@ WORDS = ("key", "meaning", "unit", "source", "whose")
 """Columns that hold no default."""
 HEAD = """# All keys
 
-Every key of the configuration in one table, but those of some tasks (`task.*`, explained in `conf/task/`). `make keys` writes this page from the tables of the other pages; a test
+Every key of the configuration in one table. `make keys` writes this page from the tables of the other pages; a test
 compares it with them, and them with `conf/`. Defaults that depend on the choice are named by it: *tiny* is the default
 of `rrl-train`, *hf* that of `task=gsm8k model=hf`, *sft* that of `warmstart=sft`. `rrl-train ... --cfg` prints those of
 your own command.
