@@ -134,7 +134,7 @@ def merged(
             faults.append(
                 f"{path}: has arm {line['arm']!r} with seed {line['seed']} from {before['run']}, started "
                 f"{before['started']}; {line['run']}, started {line['started']}, is another run of the same "
-                "configuration; expected one run of an arm and seed; remove that line or this run, or give other RESULTS"
+                "configuration; expected one run of an arm and seed; remove that line or this run, or give RESULTS"
             )
         kept[place(line, stage)] = line
     counts["kept"] = len(kept) - len(new)
