@@ -72,6 +72,8 @@ def test_a_measure_that_begins_later_has_no_value_before(tmp_path):
         compare_arms({"late": [late]}, LEVEL, [39, 100])
     assert caught.value.faults[-1] == "remedy: compare at larger budgets with tokens=..."
     assert (at([(8, 0.1), (10, 0.9)], 4), at([(8, 0.1), (10, 0.9)], 12)) == (0.1, 0.9)
+    assert marks({"late": [late]}, LEVEL) == [66, 100]  # of 33, 66 and 100
+    assert marks({"once": [run(tmp_path / "once", 0, [(257, 0.9)])]}, LEVEL) == [257]  # of 83, 166 and 250
 
 
 def test_the_budget_to_reach_a_height():

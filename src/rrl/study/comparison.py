@@ -98,10 +98,11 @@ def _read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def marks(arms: Mapping[str, Sequence[Path]], measure: Measure) -> list[int]:
-    """Thirds of the tokens that all runs have generated, with two significant digits."""
-    end = min(measure.points(folder)[-1][0] for folders in arms.values() for folder in folders)
+    """Thirds of the tokens that all runs have generated, to two digits, where all have a value; else all of them."""
+    curves = [measure.points(folder) for folders in arms.values() for folder in folders]
+    begin, end = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
     rounded = int(float(f"{end:.6e}"[:3] + "e" + f"{end:.6e}"[-3:])) if end else 0
-    return sorted({rounded // 3, 2 * rounded // 3, rounded} - {0}) or [0]
+    return [mark for mark in (rounded // 3, 2 * rounded // 3, rounded) if mark and mark >= begin] or [int(end)]
 
 
 def compare_arms(arms: Mapping[str, Sequence[Path]], measure: Measure, marks: Sequence[int]) -> dict[str, Any]:
