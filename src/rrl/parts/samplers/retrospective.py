@@ -184,18 +184,18 @@ class Retrospective(StateSampler):
         starts = [(each.rollout.state, each.feedback.solved) for each in judged]
         visits = [(state, key, solved) for state, solved in starts if (key := state.replayed_from) is not None]
         self._teach([(key, solved) for state, key, solved in visits if state.prefix])
-        draws = [
-            (state.replayed_from, [each.feedback.solved for each in group]) for state, group, _ in by_start(judged)
-        ]
-        self.buffer.record([(key, sum(solved), len(solved)) for key, solved in draws if key is not None])
+        draws = [(state, [each.feedback.solved for each in siblings]) for state, siblings, _ in by_start(judged)]
+        self.buffer.record(
+            [(key, sum(each), len(each)) for state, each in draws if (key := state.replayed_from) is not None]
+        )
         first_solves = 0
         for state, solved in starts:
             first_solves += solved and state.replayed and state.problem.id not in self._solved
             if solved:
                 self._solved.add(state.problem.id)
-        for state, _, success in by_start(judged):
+        for state, outcomes in draws:
             if not state.replayed:
-                self._move(state.problem.id, success)
+                self._move(state.problem.id, fmean(outcomes))
         return first_solves
 
     def _move(self, problem_id: str, success: float) -> None:
