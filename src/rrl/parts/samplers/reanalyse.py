@@ -5,7 +5,7 @@ from statistics import fmean
 
 from rrl.contracts import border
 from rrl.parts.samplers.controls import Redraw
-from rrl.parts.samplers.demands import needs_failures
+from rrl.parts.samplers.demands import examines, reads_errors
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.samplers.rows import StoredState
 from rrl.types import Batch, Judged, Metrics, State
@@ -22,8 +22,11 @@ class Reanalyse(Retrospective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if fault := needs_failures(self.selection, "responses that are read again"):
-            raise ValueError(f"selection: {fault}; expected another rule, or sampler=retrospective")
+        if reads_errors(self.selection) or examines(self.selection):
+            raise ValueError(
+                f"selection: {type(self.selection).__name__} asks the task or the policy about a response when it is "
+                "written, not when it is read again; expected another rule, or sampler=retrospective"
+            )
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """As ``Retrospective``; ``replay/prefix_length/mean`` is that of this step's replayed starts."""
