@@ -177,7 +177,7 @@ def test_all_rules_are_tried_on_the_last_checkpoint_and_the_run_stays_as_it_is(
 ) -> None:
     before = {str(path): path.stat().st_mtime_ns for path in run.rglob("*")}
     sizes = ["problems=4", "n=2", "continuations=2"]
-    command._lab([str(run), *sizes, "rules=confidence,random_cut,entropy", f"out={tmp_path / 'lab'}"])
+    command._lab([str(run), *sizes, "rules=[confidence, random_cut, entropy]", f"out={tmp_path / 'lab'}"])
     assert {str(path): path.stat().st_mtime_ns for path in run.rglob("*")} == before
     result = json.loads((tmp_path / "lab" / "lab.json").read_text())
     assert (result["step"], list(result["rules"])) == (2, ["confidence", "random_cut", "entropy"])

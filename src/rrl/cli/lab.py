@@ -71,7 +71,7 @@ def _rules(text: str | None) -> tuple[str, ...] | None:
 
     if text is None:
         return None
-    names, known = tuple(text.split(",")), groups()["selection"]
+    names, known = tuple(text.strip("[]").replace(" ", "").split(",")), groups()["selection"]
     wrong = [name for name in names if name not in known]
     if wrong:
         raise ConfigError(*(f"rules: no rule {name!r}{nearest(name, known)}" for name in wrong))

@@ -40,7 +40,7 @@ def fall(of, gate=None):
     return LargestFall(of=of, min_explained_variance=gate)
 
 
-RULES += [Confidence(below=0.6), entropy(0, 1), fall("logprob")]
+RULES += [Confidence(below=0.7), entropy(0, 1), fall("logprob")]
 
 
 def cuts(rule, legal=ALL, response=RESPONSE):
@@ -183,14 +183,19 @@ def test_a_rule_reads_the_critic_by_its_setting(rule):
     assert rule.needs_critic and rule.min_explained_variance is None
 
 
-# The first token below 0.85 is token 1 (0.8), below 0.8 it is token 3 (0.5), below 0.5 token 6 (0.25).
+# Token by token the first below 0.85 is token 1 (0.8), below 0.8 token 3 (0.5), below 0.5 token 6 (0.25). Cut after 2
+# and 5 tokens the steps have mean probabilities of 0.85, 2.5/3 = 0.833 and 0.625; after 4 and 5: 0.8, 1 and 0.625.
 @pytest.mark.parametrize(
     ("below", "legal", "expected"),
-    [(0.85, ALL, [1]), (0.79, ALL, [3]), (0.49, ALL, [6]), (0.79, [1, 2, 5], [2]), (0.79, [4, 5], []),
-     (0.85, [2, 3], []), (0.2, ALL, [])],
+    [(0.85, ALL, [1]), (0.79, ALL, [3]), (0.49, ALL, [6]), (0.2, ALL, []), (0.86, [2, 5], []), (0.84, [2, 5], [2]),
+     (0.83, [2, 5], [5]), (0.62, [2, 5], []), (0.79, [4, 5], [5]), (0.81, [4, 5], []), (0.99, [], [])],
 )  # fmt: skip
-def test_confidence_cuts_at_the_last_legal_point_at_or_before_the_first_doubt(below, legal, expected):
+def test_confidence_cuts_before_the_first_step_that_was_doubtful_on_average(below, legal, expected):
     assert cuts(Confidence(below=below), legal) == expected
+
+
+def test_confidence_finds_nothing_in_a_response_without_a_token():
+    assert Confidence(below=1.0).cuts(TokenScores((), (0.5,)), [], Random(0)) == []
 
 
 def test_random_cut_draws_every_legal_point_evenly():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from rrl.interfaces import Selection
@@ -11,9 +12,10 @@ from rrl.types import TokenScores
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence(Selection):
-    """Cuts at the last legal point before the first token that was sampled with a probability below ``below``.
+    """Cuts before the first step whose tokens were sampled with a mean probability below ``below``.
 
-    A rule of this project's: it needs no critic. The score is the probability of the whole prefix.
+    A step leads from one legal point to the next, or to an end: a single token, a line, a sentence. A rule of this
+    project's: it needs no critic. The score is the probability of the whole prefix.
     """
 
     below: float
@@ -23,10 +25,11 @@ class Confidence(Selection):
             raise ValueError(f"below: expected a probability > 0, got {self.below}")
 
     def cuts(self, response: TokenScores, legal: Sequence[int], rng: Random) -> list[int]:
-        """One cut, or none when every token was sure or the doubt came before the first legal point."""
-        threshold = math.log(self.below)
-        doubt = next((i for i, logprob in enumerate(response.logprobs) if logprob < threshold), -1)
-        return [cut for cut in legal if cut <= doubt][-1:]
+        """One cut, or none where every step was sure, or where the first was not: only the prompt is before it."""
+        chances = list(map(math.exp, response.logprobs))
+        steps = pairwise([0, *legal, len(chances)])
+        doubt = next((begin for begin, end in steps if sum(chances[begin:end]) < self.below * (end - begin)), 0)
+        return [doubt] if doubt else []
 
     def score(self, response: TokenScores, cut: int) -> float:
         return math.exp(sum(response.logprobs[:cut]))
