@@ -20,7 +20,7 @@ TUNED = "tuned.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """``control`` names the arm that differs in one thing, mostly in that it starts from the prompts; None: no such arm.
+    """``control`` names the arm that differs in one thing, mostly that it starts from the prompts; None: no such arm.
 
     ``overrides`` make the arm. ``search`` has what tuning tries, by key; ``tuned`` names the arm whose tuned values it
     takes, itself or another.
