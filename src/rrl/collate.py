@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,13 +107,17 @@ def engine_logprobs(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor:
     return _spread([[p + k for p, k in zip(r.logprobs, r.kept, strict=True)] for r in rollouts], mask)
 
 
-def context_batch(states: Sequence[State], pad: int, eos: int) -> Batch:
-    """Prompts as contexts, prefixes with an end token as written tokens, so that a policy can annotate them."""
-    rows = [
-        Row(s.problem.prompt, (*s.prefix, eos), [0.0] * (len(s.prefix) + 1), s.problem.id, s.problem.level)
-        for s in states
-    ]
-    return collate_rows(rows, pad)
+def context_batch(states: Sequence[State], tokenizer: Any, longest: int) -> Batch:
+    """Prompts as contexts, prefixes with an end token as written tokens, so that a policy can annotate them.
+
+    The end token, which asks for the value after the prefix, is left out of a row that is ``longest`` without it.
+    """
+    rows = []
+    for state in states:
+        problem = state.problem
+        written = (*state.prefix, tokenizer.eos_token_id)[: longest - len(problem.prompt)]
+        rows.append(Row(problem.prompt, written, [0.0] * len(written), problem.id, problem.level))
+    return collate_rows(rows, tokenizer.pad_token_id)
 
 
 def _spread(numbers: Sequence[Sequence[float]], mask: Tensor) -> Tensor:

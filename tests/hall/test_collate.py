@@ -1,6 +1,7 @@
 """Collation: the prompt and a replayed prefix are context, and every number lands on its own token."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,8 +96,17 @@ def test_choosing_rows_drops_the_columns_that_only_other_rows_needed(batch):
     assert rows.level.tolist() == [0]
 
 
+TOKENIZER = SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS)
+
+
 def test_a_context_batch_acts_on_the_prefix_and_an_end_token():
-    batch = context_batch([State(SHORT), State(LONG, (10, 11))], PAD, EOS)
+    batch = context_batch([State(SHORT), State(LONG, (10, 11))], TOKENIZER, longest=7)
     assert batch.tokens.tolist() == [[1, 8, 2, 0, 0, 0, 0], [1, 5, 6, 7, 10, 11, 2]]
     assert batch.attention.int().tolist() == [[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]]
     assert batch.mask.int().tolist() == [[0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1]]
+
+
+def test_a_prefix_that_fills_the_model_is_read_without_an_end_token():
+    batch = context_batch([State(SHORT), State(LONG, (10, 11))], TOKENIZER, longest=6)
+    assert batch.tokens.tolist() == [[1, 8, 2, 0, 0, 0], [1, 5, 6, 7, 10, 11]]
+    assert batch.mask.int().tolist() == [[0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]

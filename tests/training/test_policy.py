@@ -166,9 +166,17 @@ def test_inspect_does_not_mix_up_states_of_different_lengths():
     assert policy.inspect([]) == []
 
 
+GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "vocab_size": 76}
+
+
+def test_a_response_that_fills_a_model_of_learnt_positions_is_read():
+    policy = make_policy(model=GPT2LMHeadModel(GPT2Config(**GPT2)), critic="own")
+    full, shorter = policy.inspect([State(problem((BOS, 20, 31)), (5,) * n) for n in (29, 28)])
+    assert [(len(s.logprobs), len(s.values)) for s in (full, shorter)] == [(29, 29), (28, 29)]  # of 32 positions
+
+
 def test_dropout_of_the_model_is_off():
-    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "vocab_size": 76}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)).train()
+    model = GPT2LMHeadModel(GPT2Config(**GPT2, resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)).train()
     policy = make_policy(model=model, critic="own")
     first, second = policy(raw_batch()), policy(raw_batch())
     assert torch.equal(first.logprobs, second.logprobs) and torch.equal(first.values, second.values)

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from fixtures import training
 from rrl.preflight import capacity, passes
 from rrl.training.models import TinyLlama
-from rrl.training.prepared import context
 from rrl.training.tiny import TokenizerSketch
-from rrl.training.tokens import embedded
+from rrl.training.tokens import context, embedded
 
 WORDS = ("1", "2", "=", "add3")
 LINES = (*WORDS, "\n")

@@ -29,9 +29,9 @@ from rrl.training.evaluation import Answers
 from rrl.training.loop import Loop, RunStart
 from rrl.training.models import LoadedModel
 from rrl.training.policy import DeepSpeedPolicy
-from rrl.training.prepared import FrozenSource, Prepared, context, encode
+from rrl.training.prepared import FrozenSource, Prepared, encode
 from rrl.training.pretrained import refusing, unreadable
-from rrl.training.tokens import embedded, refuse_beyond
+from rrl.training.tokens import context, embedded, refuse_beyond
 from rrl.training.warm_start import WarmStart
 from rrl.training.weight_files import weights
 from rrl.types import Example, Problem, Show

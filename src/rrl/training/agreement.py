@@ -11,6 +11,7 @@ from rrl.contracts import border
 from rrl.errors import DataError, UsageError
 from rrl.interfaces import RolloutEngine, ScorePrefixes
 from rrl.training.networks import Actor
+from rrl.training.tokens import context
 from rrl.types import Example, Problem, Rollout, Sampling, State, TokenScores
 
 ROWS = ((3, 0), (9, 5), (14, 6), (6, 2))
@@ -51,7 +52,7 @@ def reader(model: Any, tokenizer: Any, temperature: float) -> ScorePrefixes:
 
     @torch.no_grad()
     def inspect(states: Sequence[State]) -> list[TokenScores]:
-        batch = context_batch(states, tokenizer.pad_token_id, tokenizer.eos_token_id).to(model.device)
+        batch = context_batch(states, tokenizer, context(model)).to(model.device)
         logprobs, _, _ = actor(batch.tokens, batch.attention, batch.mask)
         rows = zip(states, batch.mask, logprobs, strict=True)
         return [TokenScores(tuple(row[mask][: len(state.prefix)].tolist()), ()) for state, mask, row in rows]

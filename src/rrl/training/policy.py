@@ -20,6 +20,7 @@ from rrl.training import attention
 from rrl.training.compiling import uncompiled
 from rrl.training.networks import Actor, Critic, dropout_off, lend, skeleton
 from rrl.training.policy_settings import OwnCritic, PolicySettings
+from rrl.training.tokens import context
 from rrl.training.zero import count, frozen, gathered_weights, in_deepspeed
 from rrl.types import Batch, Metrics, PolicyOutput, State, TokenScores
 
@@ -48,7 +49,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         dropout_off(model)
         self.version, self.optimiser_steps = 0, optimiser_steps
         self._settings, self._tokenizer, self._temperature = settings, tokenizer, temperature
-        self._train_actor, self._pays_entropy = True, pays_entropy
+        self._train_actor, self._pays_entropy, self._longest = True, pays_entropy, context(model)
         self._reference = None
         if reference and settings.lora is None:
             reference_network = Actor(copy.deepcopy(model), temperature)
@@ -128,7 +129,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         """Log-probabilities, values and entropies of each state's prefix, token by token."""
         if not states:
             return []
-        batch = self.annotate(context_batch(states, self._tokenizer.pad_token_id, self._tokenizer.eos_token_id))
+        batch = self.annotate(context_batch(states, self._tokenizer, self._longest))
         rows = zip(states, batch.mask, batch.old_logprobs, batch.values, batch.entropies, strict=True)
         return [
             TokenScores(
@@ -251,8 +252,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         return {name: losses[name] for name, _ in self._in_training()}
 
     def _own_values(self, batch: Batch) -> Tensor:
-        values: Tensor = self._engines["critic"](batch.tokens, batch.attention)
-        return values
+        return cast(Tensor, self._engines["critic"](batch.tokens, batch.attention))
 
     def _columns(self, batch: Batch, reads_actor: bool) -> Tensor:
         """What ``_annotate`` returns, for the rows of all ranks, [4, rows, time]."""

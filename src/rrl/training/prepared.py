@@ -12,7 +12,7 @@ from rrl.errors import DataError
 from rrl.interfaces import WeightSource
 from rrl.training.models import LoadedModel
 from rrl.training.prompts import Prompts
-from rrl.training.tokens import embedded, refuse_beyond
+from rrl.training.tokens import context, embedded, refuse_beyond
 from rrl.types import Example, Problem
 
 
@@ -58,8 +58,3 @@ def encode(examples: Sequence[Example], loaded: LoadedModel, prompts: Prompts, l
     rows = ((problem.id, problem.prompt + problem.reference) for problem in problems)
     refuse_beyond(rows, loaded.tokenizer, embedded(loaded.model))
     return problems
-
-
-def context(model: Any) -> int:
-    """The longest row that the model can read, in tokens."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9

@@ -1,4 +1,4 @@
-"""Token numbers beyond a model's embeddings: a tokenizer may have them as long as no text uses them."""
+"""What a model can read: so many tokens in a row, and of a tokenizer's tokens those that it embeds."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +12,11 @@ SHOWN = 10
 def embedded(model: Any) -> int:
     """The number of tokens that a model embeds."""
     return int(model.get_input_embeddings().weight.shape[0])
+
+
+def context(model: Any) -> int:
+    """The longest row that a model can read, in tokens."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
 
 
 def agree_on_padding(tokenizer: Any, size: int) -> None:

@@ -120,7 +120,7 @@ def _step(model: Any, stage: Any) -> None:
         optimiser_steps=None,
     )  # fmt: skip
     problem = Problem(Example("a", "a", "a", "b", "b"), (1, 4), (5,))
-    batch = context_batch([State(problem, (5, 5))], loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id)
+    batch = context_batch([State(problem, (5, 5))], loaded.tokenizer, longest=5)
     loss = -policy(batch).logprobs.sum()
     policy.backward(loss, 0.0 * loss.detach(), last=True)
     policy.step()
