@@ -53,7 +53,7 @@ study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics 
 STAGES := tuning choosing reported
 RESULTS ?= experiments/results/study
 STUDY = $(VENV)/bin/python experiments/study
-study: install ## every rule for choosing states with its control, PPO and controls of problems: TASK=trace (hours; docs/study.md)
+study: install ## every rule for choosing states with its control, PPO and controls of problems: TASK=trace (hours; docs/study-protocol.md)
 	grep -q "/warmstart: none" experiments/study/$(TASK).yaml || $(RUN) rrl.cli.sft experiment=study/$(TASK) > /dev/null
 	for stage in $(STAGES); do $(STUDY)/study.py $(TASK) $$stage $(JOBS) $(RESULTS) || exit; done
 	$(STUDY)/collect.py $(TASK) runs/study $(RESULTS) && $(STUDY)/tuning.py $(TASK) $(RESULTS)

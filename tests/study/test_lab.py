@@ -20,7 +20,7 @@ from rrl.cuts import Cutter
 from rrl.errors import ConfigError, DataError
 from rrl.interfaces import Selection
 from rrl.parts.selections.oracle import Oracle
-from rrl.study.lab import LabSettings, trial
+from rrl.study.lab import STATISTICS, LabSettings, trial
 from rrl.types import Feedback, TokenScores, Verdict
 
 SETTINGS = LabSettings(problems=40, n=4, continuations=20, seed=0, step=None, level=None, rules=None)
@@ -73,9 +73,15 @@ def test_rules_are_judged_by_error_free_cuts_and_by_success_against_the_prompts_
     assert value(two, "per_kilotoken") == pytest.approx(1000 * value(two, "success") / 2)
     lead = value(two, "per_kilotoken") - value(two, "redraw_per_kilotoken")
     assert value(two, "lead_per_kilotoken") == pytest.approx(lead)
+    assert value(one, "mixed") == pytest.approx(value(one, "error_free"), abs=0.02)  # of 20 some are wrong
     assert value(one, "gain") == pytest.approx(value(one, "success") - 0.512, abs=0.04)
     assert (value(one, "position"), value(two, "position")) == (0.25, 0.5)
     assert (one["found"], never["found"], never["states"]) == (1.0, 0.0, 0) and "success" not in never
+
+
+def test_mixed_states_are_those_of_which_some_continuations_succeed_and_some_fail() -> None:
+    rows = [{"success": one, "from_prompt": other} for one, other in ((0.0, 1.0), (0.25, 0.0), (1.0, 0.5), (0.75, 0.0))]
+    assert (STATISTICS["mixed"](rows), STATISTICS["redraw_mixed"](rows)) == (0.5, 0.25)
 
 
 def test_the_oracle_cuts_without_errors_and_is_left_out_where_the_task_tells_none(

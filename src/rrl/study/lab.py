@@ -242,6 +242,8 @@ STATISTICS: dict[str, Statistic] = {
     "position": lambda rows: fmean(row["position"] for row in rows),
     "success": lambda rows: fmean(row["success"] for row in rows),
     "gain": lambda rows: fmean(row["success"] - row["from_prompt"] for row in rows),
+    "mixed": lambda rows: fmean(0 < row["success"] < 1 for row in rows),
+    "redraw_mixed": lambda rows: fmean(0 < row["from_prompt"] < 1 for row in rows),
     "per_kilotoken": partial(_rate, solved="solved", tokens="tokens"),
     "redraw_per_kilotoken": partial(_rate, solved="prompt_solved", tokens="prompt_tokens"),
     "lead_per_kilotoken": lambda rows: _rate(rows, "solved", "tokens") - _rate(rows, "prompt_solved", "prompt_tokens"),

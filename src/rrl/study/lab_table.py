@@ -9,6 +9,7 @@ from rrl.study.audit_table import head, line, number
 
 COLUMNS = {
     "error_free": "error-free", "position": "position", "success": "success", "gain": "minus prompt",
+    "mixed": "mixed", "redraw_mixed": "mixed from prompt",
     "per_kilotoken": "successes per 1,000 tokens", "redraw_per_kilotoken": "of re-draws", "lead_per_kilotoken": "lead",
     "rank_correlation": "rank correlation of score",
 }  # fmt: skip
