@@ -20,7 +20,7 @@ APPS = $(or $(wildcard $(DATA)/apps/train_subset.jsonl.gz),$(DATA)/apps)
 PEER_PIP := build/peers/ppo/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 VLLM_PIP := build/vllm/bin/pip install --quiet --disable-pip-version-check -c build/vllm/constraints.txt
 
-.PHONY: help install shape map docs keys pictures demo study study-mixtures study-gpu study-quick study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
+.PHONY: help install shape map docs keys pictures demo study study-mixtures study-lab study-gpu study-quick study-trace study-mini study-gsi study-apps study-math study-gsm8k bench-peers bench bench-gpu bench-sandbox test test-fast test-slow test-vllm test-slurm test-hosts mutants check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -63,6 +63,11 @@ study-mixtures: install ## PPO, two rules and their re-draws on trace without an
 	for plan in trace_none trace_quarter; do \
 	  $(STUDY)/study.py $$plan reported $(JOBS) && $(STUDY)/collect.py $$plan && $(STUDY)/table.py $$plan || exit; \
 	done
+
+LEVEL ?= L10
+study-lab: install ## every rule tried on the failures of PPO at the judged share of the budget: TASK=trace_all, or TASK=minicode LEVEL=hard5 (minutes; RESULTS=runs/study)
+	$(STUDY)/study.py $(TASK) choosing 1 $(RESULTS) ppo
+	$(RUN) rrl.cli.lab runs/study/$(TASK)/choosing/ppo/seed-101 level=$(LEVEL) problems=256 n=4 continuations=8 out=$(RESULTS)/$(TASK)/lab
 
 PLAN ?= gpu
 study-gpu: install ## a demonstration with one seed: PPO, the chosen rule, its re-draw and practice at 100 M parameters, on one GPU (7½ minutes, estimated; PLAN=gpu_tiny: on a CPU)
