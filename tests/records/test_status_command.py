@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ def test_one_run_is_reported_in_full_with_the_way_on(runs: Path, capsys: pytest.
     (runs / "b-sweep/1/checkpoints/step-000030").mkdir(parents=True)
     status._status(["runs/b-sweep/1/"])
     reported = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert re.fullmatch(r" *\d s ago", reported.pop("last row"))
     assert {name: text.strip() for name, text in reported.items()} == {
         "run": "runs/b-sweep/1",
         "state": "failed",
@@ -81,7 +83,6 @@ def test_one_run_is_reported_in_full_with_the_way_on(runs: Path, capsys: pytest.
         "last reward": "0.400",
         "tokens": "2,000/6,000",
         "budget used": "40 %",
-        "last row": "0 s ago",
         "checkpoint": "runs/b-sweep/1/checkpoints/step-000030",
         "next": "rrl-train resume=runs/b-sweep/1",
     }
