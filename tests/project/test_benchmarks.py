@@ -23,7 +23,8 @@ def test_the_benchmark_of_gpus_measures_every_row() -> None:
         "decode_HFEngine_tiny", "decode_StaticHF_tiny", "logits_pieces_tiny", "logits_at_once_tiny", "ppo_tiny",
         "grpo_tiny",
     ]  # fmt: skip
-    assert all(row["phases"]["gen"] > 0 and 0 < row["update_utilisation"] < 1 for row in rows[4:])
+    # a share of the rate of bfloat16, which some CPUs multiply more slowly than float32: there it may be above 1
+    assert all(row["phases"]["gen"] > 0 and row["update_utilisation"] > 0 for row in rows[4:])
 
 
 @pytest.mark.slow
