@@ -65,9 +65,9 @@ study-mixtures: install ## PPO, two rules and their re-draws on trace without an
 	done
 
 LEVEL ?= L10
-study-lab: install ## every rule tried on the failures of PPO at the judged share of the budget: TASK=trace_all, or TASK=minicode LEVEL=hard5 (minutes; RESULTS=runs/study)
+study-lab: install ## every rule tried on the failures of PPO at the judged share of the budget: TASK=trace_all, or TASK=minicode LEVEL=hard5 (minutes)
 	$(STUDY)/study.py $(TASK) choosing 1 $(RESULTS) ppo
-	$(RUN) rrl.cli.lab runs/study/$(TASK)/choosing/ppo/seed-101 level=$(LEVEL) problems=256 n=4 continuations=8 out=$(RESULTS)/$(TASK)/lab
+	$(RUN) rrl.cli.lab runs/study/$(TASK)/choosing/ppo/seed-101 level=$(LEVEL) problems=256 n=4 continuations=8 out=runs/study/$(TASK)/lab
 
 PLAN ?= gpu
 study-gpu: install ## a demonstration with one seed: PPO, the chosen rule, its re-draw and practice at 100 M parameters, on one GPU (7½ minutes, estimated; PLAN=gpu_tiny: on a CPU)

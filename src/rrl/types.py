@@ -182,7 +182,7 @@ class TokenScores:
 
     ``logprobs[i]`` is the log-probability (nats) of token ``i``; ``values[i]`` is the critic's value of the
     state after the first ``i`` tokens, so that ``values[0]`` is that of the empty prefix. Zeros without a critic.
-    There is none after the last token of a sequence that fills the model's context.
+    ``values`` has no number after the last token of a sequence that fills the model's context.
     ``entropies[i]`` (nats) is that of the distribution of token ``i``; empty where nobody needs it. ``right`` is the
     number of tokens before the first error, where the task tells that: the truth, for upper bounds. ``found`` are the
     numbers of cuts that ``Selection.examine`` has found.
