@@ -280,7 +280,9 @@ def test_credit_and_losses_are_whole() -> None:
     for wrong in (None, (torch.zeros(2), torch.zeros(()), {}), (0.0, 0.0, {}), (torch.zeros(()), torch.zeros(()))):
         reported = refusal(lambda wrong=wrong: border.losses(Returns(wrong), batch, None))
         assert reported.endswith("; expected two tensors of one number each, and metrics")
-    assert refusal(lambda: border.experience(Returns(None), ROLLOUTS, batch)).startswith("experience: returned None")
+    for parts in ((Returns(None), Returns(batch)), (Returns(batch), Returns(None))):
+        reported = refusal(lambda parts=parts: border.experience(*parts, ROLLOUTS, batch))
+        assert reported.startswith("experience: returned None")
 
 
 # --- from files -------------------------------------------------------------------------------------------------------

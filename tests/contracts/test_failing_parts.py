@@ -61,7 +61,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "reward observe": lambda part: border.observed("reward", part, (), []),
     "sampler observe": lambda part: border.observed("sampler", part, (), []),
     "objective assign_credit": lambda part: border.credit(part, None),  # type: ignore[arg-type]
-    "objective experience": lambda part: border.experience(part, [], None),  # type: ignore[arg-type]
+    "objective experience": lambda part: border.experience(part, part, [], None),  # type: ignore[arg-type]
     "objective loss": lambda part: border.losses(part, None, None),  # type: ignore[arg-type]
     "selection cuts": lambda part: border.cuts(part, None, [], None),  # type: ignore[arg-type]
     "selection score": lambda part: border.cut_score(part, None, 0),  # type: ignore[arg-type]

@@ -185,9 +185,9 @@ def test_either_measure_raises_the_alarm_and_so_does_what_is_no_number(name):
     for value in (0.02, math.nan, math.inf):
         trainer = make_trainer(on_mismatch="stop")
         fine = {"training/rollout_probs_diff_mean": 0.01, "training/rollout_kl": 0.01}
-        trainer._compare(fine)
+        trainer._tolerated(fine)
         with pytest.raises(DivergenceError) as caught:
-            trainer._compare({**fine, name: value})
+            trainer._tolerated({**fine, name: value})
         assert caught.value.faults[0].startswith(f"{name} is {value:.3g}; expected at most 0.01 (trainer.mism")
 
 

@@ -202,8 +202,13 @@ def credit(objective: Objective, batch: Batch) -> Batch:
     return found
 
 
-def experience(part: Objective | StateSampler, *what: Any, kind: str = "objective") -> Batch:
-    """The batch to learn from."""
+def experience(objective: Objective, sampler: StateSampler, rollouts: Sequence[Rollout], batch: Batch) -> Batch:
+    """The batch to learn from: the objective's, as the sampler completes it."""
+    chosen = _experience("objective", objective, rollouts, batch)
+    return _experience("sampler", sampler, chosen)
+
+
+def _experience(kind: str, part: Objective | StateSampler, *what: Any) -> Batch:
     with calling(kind, part, "experience"):
         found = part.experience(*(_copied(each, part) for each in what))
     refuse_result(part, "experience", batch_faults(found, None), "a Batch of at least one row")

@@ -145,24 +145,22 @@ class Trainer(Loop):
         """One step: from start states to an improved policy."""
         # Choose where to start, and write; or take what was written while the step before trained.
         with self.clock.phase("gen"):
-            rollouts = self._next or self._written(self._starts(self.progress))
-            starts = [rollout.state for rollout in rollouts]
+            written = self._next or self._written(self._starts(self.progress))
 
         # Judge, and assign a reward to every token.
         with self.clock.phase("reward"):
-            judged, metrics = self._judge(rollouts)
+            judged, metrics = self._judge(written)
             judged = self._trainable(judged)
             rollouts = [each.rollout for each in judged]
             metrics |= border.observed("reward", self.reward, metrics, judged)
             rewards = [border.token_rewards(self.reward, each) for each in judged]
-            agree("start states or rewards", ([(s.problem.id, s.prefix) for s in starts], rewards))
+            agree("start states or rewards", ([(w.state.problem.id, w.state.prefix) for w in written], rewards))
 
         # Compute log-probabilities and values by policy, critic and frozen reference, then assign credit.
         with self.clock.phase("old_log_prob"):
             batch = collate(rollouts, rewards, self.pad)
             batch, mismatch = self._annotated(batch.with_(engine_logprobs=engine_logprobs(rollouts, batch.mask)))
-            metrics |= mismatch
-            self._compare(metrics)
+            metrics |= self._tolerated(mismatch)
         with self.clock.phase("adv"):
             metrics |= border.observed("objective", self.objective, metrics, judged)
             batch = border.credit(self.objective, batch)
@@ -176,8 +174,7 @@ class Trainer(Loop):
         # Improve; by key, the next rollouts are written meanwhile.
         with self._writing_next(), self.clock.phase("update_actor"):
             self.policy.train_critic_only(self.global_step < self.settings.critic_warmup)
-            learnt = border.experience(self.objective, rollouts, batch)
-            learnt = border.experience(self.sampler, learnt, kind="sampler")
+            learnt = border.experience(self.objective, self.sampler, rollouts, batch)
             minibatches = self._minibatches(len(learnt), self.settings.ppo_mini_batch_size, self.settings.ppo_epochs)
             improved = self._descend(learnt, minibatches, self.settings.loss_agg_mode)
             border.refuse_taken(self.objective, improved, metrics)
@@ -234,13 +231,13 @@ class Trainer(Loop):
         batch = self.policy.annotate(batch.with_(mask=read)).with_(mask=batch.mask)
         return batch, mismatch_metrics(batch, torch.ones(len(batch), dtype=torch.bool))
 
-    def _compare(self, metrics: Metrics) -> None:
-        """Warn or stop, by key, when the engine is too far from the policy."""
+    def _tolerated(self, distances: Metrics) -> Metrics:
+        """The distances of the engine from the policy; warns or stops, by key, when they are too large."""
         limit, agreed = self.settings.mismatch_limit, self._agrees
-        beyond = [f"{name} is {metrics[name]:.3g}" for name in MISMATCH if not metrics[name] <= limit]  # nan is beyond
+        beyond = [f"{name} is {distances[name]:.3g}" for name in MISMATCH if not distances[name] <= limit]  # and nan
         self._agrees = not beyond
         if self._agrees or self.settings.on_mismatch == "ignore":
-            return
+            return distances
         fault = (
             f"{' and '.join(beyond)}; expected at most {limit:g} (trainer.mismatch_limit): the engine drew tokens with "
             "other probabilities than the policy has; look at the engine's precision, temperature and weights, "
@@ -250,6 +247,7 @@ class Trainer(Loop):
             raise DivergenceError(fault)
         if agreed:
             log.warning("step %d: %s; reported again only after a step within the limit", self.global_step + 1, fault)
+        return distances
 
     def _trainable(self, judged: Sequence[Judged]) -> list[Judged]:
         """Rollouts without those that the verifier could not judge and, by key, those cut off."""
