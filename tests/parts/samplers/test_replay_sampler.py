@@ -10,7 +10,7 @@ import pytest
 from fixtures.replay import ids, problem, tiny
 from fixtures.samplers import EASY, TOP, Inspector, P, Q, memory, problems, retrospective, schedule, teach, wrote
 from rrl.contracts.siblings import Siblings
-from rrl.parts.samplers.controls import Practice, Redraw, SuccessPrefix
+from rrl.parts.samplers.controls import Practice, Redraw, SuccessPrefix, SuccessRedraw
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.samplers.rows import StoredState
 from rrl.parts.selections.confidence import Confidence
@@ -79,10 +79,11 @@ def test_its_events_are_those_of_the_last_batch_and_a_stored_state_names_its_rol
     assert sampler.events() == []
 
 
-def test_the_redraw_control_has_the_same_schedule_with_every_prefix_emptied():
-    samplers = [retrospective(3, kind=kind, selection=RandomCut()) for kind in (Retrospective, Redraw)]
+@pytest.mark.parametrize(("kinds", "score"), [((Retrospective, Redraw), 0.0), ((SuccessPrefix, SuccessRedraw), 1.0)])
+def test_the_redraw_control_has_the_same_schedule_with_every_prefix_emptied(kinds, score):
+    samplers = [retrospective(3, kind=kind, selection=RandomCut()) for kind in kinds]
     for sampler in samplers:
-        teach(sampler, (wrote(P, 5, 6, 7, 2), 0.0), (wrote(Q, 8, 9, 2), 0.0))
+        teach(sampler, (wrote(P, 5, 6, 7, 2), score), (wrote(Q, 8, 9, 2), score))
     forced, emptied = (sampler.sample(40, 0.5) for sampler in samplers)
     assert [(s.problem, s.replayed_from) for s in forced] == [(s.problem, s.replayed_from) for s in emptied]
     assert all(s.prefix for s in replays(forced)) and not any(s.prefix for s in emptied)
@@ -168,6 +169,20 @@ def test_a_score_counts_what_top_p_left_out():
     cut = replace(wrote(P, 5, 6, 2, logprobs=(-0.1, 0.0, -0.5)), kept=(-0.1, -0.2, -0.5))
     teach(sampler, (cut, 0.0))
     assert (only(sampler).prefix, only(sampler).score_now) == ((5, 6), pytest.approx(math.exp(-0.4)))
+
+
+def test_doubt_is_what_the_policy_lacked_of_certainty_in_the_step_after_the_cut():
+    def doubts(sampler: Retrospective, actions: Sequence[int], *probabilities: float, kept: float = 1.0) -> list[float]:
+        failed = wrote(P, *actions, logprobs=tuple(map(math.log, probabilities)))
+        teach(sampler, (replace(failed, kept=(math.log(kept),) * len(actions)), 0.0))
+        return [stored.doubt for stored in sampler.buffer]
+
+    tokenizer = tiny(None).tokenizer
+    by_line = retrospective(cut_points="line", tokenizer=tokenizer)
+    lines = (1.0, 1.0, 0.5, 0.75, 0.25, 0.125)  # of the lines a, bc and d
+    assert doubts(retrospective(), (5, 6, 7, 2), 0.75, 0.5, 0.25, 1.0) == pytest.approx([0.5, 0.75, 0.0])
+    assert doubts(retrospective(), (5, 6, 7, 2), 0.75, 0.5, 0.25, 1.0, kept=0.5) == pytest.approx([0.75, 0.875, 0.5])
+    assert doubts(by_line, ids(tokenizer, "a\nbc\nd"), *lines) == pytest.approx([0.5, 0.875])
 
 
 def test_entropies_of_own_responses_are_those_of_their_new_tokens():

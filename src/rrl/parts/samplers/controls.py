@@ -11,6 +11,8 @@ from rrl.types import Feedback, State
 class Redraw(Retrospective):
     """Starts from the prompts of the remembered states: the same problems on the same schedule, the prefix emptied."""
 
+    replays = "prompts"
+
     def _state(self, stored: StoredState) -> State:
         return replace(super()._state(stored), prefix=())
 
@@ -22,6 +24,8 @@ class Practice(Retrospective):
     be the same as replay in all but the prefix; here nothing is given up. No state is ever visited, so that one leaves
     when its problem is mastered, or for want of room.
     """
+
+    replays = "nothing"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,3 +46,7 @@ class SuccessPrefix(Retrospective):
 
     def _collects(self, judged: Feedback) -> bool:
         return judged.solved
+
+
+class SuccessRedraw(Redraw, SuccessPrefix):
+    """The control of ``SuccessPrefix``: the same problems on the same schedule, the prefix emptied."""
