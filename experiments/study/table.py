@@ -251,16 +251,16 @@ def pictured(about: protocol.Protocol, result: Result, choosing: Sequence[Line])
 
 
 def picture(about: protocol.Protocol, lines: Sequence[Line], names: Sequence[str], target: Path) -> None:
-    """Mean accuracy by tokens, and by seconds where all ran on one kind of processor, with 95 % t intervals."""
+    """Mean accuracy by tokens, steps and, where all ran on one kind of processor, seconds, with 95 % t intervals."""
     arms = by_arm(about, lines)
     shown = [line for arm in names for line in arms[arm].values()]
     timed = all(line["seconds"] is not None and line["processor"] == shown[0]["processor"] for line in shown)
     panels = {
         f"by {axis}": {arm: [_mean_curve([curve_of(line, about.level, axis) for line in arms[arm].values()], unit)]
                        for arm in names}
-        for axis, unit in (("tokens", 1000), ("seconds", 1))[: 1 + timed]
+        for axis, unit in (("tokens", 1000), ("step", 1), ("seconds", 1))[: 2 + timed]
     }  # fmt: skip
-    along = ["thousands of generated tokens", "seconds of training, without evaluations"][: len(panels)]
+    along = ["thousands of generated tokens", "steps", "seconds of training, without evaluations"][: len(panels)]
     title = f"{about.task}: mean over seeds with 95 % interval"
     learning_curves(panels, f"held-out accuracy of {about.level}", title, target, along=along)
 

@@ -8,7 +8,7 @@ policy, a seed) come through ``start``. A class attribute or property states wha
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from random import Random
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Generator, Tensor
 
@@ -146,7 +146,9 @@ class Reward(DependsOnTask, Stateful, Protocol):
 
 
 class StateSampler(DependsOnTask, DependsOnTraining, Stateful, Protocol):
-    """Decides where rollouts start, and learns from their results."""
+    """Decides where rollouts start, and learns from their results; ``replays`` is what replayed starts begin with."""
+
+    replays: Literal["nothing", "prompts", "prefixes"] = "nothing"
 
     @property
     def needs_annotation(self) -> bool:
@@ -158,7 +160,6 @@ class StateSampler(DependsOnTask, DependsOnTraining, Stateful, Protocol):
 
     def lend(self, author: Author) -> None:
         """Take what may be asked to write in ``observe``; after ``start``."""
-        return None
 
     def expense(self, longest: int) -> int:
         """Tokens that one ``observe`` has written at most, where a response has at most ``longest``."""
@@ -192,7 +193,6 @@ class Selection(DependsOnTask, DependsOnTraining, Stateful, Protocol):
 
     def start(self, author: Author) -> None:
         """Take what ``examine`` may ask to write."""
-        return None
 
     def expense(self, longest: int) -> int:
         """Tokens that one ``examine`` has written at most, where a response has at most ``longest``; 0: it does not."""

@@ -164,7 +164,21 @@ UNREPLAYED = (
         ([*CREDIT, "sampler=prompt_replay"], [
             f"objective.recovery_coef: 0.5, and PromptReplay starts from no prefix; {USE}, or 0"
         ]),
-        (CREDIT, []),
+        *(([*CREDIT, f"sampler={control}"], [
+            f"objective.recovery_coef: 0.5, and {name} starts from no prefix; {USE}, or 0"
+        ]) for control, name in (
+            ("redraw", "Redraw"), ("practice", "Practice"), ("pass_rate_redraw", "PassRateRedraw"),
+            ("success_archive_redraw", "SuccessArchiveRedraw"), ("successes_redraw", "SuccessRedraw"),
+        )),
+        *(([*CREDIT, f"sampler={sampler}"], []) for sampler in ("retrospective", "pass_rate", "success_archive")),
+        *(([f"sampler={sampler}", "objective.advantage_norm=origin"], [
+            f"objective.advantage_norm: origin, and {name} starts nothing again; {USE}, or batch"
+        ]) for sampler, name in (("problems", "Problems"), ("practice", "Practice"))),
+        (["sampler=redraw", "objective.advantage_norm=origin"], []),
+        (["objective.advantage_norm=siblings"], [
+            "objective.advantage_norm: siblings, and every start has one rollout; use siblings=replayed, or origin"
+        ]),
+        (["objective.advantage_norm=siblings", "siblings=replayed", "trainer.n=2"], []),
         (["sampler.schedule.share=0"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.share=[[0, 0], [1, 0]]"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0.5], [0.5, 0]]"], [

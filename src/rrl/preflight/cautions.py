@@ -39,16 +39,21 @@ def _all_or_nothing(parts: Parts) -> Iterator[str]:
 def _no_states(parts: Parts) -> Iterator[str]:
     """Warnings where something is made of replayed starts, or of their prefixes, of which the sampler draws none."""
     name, remedy = type(parts.sampler).__name__, "use one that replays, as in sampler=retrospective"
-    siblings = getattr(parts.trainer, "siblings", None)
-    if siblings is not None and not hasattr(parts.sampler, "siblings"):
+    replays, siblings = parts.sampler.replays, getattr(parts.trainer, "siblings", None)
+    if siblings is not None and replays == "nothing":
         yield f"siblings.n_replayed: {siblings.n_replayed}, and {name} starts nothing again; {remedy}, or siblings=none"
     rollouts = getattr(parts.trainer, "train_batch_size", 0) * getattr(parts.trainer, "n", 0)
     if siblings is not None and siblings.n_replayed > rollouts:
         few = f"more than the {rollouts:,} rollouts of a step; expected fewer, as in 4"
         yield f"siblings.n_replayed: {siblings.n_replayed:,} is {few}"
     coefficient = getattr(parts.objective, "recovery_coef", 0)
-    if coefficient and not hasattr(parts.sampler, "cut_points"):
+    if coefficient and replays != "prefixes":
         yield f"objective.recovery_coef: {coefficient}, and {name} starts from no prefix; {remedy}, or 0"
+    apart = getattr(parts.objective, "advantage_norm", None)
+    if apart in ("origin", "siblings") and replays == "nothing":
+        yield f"objective.advantage_norm: {apart}, and {name} starts nothing again; {remedy}, or batch"
+    if apart == "siblings" and siblings is None and getattr(parts.trainer, "n", 0) == 1:
+        yield "objective.advantage_norm: siblings, and every start has one rollout; use siblings=replayed, or origin"
 
 
 def _too_late(parts: Parts, course: Course) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.replay import PAD, problem, through_pickle
-from fixtures.samplers import Inspector, P, Q, memory, retrospective, schedule, teach, wrote
+from fixtures.samplers import Inspector, P, Q, memory, retrospective, schedule, started, teach, wrote
 from rrl.collate import collate
 from rrl.errors import DataError
 from rrl.parts.samplers.controls import SuccessPrefix
@@ -16,7 +16,7 @@ from rrl.parts.selections.confidence import Confidence
 from rrl.parts.selections.critic import CriticThreshold, CriticTopK
 from rrl.parts.selections.oracle import Oracle
 from rrl.parts.selections.pivot import Pivot
-from rrl.types import Feedback, Judged, Verdict
+from rrl.types import Feedback, Judged, State, Verdict
 
 NEVER = Confidence(below=1e-9)
 SAME = "; reported again only when this changes"
@@ -154,3 +154,36 @@ def test_references_are_a_source_only_where_there_are_some() -> None:
     sampler.start([problem(reference=(5, 2)), problem("q")], 0, Inspector(), None)
     with pytest.raises(DataError, match=r"'canonical', but none of the 2 problems has a reference; use"):
         sampler.start([problem(), problem("q")], 0, Inspector(), None)
+
+
+@pytest.mark.parametrize(
+    ("choice", "idle", "metric"),
+    [
+        ("pass_rate", "sampler.prompts=1", "replay/ratio and explore/unsolved_frac"),
+        ("prompt_replay", "sampler.share=0", "replay/problems_in_window"),
+        ("group_replay", "sampler.share=0", "replay/groups and replay/group_share"),
+    ],
+)
+def test_a_sampler_that_brings_nothing_back_in_twenty_steps_says_so_once_and_after_a_resume(
+    choice: str, idle: str, metric: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def waits(sampler: Any, steps: int) -> int:
+        for _ in range(steps):
+            teach(sampler, (wrote(P, 5, 6, 2), 0.0), (wrote(P, 5, 7, 2), 0.0), advantages=[[0.0] * 3] * 2)
+        return len(caplog.messages)
+
+    sampler, resumed, meant = started(choice), started(choice), started(choice, idle)
+    assert waits(sampler, 19) == 0 == waits(meant, 45)
+    resumed.load_state_dict(through_pickle(sampler.state_dict()))
+    assert waits(resumed, 1) == 1 == waits(resumed, 40)
+    assert caplog.messages[0].startswith("in 20 steps no ") and f"look at {metric}" in caplog.messages[0]
+
+
+def test_a_sampler_that_brought_something_back_begins_to_wait_anew(caplog: pytest.LogCaptureFixture) -> None:
+    sampler = started("prompt_replay")
+    for state in (State(P), State(P, replayed_from=P.id), State(P)):
+        for _ in range(19):
+            teach(sampler, (wrote(state, 5, 6, 2), 0.0))
+    assert caplog.messages == []
+    teach(sampler, (wrote(P, 5, 6, 2), 0.0))
+    assert len(caplog.messages) == 1

@@ -13,6 +13,7 @@ from rrl.collate import joined
 from rrl.functional import masked_mean, truncated_importance
 from rrl.interfaces import ScorePrefixes, StateDict
 from rrl.parts.samplers.problems import Problems
+from rrl.parts.samplers.silence import Standstill
 from rrl.ranges import at_least_one, between, check_ranges, positive
 from rrl.types import Batch, Judged, Metrics, Problem, State
 
@@ -44,6 +45,7 @@ class GroupReplay(Problems):
     _groups: list[Group] = field(init=False, default_factory=list)
     _drawn: list[Batch] = field(init=False, default_factory=list)
     _step: int = field(init=False, default=0)
+    _standstill: Standstill = field(init=False, default_factory=Standstill)
 
     needs_annotation = True
     needs_siblings = True
@@ -77,6 +79,11 @@ class GroupReplay(Problems):
             index = (batch.group == number).nonzero().flatten()
             self._groups.append(Group(judged[int(index[0])].rollout.state.problem.id, self._step, batch.rows(index)))
         self._groups = self._groups[-self.capacity :]
+        self._standstill.heed(
+            self.share == 0 or bool(drawn),
+            "no stored group was learnt from: none is stored, or every new one has a signal; look at replay/groups and "
+            "replay/group_share, and use sampler=problems if it stays so",
+        )
         return {
             "replay/groups": float(len(self._groups)),
             "replay/group_share": sum(map(len, self._drawn)) / len(batch),
@@ -97,13 +104,17 @@ class GroupReplay(Problems):
         """With the stored groups, and what decides which of them are drawn."""
         names = [each.name for each in fields(Batch)]
         groups = [(*group[:2], {name: getattr(group.rows, name) for name in names}) for group in self._groups]
-        return super().state_dict() | {"groups": groups, "draws": self._draws.getstate(), "step": self._step}
+        return (
+            super().state_dict()
+            | {"groups": groups, "draws": self._draws.getstate(), "step": self._step}
+            | {"idle": self._standstill.steps}
+        )
 
     def load_state_dict(self, state: StateDict) -> None:
         super().load_state_dict(state)
         self._groups = [Group(problem_id, step, Batch(**rows)) for problem_id, step, rows in state["groups"]]
         self._draws.setstate(state["draws"])
-        self._step = state["step"]
+        self._step, self._standstill = state["step"], Standstill(state.get("idle", 0))
 
     def _draw(self, room: int) -> list[Group]:
         """Stored groups in any order, as far as their rows find room."""

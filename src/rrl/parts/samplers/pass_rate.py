@@ -10,6 +10,7 @@ from rrl.contracts.siblings import Siblings
 from rrl.cuts import CutPoints, Cutter
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
+from rrl.parts.samplers.silence import Standstill
 from rrl.parts.samplers.starts import by_start
 from rrl.ranges import below_one, between, check_ranges, refuse
 from rrl.types import Batch, Judged, Metrics, Problem, State
@@ -50,7 +51,9 @@ class PassRate(StateSampler):
     cut_points: CutPoints
     max_response_length: int
     siblings: Siblings | None
+    replays = "prefixes"
     _known: dict[str, Known] = field(init=False, default_factory=dict)
+    _standstill: Standstill = field(init=False, default_factory=Standstill)
 
     def __post_init__(self) -> None:
         check_ranges(self, between(0, 1, "share", "move", "prompts"), below_one("success_momentum"))
@@ -88,6 +91,11 @@ class PassRate(StateSampler):
                 longer = surplus if kind == "handicap" else -surplus
                 moved = known.shares.get(kind, self.share) + self.move * longer
                 known.shares[kind] = min(1.0, max(0.0, moved))
+        self._standstill.heed(
+            self.prompts == 1 or any(each.rollout.state.replayed for each in judged),
+            f"no start had an own prefix: no problem below sampler.middle={list(self.middle)} has an own success, and "
+            "none above it an own failure; look at replay/ratio and explore/unsolved_frac, and narrow it",
+        )
         return {
             f"replay/{kind.replace(' ', '_')}_share/mean": fmean(shares) if shares else 0.0
             for kind in ("head start", "handicap")
@@ -96,11 +104,17 @@ class PassRate(StateSampler):
 
     def state_dict(self) -> StateDict:
         known = {name: [each.rate, dict(each.responses), dict(each.shares)] for name, each in self._known.items()}
-        return {"fresh": self._fresh.state_dict(), "rng": self._rng.getstate(), "known": known}
+        return {
+            "fresh": self._fresh.state_dict(),
+            "rng": self._rng.getstate(),
+            "known": known,
+            "idle": self._standstill.steps,
+        }
 
     def load_state_dict(self, state: StateDict) -> None:
         self._fresh.load_state_dict(state["fresh"])
         self._rng.setstate(state["rng"])
+        self._standstill = Standstill(state.get("idle", 0))
         self._known = {
             name: Known(rate, dict(had), dict(shares)) for name, (rate, had, shares) in state["known"].items()
         }
@@ -125,6 +139,8 @@ class PassRate(StateSampler):
 
 class PassRateRedraw(PassRate):
     """The control: the same problems with the prefix emptied."""
+
+    replays = "prompts"
 
     def _prefix(self, found: tuple[int, ...]) -> tuple[int, ...]:
         return ()

@@ -9,6 +9,7 @@ from typing import Any
 from rrl.contracts.siblings import Siblings
 from rrl.interfaces import ScorePrefixes, StateDict, StateSampler
 from rrl.parts.samplers.problems import Problems
+from rrl.parts.samplers.silence import Standstill
 from rrl.ranges import between, check_ranges, not_negative, refuse
 from rrl.types import Batch, Judged, Metrics, Problem, State
 
@@ -31,10 +32,12 @@ class PromptReplay(StateSampler):
     reuses: int
     momentum: float
     siblings: Siblings | None
+    replays = "prompts"
     _rate: dict[str, float] = field(init=False, default_factory=dict)
     _last: dict[str, int] = field(init=False, default_factory=dict)
     _uses: dict[str, int] = field(init=False, default_factory=dict)
     _step: int = field(init=False, default=0)
+    _standstill: Standstill = field(init=False, default_factory=Standstill)
 
     def __post_init__(self) -> None:
         check_ranges(self, between(0, 1, "share", "momentum"), not_negative("cool_down", "reuses"))
@@ -77,6 +80,11 @@ class PromptReplay(StateSampler):
             now = fmean(solved)
             self._rate[name] = self.momentum * self._rate.get(name, now) + (1 - self.momentum) * now
             self._last[name] = self._step
+        self._standstill.heed(
+            self.share == 0 or any(each.rollout.state.replayed for each in judged),
+            f"no problem came again: none has a pass rate in sampler.window={list(self.window)} that is rested and has "
+            "uses left; look at replay/problems_in_window, and widen it",
+        )
         low, high = self.window
         inside = sum(low <= rate <= high for rate in self._rate.values())
         return {"replay/problems_in_window": float(inside)}
@@ -96,9 +104,11 @@ class PromptReplay(StateSampler):
             "last": dict(self._last),
             "uses": dict(self._uses),
             "step": self._step,
+            "idle": self._standstill.steps,
         }
 
     def load_state_dict(self, state: StateDict) -> None:
         self._fresh.load_state_dict(state["fresh"])
+        self._standstill = Standstill(state.get("idle", 0))
         self._rate, self._last, self._uses = dict(state["rate"]), dict(state["last"]), dict(state["uses"])
         self._step = state["step"]

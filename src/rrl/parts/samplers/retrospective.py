@@ -50,6 +50,7 @@ class Retrospective(StateSampler):
     success_momentum: float
     siblings: Siblings | None
 
+    replays = "prefixes"
     needs_annotation = True
 
     _success: dict[str, float] = field(init=False, default_factory=dict)

@@ -1,4 +1,4 @@
-"""Says when no state is found for many steps: why, and which metric to look at."""
+"""Says when no state is found, or nothing comes again, for many steps: why, and which metric to look at."""
 
 import logging
 from dataclasses import astuple, dataclass
@@ -78,6 +78,19 @@ class Silence:
     def plain(self) -> list[Any]:
         """As plain data, for a checkpoint."""
         return list(astuple(self))
+
+
+@dataclass
+class Standstill:
+    """The steps in a row in which a sampler without a memory of states brought nothing back."""
+
+    steps: int = 0
+
+    def heed(self, came: bool, why: str) -> None:
+        """Warn after ``PATIENCE`` steps, and again only after something came."""
+        self.steps = 0 if came else self.steps + 1
+        if self.steps == PATIENCE:
+            log.warning("in %d steps %s; reported again only after one did", PATIENCE, why)
 
 
 def metric(rule: Selection) -> str:
