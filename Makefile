@@ -59,8 +59,9 @@ study: install ## every rule for choosing states with its control, PPO and contr
 	$(STUDY)/collect.py $(TASK) runs/study $(RESULTS) && $(STUDY)/tuning.py $(TASK) $(RESULTS)
 	for stage in choosing reported; do $(STUDY)/table.py $(TASK) $$stage $(RESULTS) || exit; done
 
-study-mixtures: install ## PPO, two rules and their re-draws on trace without and with a quarter of easy problems (some 40 minutes on 2 idle cores)
-	for plan in trace_none trace_quarter; do \
+PLANS ?= trace_none trace_quarter
+study-mixtures: install ## PPO, two rules and their re-draws on trace without and with a quarter of easy problems (some 40 minutes on 2 idle cores); PLANS=trace_again: the third round on other seeds
+	for plan in $(PLANS); do \
 	  $(STUDY)/study.py $$plan reported $(JOBS) && $(STUDY)/collect.py $$plan && $(STUDY)/table.py $$plan || exit; \
 	done
 
