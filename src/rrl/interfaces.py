@@ -1,14 +1,13 @@
 """The contract of each kind of part: signatures only.
 
-A part's constructor takes its hyper-parameters and nothing else, keyword-only and without defaults; it checks their
-ranges and loads nothing, so that a configuration is checked by building it. Its inputs at run time (problems, a
-policy, a seed) come through ``start``. A class attribute or property states what it needs of others.
+A part's constructor takes its hyper-parameters alone, keyword-only and without defaults; it checks their ranges and
+loads nothing. Inputs at run time come through ``start``. A class attribute or property states what it needs of others.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from random import Random
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Generator, Tensor
 
@@ -146,9 +145,9 @@ class Reward(DependsOnTask, Stateful, Protocol):
 
 
 class StateSampler(DependsOnTask, DependsOnTraining, Stateful, Protocol):
-    """Decides where rollouts start, and learns from their results; ``replays`` is what replayed starts begin with."""
+    """Decides where rollouts start, and learns from their results."""
 
-    replays: Literal["nothing", "prompts", "prefixes"] = "nothing"
+    replays: str = "nothing"  # or "prompts" or "prefixes": what its starts with a ``replayed_from`` begin with
 
     @property
     def needs_annotation(self) -> bool:
@@ -160,6 +159,7 @@ class StateSampler(DependsOnTask, DependsOnTraining, Stateful, Protocol):
 
     def lend(self, author: Author) -> None:
         """Take what may be asked to write in ``observe``; after ``start``."""
+        return None
 
     def expense(self, longest: int) -> int:
         """Tokens that one ``observe`` has written at most, where a response has at most ``longest``."""
@@ -193,6 +193,7 @@ class Selection(DependsOnTask, DependsOnTraining, Stateful, Protocol):
 
     def start(self, author: Author) -> None:
         """Take what ``examine`` may ask to write."""
+        return None
 
     def expense(self, longest: int) -> int:
         """Tokens that one ``examine`` has written at most, where a response has at most ``longest``; 0: it does not."""
@@ -203,8 +204,7 @@ class Selection(DependsOnTask, DependsOnTraining, Stateful, Protocol):
     ) -> tuple[list[Found], Metrics]:
         """Have something written about the failed responses of a step, each a state's prefix, before the first is cut.
 
-        What is found of each comes back to ``cuts`` and ``score`` in ``TokenScores.found``. Called only where there is
-        an ``expense``.
+        What is found of each comes back in ``TokenScores.found``. Called only where there is an ``expense``.
         """
         return [{} for _ in responses], {}
 
