@@ -2,13 +2,13 @@
 
 ``python experiments/study/repeat.py TASK ARM SEED [STAGE [RESULTS]]`` with STAGE reported or choosing, of
 RESULTS/TASK/STAGE.jsonl (experiments/results/study). The run lies in runs/repeat/TASK/STAGE/ARM; one that was
-interrupted goes on. Exits with 1 where something differs. Seconds, dates and versions are not compared.
+interrupted goes on, one that has ended is refused. Exits with 1 where something differs. Seconds, dates and
+versions are not compared.
 """
 
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,14 @@ def measured(line: Line) -> list[dict[str, Any]]:
 
 def difference(old: Line, new: Line) -> str | None:
     """The first evaluation in which two lines differ, and in what; None where they agree."""
-    for before, now in zip_longest(measured(old), measured(new), fillvalue={}):
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    first, second = measured(old), measured(new)
+    for before, now in zip(first, second, strict=False):
+        names = [name for name in before if before[name] != now.get(name)]
         if names:
-            what = (f"{name} {before.get(name)} in the line, {now.get(name)} here" for name in names[:SHOWN])
-            return f"differs from step {before.get('step', now.get('step'))} on: {'; '.join(what)}"
-    return None
+            what = (f"{name} {before[name]} in the line, {now.get(name)} here" for name in names[:SHOWN])
+            return f"differs from step {before['step']} on: {'; '.join(what)}"
+    few = f"has {len(first)} evaluations in the line, {len(second)} here"
+    return few if len(first) != len(second) else None
 
 
 def _lists(name: str, found: Any) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -58,14 +60,19 @@ def _lists(name: str, found: Any) -> Iterator[tuple[str, Sequence[Any]]]:
         yield name, found
 
 
-def repeated(line: Line, folder: Path) -> Line:
-    """The line of the same run, made here; raises DataError where it fails."""
-    run = folder / f"seed-{line['seed']}"
-    words = ["resume=auto", f"seed={line['seed']}", f"run.dir={run}", *line["overrides"]]
-    if not (run / "result.json").exists():
-        done = subprocess.run([sys.executable, "-m", "rrl.cli.train", *words], stdout=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            raise DataError(f"{run}: rrl-train ended with {done.returncode}; expected a whole run; see above")
+def repeated(line: Line, arm: protocol.Arm, folder: Path) -> Line:
+    """The line of the same run, made here; raises DataError where it fails or has ended before.
+
+    What ``arm`` sets today and the line does not was a default when the line was made.
+    """
+    run, own = folder / f"seed-{line['seed']}", set(map(protocol.key_of, line["overrides"]))
+    if (run / "result.json").exists():
+        raise DataError(f"{run}: a run that has ended; expected none, or one that was interrupted; remove the folder")
+    since = [text for text in arm.overrides if protocol.key_of(text) not in own]
+    words = ["resume=auto", f"seed={line['seed']}", f"run.dir={run}", *line["overrides"], *since]
+    done = subprocess.run([sys.executable, "-m", "rrl.cli.train", *words], stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise DataError(f"{run}: rrl-train ended with {done.returncode}; expected a whole run; see above")
     return line_of(run, folder)
 
 
@@ -73,8 +80,8 @@ def main(task: str, arm: str, seed: str, stage: str = "reported", results: str =
     """Repeat, compare, print; exit with 1 where something differs."""
     if stage not in ("reported", "choosing"):
         raise DataError(f"STAGE: expected reported or choosing, got {stage!r}")
-    line = kept(Path(results, protocol.read(task).task, f"{stage}.jsonl"), arm, seed)
-    new = repeated(line, RUNS.parent / "repeat" / task / stage / arm)
+    about, line = protocol.read(task), kept(Path(results, task, f"{stage}.jsonl"), arm, seed)
+    new = repeated(line, about.arms[arm], RUNS.parent / "repeat" / task / stage / arm)
     found = difference(line, new)
     print(f"{task} {arm} seed {seed}: {found or 'the same at every evaluation'}")
     if found:

@@ -178,7 +178,14 @@ UNREPLAYED = (
         (["objective.advantage_norm=siblings"], [
             "objective.advantage_norm: siblings, and every start has one rollout; use siblings=replayed, or origin"
         ]),
-        (["objective.advantage_norm=siblings", "siblings=replayed", "trainer.n=2"], []),
+        (["objective.advantage_norm=siblings", "siblings=replayed", "siblings.n_replayed=1"], [
+            "objective.advantage_norm: siblings, and every start has one rollout; use siblings=replayed, or origin"
+        ]),
+        (["objective.advantage_norm=siblings", "sampler=problems"], [
+            f"objective.advantage_norm: siblings, and Problems starts nothing again; {USE}, or batch"
+        ]),
+        (["objective.advantage_norm=siblings", "siblings=replayed"], []),
+        (["objective.advantage_norm=siblings", "trainer.n=2"], []),
         (["sampler.schedule.share=0"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.share=[[0, 0], [1, 0]]"], [UNREPLAYED.format(0)]),
         (["sampler.schedule.collect=[0.5, 1]", "sampler.schedule.share=[[0.2, 0.5], [0.5, 0]]"], [

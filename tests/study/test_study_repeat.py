@@ -1,7 +1,9 @@
 """A run of the study that is made again is compared with its kept line."""
 
+import dataclasses
 import importlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,12 +43,17 @@ def repeat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return found
 
 
-def test_the_same_run_is_the_same_whatever_its_seconds_and_is_made_once(repeat: Any, capsys: Any) -> None:
-    for _ in range(2):
-        repeat.main("toy", "ppo", "2", results="results")
-        assert capsys.readouterr().out == "toy ppo seed 2: the same at every evaluation\n"
+def test_the_same_run_is_the_same_whatever_its_seconds(repeat: Any, capsys: Any) -> None:
+    repeat.main("toy", "ppo", "2", results="results")
+    assert capsys.readouterr().out == "toy ppo seed 2: the same at every evaluation\n"
     where = "run.dir=runs/repeat/toy/reported/ppo/seed-2"
     assert repeat.made.commands == [["-m", "rrl.cli.train", "resume=auto", "seed=2", where, "lr=0.1"]]
+
+
+def test_what_was_a_default_when_the_line_was_made_is_set_as_the_arm_has_it_today(repeat: Any) -> None:
+    arm = dataclasses.replace(repeat.protocol.read("toy").arms["peak"], overrides=("lr=0.3", "bound=2"))
+    repeat.repeated(repeat.kept(Path("results/toy/reported.jsonl"), "ppo", "2"), arm, Path("runs", "ppo"))
+    assert repeat.made.commands[0][-2:] == ["lr=0.1", "bound=2"]
 
 
 @pytest.mark.parametrize(
@@ -75,10 +82,9 @@ def test_an_evaluation_that_only_one_of_them_has_is_a_difference(repeat: Any) ->
     line = repeat.kept(Path("results/toy/reported.jsonl"), "ppo", "2")
     cut = {**line, "step": line["step"][:2]}
     assert repeat.difference(line, line) is None
-    assert repeat.difference(cut, line) == (
-        "differs from step 4 on: tokens None in the line, 1000 here; step None in the line, 4 here; "
-        "entropy None in the line, 0.291667 here"
-    )
+    assert repeat.difference(cut, line) == "has 2 evaluations in the line, 3 here"
+    assert repeat.difference({**line, "replay": None}, line) is None  # was not recorded then
+    assert repeat.difference(line, {**line, "replay": None}).endswith(": replay 0.5 in the line, None here")
 
 
 def test_what_cannot_be_repeated_is_refused(repeat: Any) -> None:
@@ -91,5 +97,11 @@ def test_what_cannot_be_repeated_is_refused(repeat: Any) -> None:
     assert refused("ppo", "3") == f"{path}: no line of arm 'ppo' with seed 3; expected one of 2"
     assert refused("pppo", "2") == f"{path}: no line of arm 'pppo'; did you mean 'ppo'?; expected one of ppo"
     assert refused("ppo", "2", "tuning") == "STAGE: expected reported or choosing, got 'tuning'"
+    repeat.main("toy", "ppo", "2", results="results")
+    assert refused("ppo", "2") == (
+        "runs/repeat/toy/reported/ppo/seed-2: a run that has ended; expected none, or one that was interrupted; remove "
+        "the folder"
+    )
+    shutil.rmtree("runs")
     repeat.made.fails = 2
     assert refused("ppo", "2").endswith("seed-2: rrl-train ended with 2; expected a whole run; see above")

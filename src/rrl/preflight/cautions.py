@@ -40,7 +40,7 @@ def _no_states(parts: Parts) -> Iterator[str]:
     """Warnings where something is made of replayed starts, or of their prefixes, of which the sampler draws none."""
     name, remedy = type(parts.sampler).__name__, "use one that replays, as in sampler=retrospective"
     replays, siblings = parts.sampler.replays, getattr(parts.trainer, "siblings", None)
-    if siblings is not None and replays == "nothing":
+    if siblings is not None and not hasattr(parts.sampler, "siblings"):
         yield f"siblings.n_replayed: {siblings.n_replayed}, and {name} starts nothing again; {remedy}, or siblings=none"
     rollouts = getattr(parts.trainer, "train_batch_size", 0) * getattr(parts.trainer, "n", 0)
     if siblings is not None and siblings.n_replayed > rollouts:
@@ -52,7 +52,7 @@ def _no_states(parts: Parts) -> Iterator[str]:
     apart = getattr(parts.objective, "advantage_norm", None)
     if apart in ("origin", "siblings") and replays == "nothing":
         yield f"objective.advantage_norm: {apart}, and {name} starts nothing again; {remedy}, or batch"
-    if apart == "siblings" and siblings is None and getattr(parts.trainer, "n", 0) == 1:
+    elif apart == "siblings" and (siblings.n_replayed if siblings else getattr(parts.trainer, "n", 0)) == 1:
         yield "objective.advantage_norm: siblings, and every start has one rollout; use siblings=replayed, or origin"
 
 

@@ -173,17 +173,34 @@ def test_a_sampler_that_brings_nothing_back_in_twenty_steps_says_so_once_and_aft
         return len(caplog.messages)
 
     sampler, resumed, meant = started(choice), started(choice), started(choice, idle)
-    assert waits(sampler, 19) == 0 == waits(meant, 45)
+    before = 0 if choice == "group_replay" else 1  # a problem that comes for the first time cannot come again
+    assert waits(sampler, before + 19) == 0 == waits(meant, 45)
     resumed.load_state_dict(through_pickle(sampler.state_dict()))
     assert waits(resumed, 1) == 1 == waits(resumed, 40)
     assert caplog.messages[0].startswith("in 20 steps no ") and f"look at {metric}" in caplog.messages[0]
 
 
-def test_a_sampler_that_brought_something_back_begins_to_wait_anew(caplog: pytest.LogCaptureFixture) -> None:
-    sampler = started("prompt_replay")
-    for state in (State(P), State(P, replayed_from=P.id), State(P)):
+@pytest.mark.parametrize("choice", ["pass_rate", "prompt_replay"])
+def test_while_every_problem_is_new_nothing_can_come_again(choice: str, caplog: pytest.LogCaptureFixture) -> None:
+    sampler = started(choice)
+    for number in range(40):
+        teach(sampler, (wrote(problem(f"new{number}"), 5, 6, 2), 0.0))
+    assert caplog.messages == []
+
+
+def test_a_sampler_with_something_to_bring_back_begins_to_wait_anew(caplog: pytest.LogCaptureFixture) -> None:
+    sampler = started("prompt_replay", "sampler.momentum=0")
+    for scores in ((0.0, 0.0), (0.0, 1.0), (0.0, 0.0)):  # a pass rate of one half lies in the window
         for _ in range(19):
-            teach(sampler, (wrote(state, 5, 6, 2), 0.0))
+            teach(sampler, *((wrote(P, 5, 6, 2), score) for score in scores))
     assert caplog.messages == []
     teach(sampler, (wrote(P, 5, 6, 2), 0.0))
     assert len(caplog.messages) == 1
+
+
+def test_a_start_from_an_own_prefix_ends_the_wait(caplog: pytest.LogCaptureFixture) -> None:
+    sampler = started("pass_rate")
+    for state in (State(P), State(P, (5,), f"head start of {P.id}"), State(P)):
+        for _ in range(19):
+            teach(sampler, (wrote(state, 6, 2), 0.0))
+    assert caplog.messages == []

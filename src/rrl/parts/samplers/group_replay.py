@@ -81,8 +81,8 @@ class GroupReplay(Problems):
         self._groups = self._groups[-self.capacity :]
         self._standstill.heed(
             self.share == 0 or bool(drawn),
-            "no stored group was learnt from: none is stored, or every new one has a signal; look at replay/groups and "
-            "replay/group_share, and use sampler=problems if it stays so",
+            "no stored group was learnt from: none is stored, every new one has a signal, or sampler.share has no room "
+            "for one; look at replay/groups and replay/group_share",
         )
         return {
             "replay/groups": float(len(self._groups)),
@@ -104,11 +104,8 @@ class GroupReplay(Problems):
         """With the stored groups, and what decides which of them are drawn."""
         names = [each.name for each in fields(Batch)]
         groups = [(*group[:2], {name: getattr(group.rows, name) for name in names}) for group in self._groups]
-        return (
-            super().state_dict()
-            | {"groups": groups, "draws": self._draws.getstate(), "step": self._step}
-            | {"idle": self._standstill.steps}
-        )
+        own = {"groups": groups, "draws": self._draws.getstate(), "step": self._step, "idle": self._standstill.steps}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: StateDict) -> None:
         super().load_state_dict(state)

@@ -78,6 +78,12 @@ class PassRate(StateSampler):
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Move the prefixes, and keep the latest success and failure of each problem."""
+        tried = [each.rollout.state for each in judged if each.rollout.state.problem.id in self._known]
+        self._standstill.heed(
+            self.prompts == 1 or not tried or any(state.replayed for state in tried),
+            f"no problem that came again had an own prefix: below sampler.middle={list(self.middle)} one needs an own "
+            "success, above it an own failure; look at replay/ratio and explore/unsolved_frac (1: no success yet)",
+        )
         for state, siblings, success in by_start(judged):
             known = self._known.setdefault(state.problem.id, Known(rate=success))
             if not state.prefix:
@@ -91,11 +97,6 @@ class PassRate(StateSampler):
                 longer = surplus if kind == "handicap" else -surplus
                 moved = known.shares.get(kind, self.share) + self.move * longer
                 known.shares[kind] = min(1.0, max(0.0, moved))
-        self._standstill.heed(
-            self.prompts == 1 or any(each.rollout.state.replayed for each in judged),
-            f"no start had an own prefix: no problem below sampler.middle={list(self.middle)} has an own success, and "
-            "none above it an own failure; look at replay/ratio and explore/unsolved_frac, and narrow it",
-        )
         return {
             f"replay/{kind.replace(' ', '_')}_share/mean": fmean(shares) if shares else 0.0
             for kind in ("head start", "handicap")

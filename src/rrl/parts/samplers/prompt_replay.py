@@ -76,17 +76,18 @@ class PromptReplay(StateSampler):
         outcomes = defaultdict[str, list[bool]](list)
         for each in judged:
             outcomes[each.rollout.state.problem.id].append(each.feedback.solved)
+        again = any(name in self._rate for name in outcomes)
         for name, solved in outcomes.items():
             now = fmean(solved)
             self._rate[name] = self.momentum * self._rate.get(name, now) + (1 - self.momentum) * now
             self._last[name] = self._step
-        self._standstill.heed(
-            self.share == 0 or any(each.rollout.state.replayed for each in judged),
-            f"no problem came again: none has a pass rate in sampler.window={list(self.window)} that is rested and has "
-            "uses left; look at replay/problems_in_window, and widen it",
-        )
         low, high = self.window
         inside = sum(low <= rate <= high for rate in self._rate.values())
+        self._standstill.heed(
+            self.share == 0 or inside > 0 or not again,
+            f"no problem had a pass rate in sampler.window={list(self.window)}, and some had come more than once; look "
+            "at replay/problems_in_window, and widen the window",
+        )
         return {"replay/problems_in_window": float(inside)}
 
     def _others(self, count: int, again: Collection[str], progress: float) -> list[State]:

@@ -90,7 +90,7 @@ class Standstill:
         """Warn after ``PATIENCE`` steps, and again only after something came."""
         self.steps = 0 if came else self.steps + 1
         if self.steps == PATIENCE:
-            log.warning("in %d steps %s; reported again only after one did", PATIENCE, why)
+            log.warning("in %d steps %s; reported again only when this changes", PATIENCE, why)
 
 
 def metric(rule: Selection) -> str:
