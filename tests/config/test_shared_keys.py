@@ -95,7 +95,7 @@ def test_setting_what_no_part_takes_says_so(caplog: pytest.LogCaptureFixture) ->
     (reported,) = [record.getMessage() for record in caplog.records]
     assert reported == (
         "sandbox.workers: without effect; nothing in use reads it; "
-        "task=apps, task=apps_plus, task=humaneval, task=mbpp would"
+        "task=apps, task=apps_plus, task=humaneval, task=mbpp, task=minicode would"
     )
 
 

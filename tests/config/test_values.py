@@ -105,8 +105,9 @@ def test_groups_keys_types_ranges_and_misfits_are_reported_together() -> None:
     ) == [
         "-x: no such option; expected key=value, or --help",
         "sampler: no such choice 'retrospectiv'; did you mean 'retrospective'? valid: allocation, canonical, "
-        "group_replay, pass_rate, pass_rate_redraw, pcl, practice, problems, prompt_replay, random_cut, redraw, "
-        "retrospective, success_archive, success_archive_redraw, success_prefix, successes, successes_redraw",
+        "group_replay, pass_rate, pass_rate_redraw, pcl, practice, problems, prompt_replay, random_cut, reanalyse, "
+        "reanalyse_redraw, redraw, retrospective, success_archive, success_archive_redraw, success_prefix, successes, "
+        "successes_redraw",
         "trainer.nn: no such key; did you mean 'trainer.n'?",
         "trainer.n: expected at least 1, got 0",
         "trainer.ppo_epochs: expected at least 1, got 0",

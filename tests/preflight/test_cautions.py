@@ -11,8 +11,14 @@ from rrl.preflight.cautions import cautions
 from rrl.preflight.plan import in_short, plan, plan_text
 
 USED = [name for name in Parts.__dataclass_fields__ if name != "judge"]
-REPLAYING = "sampler=allocation, sampler=practice, sampler=redraw, sampler=retrospective"
-CUTTING = "sampler=allocation, sampler=pass_rate, sampler=pass_rate_redraw, sampler=practice"
+REPLAYING = (
+    "sampler=allocation, sampler=practice, sampler=reanalyse, sampler=reanalyse_redraw, sampler=redraw, "
+    "sampler=retrospective"
+)
+CUTTING = (
+    "sampler=allocation, sampler=pass_rate, sampler=pass_rate_redraw, sampler=practice, sampler=reanalyse, "
+    "sampler=reanalyse_redraw"
+)
 OFFLOADED = ["offload=reference", "policy.zero_stage=3"]
 UNMOVED = "offload.reference: true, and the run has no frozen reference of its own; use offload=optimizer or none"
 HF = ("task=gsm8k", "model=hf", "model.path=x")
@@ -41,7 +47,8 @@ def unread(*overrides: str, used: list[str] = USED) -> list[str]:
         ]),
         (["guidance=rationale"], ["guidance: nothing in use reads it; trainer=gsi would"]),
         (["sandbox.workers=2"], [
-            "sandbox.workers: nothing in use reads it; task=apps, task=apps_plus, task=humaneval, task=mbpp would"
+            "sandbox.workers: nothing in use reads it; task=apps, task=apps_plus, task=humaneval, task=mbpp, "
+                "task=minicode would"
         ]),
         (["algo=ppo", "data.cut_points=line"], [
             f"data.cut_points: nothing in use reads it; {CUTTING} would"

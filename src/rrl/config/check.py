@@ -125,7 +125,7 @@ def idle(composed: Composed, parts: Any, taken: Mapping[str, Collection[str]], u
     ``taken`` are the keys that each part takes by name.
     """
     read = [*used, *(key for slot in used for key in taken.get(slot, ()))]
-    takers = {key: takers_of(key, used)[:4] for key in without_effect(composed.given, composed.values, read)}
+    takers = {key: takers_of(key, used)[:6] for key in without_effect(composed.given, composed.values, read)}
     remedies = {key: f"; {', '.join(choices)} would" if choices else "" for key, choices in takers.items()}
     reasons = {f"{path}.{key}": why for path, keys in collected(parts, "idle") for key, why in keys.items()}
     return [

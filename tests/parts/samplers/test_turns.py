@@ -1,6 +1,5 @@
 """The memory where states take turns: by doubt, and least recently drawn problem, then state, first."""
 
-import math
 from random import Random
 
 import pytest
@@ -70,9 +69,9 @@ def test_nothing_is_drawn_while_the_schedule_wants_nothing(priority: str) -> Non
     assert drawn(states, 0) == []
 
 
-def test_a_position_is_the_prefixs_share_of_its_response_until_the_state_is_forgotten() -> None:
+def test_the_length_of_a_states_response_is_known_until_it_is_forgotten() -> None:
     states = memory()
     states.add(Candidate("p", (1, 2), "self", 0.0, whole=8, doubt=0.5, value=0.0), 3)
     store(states, "q1")
     states.forget_problem("q")
-    assert states.positions(["p@1"]).tolist() == [0.25] and math.isnan(states.positions(["q@2"])[0])
+    assert states.wholes(["p@1", "q@2"]).tolist() == [8, 0]

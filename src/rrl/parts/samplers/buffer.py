@@ -149,11 +149,10 @@ class StateBuffer:
         self._rows["turn"][row] = self._turn
         return row
 
-    def positions(self, keys: Sequence[str]) -> Array:
-        """The relative length of these states in the responses that they were cut from; NaN for a forgotten one."""
+    def wholes(self, keys: Sequence[str]) -> Array:
+        """The lengths of the responses that these states were cut from; 0 for a forgotten one."""
         rows = self._rows.find(list(keys))
-        shares = self._rows["length"][rows] / numpy.maximum(1, self._rows["whole"][rows])
-        return numpy.where(rows >= 0, shares, numpy.nan)
+        return numpy.where(rows >= 0, self._rows["whole"][rows], 0)
 
     def record(self, visits: Sequence[tuple[str, int, int]]) -> None:
         """Count draws by key, one after the other, each with its successes and its rollouts.

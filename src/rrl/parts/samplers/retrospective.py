@@ -106,7 +106,7 @@ class Retrospective(StateSampler):
         states = wanted if self.siblings is None else self.siblings.replayed_for(wanted)
         remembered = self.buffer.draw(states, self._rng)
         fresh = self._fresh.sample(count - wanted if remembered else count, progress)
-        return fresh + [self._state(stored) for stored in remembered]
+        return fresh + [self._state(stored) for stored in self._reviewed(remembered)]
 
     def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
         """Update what is known of states and problems, then collect new states."""
@@ -129,7 +129,7 @@ class Retrospective(StateSampler):
         return list(self.buffer.journal)
 
     def remembered(self) -> list[State]:
-        return [Retrospective._state(self, stored) for stored in self.buffer]
+        return [Retrospective._state(self, stored) for stored in self._reviewed(list(self.buffer))]
 
     def state_dict(self) -> StateDict:
         """The memory, what is known of each problem, and the random state."""
@@ -160,6 +160,14 @@ class Retrospective(StateSampler):
         """How many of so many starts are replayed, if there are states."""
         return round(count * self.schedule.share_at(self._progress))
 
+    def _kept(self, response: tuple[int, ...], cut: int) -> tuple[int, ...]:
+        """What is remembered of a response that the rule cuts here."""
+        return response[:cut]
+
+    def _reviewed(self, remembered: list[StoredState]) -> list[StoredState]:
+        """These states as the policy goes back to them now."""
+        return remembered
+
     def _state(self, stored: StoredState) -> State:
         return State(self._problems[stored.problem_id], stored.prefix, replayed_from=stored.key)
 
@@ -184,7 +192,7 @@ class Retrospective(StateSampler):
         """Book every outcome; returns how many problems were solved for the first time from a remembered state."""
         starts = [(each.rollout.state, each.feedback.solved) for each in judged]
         visits = [(state, key, solved) for state, solved in starts if (key := state.replayed_from) is not None]
-        self._teach([(key, solved) for state, key, solved in visits if state.prefix])
+        self._teach([(key, len(state.prefix), solved) for state, key, solved in visits if state.prefix])
         draws = [(state, [each.feedback.solved for each in siblings]) for state, siblings, _ in by_start(judged)]
         self.buffer.record(
             [(key, sum(each), len(each)) for state, each in draws if (key := state.replayed_from) is not None]
@@ -206,10 +214,10 @@ class Retrospective(StateSampler):
         if self._mastered(problem_id):
             self.buffer.forget_problem(problem_id)
 
-    def _teach(self, visits: Sequence[tuple[str, bool]]) -> None:
-        """Tell the rule what came of going on from its cuts, as far as these are still remembered."""
-        positions = self.buffer.positions([key for key, _ in visits]).tolist()
-        outcomes = [(at, solved) for at, (_, solved) in zip(positions, visits, strict=True) if not math.isnan(at)]
+    def _teach(self, visits: Sequence[tuple[str, int, bool]]) -> None:
+        """Tell the rule what came of going on from its cuts, given their lengths, as far as these are remembered."""
+        wholes = self.buffer.wholes([key for key, *_ in visits]).tolist()
+        outcomes = [(cut / of, solved) for of, (_, cut, solved) in zip(wholes, visits, strict=True) if of > 0]
         with calling("selection", self.selection, "learn"):
             self.selection.learn(outcomes)
 
@@ -272,7 +280,7 @@ class Retrospective(StateSampler):
             step = scored.logprobs[cut : next((later for later in legal if later > cut), None)]
             doubt = 1 - fmean(map(math.exp, step))
             seen = (score, len(response), doubt, scored.values[cut])
-            self.buffer.add(Candidate(problem_id, response[:cut], source, *seen, rollout), self._step)
+            self.buffer.add(Candidate(problem_id, self._kept(response, cut), source, *seen, rollout), self._step)
         return bool(cuts)
 
     def _metrics(self) -> Metrics:

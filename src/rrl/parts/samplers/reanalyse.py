@@ -1,0 +1,52 @@
+"""Replay of failures that the present policy cuts: where to go back to is decided when they are drawn."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from rrl.contracts import border
+from rrl.parts.samplers.controls import Redraw
+from rrl.parts.samplers.demands import examines, reads_errors
+from rrl.parts.samplers.retrospective import Retrospective
+from rrl.parts.samplers.rows import StoredState
+from rrl.types import Batch, Judged, Metrics, State
+
+
+class Reanalyse(Retrospective):
+    """Remembers whole failures, and cuts them anew whenever they are drawn, by the policy and critic of that moment.
+
+    So that the cut keeps up with the policy: MuZero Reanalyse (arXiv 2104.06294) reads stored games with the latest
+    network, too. Nothing is generated for it. A response is remembered if the rule finds a cut when it is written; one
+    in which it finds none any more is begun at the prompt, and of several cuts one is drawn evenly. Draws go by the
+    ``doubt`` and the score of that first reading.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if reads_errors(self.selection) or examines(self.selection):
+            raise ValueError(
+                f"selection: {type(self.selection).__name__} asks the task or the policy about a response when it is "
+                "written, not when it is read again; expected another rule, or sampler=retrospective"
+            )
+
+    def observe(self, judged: Sequence[Judged], batch: Batch) -> Metrics:
+        """As ``Retrospective``; ``replay/prefix_length/mean`` is that of this step's replayed starts."""
+        lengths = [len(each.rollout.state.prefix) for each in judged if each.rollout.state.replayed]
+        return super().observe(judged, batch) | {
+            "replay/prefix_length/mean": fmean(lengths or [0.0]),
+            "replay/uncut_frac": lengths.count(0) / max(1, len(lengths)),
+        }
+
+    def _kept(self, response: tuple[int, ...], cut: int) -> tuple[int, ...]:
+        return response
+
+    def _reviewed(self, remembered: list[StoredState]) -> list[StoredState]:
+        scores = self._inspect([State(self._problems[each.problem_id], each.prefix) for each in remembered])
+        reviewed = []
+        for stored, scored in zip(remembered, scores, strict=True):
+            cuts = border.cuts(self.selection, scored, self._legal(stored.prefix), self._rng) or [0]
+            reviewed.append(stored._replace(prefix=stored.prefix[: self._rng.choice(cuts)]))
+        return reviewed
+
+
+class ReanalyseRedraw(Redraw, Reanalyse):
+    """The control: the same problems on the same schedule, the prefix emptied."""
