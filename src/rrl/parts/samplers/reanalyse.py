@@ -36,6 +36,10 @@ class Reanalyse(Retrospective):
             "replay/uncut_frac": lengths.count(0) / max(1, len(lengths)),
         }
 
+    def remembered(self) -> list[State]:
+        """The failures as the policy of now cuts them, without those in which it finds no cut."""
+        return [state for state in super().remembered() if state.prefix]
+
     def _kept(self, response: tuple[int, ...], cut: int) -> tuple[int, ...]:
         return response
 
