@@ -17,7 +17,7 @@ from rrl.errors import ConfigError
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("rrl-train sampler=re", ["sampler=redraw", "sampler=retrospective"]),
+        ("rrl-train sampler=pr", ["sampler=practice", "sampler=problems", "sampler=prompt_replay"]),
         ("rrl-train sam", ["sampler.", "sampler="]),
         ("rrl-train experiment=trace/sh", ["experiment=trace/shared_critic"]),
         ("rrl-train objective=grpo kl=loss kl.", ["kl.coef=", "kl.estimator="]),
@@ -124,8 +124,8 @@ def completed(folder: Path, line: str, breaks: str = BREAKS, cursor: int | None 
 
 
 def test_bash_gets_what_follows_the_equals_sign(bash: Path) -> None:
-    assert completed(bash, "rrl-train sampler=re") == ["redraw", "retrospective"]
-    assert completed(bash, "rrl-train sampler=re", breaks=" \t\n") == ["sampler=redraw", "sampler=retrospective"]
+    assert completed(bash, "rrl-train sampler=pa") == ["pass_rate", "pass_rate_redraw"]
+    assert completed(bash, "rrl-train sampler=pa", breaks=" \t\n") == ["sampler=pass_rate", "sampler=pass_rate_redraw"]
 
 
 def test_bash_gets_the_keys_of_what_was_chosen(bash: Path) -> None:
@@ -133,7 +133,7 @@ def test_bash_gets_the_keys_of_what_was_chosen(bash: Path) -> None:
 
 
 def test_bash_completes_at_the_cursor(bash: Path) -> None:
-    assert completed(bash, "rrl-train sampler=re algo=ppo", cursor=20) == ["redraw", "retrospective"]
+    assert completed(bash, "rrl-train sampler=pa algo=ppo", cursor=20) == ["pass_rate", "pass_rate_redraw"]
 
 
 def test_bash_is_left_to_complete_paths(bash: Path) -> None:

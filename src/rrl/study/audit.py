@@ -155,7 +155,8 @@ def _early(run: AuditedRun, steps: Sequence[int], count: int) -> list[State]:
         run.go_to(step)
         if states := run.remembered():
             return states[:count]
-    raise DataError(f"{run.folder}: no checkpoint holds a state; expected some; see replay/buffer_size of this run")
+    where = "replay/buffer_size, and with sampler=reanalyse replay/uncut_frac"
+    raise DataError(f"{run.folder}: no checkpoint holds a state; expected some; see {where} of this run")
 
 
 def _at(run: AuditedRun, step: int, prefixes: Sequence[State], settings: AuditSettings) -> Row:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.replay import THROUGH, plain
+from fixtures.replay import THROUGH, plain, through_pickle
 from fixtures.samplers import TOP, P, Q, memory, retrospective, schedule, teach, wrote
 from rrl.config.check import load
 from rrl.parts.samplers.reanalyse import Reanalyse, ReanalyseRedraw
@@ -115,13 +115,49 @@ def test_a_rule_learns_where_the_cut_was() -> None:
     assert learnt == [(0.2, True), (0.2, False)]
 
 
-def test_the_metrics_are_those_of_the_starts_of_this_step() -> None:
-    sampler = reanalyse(Policy(2))
-    starts = [State(P, FIVE[:cut], replayed_from="hard0@1") for cut in (4, 0, 2, 0)]
-    metrics = teach(sampler, *((wrote(start, 9), 0.0) for start in starts), (wrote(Q, 5, 6, 2), 0.0))
-    assert (metrics["replay/prefix_length/mean"], metrics["replay/uncut_frac"]) == (1.5, 0.5)
-    metrics = teach(sampler, (wrote(Q, 5, 6, 2), 0.0))
+@pytest.mark.parametrize("kind", [Reanalyse, ReanalyseRedraw])
+def test_the_metrics_are_those_of_the_last_draw_and_survive_a_resume(kind: type[Reanalyse]) -> None:
+    policy = Policy(2)
+    sampler, resumed, forced = (reanalyse(policy, each) for each in (kind, kind, Reanalyse))
+    for each in (sampler, forced):
+        teach(each, (wrote(Q, *FIVE, 9, 2, logprobs=Policy(2).logprobs(7)), 0.0))
+    policy.place = 6  # only the response of Q has that many
+    starts = [state for state in forced.sample(40, 0.5) if state.replayed]
+    sampler.sample(40, 0.5)
+    uncut = [state.problem for state in starts].count(P) / len(starts)
+    resumed.load_state_dict(through_pickle(sampler.state_dict()))
+    for each in (sampler, resumed):
+        metrics = teach(each, (wrote(Q, 5, 6, 2), 1.0))
+        assert (metrics["replay/prefix_length/mean"], metrics["replay/uncut_frac"]) == (6.0, pytest.approx(uncut))
+    assert 0 < uncut < 1
+    sampler.sample(1, 0.0)  # no start is replayed
+    metrics = teach(sampler, (wrote(Q, 5, 6, 2), 1.0))
     assert (metrics["replay/prefix_length/mean"], metrics["replay/uncut_frac"]) == (0.0, 0.0)
+
+
+def test_a_rule_that_finds_no_cut_any_more_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    policy = Policy(2)
+    sampler = reanalyse(policy, schedule=schedule(share=((0, 0), (0.5, 0.5))))
+    policy.place = None
+    for progress in (0.0, 0.5):  # at first nothing is replayed
+        for _ in range(19):
+            sampler.sample(4, progress)
+    assert caplog.messages == []
+    resumed = reanalyse(policy)
+    resumed.load_state_dict(through_pickle(sampler.state_dict()))
+    resumed.sample(4, 0.5)
+    assert caplog.messages == [
+        "in 20 steps Confidence(below=0.5) found no cut in any failure that was drawn, so that all were begun at the "
+        "prompt; look at replay/uncut_frac; move its bounds, or use sampler=retrospective; reported again only when "
+        "this changes"
+    ]
+
+
+def test_of_several_cuts_the_best_ranks_the_failure() -> None:
+    sampler = retrospective(kind=Reanalyse, selection=TOP)
+    teach(sampler, (wrote(P, *FIVE), 0.0), values=[[0.0, 0.2, 0.9, 0.3, 0.1]])
+    (stored,) = sampler.buffer
+    assert (stored.score_at_insert, stored.score_now, stored.value) == pytest.approx((0.9, 0.9, 0.9))
 
 
 def test_the_control_has_the_same_problems_with_the_prefix_emptied() -> None:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
@@ -160,9 +160,9 @@ class Retrospective(StateSampler):
         """How many of so many starts are replayed, if there are states."""
         return round(count * self.schedule.share_at(self._progress))
 
-    def _kept(self, response: tuple[int, ...], cut: int) -> tuple[int, ...]:
-        """What is remembered of a response that the rule cuts here."""
-        return response[:cut]
+    def _kept(self, response: tuple[int, ...], scores: Mapping[int, float]) -> dict[int, tuple[int, ...]]:
+        """What is remembered of a response, by the cuts that the rule gave these scores."""
+        return {cut: response[:cut] for cut in scores}
 
     def _reviewed(self, remembered: list[StoredState]) -> list[StoredState]:
         """These states as the policy goes back to them now."""
@@ -275,12 +275,12 @@ class Retrospective(StateSampler):
         self._finds.looked_at += 1
         self._finds.cuttable += bool(legal)
         self._finds.found += bool(cuts)
-        for cut in cuts:
-            score = border.cut_score(self.selection, scored, cut)
+        scores = {cut: border.cut_score(self.selection, scored, cut) for cut in cuts}
+        for cut, kept in self._kept(response, scores).items():
             step = scored.logprobs[cut : next((later for later in legal if later > cut), None)]
             doubt = 1 - fmean(map(math.exp, step))
-            seen = (score, len(response), doubt, scored.values[cut])
-            self.buffer.add(Candidate(problem_id, self._kept(response, cut), source, *seen, rollout), self._step)
+            seen = (scores[cut], len(response), doubt, scored.values[cut])
+            self.buffer.add(Candidate(problem_id, kept, source, *seen, rollout), self._step)
         return bool(cuts)
 
     def _metrics(self) -> Metrics:
