@@ -21,6 +21,8 @@ from rrl.errors import ConfigError, DataError
 pytestmark = pytest.mark.ranks
 
 KILLS = 36
+READ = {"sampler": "reanalyse", "selection": "entropy"}
+"""Stored failures are read by the policy when they are drawn."""
 
 
 def arguments(folder: Path, **changes: object) -> list[str]:
@@ -85,10 +87,12 @@ def test_no_kill_at_any_moment_loses_more_than_the_steps_since_the_last_checkpoi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_two_processes_go_on_as_one_does(stage: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"policy__zero_stage": 0}, {"policy__zero_stage": 2}, {"policy__zero_stage": 3}, READ]
+)
+def test_two_processes_go_on_as_one_does(changes: dict[str, object], tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    changes = {"policy__zero_stage": stage, "run__save_freq": 2}
+    changes = changes | {"run__save_freq": 2}
     assert finish(*start_ranks(2, arguments(whole, **changes))) == [0, 0]
     assert kill_when(lambda: step_of(folder) >= 5, *start_ranks(2, arguments(folder, **changes)))
     assert finish(*start_ranks(2, [f"resume={folder}"])) == [0, 0]
@@ -96,7 +100,9 @@ def test_two_processes_go_on_as_one_does(stage: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"policy__zero_stage": 3}, {"critic": "shared", "policy__dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "changes", [{"policy__zero_stage": 3}, {"critic": "shared", "policy__dtype": "bfloat16"}, READ]
+)
 def test_other_ways_of_training_go_on_too(changes: dict[str, object], tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert finish(start(arguments(whole, **changes))) == [0]
