@@ -89,7 +89,7 @@ def test_what_does_not_pass_is_a_counted_error_and_the_others_are_judged(
 @pytest.mark.parametrize("slow", [hang, drip])
 def test_a_slow_answer_is_a_time_out_even_when_it_trickles(slow: Any, server: ChatServer, tmp_path: Path) -> None:
     server.faults = [None, slow, slow]
-    judge = judge_of(server.url, tmp_path, timeout=0.2, retries=1)
+    judge = judge_of(server.url, tmp_path, timeout=0.5, retries=1)
     assert preferences(judge, *GOOD) == [FIRST, ERROR, TIE]
     assert judge.account()["failures"] == {"time-out": 1}
 
