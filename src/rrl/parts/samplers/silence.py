@@ -82,7 +82,7 @@ class Silence:
 
 @dataclass
 class Standstill:
-    """The steps in a row in which a sampler without a memory of states brought nothing back."""
+    """The steps in a row in which a sampler brought nothing back."""
 
     steps: int = 0
 
