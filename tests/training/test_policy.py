@@ -166,6 +166,15 @@ def test_inspect_does_not_mix_up_states_of_different_lengths():
     assert policy.inspect([]) == []
 
 
+def test_inspect_does_not_ask_the_reference():
+    policy, asked = make_policy(reference=True), []
+    policy._reference.register_forward_hook(lambda *_: asked.append(1))
+    policy.inspect([State(problem((BOS, 20, 31)), (5, 6))])
+    assert not asked
+    policy.annotate(raw_batch())
+    assert asked
+
+
 GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "vocab_size": 76}
 
 

@@ -110,8 +110,8 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         order, sizes = self._settings.passes(batch.attention.sum(1), world_size())
         return order, [part.to(device()) for part in micro_batches(share(batch.rows(order)), sizes)]
 
-    def annotate(self, batch: Batch, every: int = 1) -> Batch:
-        """Fill ``old_logprobs``, ``entropies``, ``ref_logprobs`` and ``values`` by forward passes without gradient.
+    def annotate(self, batch: Batch, every: int = 1, *, refers: bool = True) -> Batch:
+        """Fill ``old_logprobs``, ``entropies``, ``ref_logprobs`` (if it ``refers``) and ``values`` without gradient.
 
         Ranks share the rows and get the results of all of them. The actor reads only one row in ``every``;
         ``old_logprobs`` and ``entropies`` of the others are zero.
@@ -120,7 +120,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         for reads_actor in (True, False):
             index = rows[(rows % every == 0) == reads_actor]
             if len(index):
-                part = self._columns(batch.rows(index), reads_actor)
+                part = self._columns(batch.rows(index), reads_actor, refers)
                 columns[:, index, : part.shape[2]] = part
         old, entropies, ref, values = columns
         return batch.with_(old_logprobs=old, entropies=entropies, ref_logprobs=ref, values=values)
@@ -129,7 +129,7 @@ class DeepSpeedPolicy(WeightSource, Stateful):
         """Log-probabilities, values and entropies of each state's prefix, token by token."""
         if not states:
             return []
-        batch = self.annotate(context_batch(states, self._tokenizer, self._longest))
+        batch = self.annotate(context_batch(states, self._tokenizer, self._longest), refers=False)
         rows = zip(states, batch.mask, batch.old_logprobs, batch.values, batch.entropies, strict=True)
         return [
             TokenScores(
@@ -254,17 +254,17 @@ class DeepSpeedPolicy(WeightSource, Stateful):
     def _own_values(self, batch: Batch) -> Tensor:
         return cast(Tensor, self._engines["critic"](batch.tokens, batch.attention))
 
-    def _columns(self, batch: Batch, reads_actor: bool) -> Tensor:
+    def _columns(self, batch: Batch, *reads: bool) -> Tensor:
         """What ``_annotate`` returns, for the rows of all ranks, [4, rows, time]."""
         order, parts = self.micro_batches(batch)
         mine, row = torch.zeros(4, sum(map(len, parts)), batch.tokens.shape[1]), 0
         for part in parts:
-            mine[:, row : row + len(part), : part.tokens.shape[1]] = self._annotate(part, reads_actor)
+            mine[:, row : row + len(part), : part.tokens.shape[1]] = self._annotate(part, *reads)
             row += len(part)
         return unshare(mine, len(batch))[:, order.argsort()]
 
     @torch.no_grad()
-    def _annotate(self, batch: Batch, reads_actor: bool) -> Tensor:
+    def _annotate(self, batch: Batch, reads_actor: bool, refers: bool) -> Tensor:
         """Old log-probabilities, entropies, the reference's log-probabilities and values, [4, rows, time]."""
         self.actor.eval()  # no dropout in adapters
         old = entropies = reference = values = torch.zeros_like(batch.rewards)
@@ -274,9 +274,9 @@ class DeepSpeedPolicy(WeightSource, Stateful):
             values = values if output.values is None else output.values
         elif "critic" in self._engines:
             values = self._own_values(batch)
-        if self._reference is not None:
+        if refers and self._reference is not None:
             reference = self._reference(batch.tokens, batch.attention, batch.mask)[0]
-        elif self._reads_base:
+        elif refers and self._reads_base:
             with self.actor.model.disable_adapter():
                 reference = self.actor(batch.tokens, batch.attention, batch.mask)[0]
         self.actor.train()
