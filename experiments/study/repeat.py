@@ -81,6 +81,9 @@ def main(task: str, arm: str, seed: str, stage: str = "reported", results: str =
     if stage not in ("reported", "choosing"):
         raise DataError(f"STAGE: expected reported or choosing, got {stage!r}")
     about, line = protocol.read(task), kept(Path(results, task, f"{stage}.jsonl"), arm, seed)
+    if arm not in about.arms:
+        near = nearest(arm, list(about.arms))
+        raise DataError(f"{task}: no arm {arm!r} any more{near}; expected one of arms.yml, or the version {line['code']}")
     new = repeated(line, about.arms[arm], RUNS.parent / "repeat" / task / stage / arm)
     found = difference(line, new)
     print(f"{task} {arm} seed {seed}: {found or 'the same at every evaluation'}")

@@ -56,6 +56,12 @@ def test_what_was_a_default_when_the_line_was_made_is_set_as_the_arm_has_it_toda
     assert repeat.made.commands[0][-2:] == ["lr=0.1", "bound=2"]
 
 
+def test_an_arm_that_has_a_line_and_has_left_the_protocol_is_refused_by_name(repeat: Any) -> None:
+    repeat.protocol.read("toy").arms.pop("ppo")
+    with pytest.raises(DataError, match=r"toy: no arm 'ppo' any more.*; expected one of arms.yml, or the version "):
+        repeat.main("toy", "ppo", "2", results="results")
+
+
 @pytest.mark.parametrize(
     ("accuracies", "expected"),
     [
