@@ -10,7 +10,7 @@ TESTS = $(RUN) pytest -n $(shell expr $(JOBS) + 1)
 SWEEP = $(RUN) rrl.cli.train -m resume=auto seed=$(SEEDS) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS)
 # PPO and replay of the older studies; the memory of states as it was by default when they were measured
 PPO := sampler=problems
-REPLAY := sampler=retrospective,redraw sampler.buffer.priority=uniform 'sampler.buffer.keep_between=[0.1,0.8]'
+REPLAY := sampler=retrospective,redraw selection.below=0.8 sampler.buffer.priority=uniform 'sampler.buffer.keep_between=[0.1,0.8]'
 REPORT := $(RUN) rrl.cli.report
 SCALE ?= small
 LAUNCHER ?= local
