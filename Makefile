@@ -71,7 +71,7 @@ study-lab: install ## every rule tried on the failures of PPO at the judged shar
 	$(RUN) rrl.cli.lab runs/study/$(TASK)/choosing/ppo/seed-101 level=$(LEVEL) problems=256 n=4 continuations=8 out=runs/study/$(TASK)/lab
 
 PLAN ?= gpu
-study-gpu: install ## a demonstration with one seed: PPO, the chosen rule, its re-draw and practice at 100 M parameters, on one GPU (7½ minutes, estimated; PLAN=gpu_tiny: on a CPU)
+study-gpu: install ## a demonstration with one seed: PPO, the default rule and its re-draw at 100 M parameters, on one GPU (6 minutes, estimated; PLAN=gpu_tiny: on a CPU)
 	$(STUDY)/study.py $(PLAN) reported 1 && $(STUDY)/collect.py $(PLAN) runs/study runs/study && $(STUDY)/table.py $(PLAN) reported runs/study
 
 study-quick: install ## make study of trace in minutes, with three arms, fewer tokens and two seeds, to see that it works: no result

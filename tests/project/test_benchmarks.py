@@ -29,16 +29,16 @@ def test_the_benchmark_of_gpus_measures_every_row() -> None:
 
 @pytest.mark.slow
 def test_the_demonstration_on_a_gpu_compares_its_arms_with_a_tiny_model(tmp_path: Path) -> None:
-    tuned = tmp_path / "results" / "trace_sparse" / "tuned.json"
+    tuned = tmp_path / "results" / "trace_all" / "tuned.json"
     tuned.parent.mkdir(parents=True)
-    tuned.write_text('{"ppo": ["policy.actor_lr=0.1"], "doubt": ["sampler.schedule.share=0.5"], "practice": []}')
+    tuned.write_text('{"ppo": ["policy.actor_lr=0.1"], "reanalyse": ["sampler.schedule.share=0.5"]}')
     for words in ("study.py gpu_tiny reported 1 results", "collect.py gpu_tiny runs/study results",
                   "table.py gpu_tiny reported results"):  # fmt: skip
         script, *arguments = words.split()
         subprocess.run([sys.executable, ROOT / "experiments/study" / script, *arguments], cwd=tmp_path, check=True)
     study = json.loads((tmp_path / "results" / "gpu_tiny" / "study.json").read_text())
-    assert (list(study["arms"]), study["missing"]) == (["ppo", "doubt", "doubt_redraw", "practice"], {})
-    assert list(study["arms"]["doubt"]["accuracy"]) == ["all", "L3", "L6", "L10", "L20"]
+    assert (list(study["arms"]), study["missing"]) == (["ppo", "reanalyse", "reanalyse_redraw"], {})
+    assert list(study["arms"]["reanalyse"]["accuracy"]) == ["all", "L3", "L6", "L10", "L20"]
 
 
 def test_settings_of_a_policy_are_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
