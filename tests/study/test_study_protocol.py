@@ -67,7 +67,8 @@ def test_every_task_of_the_study_holds_together(protocol: Any) -> None:
     mixtures = {task: about for task in tasks if (about := protocol.read(task)).tuned_of != task}
     assert {task: about.tuned_of for task, about in mixtures.items()} == {
         "trace_again": "trace_all", "trace_none": "trace_all", "trace_quarter": "trace_all", "gpu": "trace_all",
-        "gpu_tiny": "trace_all", "minicode_again": "minicode", "minichat_again": "minichat",
+        "gpu_tiny": "trace_all", "minicode_again": "minicode", "minicode_more": "minicode",
+        "minichat_again": "minichat", "minichat_more": "minichat",
     }  # fmt: skip
     assert mixtures["trace_none"].arms["doubt"].overrides[-1] == "data.level_weights={L10: 1}"
 
