@@ -29,7 +29,8 @@ NEEDS = {
     "reward_model=embeddings": ["reward_model.path=somewhere"],
     "fit=embeddings": ["fit.embedder.path=somewhere"],
     "sampler=group_replay": ["objective=grpo", "trainer.n=8"],
-    "selection=self_localized": ["template=chat", "data.cut_points=line"],
+    "selection=self_localized": ["sampler=retrospective", "template=chat", "data.cut_points=line"],
+    "selection=oracle": ["sampler=retrospective"], "selection=verified": ["sampler=retrospective"],
     "critic=none": ["objective=supervised", "kl=none"], "old_log_prob=engine": ["critic=own"],
     "trainer=gsi": ["algo=gsi"],
     **{f"offload={choice}": ["policy.zero_stage=3"] for choice in ("all", "optimizer", "reference")},
@@ -143,7 +144,10 @@ def test_the_default_is_replay_on_the_embedded_task() -> None:
     config, parts = load("train", [])
     assert (config["algo"], config["data"]["name"], config["seed"]) == ("rrl", "trace", 0)
     assert type(parts.model).__name__ == "TinyLlama"
-    assert type(parts.sampler).__name__ == "Retrospective"
+    sampler = parts.sampler
+    assert (type(sampler).__name__, sampler.schedule.share, sampler.selection.below) == ("Reanalyse", 0.75, 0.5)
+    assert (sampler.buffer.priority, tuple(sampler.buffer.keep_between)) == ("doubt", (0, 0.5))
+    assert load("train", ["sampler=retrospective"])[1].sampler.schedule.share == 0.5
 
 
 def test_the_two_algorithms_differ_in_the_sampler_alone() -> None:

@@ -48,7 +48,7 @@ NO_TURNS = (
         ([*WITHOUT_CRITIC, "selection=entropy", "selection.top_value=0.1"], no_critic("HighestEntropy")),
         ([*WITHOUT_CRITIC, "sampler=pcl"], no_critic_for("MiddlePrompts")),
         ([*WITHOUT_CRITIC, "sampler=allocation", "sampler.expects=critic"], no_critic_for("Allocation")),
-        (["task=gsm8k", "selection=oracle"], no_first_errors("GSM8K")),
+        (["task=gsm8k", "selection=oracle", "sampler=retrospective"], no_first_errors("GSM8K")),
         (["task=minichat", "selection=oracle", "sampler=allocation"], no_first_errors("MiniChat")),
         (
             ["selection=oracle", "sampler.sources=both"],

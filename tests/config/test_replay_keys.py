@@ -8,12 +8,13 @@ from rrl.config.check import load
 from rrl.config.choices import groups
 from rrl.config.compose import compose
 from rrl.parts.samplers.controls import Redraw, SuccessPrefix
+from rrl.parts.samplers.reanalyse import Reanalyse, ReanalyseRedraw
 from rrl.parts.samplers.retrospective import Retrospective
 from rrl.parts.selections.random_cut import RandomCut
 
 KINDS = {
     "retrospective": Retrospective, "redraw": Redraw, "random_cut": Retrospective, "canonical": Retrospective,
-    "success_prefix": SuccessPrefix,
+    "success_prefix": SuccessPrefix, "reanalyse": Reanalyse, "reanalyse_redraw": ReanalyseRedraw,
 }  # fmt: skip
 
 
@@ -33,7 +34,8 @@ def test_a_control_is_a_class_or_a_setting(sampler: str, kind: type[Retrospectiv
     _, parts = load("train", [f"sampler={sampler}", "selection=critic_rise"])
     assert type(parts.sampler) is kind
     assert (parts.sampler.sources == "canonical") == (sampler == "canonical")
-    assert isinstance(parts.sampler.selection, RandomCut) == (sampler not in ("retrospective", "redraw"))
+    brings = ("random_cut", "canonical", "success_prefix")
+    assert isinstance(parts.sampler.selection, RandomCut) == (sampler in brings)
 
 
 @pytest.mark.parametrize("rule", groups()["selection"])

@@ -110,7 +110,7 @@ def reported_on(*overrides: str) -> list[str]:
     return cautions(parts, parts.trainer.course(100, longest, 10.0))
 
 
-USE = "use one that replays, as in sampler=retrospective"
+USE = "use one that replays, as in sampler=reanalyse"
 CREDIT = ["objective=grpo", "critic=none", "trainer.n=2", "objective.recovery_coef=0.5"]
 UNREPLAYED = (
     "sampler.schedule.share: 0 while there are states, which are collected from {} on: nothing is replayed; "

@@ -32,6 +32,7 @@ from fixtures.training import (
     replay,
 )
 from rrl.errors import DataError, DivergenceError
+from rrl.parts.samplers.reanalyse import Reanalyse
 from rrl.parts.samplers.rows import StoredState
 from rrl.parts.selections.verified import Verified
 from rrl.parts.tasks.trace import Trace
@@ -243,6 +244,7 @@ def _setting(name: str) -> dict[str, Any]:
             "train_batch_size": 24,
             "ppo_mini_batch_size": 8,
         },
+        "reanalyse": {"sampler": replay(0.75, kind=Reanalyse), "train_batch_size": 24},
         "level": {"objective": ppo(kl=loss_kl(0.05, "k3"), advantage_norm="level"), **incomplete},
         "grpo": {
             "objective": grpo(kl=loss_kl(0.05, "k3")),
@@ -283,9 +285,10 @@ def _policy(name: str) -> dict[str, Any]:
 
 
 Cases = tuple[tuple[str, int], ...]
-COVERING: Cases = (("replay", 3), ("verified", 2), ("level", 2), ("grpo", 1), ("odd", 1), ("clipped", 0))
+COVERING: Cases = (("replay", 3), ("reanalyse", 3), ("verified", 2), ("level", 2), ("grpo", 1), ("odd", 1), ("clipped", 0))
 """Every setting (the incomplete one within another) and stage of ZeRO, and replay under the one that differs most."""
 REST: Cases = (
+    ("reanalyse", 0),
     ("replay", 0),
     ("replay", 1),
     ("replay", 2),
@@ -322,7 +325,7 @@ def _settings(names: Sequence[str]) -> Any:
     )
 
 
-@_settings(["replay", "verified", "level", "grpo", "incomplete", "odd", "clipped"])
+@_settings(["replay", "reanalyse", "verified", "level", "grpo", "incomplete", "odd", "clipped"])
 def test_two_processes_do_what_one_does(case):
     one, (first, second) = _done(case)
     assert first["rollouts"] == second["rollouts"] == one["rollouts"]

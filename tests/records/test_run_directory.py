@@ -261,24 +261,25 @@ def test_every_new_token_has_all_numbers_and_the_engine_drew_with_the_policy(ful
 def test_states_live_from_their_rollout_to_their_end(full: Path) -> None:
     events = rows(full / "states.jsonl")
     dumps = [rows(path) for path in sorted((full / "rollouts").iterdir())]
-    prefixes: dict[str, list[int]] = {}
+    failures: dict[str, list[int]] = {}
     visited: list[tuple[int, int]] = []
     for event in events:
         rollouts = dumps[event["step"] - 1]
         if event["event"] == "stored":
             source = rollouts[event["rollout"]]
             assert source["problem"]["id"] == event["problem"] and source["verdict"] != "right"
-            prefixes[event["key"]] = source["prefix_texts"] + source["numbers"]["texts"][: event["cut"]]
+            assert event["cut"] is None  # failures are kept whole
+            failures[event["key"]] = source["prefix_texts"] + source["numbers"]["texts"]
         elif event["event"] == "visited":
             row = rollouts[event["row"]]
             assert (row["replayed_from"], row["verdict"]) == (event["key"], event["verdict"])
-            assert row["prefix_texts"] == prefixes[event["key"]]
+            assert row["prefix_texts"] == failures[event["key"]][: len(row["prefix_texts"])]
             visited.append((event["step"], event["row"]))
         else:
-            del prefixes[event["key"]]
+            del failures[event["key"]]
     replayed = [(row["step"], i) for dump in dumps for i, row in enumerate(dump) if row["replayed_from"]]
     assert visited == replayed and len(visited) == 18
-    assert len(prefixes) == rows(full / "metrics.jsonl")[-1]["replay/buffer_size"]
+    assert len(failures) == rows(full / "metrics.jsonl")[-1]["replay/buffer_size"]
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------

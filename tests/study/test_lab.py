@@ -148,7 +148,8 @@ def test_the_rank_correlation_is_that_of_score_and_success_over_the_states_of_a_
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps of replay, of which all rollouts are dumped, with a rule that has more written."""
     folder = tmp_path_factory.mktemp("runs") / "rrl"
-    rule = {"selection": "verified", "selection.continuations": 3, "run.rollout_freq": 1, "run.test_freq": "null"}
+    rule = {"sampler": "retrospective", "selection": "verified", "selection.continuations": 3}
+    rule |= {"run.rollout_freq": 1, "run.test_freq": "null"}
     train._train(arguments(folder, trainer__ppo_epochs=1, trainer__total_training_steps=2, **rule))
     return folder
 

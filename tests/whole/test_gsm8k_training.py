@@ -35,7 +35,8 @@ BASE = {
 }  # fmt: skip
 REPLAY = {"algo": "rrl", "sampler.sources": "both", "sampler.schedule.share": 0.5}
 CONFIDENT = {**REPLAY, "selection": "confidence", "selection.below": 0.004, "critic": "own"}
-BY_CRITIC = {**REPLAY, "selection": "critic_rise", "selection.delta": -1, "critic": "shared"}
+ONCE = {**REPLAY, "sampler": "retrospective"}
+BY_CRITIC = {**ONCE, "selection": "critic_rise", "selection.delta": -1, "critic": "shared"}
 """The model is random: its tokens have probabilities around 1/260, and the values are still about zero."""
 
 ARMS = {
@@ -230,7 +231,7 @@ def test_references_are_without_calculator_annotations(runs: Callable[[str], Pat
 # --- a rule that asks the policy ------------------------------------------------------------------------------------
 
 ASKING = {
-    **REPLAY, "template": "chat", "critic": "own", "sampler.sources": "self", "data.cut_points": "sentence",
+    **ONCE, "template": "chat", "critic": "own", "sampler.sources": "self", "data.cut_points": "sentence",
     "data.max_response_length": 64, "selection": "self_localized", "selection.reply_tokens": 5,
     "selection.question": "'{question} {steps} Which is wrong?'",
 }  # fmt: skip

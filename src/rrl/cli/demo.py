@@ -129,7 +129,7 @@ One seed is a demonstration, not evidence: compare arms over several seeds, and 
 Next:
   rrl-report {folder} out={folder / "report.html"}
                                                 a page of both: curves, rollouts token by token, replayed states
-  rrl-train algo=rrl sampler=redraw seed=1      the control: the same problems, without their prefixes
+  rrl-train sampler=reanalyse_redraw seed=1     the control: the same problems, without their prefixes
   rrl-train algo=rrl selection=critic_rise      another rule for promising states
   rrl-evaluate from_run={folder / "rrl"} evaluation.n=16
   docs/rrl.md explains every key and metric"""

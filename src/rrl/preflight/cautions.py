@@ -38,7 +38,7 @@ def _all_or_nothing(parts: Parts) -> Iterator[str]:
 
 def _no_states(parts: Parts) -> Iterator[str]:
     """Warnings where something is made of replayed starts, or of their prefixes, of which the sampler draws none."""
-    name, remedy = type(parts.sampler).__name__, "use one that replays, as in sampler=retrospective"
+    name, remedy = type(parts.sampler).__name__, "use one that replays, as in sampler=reanalyse"
     replays, siblings = parts.sampler.replays, getattr(parts.trainer, "siblings", None)
     if siblings is not None and not hasattr(parts.sampler, "siblings"):
         yield f"siblings.n_replayed: {siblings.n_replayed}, and {name} starts nothing again; {remedy}, or siblings=none"

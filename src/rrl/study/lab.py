@@ -127,7 +127,7 @@ def _rules(
     made, left_out = dict[str, Selection](), dict[str, str]()
     for name in settings.rules or groups()["selection"]:
         try:
-            rule = load("train", [f"selection={name}", *overrides])[1].sampler.selection
+            rule = load("train", ["sampler=retrospective", f"selection={name}", *overrides])[1].sampler.selection
         except ConfigError as error:
             left_out[name] = error.faults[0]
             continue

@@ -92,9 +92,8 @@ class StateBuffer:
                 self._rows.set(known, score_now=new.score)
                 return False
         row = self._rows.append(new, step)
-        self.journal.append(
-            Stored(self._rows.key(row), new.problem_id, new.source, new.rollout, len(new.prefix), new.score)
-        )
+        cut = None if len(new.prefix) == new.whole else len(new.prefix)
+        self.journal.append(Stored(self._rows.key(row), new.problem_id, new.source, new.rollout, cut, new.score))
         if self.priority == "doubt":
             self._rows["turn"][row] = self._turn
         if not siblings and self.priority == "lru_forest":

@@ -137,7 +137,7 @@ function originNode(run, state) {
     return h(
       "li",
       { class: "node faint" },
-      state.cut ? "the rollout it was cut from is not on this page" : "the prompt itself: nothing was cut",
+      state.cut === 0 ? "the prompt itself: nothing was cut" : "the rollout it came from is not on this page",
     );
   const [step, row] = state.origin;
   return h(
