@@ -42,13 +42,16 @@ test: install ## run the default tests (some 4 minutes on JOBS=2 cores)
 test-fast: install ## run the tests of modules that start no process (a minute)
 	$(TESTS) -m 'not slow and not gpu and not process'
 
-study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics x 3 arms x 3 seeds (about 25 minutes)
+study-trace: install ## PPO, replay and re-draw on the built-in task: 2 critics x 3 arms x 3 seeds, and the default before and since (about 35 minutes)
 	$(RUN) rrl.cli.sft > /dev/null
 	for critic in shared own; do \
 	  $(SWEEP) experiment=trace/$${critic}_critic $(PPO) hydra.sweep.dir=runs/study-trace/$$critic/ppo || exit; \
 	  $(SWEEP) experiment=trace/$${critic}_critic $(REPLAY) hydra.sweep.dir=runs/study-trace/$$critic/replay || exit; \
 	  for level in L10 L6 L3; do $(REPORT) runs/study-trace/$$critic level=$$level || exit; done; \
 	done
+	$(SWEEP) experiment=trace/shared_critic sampler=problems,reanalyse,reanalyse_redraw hydra.sweep.dir=runs/study-trace/default/since
+	$(SWEEP) experiment=trace/shared_critic sampler=retrospective selection.below=0.8 hydra.sweep.dir=runs/study-trace/default/before
+	for level in L10 L6 L3; do $(REPORT) runs/study-trace/default level=$$level || exit; done
 
 STAGES := tuning choosing reported
 RESULTS ?= experiments/results/study
@@ -60,7 +63,8 @@ study: install ## every rule for choosing states with its control, PPO and contr
 	for stage in choosing reported; do $(STUDY)/table.py $(TASK) $$stage $(RESULTS) || exit; done
 
 PLANS ?= trace_none trace_quarter
-study-mixtures: install ## PPO, two rules and their re-draws on trace without and with a quarter of easy problems (some 40 minutes on 2 idle cores); PLANS=trace_again: the third round on other seeds
+study-mixtures: install ## PPO, two rules and their re-draws on trace without and with a quarter of easy problems (some 40 minutes on 2 idle cores); PLANS=trace_again, minicode_again and so on (arms.yml): on other seeds
+	for task in $(sort $(filter minicode minichat,$(subst _, ,$(PLANS)))); do $(RUN) rrl.cli.sft experiment=study/$$task > /dev/null || exit; done
 	for plan in $(PLANS); do \
 	  $(STUDY)/study.py $$plan reported $(JOBS) && $(STUDY)/collect.py $$plan && $(STUDY)/table.py $$plan || exit; \
 	done
