@@ -83,7 +83,8 @@ def main(task: str, arm: str, seed: str, stage: str = "reported", results: str =
     about, line = protocol.read(task), kept(Path(results, task, f"{stage}.jsonl"), arm, seed)
     if arm not in about.arms:
         near = nearest(arm, list(about.arms))
-        raise DataError(f"{task}: no arm {arm!r} any more{near}; expected one of arms.yml, or the version {line['code']}")
+        version = f"or the version {line['code']}"
+        raise DataError(f"{task}: no arm {arm!r} any more{near}; expected one of arms.yml, {version}")
     new = repeated(line, about.arms[arm], RUNS.parent / "repeat" / task / stage / arm)
     found = difference(line, new)
     print(f"{task} {arm} seed {seed}: {found or 'the same at every evaluation'}")

@@ -206,7 +206,8 @@ class StateEvent:
 class Stored(StateEvent):
     """It is new: the first ``cut`` tokens of ``rollout``, or (None) of another response to the problem.
 
-    ``cut`` is None where the whole response is remembered, to be cut when it is drawn. ``source`` is the kind of response, ``score`` how promising the state is.
+    ``cut`` is None where the whole response is remembered, to be cut when it is drawn. ``source`` is the kind of
+    response, ``score`` how promising the state is.
     """
 
     problem_id: str

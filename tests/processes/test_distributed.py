@@ -285,7 +285,15 @@ def _policy(name: str) -> dict[str, Any]:
 
 
 Cases = tuple[tuple[str, int], ...]
-COVERING: Cases = (("replay", 3), ("reanalyse", 3), ("verified", 2), ("level", 2), ("grpo", 1), ("odd", 1), ("clipped", 0))
+COVERING: Cases = (
+    ("replay", 3),
+    ("reanalyse", 3),
+    ("verified", 2),
+    ("level", 2),
+    ("grpo", 1),
+    ("odd", 1),
+    ("clipped", 0),
+)
 """Every setting (the incomplete one within another) and stage of ZeRO, and replay under the one that differs most."""
 REST: Cases = (
     ("reanalyse", 0),

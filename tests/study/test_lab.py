@@ -16,11 +16,12 @@ from fixtures.runs import arguments
 from fixtures.training import tokenizer
 from rrl.cli import lab as command
 from rrl.cli import train
+from rrl.config.choices import groups
 from rrl.cuts import Cutter
 from rrl.errors import ConfigError, DataError
 from rrl.interfaces import Selection
 from rrl.parts.selections.oracle import Oracle
-from rrl.study.lab import STATISTICS, LabSettings, trial
+from rrl.study.lab import STATISTICS, LabSettings, _rules, trial
 from rrl.types import Feedback, TokenScores, Verdict
 
 SETTINGS = LabSettings(problems=40, n=4, continuations=20, seed=0, step=None, level=None, rules=None)
@@ -139,6 +140,11 @@ def test_rules_that_draw_draw_anew_for_each_failure_and_agree_as_often_as_by_cha
 def test_the_rank_correlation_is_that_of_score_and_success_over_the_states_of_a_rule() -> None:
     found = tried(any=Anywhere(0))["rules"]["any"]
     assert value(found, "rank_correlation") < 0
+
+
+def test_every_rule_is_tried_also_those_that_the_default_sampler_refuses() -> None:
+    made, left_out = _rules(SETTINGS, ["template=chat", "data.cut_points=line"], critic=True)
+    assert left_out == {} and {"oracle", "verified", "self_localized"} < set(made) == set(groups()["selection"])
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
