@@ -63,7 +63,7 @@ study: install ## every rule for choosing states with its control, PPO and contr
 	for stage in choosing reported; do $(STUDY)/table.py $(TASK) $$stage $(RESULTS) || exit; done
 
 PLANS ?= trace_none trace_quarter
-study-mixtures: install ## PPO, two rules and their re-draws on trace without and with a quarter of easy problems (some 40 minutes on 2 idle cores); PLANS=trace_again, minicode_again and so on (arms.yml): on other seeds
+study-mixtures: install ## PPO, three rules and their re-draws on trace without and with a quarter of easy problems (some 50 minutes on 2 idle cores); PLANS=trace_again, minicode_again and so on (arms.yml): on other seeds
 	for task in $(sort $(filter minicode minichat,$(subst _, ,$(PLANS)))); do $(RUN) rrl.cli.sft experiment=study/$$task > /dev/null || exit; done
 	for plan in $(PLANS); do \
 	  $(STUDY)/study.py $$plan reported $(JOBS) && $(STUDY)/collect.py $$plan && $(STUDY)/table.py $$plan || exit; \

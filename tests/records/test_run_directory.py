@@ -263,6 +263,7 @@ def test_states_live_from_their_rollout_to_their_end(full: Path) -> None:
     dumps = [rows(path) for path in sorted((full / "rollouts").iterdir())]
     failures: dict[str, list[int]] = {}
     visited: list[tuple[int, int]] = []
+    lengths = set[int]()
     for event in events:
         rollouts = dumps[event["step"] - 1]
         if event["event"] == "stored":
@@ -275,10 +276,12 @@ def test_states_live_from_their_rollout_to_their_end(full: Path) -> None:
             assert (row["replayed_from"], row["verdict"]) == (event["key"], event["verdict"])
             assert row["prefix_texts"] == failures[event["key"]][: len(row["prefix_texts"])]
             visited.append((event["step"], event["row"]))
+            lengths.add(len(row["prefix_texts"]))
         else:
             del failures[event["key"]]
     replayed = [(row["step"], i) for dump in dumps for i, row in enumerate(dump) if row["replayed_from"]]
     assert visited == replayed and len(visited) == 18
+    assert max(lengths) > 0  # else any failure would do
     assert len(failures) == rows(full / "metrics.jsonl")[-1]["replay/buffer_size"]
 
 
