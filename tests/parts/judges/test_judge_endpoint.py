@@ -205,13 +205,13 @@ def test_a_judge_that_breaks_down_ends_the_judging_after_so_many_errors_in_a_row
     server: ChatServer, tmp_path: Path
 ) -> None:
     server.faults = [None, status(500), None, *[status(500)] * 99]
-    reported = refused(judge_of(server.url, tmp_path, retries=0, stop_after=2), *[(i, 0) for i in range(1, 9)])
+    reported = refused(judge_of(server.url, tmp_path, retries=0, stop_after=2), *[(i, 0) for i in range(1, 61)])
     assert reported == (
         f"judge.stop_after: 2 comparisons in a row failed at '{server.url}', the last one by: status 500; expected "
         "verdicts; see whether the endpoint works and whether judge.template suits the model; the same command goes on "
         "from what was answered"
     )
-    assert len(server.seen) <= 6  # the fifth ends it, while the sixth may be under way
+    assert 5 <= len(server.seen) < 60  # the fifth ends it, while others may be under way
 
 
 def test_errors_with_answers_between_them_do_not_end_the_judging(server: ChatServer, tmp_path: Path) -> None:
