@@ -254,12 +254,12 @@ class DeepSpeedPolicy(WeightSource, Stateful):
     def _own_values(self, batch: Batch) -> Tensor:
         return cast(Tensor, self._engines["critic"](batch.tokens, batch.attention))
 
-    def _columns(self, batch: Batch, *reads: bool) -> Tensor:
+    def _columns(self, batch: Batch, reads_actor: bool, refers: bool) -> Tensor:
         """What ``_annotate`` returns, for the rows of all ranks, [4, rows, time]."""
         order, parts = self.micro_batches(batch)
         mine, row = torch.zeros(4, sum(map(len, parts)), batch.tokens.shape[1]), 0
         for part in parts:
-            mine[:, row : row + len(part), : part.tokens.shape[1]] = self._annotate(part, *reads)
+            mine[:, row : row + len(part), : part.tokens.shape[1]] = self._annotate(part, reads_actor, refers)
             row += len(part)
         return unshare(mine, len(batch))[:, order.argsort()]
 
