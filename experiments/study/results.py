@@ -17,6 +17,8 @@ MARKS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of the budget at which accuracies are compared."""
 FITTED = 20
 """Budgets, evenly apart, at which curves are fitted."""
+WRITING = (0.5, 0.75)
+"""Shares of the work of a baseline's step that writing may take, at which arms are compared after the same work."""
 Curve = list[tuple[float, float]]
 Arms = Mapping[str, Mapping[int, Line]]
 """By arm and seed."""
@@ -145,6 +147,7 @@ class Study:
             "share_of_bound": self.share(arm),
             **{name: self.recorded(own, name) for name in ("first_solves", "unsolved", "entropy", "replay", "pass")},
             **{f"by_{axis}": self.elsewhere(arm, axis) for axis in ("step", "seconds")},
+            "by_work": {percent(writing): self.by_work(arm, writing) for writing in WRITING},
             "sigmoid": self.sigmoid(own),
         }
 
@@ -214,17 +217,53 @@ class Study:
             return None
         if axis == "seconds" and any(own[seed]["processor"] != first[seed]["processor"] for seed in seeds):
             return None
-        tokens = self.about.judged * self.about.budget
-        places = {seed: at(list(zip(first[seed]["tokens"], first[seed][axis], strict=True)), tokens) for seed in seeds}
+        places = {seed: self._place(seed, axis) for seed in seeds}
         heights = {seed: at(curve_of(own[seed], self.about.level, axis), places[seed]) for seed in seeds}
-        lead = [heights[seed] - self.at(first[seed], self.about.judged) for seed in seeds]
         return {
             "at": fmean(places.values()),
             "accuracy": means(list(heights.values())),
-            "minus_baseline": summary(lead),
+            "minus_baseline": self._above(heights),
             "ended": sum(own[seed][axis][-1] < places[seed] for seed in seeds),
             "seeds": seeds,
         }
+
+    def by_work(self, arm: str, writing: float) -> dict[str, Any]:
+        """Paired by seed, after the work of the baseline's run up to the mark, if writing is this share of its work.
+
+        Writing counts by the token, all else by the step, alike in all arms. None without seeds in common.
+        """
+        own, control = self._worked(arm, writing), self.about.arms[arm].control
+        other = {} if control is None else self._worked(control, writing)
+        pairs = [(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())]
+        return {
+            "minus_baseline": self._above(own) if own else None,
+            "minus_control": summary([height - less for height, less in pairs]) if pairs else None,
+        }
+
+    def _worked(self, arm: str, writing: float) -> dict[int, float]:
+        """By seed the accuracy of an arm after that work."""
+        found = dict[int, float]()
+        for seed in self.common(arm, self.about.baseline):
+            line, step, tokens = self.arms[arm][seed], self._place(seed, "step"), self._tokens
+            done = zip(line["tokens"], line["step"], strict=True)
+            work = [writing * written / tokens + (1 - writing) * number / step for written, number in done]
+            found[seed] = at(curve_of({**line, "work": work}, self.about.level, "work"), 1.0)
+        return found
+
+    @property
+    def _tokens(self) -> float:
+        """What is generated up to the mark."""
+        return self.about.judged * self.about.budget
+
+    def _place(self, seed: int, axis: str) -> float:
+        """The step or second at which the baseline's run stood at the mark."""
+        line = self.arms[self.about.baseline][seed]
+        return at(list(zip(line["tokens"], line[axis], strict=True)), self._tokens)
+
+    def _above(self, heights: Mapping[int, float]) -> dict[str, Any]:
+        """These accuracies by seed minus the baseline's at the mark."""
+        first = self.arms[self.about.baseline]
+        return summary([height - self.at(first[seed], self.about.judged) for seed, height in heights.items()])
 
     def sigmoid(self, own: Mapping[int, Line]) -> dict[str, Any]:
         budgets = [self.about.budget * number / FITTED for number in range(FITTED + 1)]

@@ -11,19 +11,15 @@ from statistics import fmean
 from typing import Any
 
 import protocol
-from collect import RESULTS, Line, lines_in
-from results import by_arm, compare, curve_of, percent
+from collect import RESULTS, lines_in
+from picture import picture, pictured
+from results import compare, percent
 
 from rrl.errors import DataError
-from rrl.records.plots import Point, learning_curves
 from rrl.records.run_directory import write_json
-from rrl.study.comparison import at, plus_minus, summary, token_count
+from rrl.study.comparison import plus_minus, token_count
 from rrl.study.tables import Table
 
-PICTURED = 2
-"""Rules in the picture: those that were best when the rule was chosen."""
-POINTS = 50
-"""Of a curve in the picture."""
 GOAL = 0.8
 """Of the bound's lead over the baseline, which a rule should reach."""
 YES = {True: "yes", False: "no"}
@@ -46,6 +42,7 @@ def tables(result: Result) -> list[Table]:
         goal(result, marks),
         exploration(result, marks),
         elsewhere(result, marks[0]),
+        by_work(result, marks[0]),
         sigmoids(result),
     ]
 
@@ -183,13 +180,31 @@ def elsewhere(result: Result, mark: str) -> Table:
     return Table(title, ["arm", *heads], rows)
 
 
+def by_work(result: Result, mark: str) -> Table:
+    base = result["baseline"]
+    title = (
+        f"Calculated: accuracy ({result['level']}) after the work of the run of {base} with the same seed up to {mark} "
+        f"of the budget, if writing, by the token, were this share of it, and all else, by the step, the rest: minus "
+        f"{base}, minus the own control"
+    )
+    rows = [
+        [arm, *(_lead(each[f"minus_{other}"]) for each in row["by_work"].values() for other in ("baseline", "control"))]
+        for arm, row in result["arms"].items()
+        if arm != base
+    ]
+    shares = result["arms"][base]["by_work"]
+    return Table(title, ["arm", *(f"{share}, minus {other}" for share in shares for other in (base, "control"))], rows)
+
+
 def _elsewhere(found: Result | None, itself: bool) -> list[str]:
     if found is None:
         return [NONE, NONE]
     ended = f" ({found['ended']} had ended)" if found["ended"] else ""
-    lead = found["minus_baseline"]
-    text = NONE if itself else plus_minus(lead["mean"], lead["half95"])
-    return [f"{found['accuracy']['mean']:.3f}{ended}", text]
+    return [f"{found['accuracy']['mean']:.3f}{ended}", NONE if itself else _lead(found["minus_baseline"])]
+
+
+def _lead(found: Result | None) -> str:
+    return NONE if found is None else plus_minus(found["mean"], found["half95"])
 
 
 def sigmoids(result: Result) -> Table:
@@ -230,50 +245,6 @@ def notes(result: Result) -> list[str]:
     if some:
         lines.append(f"**Incomplete**: these arms have no run with these seeds yet: {'; '.join(some)}.")
     return lines
-
-
-def pictured(about: protocol.Protocol, result: Result, choosing: Sequence[Line]) -> list[str]:
-    """The baseline, the rules that were best where one was chosen (else the first), their controls, the best of the
-    controls that were tuned by themselves, the bound."""
-    arms, level, mark = result["arms"], about.level, percent(about.judged)
-    rules = [arm for arm in about.named("rule") if arm in arms]
-    chosen = by_arm(about, [line for line in choosing if line["arm"] in rules])
-    if chosen:
-        place = about.judged * about.budget
-        means = {arm: fmean(at(curve_of(line, about.level), place) for line in own.values())
-                 for arm, own in chosen.items()}  # fmt: skip
-        rules = sorted(means, key=lambda arm: -means[arm])
-    controls = [control for arm in rules[:PICTURED] if (control := about.arms[arm].control) in arms]
-    tuned = [arm for arm in about.tuned_controls() if arm in arms]
-    tuned.sort(key=lambda arm: -arms[arm]["accuracy"][level][mark]["mean"])
-    bounds = [arm for arm in about.named("bound") if arm in arms]
-    return list(dict.fromkeys([about.baseline, *rules[:PICTURED], *controls, *tuned[:1], *bounds]))
-
-
-def picture(about: protocol.Protocol, lines: Sequence[Line], names: Sequence[str], target: Path) -> None:
-    """Mean accuracy by tokens, steps and, where all ran on one kind of processor, seconds, with 95 % t intervals."""
-    arms = by_arm(about, lines)
-    shown = [line for arm in names for line in arms[arm].values()]
-    timed = all(line["seconds"] is not None and line["processor"] == shown[0]["processor"] for line in shown)
-    panels = {
-        f"by {axis}": {arm: [_mean_curve([curve_of(line, about.level, axis) for line in arms[arm].values()], unit)]
-                       for arm in names}
-        for axis, unit in (("tokens", 1000), ("step", 1), ("seconds", 1))[: 2 + timed]
-    }  # fmt: skip
-    along = ["thousands of generated tokens", "steps", "seconds of training, without evaluations"][: len(panels)]
-    title = f"{about.task}: mean over seeds with 95 % interval"
-    learning_curves(panels, f"held-out accuracy of {about.level}", title, target, along=along)
-
-
-def _mean_curve(curves: Sequence[Sequence[tuple[float, float]]], unit: int) -> list[Point]:
-    """As far as all runs reach."""
-    end = min(curve[-1][0] for curve in curves)
-    points = []
-    for place in (end * number / POINTS for number in range(POINTS + 1)):
-        found = summary([at(curve, place) for curve in curves])
-        half = found["half95"] or 0.0
-        points.append((place / unit, found["mean"], found["mean"] - half, found["mean"] + half))
-    return points
 
 
 def main(task: str, stage: str = "reported", results: str = str(RESULTS)) -> None:

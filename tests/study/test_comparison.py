@@ -12,7 +12,17 @@ from rrl.cli.report import _budgets, _parse_arguments
 from rrl.errors import ConfigError, DataError
 from rrl.records.status import write_state
 from rrl.study.arms import find_arms
-from rrl.study.comparison import Measure, as_markdown, at, compare_arms, marks, summary, token_count, tokens_to
+from rrl.study.comparison import (
+    Measure,
+    as_markdown,
+    at,
+    compare_arms,
+    marks,
+    plus_minus,
+    summary,
+    token_count,
+    tokens_to,
+)
 
 LEVEL = Measure("accuracy", "greedy", "L")
 
@@ -49,6 +59,17 @@ def test_other_seeds_are_not_paired(tmp_path):
     result = compare_arms(arms, LEVEL, [100])
     assert "minus_first" in result["arms"]["first"] and "minus_first" not in result["arms"]["second"]
     assert "| second | 2 | 0.150 ± 0.071 |  |" in as_markdown(result)
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "text"),
+    [
+        (0.1234, 0.05, "0.123 ± 0.050"), (-1.5e-5, 0.023, "-0.000 ± 0.023"), (0.5, None, "0.500"), (0.0, None, "0.000"),
+        (0.0002, 0.0001, "0.0002 ± 0.0001"), (1234.6, 3.25, "1235 ± 3.25"),
+    ],
+)  # fmt: skip
+def test_a_mean_has_three_decimals_unless_it_is_large_or_tiny_with_its_spread(mean, spread, text):
+    assert plus_minus(mean, spread) == text
 
 
 def test_accuracies_between_evaluations_are_interpolated(tmp_path):

@@ -147,6 +147,22 @@ def test_the_same_is_counted_by_steps_and_by_seconds(result: Any) -> None:
     assert redraw["by_seconds"]["minus_baseline"]["values"] == pytest.approx([0.06, 0.02, -0.02, -0.06])
 
 
+def test_the_same_work_lies_between_the_same_steps_and_the_same_tokens(
+    about: Any, lines: list[dict[str, Any]], table: Any
+) -> None:
+    slow = [{**line, "step": [0, 4, 8]} if line["arm"] == "peak" else line for line in lines]
+    found = table.compare(about, slow, "reported")["arms"]
+    half, most = found["peak"]["by_work"].values()
+    # PPO stands at 600 tokens after 2.4 steps. At 500 tokens, after 4 steps, peak has done .5 * 500 / 600 + .5 * 4 /
+    # 2.4 = 1.25 of that work, or 1.0417 if writing is three quarters: it goes .8, or .96, of the way to .2 + .1 seed.
+    assert half["minus_baseline"]["values"] == pytest.approx([0.16, 0.14, 0.12, 0.10])
+    assert most["minus_baseline"]["values"] == pytest.approx([0.192, 0.188, 0.184, 0.18])
+    # Its control has as many steps as PPO, and .14, .2, .3, .4 after that work.
+    assert half["minus_control"]["values"] == pytest.approx([0.02, 0.04, 0.02, 0.0])
+    assert found["pivot"]["by_work"]["50%"]["minus_baseline"]["values"] == pytest.approx([0.1, 0.1, 0.1, -0.05])
+    assert found["pivot"]["by_work"]["50%"]["minus_control"] is None
+
+
 def test_seconds_of_two_kinds_of_processor_are_not_compared(
     about: Any, lines: list[dict[str, Any]], result: Any, table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +171,9 @@ def test_seconds_of_two_kinds_of_processor_are_not_compared(
     assert arms["peak"]["by_seconds"] is None and arms["peak"]["by_step"] == result["arms"]["peak"]["by_step"]
     assert arms["pivot"]["by_seconds"] and arms["pivot"]["by_seconds"] == result["arms"]["pivot"]["by_seconds"]
     pictures: list[list[str]] = []
-    monkeypatch.setattr(table, "learning_curves", lambda panels, *_, **__: pictures.append(list(panels)))
+    monkeypatch.setattr(
+        importlib.import_module("picture"), "learning_curves", lambda panels, *_, **__: pictures.append(list(panels))
+    )
     for each in (lines, moved):
         table.picture(about, each, ["ppo", "peak"], Path())
     table.picture(about, moved, ["ppo", "pivot"], Path())
@@ -187,7 +205,7 @@ def test_what_is_missing_is_named(result: Any, table: Any) -> None:
 
 
 def test_the_tables_name_what_was_corrected(result: Any, table: Any) -> None:
-    judged, levels, tests, ends, goal, effort, axes, fits = (each.markdown() for each in table.tables(result))
+    judged, levels, tests, ends, goal, effort, axes, work, fits = (each.markdown() for each in table.tables(result))
     assert "(mean@4) of L by share of 1 k generated tokens" in judged and "of all problems" in levels
     assert "| peak | rule | 0.200 ± 0.000 | 0.1250 (Holm 0.2500; n = 4) | peak_redraw | 0.090 ± 0.032 |" in tests
     assert "| peak_redraw | control | 0.110 ± 0.032 | 0.1250 (uncorrected; n = 4) | - | - | - | - |" in tests
@@ -198,6 +216,9 @@ def test_the_tables_name_what_was_corrected(result: Any, table: Any) -> None:
     assert "| ppo | 312 (2 of 4) | - |" in effort
     assert "| peak | 0.350 | 0.200 ± 0.000 | 0.350 (4 had ended) | 0.200 ± 0.000 |" in axes
     assert "| ppo | 0.150 | - | 0.150 | - |" in axes
+    assert "| arm | 50%, minus ppo | 50%, minus control | 75%, minus ppo | 75%, minus control |" in work
+    assert "| peak | 0.200 ± 0.000 | 0.090 ± 0.032 | 0.200 ± 0.000 | 0.090 ± 0.032 |" in work
+    assert "| oracle | 0.400 ± 0.000 | - |" in work and "| ppo |" not in work
     assert "| peak_redraw | - | - | - |" in fits and "| no |" in fits and "| oracle | 0." in fits and "| yes |" in fits
 
 
@@ -248,7 +269,7 @@ def test_a_study_without_ppo_is_refused(about: Any, lines: list[dict[str, Any]],
 def test_the_picture_has_the_rules_that_were_best_when_one_was_chosen(
     about: Any, lines: list[dict[str, Any]], table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "PICTURED", 1)
+    monkeypatch.setattr(importlib.import_module("picture"), "PICTURED", 1)
     result = table.compare(about, lines, "reported")
     assert table.pictured(about, result, []) == ["ppo", "peak", "peak_redraw", "oracle"]
     worse = [line | {"arm": {"peak": "pivot", "pivot": "peak"}.get(line["arm"], line["arm"])} for line in lines]

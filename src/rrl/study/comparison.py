@@ -234,6 +234,7 @@ def token_count(tokens: int) -> str:
 
 
 def plus_minus(mean: float, spread: float | None) -> str:
-    """Three decimals, or four digits where a mean is large or tiny."""
-    form = ".3f" if mean == 0 or 0.001 <= abs(mean) < 100 else ".4g"
+    """Three decimals, or four digits where these would be too many or too few."""
+    size = max(abs(mean), spread or 0.0)
+    form = ".3f" if size == 0 or 0.001 <= size < 100 else ".4g"
     return f"{mean:{form}}" if spread is None else f"{mean:{form}} ± {spread:{form}}"
