@@ -23,7 +23,8 @@ class Arm:
     """``control`` names the arm that differs in one thing, mostly that it starts from the prompts; None: no such arm.
 
     ``overrides`` make the arm. ``search`` has what tuning tries, by key; ``tuned`` names the arm whose tuned values it
-    takes, itself or another.
+    takes, itself or another. ``extra`` is what a step does beside what the baseline's does, apart from writing, as a
+    share of that.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Arm:
     overrides: tuple[str, ...]
     search: Mapping[str, str]
     tuned: str
+    extra: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,7 @@ def _arm(name: str, arm: Mapping[str, Any], search: Mapping[str, str]) -> Arm:
         overrides=tuple(arm["overrides"]),
         search={**search, **entries(arm, "search")},
         tuned=arm.get("tuned") or name,
+        extra=arm.get("extra", 0.0),
     )
 
 

@@ -1,5 +1,6 @@
 """What is wrong with the protocol of a task in arms.yml."""
 
+import math
 import re
 from collections.abc import Mapping
 from itertools import combinations
@@ -13,7 +14,7 @@ KINDS = ("baseline", "rule", "control", "bound")
 OWN = ("experiment", "budget", "judged", "level", "seeds", "arms", "overrides")
 """What a task may say of its own, beside ``arms_of``, where it takes arms of another; a mapping less than a task."""
 OF_TASK = ("experiment", "budget", "judged", "level", "trials", "random", "search_seed", "seeds", "search", "arms")
-OF_ARM = ("kind", "control", "overrides", "search", "tuned")
+OF_ARM = ("kind", "control", "overrides", "search", "tuned", "extra")
 SHARED = ("replay", "uniform", "bounds")
 """Of a task beside its own keys: what its arms refer to."""
 
@@ -114,6 +115,8 @@ def _of_arm(name: str, arm: Mapping[str, Any], arms: Mapping[str, Any]) -> list[
         faults.append(f"{where}kind: expected one of {', '.join(KINDS)}, got {shown(kind)}")
     if not are(str, overrides):
         faults.append(f"{where}overrides: expected a list of overrides, got {shown(overrides)}")
+    if type(extra := arm.get("extra", 0)) not in (int, float) or not 0 <= extra < math.inf:
+        faults.append(f"{where}extra: expected a share of a step's work, from 0, as in 0.2, got {shown(extra)}")
     for key in ("control", "tuned"):
         other = arm.get(key)
         if other is not None and (not isinstance(other, str) or other not in arms or other == name):

@@ -18,7 +18,7 @@ MARKS = (0.2, 0.4, 0.6, 0.8, 1.0)
 FITTED = 20
 """Budgets, evenly apart, at which curves are fitted."""
 WRITING = (0.5, 0.75)
-"""Shares of the work of a baseline's step that writing may take, at which arms are compared after the same work."""
+"""Shares of the baseline's work that writing may take, for which arms are compared after the same work."""
 Curve = list[tuple[float, float]]
 Arms = Mapping[str, Mapping[int, Line]]
 """By arm and seed."""
@@ -146,8 +146,8 @@ class Study:
             "minus_tuned": self.minus_tuned(arm),
             "share_of_bound": self.share(arm),
             **{name: self.recorded(own, name) for name in ("first_solves", "unsolved", "entropy", "replay", "pass")},
-            **{f"by_{axis}": self.elsewhere(arm, axis) for axis in ("step", "seconds")},
-            "by_work": {percent(writing): self.by_work(arm, writing) for writing in WRITING},
+            **{f"by_{axis}": self.beside(arm, axis) for axis in ("step", "seconds")},
+            "by_work": {percent(writing): self.beside(arm, writing) for writing in WRITING},
             "sigmoid": self.sigmoid(own),
         }
 
@@ -205,65 +205,59 @@ class Study:
             found[percent(mark)] = fmean(values)
         return found
 
-    def elsewhere(self, arm: str, axis: str) -> dict[str, Any] | None:
-        """Accuracy at the step or second at which the baseline's run of the same seed stood at the mark.
+    def beside(self, arm: str, axis: str | float) -> dict[str, Any] | None:
+        """Where the baseline's run of the same seed stood at the mark, by step, by seconds or by work: accuracy, minus
+        the baseline's there and minus the own control's.
 
-        ``ended`` counts the runs that had ended by then; their last accuracy is taken. None without seconds or seeds,
-        and by seconds where a pair was run on two kinds of processor.
+        Work is calculated, for a share ``axis`` of the baseline's that is writing: writing counts by the token, all
+        else by the step, and of an arm with ``extra`` so much more. ``ended`` counts the runs that had ended by then;
+        their last accuracy is taken. None without seconds or seeds, and by seconds where a pair was run on two kinds
+        of processor.
         """
-        own, first = self.arms[arm], self.arms[self.about.baseline]
+        first, control = self.arms[self.about.baseline], self.about.arms[arm].control
+        own, other = self._there(arm, axis), self._there(control, axis) if control else {}
+        if not own:
+            return None
+        both = sorted(own.keys() & other.keys())
+        return {
+            "at": fmean(place for place, _ in own.values()),
+            "accuracy": means([height for _, height in own.values()]),
+            "minus_baseline": summary([own[seed][1] - self.at(first[seed], self.about.judged) for seed in own]),
+            "minus_control": summary([own[seed][1] - other[seed][1] for seed in both]) if both else None,
+            "ended": sum(self._along(arm, seed, axis)[-1] < place for seed, (place, _) in own.items()),
+            "seeds": list(own),
+        }
+
+    def _there(self, arm: str, axis: str | float) -> dict[int, tuple[float, float]]:
+        """By seed, where the baseline's run stood at the mark, and the accuracy of the arm's there."""
+        own, first = self.arms.get(arm, {}), self.arms[self.about.baseline]
         seeds = self.common(arm, self.about.baseline)
-        if not seeds or any(line[seed][axis] is None for line in (own, first) for seed in seeds):
-            return None
+        if axis == "seconds" and any(line[seed]["seconds"] is None for line in (own, first) for seed in seeds):
+            return {}
         if axis == "seconds" and any(own[seed]["processor"] != first[seed]["processor"] for seed in seeds):
-            return None
-        places = {seed: self._place(seed, axis) for seed in seeds}
-        heights = {seed: at(curve_of(own[seed], self.about.level, axis), places[seed]) for seed in seeds}
-        return {
-            "at": fmean(places.values()),
-            "accuracy": means(list(heights.values())),
-            "minus_baseline": self._above(heights),
-            "ended": sum(own[seed][axis][-1] < places[seed] for seed in seeds),
-            "seeds": seeds,
-        }
-
-    def by_work(self, arm: str, writing: float) -> dict[str, Any]:
-        """Paired by seed, after the work of the baseline's run up to the mark, if writing is this share of its work.
-
-        Writing counts by the token, all else by the step, alike in all arms. None without seeds in common.
-        """
-        own, control = self._worked(arm, writing), self.about.arms[arm].control
-        other = {} if control is None else self._worked(control, writing)
-        pairs = [(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())]
-        return {
-            "minus_baseline": self._above(own) if own else None,
-            "minus_control": summary([height - less for height, less in pairs]) if pairs else None,
-        }
-
-    def _worked(self, arm: str, writing: float) -> dict[int, float]:
-        """By seed the accuracy of an arm after that work."""
-        found = dict[int, float]()
-        for seed in self.common(arm, self.about.baseline):
-            line, step, tokens = self.arms[arm][seed], self._place(seed, "step"), self._tokens
-            done = zip(line["tokens"], line["step"], strict=True)
-            work = [writing * written / tokens + (1 - writing) * number / step for written, number in done]
-            found[seed] = at(curve_of({**line, "work": work}, self.about.level, "work"), 1.0)
+            return {}
+        found = dict[int, tuple[float, float]]()
+        for seed in seeds:
+            along = self._along(self.about.baseline, seed, axis)
+            place = at(list(zip(first[seed]["tokens"], along, strict=True)), self._mark)
+            curve = curve_of({**own[seed], "along": self._along(arm, seed, axis)}, self.about.level, "along")
+            found[seed] = place, at(curve, place)
         return found
 
+    def _along(self, arm: str, seed: int, axis: str | float) -> list[float]:
+        """The steps, the seconds or the work of a run at its evaluations; the baseline's work up to the mark is 1."""
+        line, first = self.arms[arm][seed], self.arms[self.about.baseline][seed]
+        if isinstance(axis, str):
+            return list(line[axis])
+        steps = at(list(zip(first["tokens"], first["step"], strict=True)), self._mark)
+        rest = (1 - axis) * (1 + self.about.arms[arm].extra)
+        written = zip(line["tokens"], line["step"], strict=True)
+        return [axis * tokens / self._mark + rest * step / steps for tokens, step in written]
+
     @property
-    def _tokens(self) -> float:
-        """What is generated up to the mark."""
+    def _mark(self) -> float:
+        """Tokens up to the mark."""
         return self.about.judged * self.about.budget
-
-    def _place(self, seed: int, axis: str) -> float:
-        """The step or second at which the baseline's run stood at the mark."""
-        line = self.arms[self.about.baseline][seed]
-        return at(list(zip(line["tokens"], line[axis], strict=True)), self._tokens)
-
-    def _above(self, heights: Mapping[int, float]) -> dict[str, Any]:
-        """These accuracies by seed minus the baseline's at the mark."""
-        first = self.arms[self.about.baseline]
-        return summary([height - self.at(first[seed], self.about.judged) for seed, height in heights.items()])
 
     def sigmoid(self, own: Mapping[int, Line]) -> dict[str, Any]:
         budgets = [self.about.budget * number / FITTED for number in range(FITTED + 1)]

@@ -41,7 +41,7 @@ def tables(result: Result) -> list[Table]:
         *tuned_controls(result, marks),
         goal(result, marks),
         exploration(result, marks),
-        elsewhere(result, marks[0]),
+        beside(result, marks[0]),
         by_work(result, marks[0]),
         sigmoids(result),
     ]
@@ -166,29 +166,29 @@ def _both(found: Result | None, marks: Sequence[str], form: str) -> str:
     return NONE if found is None else ", ".join(f"{found[mark]:{form}}" for mark in marks)
 
 
-def elsewhere(result: Result, mark: str) -> Table:
+def beside(result: Result, mark: str) -> Table:
     base = result["baseline"]
     title = (
         f"The same by steps and by seconds of training: accuracy ({result['level']}) at the step, and at the second, "
-        f"at which the run of {base} with the same seed stood at {mark} of the budget, and minus its accuracy there"
+        f"at which the run of {base} with the same seed stood at {mark} of the budget, minus that of {base} there, and "
+        "minus that of the own control"
     )
-    rows = []
-    for arm, row in result["arms"].items():
-        cells = [_elsewhere(row[f"by_{axis}"], arm == base) for axis in ("step", "seconds")]
-        rows.append([arm, *cells[0], *cells[1]])
-    heads = [text for axis in ("step", "second") for text in (f"at this {axis}", f"minus {base}")]
+    rows = [
+        [arm, *_beside(row["by_step"], arm == base), *_beside(row["by_seconds"], arm == base)]
+        for arm, row in result["arms"].items()
+    ]
+    heads = [text for axis in ("step", "second") for text in (f"at this {axis}", f"minus {base}", "minus control")]
     return Table(title, ["arm", *heads], rows)
 
 
 def by_work(result: Result, mark: str) -> Table:
     base = result["baseline"]
     title = (
-        f"Calculated: accuracy ({result['level']}) after the work of the run of {base} with the same seed up to {mark} "
-        f"of the budget, if writing, by the token, were this share of it, and all else, by the step, the rest: minus "
-        f"{base}, minus the own control"
+        f"Calculated: the same ({result['level']}) after the work of the run of {base} up to {mark} of the budget, if "
+        "writing, by the token, were this share of it, and all else, by the step, the rest"
     )
     rows = [
-        [arm, *(_lead(each[f"minus_{other}"]) for each in row["by_work"].values() for other in ("baseline", "control"))]
+        [arm, *(cell for found in row["by_work"].values() for cell in _beside(found, False)[1:])]
         for arm, row in result["arms"].items()
         if arm != base
     ]
@@ -196,11 +196,12 @@ def by_work(result: Result, mark: str) -> Table:
     return Table(title, ["arm", *(f"{share}, minus {other}" for share in shares for other in (base, "control"))], rows)
 
 
-def _elsewhere(found: Result | None, itself: bool) -> list[str]:
+def _beside(found: Result | None, itself: bool) -> list[str]:
     if found is None:
-        return [NONE, NONE]
+        return [NONE, NONE, NONE]
     ended = f" ({found['ended']} had ended)" if found["ended"] else ""
-    return [f"{found['accuracy']['mean']:.3f}{ended}", NONE if itself else _lead(found["minus_baseline"])]
+    leads = [NONE if itself else _lead(found[f"minus_{other}"]) for other in ("baseline", "control")]
+    return [f"{found['accuracy']['mean']:.3f}{ended}", *leads]
 
 
 def _lead(found: Result | None) -> str:

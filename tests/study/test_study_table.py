@@ -142,6 +142,7 @@ def test_the_same_is_counted_by_steps_and_by_seconds(result: Any) -> None:
     # All take two steps to 50 %, so that PPO stood at 60 % at step 2.4, after 4.8 s.
     assert peak["by_step"]["at"] == pytest.approx(2.4) and peak["by_seconds"]["at"] == pytest.approx(4.8)
     assert peak["by_step"]["minus_baseline"]["values"] == pytest.approx([0.2] * 4)
+    assert peak["by_step"]["minus_control"]["values"] == pytest.approx([0.06, 0.1, 0.1, 0.1])  # .14, .2, .3, .4 there
     assert (peak["by_step"]["ended"], peak["by_seconds"]["ended"]) == (0, 4)  # which takes 4 s in all
     # The control takes 4 s a step: after 4.8 s it is at 30 % of its tokens, .6 of the way to .1, .2, .3, .4.
     assert redraw["by_seconds"]["minus_baseline"]["values"] == pytest.approx([0.06, 0.02, -0.02, -0.06])
@@ -160,7 +161,22 @@ def test_the_same_work_lies_between_the_same_steps_and_the_same_tokens(
     # Its control has as many steps as PPO, and .14, .2, .3, .4 after that work.
     assert half["minus_control"]["values"] == pytest.approx([0.02, 0.04, 0.02, 0.0])
     assert found["pivot"]["by_work"]["50%"]["minus_baseline"]["values"] == pytest.approx([0.1, 0.1, 0.1, -0.05])
-    assert found["pivot"]["by_work"]["50%"]["minus_control"] is None
+    assert (found["pivot"]["by_work"]["50%"]["minus_control"], half["ended"], half["seeds"]) == (None, 0, [0, 1, 2, 3])
+
+
+def test_what_an_arm_does_beside_counts_as_work(about: Any, lines: list[dict[str, Any]], table: Any) -> None:
+    busy = replace(about, arms={**about.arms, "peak": replace(about.arms["peak"], extra=0.5)})
+    half = table.compare(busy, lines, "reported")["arms"]["peak"]["by_work"]["50%"]
+    # At 500 tokens, after 2 steps, it has done .5 * 500 / 600 + .5 * 1.5 * 2 / 2.4 = 1.0417: .96 of the way.
+    assert half["minus_baseline"]["values"] == pytest.approx([0.192, 0.188, 0.184, 0.18])
+
+
+def test_arms_without_a_seed_in_common_are_not_compared(about: Any, lines: list[dict[str, Any]], table: Any) -> None:
+    few = [line for line in lines if line["arm"] != "peak_redraw" or line["seed"] == 3]
+    peak = table.compare(about, few, "reported")["arms"]["peak"]
+    assert peak["by_step"]["minus_control"]["values"] == pytest.approx([0.1])
+    rest = [line for line in few if (line["arm"], line["seed"]) != ("peak", 3)]
+    assert table.compare(about, rest, "reported")["arms"]["peak"]["by_step"]["minus_control"] is None
 
 
 def test_seconds_of_two_kinds_of_processor_are_not_compared(
@@ -214,8 +230,8 @@ def test_the_tables_name_what_was_corrected(result: Any, table: Any) -> None:
     assert "| peak | yes | yes | yes | no | no |\n| pivot | no | - | - | no | no |\n" in goal
     assert "| peak | 241 (4 of 4) | 4, 10 | 0.760, 0.600 | 0.550, 0.550 (k = 4) |" in effort
     assert "| ppo | 312 (2 of 4) | - |" in effort
-    assert "| peak | 0.350 | 0.200 ± 0.000 | 0.350 (4 had ended) | 0.200 ± 0.000 |" in axes
-    assert "| ppo | 0.150 | - | 0.150 | - |" in axes
+    assert "| peak | 0.350 | 0.200 ± 0.000 | 0.090 ± 0.032 | 0.350 (4 had ended) | 0.200 ± 0.000 |" in axes
+    assert "| ppo | 0.150 | - | - | 0.150 | - | - |" in axes
     assert "| arm | 50%, minus ppo | 50%, minus control | 75%, minus ppo | 75%, minus control |" in work
     assert "| peak | 0.200 ± 0.000 | 0.090 ± 0.032 | 0.200 ± 0.000 | 0.090 ± 0.032 |" in work
     assert "| oracle | 0.400 ± 0.000 | - |" in work and "| ppo |" not in work
@@ -317,6 +333,8 @@ OF_PPO = {"kind": "control", "overrides": [], "tuned": "ppo"}
         ({"arms": {"p/o": {"kind": "baseline"}}}, "toy.arms.p/o: expected a name of letters, digits, - and _"),
         ({"arms": PPO | {"a": {"kind": "rule", "contrl": "ppo"}}}, "a.contrl: no such key; did you mean 'control'?"),
         ({"arms": PPO | {"a": {"kind": "rule", "control": ["ppo"]}}}, "toy.arms.a.control: no other arm ['ppo']"),
+        ({"arms": PPO | {"a": {"kind": "rule", "extra": -0.2}}}, "a.extra: expected a share of a step's work, from 0, as"),
+        ({"arms": PPO | {"a": {"kind": "rule", "extra": "some"}}}, "a.extra: expected a share of a step's work, from 0"),
         ({"arms": PPO | {"a": {"kind": "rule", "overrides": [3]}}}, "a.overrides: expected a list of overrides, got"),
         ({"arms": PPO | {"a": OF_PPO | {"search": {"lr": "choice(1)"}}}}, "toy.arms.a.search: is of no use with tuned"),
         ({"arms": PPO | {"a": OF_PPO, "b": OF_PPO | {"tuned": "a"}}}, "b.tuned: a takes the values of ppo itself; "),
