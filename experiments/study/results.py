@@ -238,21 +238,26 @@ class Study:
             return {}
         found = dict[int, tuple[float, float]]()
         for seed in seeds:
-            along = self._along(self.about.baseline, seed, axis)
-            place = at(list(zip(first[seed]["tokens"], along, strict=True)), self._mark)
+            place = self._place(seed, axis)
             curve = curve_of({**own[seed], "along": self._along(arm, seed, axis)}, self.about.level, "along")
             found[seed] = place, at(curve, place)
         return found
 
     def _along(self, arm: str, seed: int, axis: str | float) -> list[float]:
         """The steps, the seconds or the work of a run at its evaluations; the baseline's work up to the mark is 1."""
-        line, first = self.arms[arm][seed], self.arms[self.about.baseline][seed]
+        line = self.arms[arm][seed]
         if isinstance(axis, str):
             return list(line[axis])
-        steps = at(list(zip(first["tokens"], first["step"], strict=True)), self._mark)
+        steps = self._place(seed, "step")
         rest = (1 - axis) * (1 + self.about.arms[arm].extra)
         written = zip(line["tokens"], line["step"], strict=True)
         return [axis * tokens / self._mark + rest * step / steps for tokens, step in written]
+
+    def _place(self, seed: int, axis: str | float) -> float:
+        """Where the baseline's run stood at the mark."""
+        first = self.about.baseline
+        along = self._along(first, seed, axis)
+        return at(list(zip(self.arms[first][seed]["tokens"], along, strict=True)), self._mark)
 
     @property
     def _mark(self) -> float:
